@@ -1,0 +1,50 @@
+"""scorefield: score-based generative modelling, every method in one place and every equation tested.
+
+The public names are imported when they are first used, so that `import scorefield` costs little on top of torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "data": "scorefield.data",
+    "grids": "scorefield.samplers.grids",
+    "guidance": "scorefield.guidance",
+    "nets": "scorefield.nets",
+    "noise": "scorefield.core.noise",
+    "objectives": "scorefield.objectives",
+    "oracle": "scorefield.oracle",
+    "process": "scorefield.process",
+    "samplers": "scorefield.samplers",
+    "interop": "scorefield.interop",
+}
+_NAMES = {
+    "DataSpec": "scorefield.core.shapes",
+    "Denoiser": "scorefield.denoiser",
+    "IncompatibleModel": "scorefield.core.errors",
+    "InputError": "scorefield.core.errors",
+    "Level": "scorefield.core.prediction",
+    "Prediction": "scorefield.core.prediction",
+    "ScorefieldError": "scorefield.core.errors",
+    "Step": "scorefield.samplers.base",
+    "sample": "scorefield.samplers.base",
+    "trajectory": "scorefield.samplers.base",
+}
+
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    if name in _NAMES:
+        return getattr(import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'scorefield' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,124 @@
+"""Randomness as an argument with identity: what is drawn depends on (seed, sample, step, draw) and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+
+__all__ = ["Noise", "NoiseSource", "Recorded", "fresh_seed"]
+
+
+_STREAM_VALUES = 4096
+
+
+class Noise(Protocol):
+    """What samplers and objectives draw from. Every draw has shape (B, *), one row a sample."""
+
+    def at(self, step: int) -> Noise: ...
+
+    def normal(self, shape: Sequence[int]) -> Tensor: ...
+
+    def uniform(self, shape: Sequence[int]) -> Tensor: ...
+
+    def normal_like(self, x: Tensor) -> Tensor: ...
+
+
+class NoiseSource:
+    """Counter-based random streams, keyed by (seed, sample, step, draw).
+
+    The k-th draw of a sample at a step comes from a Philox generator with key `seed` and a counter made of k, the step and
+    the sample, so sample i receives the same bits at any batch size, in any order and on any number of processes. Values
+    are drawn on the CPU in float32 and cast where they are used.
+
+    seed: 0 ≤ seed < 2**128.   samples: (B,) identities of the rows; 0 … B-1 if not given.   step: which step draws.
+    """
+
+    def __init__(self, seed: int, samples: Tensor | Iterable[int] | None = None, step: int = 0) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**128:
+            raise InputError(f"a seed is an integer from 0 to 2**128 - 1, got {seed!r}")
+        self.seed = seed
+        self.step = step
+        self.samples = None if samples is None else _identities(samples)
+        self._draw = 0
+
+    def at(self, step: int) -> NoiseSource:
+        """The same samples at another step, its draws counted from 0."""
+        return NoiseSource(self.seed, self.samples, step)
+
+    def of(self, samples: Tensor | Iterable[int]) -> NoiseSource:
+        """The same step for other samples: (B,) non-negative identities."""
+        return NoiseSource(self.seed, samples, self.step)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal draw, (B, *) float32."""
+        return self._rows(shape, lambda rng, out: rng.standard_normal(dtype=np.float32, out=out))
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform draw on [0, 1), (B, *) float32."""
+        return self._rows(shape, lambda rng, out: rng.random(dtype=np.float32, out=out))
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        """Standard normal draw of x's shape, cast to its dtype and device."""
+        return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
+
+    def _rows(self, shape: Sequence[int], fill: Callable[[np.random.Generator, np.ndarray], None]) -> Tensor:
+        batch, row = shape[0], int(np.prod(shape[1:], dtype=np.int64))
+        samples = np.arange(batch) if self.samples is None else self.samples
+        if len(samples) != batch:
+            raise InputError(f"this noise source is for {len(samples)} samples, but {batch} rows were asked for")
+        # One stream serves `per` consecutive samples, so that two-dimensional toys do not pay for a generator a row; `per`
+        # depends on the size of a row alone, so a sample's bits still do not depend on who else is in the batch.
+        per = max(1, _STREAM_VALUES // max(row, 1))
+        streams, where = np.unique(samples // per, return_inverse=True)
+        table = np.empty((len(streams), per * row), dtype=np.float32)
+        for values, stream in zip(table, streams, strict=True):
+            # Philox counts up its first word; the other three are free to name the stream.
+            counter = np.array([0, self._draw, self.step, stream], dtype=np.uint64)
+            fill(np.random.Generator(np.random.Philox(key=self.seed, counter=counter)), values)
+        self._draw += 1
+        rows = table.reshape(len(streams), per, row)[where, samples % per]
+        return torch.from_numpy(rows).reshape(tuple(shape))
+
+
+class Recorded:
+    """A tape: hands out the given tensors in order, so that a test or a golden case decides every draw."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._next = 0
+
+    def at(self, step: int) -> Recorded:
+        return self
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """The next tensor of the tape. InputError when the tape has ended or holds another shape."""
+        if self._next >= len(self._tensors):
+            raise InputError(f"the recorded noise has ended: it held {len(self._tensors)} draws and one more was asked for")
+        tensor = self._tensors[self._next]
+        if tuple(tensor.shape) != tuple(shape):
+            raise InputError(f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(shape)} was asked for")
+        self._next += 1
+        return tensor
+
+    uniform = normal
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
+
+
+def _identities(samples: Tensor | Iterable[int]) -> np.ndarray:
+    identities = np.asarray(samples if isinstance(samples, Tensor) else list(samples), dtype=np.int64)
+    if identities.ndim != 1 or (identities < 0).any():
+        raise InputError("the identities of samples are a list of integers from 0 up")
+    return identities
+
+
+def fresh_seed() -> int:
+    """A new seed from torch's global generator, so that `torch.manual_seed` makes a script repeatable."""
+    return int(torch.randint(0, 2**62, ()).item())

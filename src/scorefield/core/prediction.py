@@ -1,0 +1,58 @@
+"""The pair (α, σ), and the one value that crosses the border between model and sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from scorefield.core.shapes import expand
+
+__all__ = ["Level", "Prediction"]
+
+
+class Level(NamedTuple):
+    """A noise level of x_t = α x_0 + σ ε: float64 CPU tensors in the shape of the t they came from, () or (B,)."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says about x_t. It stores x̂0; ε, score and velocity follow from x_t = α x_0 + σ ε.
+
+    x_t, x0: (B, *).   raw: the network's output without its variance half.   var_frac: (B, *) in [0, 1] where Σ is
+    interpolated between its bounds (Improved DDPM, Eq. 15).   log_var: (B, *) where the network gives ln Σ of the step
+    to `below`, the next level of the training process.   log_p_grad: (x, t) -> scaled ∇ log p(y|x), placed by the sampler.
+    """
+
+    x_t: Tensor
+    level: Level
+    x0: Tensor
+    raw: Tensor
+    var_frac: Tensor | None = None
+    log_var: Tensor | None = None
+    below: Level | None = None
+    log_p_grad: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def eps(self) -> Tensor:
+        """ε̂ = (x_t − α x̂0) / σ."""
+        alpha, sigma = (expand(c, self.x_t) for c in self.level)
+        return (self.x_t - alpha * self.x0) / sigma
+
+    @property
+    def score(self) -> Tensor:
+        """∇ log p_t(x_t) = −ε̂ / σ = (α x̂0 − x_t) / σ²."""
+        alpha, sigma = (expand(c, self.x_t) for c in self.level)
+        return (alpha * self.x0 - self.x_t) / sigma**2
+
+    @property
+    def velocity(self) -> Tensor:
+        """v̂ = (α ε̂ − σ x̂0) / n with n = √(α² + σ²), the network target of the "v" parametrization (1 for VP)."""
+        alpha, sigma = self.level
+        n = (alpha**2 + sigma**2).sqrt()
+        return expand(alpha / n, self.x_t) * self.eps - expand(sigma / n, self.x_t) * self.x0

@@ -1,0 +1,75 @@
+"""Broadcasting and reduction over data dimensions, and the description of what one example is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+
+__all__ = ["DataSpec", "expand", "mean_flat", "sum_flat"]
+
+
+def expand(coefficient: Tensor, x: Tensor) -> Tensor:
+    """Bring a coefficient of shape () or (B,) to x's device and dtype, shaped to broadcast over x of shape (B, *)."""
+    coefficient = coefficient.to(device=x.device, dtype=x.dtype)
+    if coefficient.ndim == 0:
+        return coefficient
+    return coefficient.reshape(coefficient.shape[0], *[1] * (x.ndim - 1))
+
+
+def sum_flat(x: Tensor) -> Tensor:
+    """Sum over every dimension but the first: (B, *) -> (B,)."""
+    return x.reshape(x.shape[0], -1).sum(dim=1)
+
+
+def mean_flat(x: Tensor) -> Tensor:
+    """Mean over every dimension but the first: (B, *) -> (B,)."""
+    return x.reshape(x.shape[0], -1).mean(dim=1)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What one example is.
+
+    shape: of one example, images as (C, H, W).   range: the values that the darkest and brightest level have in the model's space.
+    classes: the names of the labels 0 … K-1, empty where the data has none.   bins: the number of equally spaced levels that a
+    quantized value can take (8-bit images 256, the embedded digits 17), None for continuous data.
+    """
+
+    shape: tuple[int, ...]
+    range: tuple[float, float] = (-1.0, 1.0)
+    classes: tuple[str, ...] = ()
+    bins: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.shape or any(n < 1 for n in self.shape):
+            raise InputError(f"the shape of an example must have positive sizes, got {tuple(self.shape)}")
+        if not self.range[0] < self.range[1]:
+            raise InputError(f"range must ascend, got {self.range}")
+        if self.bins is not None and self.bins < 2:
+            raise InputError(f"bins must be at least 2 (the levels a value can take), got {self.bins}")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def dimensions(self) -> int:
+        """D, the number of values in one example."""
+        return math.prod(self.shape)
+
+    def from_levels(self, levels: Tensor) -> Tensor:
+        """Integer levels 0 … bins-1 -> float32 values in `range`: low + (high - low)·k/(bins - 1)."""
+        if self.bins is None:
+            raise InputError("this data is continuous: it has no levels (bins is None)")
+        low, high = self.range
+        return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
+
+    def to_uint8(self, x: Tensor) -> Tensor:
+        """Values in `range` -> uint8 0 … 255, rounded to nearest and clamped (for pictures, whatever `bins` is)."""
+        low, high = self.range
+        return ((x - low) * (255.0 / (high - low))).round().clamp(0, 255).to(torch.uint8)

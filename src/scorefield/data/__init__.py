@@ -1,0 +1,11 @@
+"""Data: sources of examples, the order in which training visits them, and random changes to a batch."""
+
+from scorefield.data.dataset import Dataset, tensor
+from scorefield.data.embedded import digits
+from scorefield.data.files import folder, npz
+from scorefield.data.hub import hf
+from scorefield.data.order import Order
+from scorefield.data.sources import open_source
+from scorefield.data.transforms import dequantize, flip
+
+__all__ = ["Dataset", "Order", "dequantize", "digits", "flip", "folder", "hf", "npz", "open_source", "tensor"]

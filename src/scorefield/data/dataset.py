@@ -1,0 +1,157 @@
+"""Examples in memory: what every source returns, and what training and evaluation read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.shapes import DataSpec
+from scorefield.data.order import permutation
+
+__all__ = ["Dataset", "number_labels", "tensor"]
+
+_SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from the same seed
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N examples, images as the integer levels that files hold.
+
+    levels: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous data).
+    labels: int64 (N,), indices into spec.classes, or None.   source: what the user named.
+    skipped: the files that could not be read, by name.
+    """
+
+    spec: DataSpec
+    levels: Tensor
+    labels: Tensor | None
+    source: str
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        bins = self.spec.bins
+        wanted = torch.float32 if bins is None else torch.uint8
+        if self.levels.dtype != wanted or tuple(self.levels.shape[1:]) != self.spec.shape:
+            raise InputError(
+                f"{self.source}: expected examples of {wanted} (N, {', '.join(map(str, self.spec.shape))}), "
+                f"got {self.levels.dtype} {tuple(self.levels.shape)}"
+            )
+        if bins is not None and len(self) and int(self.levels.max()) >= bins:
+            raise InputError(
+                f"{self.source}: level {int(self.levels.max())} is not one of the {bins} levels 0 … {bins - 1}"
+            )
+        if self.labels is None:
+            return
+        if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != (len(self),):
+            raise InputError(
+                f"{self.source}: expected one int64 label for each of {len(self)} examples, "
+                f"got {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.spec.num_classes:
+            raise InputError(
+                f"{self.source}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
+                f"but there are {self.spec.num_classes} classes"
+            )
+
+    def __len__(self) -> int:
+        return int(self.levels.shape[0])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(x0, y) at `indices` (B,): x0 float32 (B, *spec.shape) in spec.range, y int64 (B,) or None."""
+        levels = self.levels[indices]
+        x0 = levels if self.spec.bins is None else self.spec.from_levels(levels)
+        return x0, None if self.labels is None else self.labels[indices]
+
+    def subset(self, indices: Tensor) -> Dataset:
+        """The examples at `indices` (M,), in that order, with the same classes."""
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, levels=self.levels[indices], labels=labels)
+
+    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+        """(training, held-out): ⌈fraction·N⌉ examples held out, classes in proportion, each part in the data's order.
+
+        The counts are exact (decimal arithmetic) and the choice depends on (N, labels, fraction, seed) alone. Training
+        always keeps one example, and one of every class where the total allows it. fraction = 0 holds out nothing.
+        """
+        if not 0 <= fraction < 1:
+            raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
+        if fraction > 0 and len(self) < 2:
+            raise InputError(
+                f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add data"
+            )
+        labels = np.zeros(len(self), dtype=np.int64) if self.labels is None else self.labels.numpy()
+        shuffled = permutation(len(self), seed, stream=_SPLIT_STREAM)
+        held = np.zeros(len(self), dtype=bool)
+        for label, count in enumerate(_quotas(np.bincount(labels), Fraction(str(fraction)))):
+            held[shuffled[labels[shuffled] == label][:count]] = True
+        train, heldout = (torch.from_numpy(np.flatnonzero(part)) for part in (~held, held))
+        return self.subset(train), self.subset(heldout)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of SHA-256 over the levels and labels with their types and shapes, to stamp runs."""
+        digest = hashlib.sha256()
+        for part in (self.levels, self.labels):
+            if part is None:
+                continue
+            array = np.ascontiguousarray(part.numpy())
+            digest.update(f"{array.dtype.name}{array.shape}".encode())
+            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+        return digest.hexdigest()[:16]
+
+
+def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
+    """How many to hold out of each class: ⌊fraction·count⌋, and one more by largest remainder up to ⌈fraction·N⌉.
+
+    A class gives up its last example only after all others have given their share.
+    """
+    size = int(counts.sum())
+    total = min(math.ceil(fraction * size), max(size - 1, 0))
+    exact = [fraction * int(count) for count in counts]
+    quotas = [math.floor(share) for share in exact]
+    by_remainder = sorted(range(len(counts)), key=lambda k: (quotas[k] + 1 == counts[k], quotas[k] - exact[k], k))
+    for k in [k for k in by_remainder if quotas[k] < counts[k]][: total - sum(quotas)]:
+        quotas[k] += 1
+    return quotas
+
+
+def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Integers of any range or text (N,) -> (int64 (N,) in 0 … K-1, K class names), classes in ascending order."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise InputError(
+            f"{source}: labels must be integers or text, one for each example (N,); got {labels.dtype} {labels.shape}"
+        )
+    names, numbers = np.unique(labels, return_inverse=True)
+    return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)
+
+
+def tensor(x: Tensor, y: Tensor | None = None) -> Dataset:
+    """Continuous data: x floating point (N, *shape), copied as float32; y integers (N,), kept as class names.
+
+    spec.bins is None. spec.range is (-1, 1) where the data stay inside it, otherwise their smallest and largest value.
+    """
+    if x.ndim < 2 or not len(x) or not x.is_floating_point():
+        raise InputError(
+            f"continuous data must be floating point of shape (N, *shape), N at least 1; got {x.dtype} {tuple(x.shape)}"
+            + (": use x[:, None] for single numbers" if x.ndim == 1 else "")
+        )
+    values = x.detach().to("cpu", torch.float32, copy=True).contiguous()
+    wrong = int((~torch.isfinite(values)).flatten(1).any(dim=1).sum())
+    if wrong:
+        raise InputError(f"{wrong} of {len(x)} examples hold NaN or infinite values: remove them first")
+    low, high = float(values.min()), float(values.max())
+    if low >= -1.0 and high <= 1.0:
+        low, high = -1.0, 1.0
+    elif low == high:  # a constant still needs an ascending range
+        low, high = low - 1.0, high + 1.0
+    labels, classes = (None, ()) if y is None else number_labels(y.detach().cpu().numpy(), "tensor")
+    if labels is not None and len(labels) != len(values):
+        raise InputError(f"there are {len(values)} examples but {len(labels)} labels")
+    spec = DataSpec(shape=tuple(values.shape[1:]), range=(low, high), classes=classes)
+    return Dataset(spec, values, labels, "tensor")

@@ -1,0 +1,174 @@
+"""Data on disk that scorefield reads itself: folders of pictures and .npz archives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from scorefield.core.errors import InputError
+from scorefield.core.shapes import DataSpec
+from scorefield.data.dataset import Dataset, number_labels
+from scorefield.data.gather import gather
+from scorefield.data.images import EXTENSIONS, TooSmall, check_options, convert, fit
+
+__all__ = ["folder", "npz"]
+
+
+def folder(path: str | Path, size: int = 32, channels: int = 3, upscale: bool = False, strict: bool = False) -> Dataset:
+    """A folder of pictures -> levels uint8 (N, channels, size, size), 256 bins, in the order of their sorted paths.
+
+    Subfolders that hold pictures (at any depth) are the classes, named and sorted by folder; without any the data are
+    unlabelled. Any mode is read: 16-bit is scaled, transparency laid over white, EXIF orientation applied, of
+    animations the first frame. Larger pictures are reduced to `size` on the shorter side and cropped centrally. Hidden
+    files are ignored and symbolic links followed, their own names counting. Unreadable files are skipped and named in
+    `skipped`.
+
+    InputError: no such folder, no pictures, pictures both beside and inside subfolders, any smaller than `size` (unless
+    `upscale` enlarges them), any unreadable (with `strict`; otherwise if more than half are, or all of one class).
+    """
+    root, source = Path(os.path.expanduser(path)), _text(str(path))
+    if not os.path.exists(root):
+        raise InputError(f"{source}: no such folder")
+    if not os.path.isdir(root):
+        raise InputError(f"{source}: expected a folder of pictures, found a file")
+    classes, files, labels = _classes(root, source)
+    found = gather(
+        ((_text(str(file.relative_to(root))), file) for file in files),
+        len(files),
+        source,
+        size=size,
+        channels=channels,
+        upscale=upscale,
+        strict=strict,
+    )
+    spec = DataSpec(shape=found.levels.shape[1:], classes=classes, bins=256)
+    if not classes:
+        return Dataset(spec, torch.from_numpy(found.levels), None, source, found.skipped)
+    labels = labels[found.kept]
+    lost = sorted(set(range(len(classes))) - set(labels.tolist()))
+    if lost:
+        raise InputError(
+            f"{source}: no picture of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder"
+        )
+    return Dataset(spec, torch.from_numpy(found.levels), torch.from_numpy(labels), source, found.skipped)
+
+
+def _classes(root: Path, source: str) -> tuple[tuple[str, ...], list[Path], np.ndarray]:
+    """(class names, every picture, its label int64 (N,)); no names where the pictures lie in the folder itself."""
+    files, folders = _listing(root)
+    inside = [(_text(sub.name), pictures) for sub in folders if (pictures := _pictures(sub, (root.resolve(),)))]
+    if files and inside:
+        raise InputError(
+            f"{source}: {len(files)} pictures lie beside subfolders that hold pictures too ({inside[0][0]}, …): "
+            f"put every picture into a subfolder (its class), or all into one folder (no classes)"
+        )
+    if not files and not inside:
+        raise InputError(f"{source}: no pictures found; expected files ending in {', '.join(EXTENSIONS)}")
+    names = tuple(name for name, _ in inside)
+    labels = np.repeat(np.arange(len(inside)), [len(pictures) for _, pictures in inside])
+    return names, files or [file for _, pictures in inside for file in pictures], labels.astype(np.int64)
+
+
+def _listing(path: Path) -> tuple[list[Path], list[Path]]:
+    """(pictures, subfolders) directly in a folder, sorted by name, without hidden ones."""
+    try:
+        entries = sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=lambda e: e.name)
+        folders = [entry for entry in entries if entry.is_dir()]
+        return [e for e in entries if e.suffix.lower() in EXTENSIONS and not e.is_dir()], folders
+    except OSError as fault:
+        raise InputError(f"{_text(str(path))}: this folder cannot be listed ({fault.strerror})") from fault
+
+
+def _pictures(path: Path, above: tuple[Path, ...]) -> list[Path]:
+    """Every picture under a folder, in the order of sorted paths; a link back to a folder `above` is not followed."""
+    here = path.resolve()
+    if here in above:
+        return []
+    files, folders = _listing(path)
+    below = [file for sub in folders for file in _pictures(sub, (*above, here))]
+    return sorted(files + below)
+
+
+def _text(name: str) -> str:
+    """A file name as text that can be printed and saved, whatever bytes it holds."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def npz(path: str | Path, size: int | None = None, channels: int | None = None, upscale: bool = False) -> Dataset:
+    """An archive of `images`, uint8 (N, H, W) or (N, H, W, C) with C 1 or 3, and optional `labels` (N,) -> 256 bins.
+
+    Labels are integers of any range or text; their sorted values become the class names. Pickled arrays are never
+    loaded. size and channels None keep what is there; otherwise images are reduced, cropped and converted as `folder`
+    does.
+    """
+    check_options(size, channels)
+    source = _text(str(path))
+    arrays = _arrays(Path(os.path.expanduser(path)), source)
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.dtype != np.uint8:
+        hint = "scale them to 0 … 255 and use .astype('uint8')"
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            hint = "they also hold NaN or infinite values"
+        raise InputError(f"{source}: `images` must be uint8 (0 … 255), got {images.dtype}: {hint}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
+        swap = images.ndim == 4 and images.shape[1] in (1, 3)
+        raise InputError(
+            f"{source}: `images` must be (N, H, W) or (N, H, W, C), C 1 or 3 and N at least 1, "
+            f"got {arrays['images'].shape}" + (": channels come last, use images.transpose(0, 2, 3, 1)" if swap else "")
+        )
+    numbers, classes = (None, ()) if labels is None else number_labels(labels, source)
+    if labels is not None and len(labels) != len(images):
+        raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
+    levels = _fit_all(images, source, size, channels, upscale)
+    return Dataset(
+        DataSpec(shape=levels.shape[1:], classes=classes, bins=256), torch.from_numpy(levels), numbers, source
+    )
+
+
+def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
+    """`images` and, where there are any, `labels` out of an archive; InputError for whatever is wrong with the file."""
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{source}: expected an .npz file, found a folder" if os.path.isdir(path) else f"{source}: no such file"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(
+                    f"{source}: this is a single array, not an archive: save it with np.savez(file, images=…)"
+                )
+            if "images" not in archive.files:
+                held = ", ".join(f"`{name}`" for name in archive.files) or "nothing"
+                raise InputError(
+                    f"{source}: no `images` in this archive, it holds {held}: use np.savez(file, images=…)"
+                )
+            return {name: archive[name] for name in ("images", "labels") if name in archive.files}
+    except InputError:
+        raise
+    except Exception as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
+        raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from fault
+
+
+def _fit_all(images: np.ndarray, source: str, size: int | None, channels: int | None, upscale: bool) -> np.ndarray:
+    """uint8 (N, H, W, C) -> (N, channels, size, size), by the same rules as pictures from files."""
+    count, height, width, depth = images.shape
+    if channels in (None, depth) and size in (None, height) and size in (None, width):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    fitted = []
+    for image in images:
+        picture = Image.fromarray(image[..., 0] if depth == 1 else image)
+        try:
+            array = np.asarray(convert(fit(picture, size, upscale), channels))
+        except TooSmall as small:
+            raise InputError(
+                f"{source}: {count} of {count} images are smaller than {size}×{size} (all are {small}): "
+                f"ask for a smaller size, or set upscale to enlarge them"
+            ) from small
+        fitted.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return np.stack(fitted)

@@ -1,0 +1,45 @@
+"""What a user may write after --data, and the function that reads each."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from scorefield.core.errors import InputError
+from scorefield.data.dataset import Dataset
+from scorefield.data.embedded import digits
+from scorefield.data.files import folder, npz
+from scorefield.data.hub import hf
+
+__all__ = ["open_source"]
+
+_ACCEPTED = "`digits`, a folder of pictures (subfolders are classes), an .npz file, or hf:NAME"
+
+
+def open_source(
+    source: str, *, size: int | None = None, channels: int | None = None, upscale: bool = False, strict: bool = False
+) -> Dataset:
+    """Open `digits`, a folder, an .npz file or hf:NAME. size and channels None mean what each of these does by itself.
+
+    A folder called digits is ./digits.
+    """
+    if source == "digits":
+        if size not in (None, 8) or channels not in (None, 1):
+            raise InputError(
+                f"the embedded digits are 8×8 and grey, not size {size or 8} with {channels or 1} channels: "
+                f"leave size and channels out, or use images of your own"
+            )
+        return digits()
+    if source.startswith("hf:"):
+        return hf(source.removeprefix("hf:"), size=size, channels=channels, upscale=upscale, strict=strict)
+    path = Path(os.path.expanduser(source))
+    if source and os.path.isdir(path):
+        return folder(source, size=size or 32, channels=channels or 3, upscale=upscale, strict=strict)
+    if path.suffix.lower() == ".npz":
+        return npz(source, size=size, channels=channels, upscale=upscale)
+    if source and os.path.exists(path):
+        raise InputError(f"{source}: a file of this kind is not a source of data; accepted are {_ACCEPTED}")
+    close = difflib.get_close_matches(source.lower(), ["digits"])
+    problem = f"did you mean {close[0]!r}?" if close else "there is no such file or folder."
+    raise InputError(f"{source!r} is not a source of data: {problem} Accepted are {_ACCEPTED}")

@@ -1,0 +1,180 @@
+"""The models that samplers and objectives see: process, parametrization and network joined into x̂0 at (x_t, t)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.prediction import Prediction
+from scorefield.core.shapes import DataSpec, expand
+from scorefield.parametrization import NOISE_INPUTS, PARAMETRIZATIONS, Affine, coefficients, noise_input
+from scorefield.process.base import GaussianProcess, Time, as_time
+
+__all__ = ["Denoise", "Denoiser", "Given", "ScoreFunction", "Wrapper"]
+
+VARIANCE_HEADS = (None, "range", "direct")
+
+
+@runtime_checkable
+class ScoreFunction(Protocol):
+    """Anything with a score: x (B, *) -> ∇ log p(x) (B, *), at noise level t where it has levels."""
+
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Denoise(ScoreFunction, Protocol):
+    """Anything that predicts x̂0 at every level of a process: what every sampler but Langevin needs."""
+
+    process: GaussianProcess
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction: ...
+
+
+class Denoiser(nn.Module):
+    """x̂0 = c_skip·x_t + c_out·F(c_in·x_t, c, y) for a network F(x, c, y=None).
+
+    net: any callable with that signature; with a variance head it gives twice the channels, the second half for Σ.
+    process: whose levels it was made for.   parametrization: what F means, "eps", "x0", "v", "score", "mean", "edm".
+    variance: None, "range" (ln Σ interpolated between ln β̃ and ln β by (F_v + 1)/2, Improved DDPM Eq. 15) or "direct"
+    (F_v = ln Σ).   noise_input: what the network receives as c, "index", "scaled", "rank", "log_sigma".
+    data: what one example is; needed to sample without an x_T.   sigma_data: of "edm" only.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        process: GaussianProcess,
+        parametrization: str = "eps",
+        variance: str | None = None,
+        noise_input: str = "index",
+        data: DataSpec | None = None,
+        sigma_data: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if parametrization not in PARAMETRIZATIONS:
+            raise InputError(f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}; got {parametrization!r}")
+        if noise_input not in NOISE_INPUTS:
+            raise InputError(f"noise_input must be one of {', '.join(NOISE_INPUTS)}; got {noise_input!r}")
+        if variance not in VARIANCE_HEADS:
+            raise InputError(f'variance must be None, "range" or "direct"; got {variance!r}')
+        if not sigma_data > 0:
+            raise InputError(f"sigma_data is a standard deviation and must be positive, got {sigma_data!r}")
+        if not isinstance(process, GaussianProcess):
+            raise InputError(f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}")
+        self.net = net
+        self.process = process
+        self.parametrization = parametrization
+        self.variance = variance
+        self.noise_input = noise_input
+        self.data = data
+        self.sigma_data = sigma_data
+        self.autocast_dtype: torch.dtype | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What rebuilds this model, apart from its network and process, from a configuration file."""
+        spec = {"parametrization": self.parametrization, "noise_input": self.noise_input, "sigma_data": self.sigma_data}
+        return {**spec, "variance": self.variance} if self.variance else spec
+
+    @property
+    def device(self) -> torch.device:
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
+        """x_t: (B, *) floating point; t: a number or (B,), 0 < t ≤ T; y: (B,) int64 labels or None."""
+        time = as_time(t)
+        if bool((time <= 0).any()):
+            raise InputError("no model is called at t = 0, where x_t is the data itself; the smallest time of a process is 1")
+        c = self.coefficients(time)
+        raw = self._network(expand(c.inp, x_t) * x_t, time, y)
+        raw, head = self._split(raw, x_t)
+        x0 = expand(c.skip, x_t) * x_t + expand(c.out, x_t) * raw
+        level = self.process.level(time)
+        if self.variance == "range":
+            return Prediction(x_t, level, x0, raw, var_frac=(head + 1) / 2)
+        if self.variance == "direct":
+            return Prediction(x_t, level, x0, raw, log_var=head, below=self.process.level(time - 1))
+        return Prediction(x_t, level, x0, raw)
+
+    def coefficients(self, t: Tensor) -> Affine:
+        """(c_skip, c_out, c_in) at t, float64 on the CPU."""
+        return coefficients(self.parametrization, self.process, t, self.sigma_data)
+
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
+        """∇ log p_t(x), (B, *)."""
+        return _score_at(self, x, t)
+
+    def given(self, y: int | Sequence[int] | Tensor) -> Given:
+        """This model with its labels bound: y is one class for every example or (B,) of them."""
+        return Given(self, y)
+
+    def _network(self, x: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
+        c = noise_input(self.noise_input, self.process, time, x.dtype).to(x.device).expand(x.shape[0])
+        labels = {} if y is None else {"y": y}
+        dtype = self.autocast_dtype
+        with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            return self.net(x, c, **labels).to(x.dtype)
+
+    def _split(self, raw: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        """(F, variance half); InputError when the network's output has another shape than the model needs."""
+        heads = 1 if self.variance is None else 2
+        expected = (x_t.shape[0], heads * x_t.shape[1], *x_t.shape[2:])
+        if tuple(raw.shape) != expected:
+            why = "twice the channels, for its variance head" if heads == 2 else "the shape of x_t"
+            raise InputError(f"the network returned shape {tuple(raw.shape)}, but this model needs {expected}: {why}")
+        return raw[:, : x_t.shape[1]], raw[:, x_t.shape[1] :]
+
+
+class Wrapper:
+    """A Denoise around another one: whatever it does not change, it passes through."""
+
+    def __init__(self, model: Any) -> None:
+        if not isinstance(model, Denoise):
+            raise IncompatibleModel(
+                f"{type(self).__name__} needs a model with noise levels (a Denoiser or a wrapper of one), got {type(model).__name__}"
+            )
+        self.model = model
+        self.process = model.process
+        self.data: DataSpec | None = getattr(model, "data", None)
+
+    @property
+    def device(self) -> torch.device:
+        return getattr(self.model, "device", torch.device("cpu"))
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        return self.model(x_t, t)
+
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
+        """∇ log p_t(x), (B, *)."""
+        return _score_at(self, x, t)
+
+
+class Given(Wrapper):
+    """A class-conditional model at given labels: samplers never see labels."""
+
+    def __init__(self, model: Denoiser, y: int | Sequence[int] | Tensor) -> None:
+        super().__init__(model)
+        labels = torch.as_tensor(y, dtype=torch.long)
+        classes = self.data.num_classes if self.data is not None else 0
+        if labels.ndim > 1:
+            raise InputError(f"labels are one class or a list of them, one an example; got shape {tuple(labels.shape)}")
+        if classes and bool(((labels < 0) | (labels >= classes)).any()):
+            raise InputError(f"labels must lie in 0 … {classes - 1}, got {labels.tolist()}")
+        self.labels = labels
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        if self.labels.ndim == 1 and len(self.labels) != x_t.shape[0]:
+            raise InputError(f"{len(self.labels)} labels are bound to this model, but the batch has {x_t.shape[0]} examples")
+        return self.model(x_t, t, self.labels.to(x_t.device).expand(x_t.shape[0]))
+
+
+def _score_at(model: Denoise, x: Tensor, t: Time | None) -> Tensor:
+    if t is None:
+        raise InputError("this model has a score at every noise level: say which, score(x, t) with 0 < t ≤ T")
+    return model(x, t).score

@@ -1,0 +1,33 @@
+"""Networks from an original constructor's name and arguments; a builder's signature says which it allows."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from scorefield.core.errors import InputError
+
+__all__ = ["build"]
+
+
+def build(kinds: Mapping[str, Callable[..., nn.Module]], kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """kinds[kind](**arguments). Raises InputError for an unknown kind or argument and for one that is missing."""
+    if kind not in kinds:
+        raise InputError(f"no network is called {kind!r}: {_hint(kind, kinds)}")
+    parameters = inspect.signature(kinds[kind]).parameters
+    for name in arguments:
+        if name not in parameters:
+            raise InputError(f"{kind} has no argument {name!r}: {_hint(name, parameters)}")
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in arguments]
+    if missing:
+        raise InputError(f"{kind} needs {', '.join(missing)}; got {', '.join(arguments) or 'nothing'}")
+    return kinds[kind](**arguments)
+
+
+def _hint(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"Allowed: {', '.join(allowed)}"

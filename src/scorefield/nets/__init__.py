@@ -1,0 +1,8 @@
+"""Networks F(x, c, y). They know nothing of α and σ: what c means is the Denoiser's `noise_input`."""
+
+from scorefield.nets.mlp import MLP
+from scorefield.nets.refinenet import RefineNet
+from scorefield.nets.unet_adm import UNet
+from scorefield.nets.unet_ddpm import DDPMUNet
+
+__all__ = ["MLP", "DDPMUNet", "RefineNet", "UNet"]

@@ -1,0 +1,300 @@
+"""What the networks are built of: embeddings, normalization, attention, resampling and the ADM residual block.
+
+Normalization (with modulation and activation) and attention are computed here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scorefield.core.errors import InputError
+
+__all__ = [
+    "AttentionBlock",
+    "Norm",
+    "ResidualBlock",
+    "TimeEmbedding",
+    "Upsample",
+    "as_float",
+    "attention",
+    "check_call",
+    "check_images",
+    "cos_sin_embedding",
+    "describe",
+    "down2",
+    "label_table",
+    "level_widths",
+    "sin_cos_embedding",
+    "up2",
+    "zero",
+]
+
+M = TypeVar("M", bound=nn.Module)
+GROUPS = 32  # of every group normalization in the published U-Nets, whatever the number of channels
+
+
+# Embeddings
+
+
+def as_float(c: Tensor, weight: Tensor) -> Tensor:
+    """c in the dtype in which its embedding is computed: float32, or float64 if c or the parameters are; never less.
+
+    bf16 would turn t = 999 into 1,000.
+    """
+    return c.to(torch.promote_types(torch.promote_types(c.dtype, torch.float32), weight.dtype))
+
+
+def cos_sin_embedding(c: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """[cos(c·w_i), sin(c·w_i)] with w_i = max_period^(-i/half), i < half = ⌊dim/2⌋; a zero column if dim is odd.
+
+    The embedding of Improved DDPM and ADM. c: (B,) floating point, the result (B, dim) has its dtype.
+    """
+    half = dim // 2
+    index = torch.arange(half, dtype=c.dtype, device=c.device)
+    # The order of the roundings is that of the published code: at t = 999 one ulp of w is already 5e-5 in the cosine.
+    angle = c[:, None] * torch.exp(-math.log(max_period) * index / half)
+    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, dim % 2))
+
+
+def sin_cos_embedding(c: Tensor, dim: int) -> Tensor:
+    """[sin(c·w_i), cos(c·w_i)] with w_i = 10000^(-i/(half - 1)), i < half = ⌊dim/2⌋; a zero column if dim is odd.
+
+    The embedding of DDPM. c: (B,) floating point, the result (B, dim) has its dtype.
+    """
+    half = dim // 2
+    index = torch.arange(half, dtype=c.dtype, device=c.device)
+    angle = c[:, None] * torch.exp(index * -(math.log(10_000.0) / (half - 1)))
+    return F.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, dim % 2))
+
+
+class TimeEmbedding(nn.Sequential):
+    """W₂ silu(W₁ embedding(c)), with the embedding of Improved DDPM: c (B,), the result (B, width)."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.dim = dim
+
+    def forward(self, c: Tensor) -> Tensor:
+        weight = next(self.parameters())
+        h = cos_sin_embedding(as_float(c, weight), self.dim).to(weight.dtype)
+        for layer in self:
+            h = layer(h)
+        return h
+
+
+def label_table(num_classes: int, null_label: bool, dim: int) -> nn.Embedding | None:
+    """One row per class, and the row `num_classes` for "no label" if asked for; None without classes."""
+    if null_label and not num_classes:
+        raise InputError(
+            "null_label is the row for dropped labels, and this network has no classes: set num_classes too"
+        )
+    return nn.Embedding(num_classes + null_label, dim) if num_classes else None
+
+
+def zero(module: M) -> M:
+    """The module with its parameters set to zero, so that a block ending in it starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+# Normalization and attention
+
+
+class Norm(nn.GroupNorm):
+    """GN(x), modulated to GN(x)·(1 + scale) + shift if these are given, then SiLU unless silu=False.
+
+    Modulation by an embedding is adaptive group normalization.  [ADM Sec. 3.1]   x: (B, C, *); scale, shift broadcast
+    over x. Raises InputError unless 32 groups divide the channels.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, silu: bool = True) -> None:
+        if channels % GROUPS:
+            raise InputError(
+                f"{GROUPS} normalization groups do not divide {channels} channels: use a multiple of {GROUPS}"
+            )
+        super().__init__(GROUPS, channels, eps=eps)
+        self.silu = silu
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        # Not F.group_norm: it refuses a batch of one at 1 × 1 pixels and 32 channels, which larger batches may have.
+        h = torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        if scale is not None and shift is not None:
+            h = h * (1 + scale) + shift
+        return F.silu(h) if self.silu else h
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Weights softmax over keys of (q·k)/√d, applied to v. q, k, v and the result: (B, heads, d, L).
+
+    The plain formula: on a CPU the fused kernel's bf16 backward is several times slower; it has no second derivative.
+    """
+    scaled = q * q.shape[-2] ** -0.5
+    weights = torch.softmax(scaled.transpose(-1, -2) @ k, dim=-1)
+    return v @ weights.transpose(-1, -2)
+
+
+class AttentionBlock(nn.Module):
+    """x + proj(attention of GN(x)) over the pixels of x (B, C, H, W), with several heads.  [ADM Sec. 3]
+
+    order: how the 3C channels of `qkv` are read: "legacy" is head by head (q, k, v inside each), "new" is q, k, v
+    first, then heads. Raises InputError for another order, or if the heads do not divide the channels.
+    """
+
+    def __init__(self, channels: int, heads: int, order: str) -> None:
+        super().__init__()
+        if order not in ("legacy", "new"):
+            raise InputError(f'attention_order is "legacy" or "new", got {order!r}')
+        if heads < 1 or channels % heads:
+            raise InputError(
+                f"attention on {channels} channels cannot be split into {heads} heads: choose `heads` (or "
+                "`head_channels`) so that it divides the channels of every level that has attention and of the last one"
+            )
+        self.heads, self.order = heads, order
+        self.norm = Norm(channels, silu=False)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = zero(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x).flatten(2))
+        outer, axis = ((self.heads, 3), 2) if self.order == "legacy" else ((3, self.heads), 1)
+        q, k, v = qkv.reshape(batch, *outer, channels // self.heads, height * width).unbind(axis)
+        return x + self.proj_out(attention(q, k, v).flatten(1, 2)).reshape(x.shape)
+
+
+# Resampling
+
+
+def up2(x: Tensor) -> Tensor:
+    """Nearest-neighbour doubling: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def down2(x: Tensor) -> Tensor:
+    """Mean of 2 × 2 pixels: (B, C, H, W) -> (B, C, H/2, W/2)."""
+    return F.avg_pool2d(x, 2)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a 3 × 3 convolution if conv."""
+
+    def __init__(self, channels: int, conv: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(up2(x))
+        return result
+
+
+class ResidualBlock(nn.Module):
+    """skip(x) + h, h = conv(silu(norm(conv(silu(GN(x)))))), conditioned on the embedding (B, E).  [ADM Sec. 3]
+
+    scale_shift: the embedding gives (scale, shift) of the second norm; otherwise it is added before that norm.
+    resample: up2 or down2, applied to x and between the first activation and convolution.
+    rescale: multiply skip(x) + h by 1/√2. The second convolution starts at zero, the indices are the original's.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        emb_channels: int,
+        *,
+        dropout: float = 0.0,
+        scale_shift: bool = True,
+        resample: Callable[[Tensor], Tensor] | None = None,
+        rescale: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scale_shift, self.resample, self.rescale = scale_shift, resample, rescale
+        self.in_layers = nn.Sequential(Norm(channels), nn.Identity(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, (1 + scale_shift) * out_channels))
+        last = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.out_layers = nn.Sequential(Norm(out_channels), nn.Identity(), nn.Dropout(dropout), last)
+        self.skip_connection = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        norm_in, _, conv_in = self.in_layers
+        norm_out, _, dropout, conv_out = self.out_layers
+        h = norm_in(x)
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = conv_in(h)
+        e = self.emb_layers(emb)[:, :, None, None]
+        h = norm_out(h, *e.chunk(2, dim=1)) if self.scale_shift else norm_out(h + e)
+        total: Tensor = self.skip_connection(x) + conv_out(dropout(h))
+        return total * 0.5**0.5 if self.rescale else total
+
+
+# Descriptions and checks
+
+
+def describe(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's constructor arguments (its locals()) as plain values for TOML, which has lists and no null."""
+    given = {
+        name: value for name, value in arguments.items() if name not in ("self", "__class__") and value is not None
+    }
+    return {"kind": kind} | {
+        name: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for name, v in given.items()
+    }
+
+
+def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequence[int]) -> tuple[int, ...]:
+    """The channels of each level, ⌊channels · multiplier⌋.
+
+    Raises InputError unless 32 groups divide each of them, and every factor of `attention` is that of a level.
+    """
+    widths = tuple(int(channels * multiplier) for multiplier in channel_mult)
+    if not widths:
+        raise InputError("channel_mult is empty: give one multiplier for each level, such as (1, 2, 2)")
+    for level, width in enumerate(widths):
+        if width < 1 or width % GROUPS:
+            raise InputError(
+                f"level {level} has {width} channels (channels={channels}, channel_mult[{level}]={channel_mult[level]}), "
+                f"which {GROUPS} normalization groups do not divide: make it a multiple of {GROUPS}"
+            )
+    factors = [2**level for level in range(len(widths))]
+    if not set(attention) <= set(factors):
+        raise InputError(f"attention={list(attention)} must be down-sampling factors (not pixels) out of {factors}")
+    return widths
+
+
+def check_call(x: Tensor, c: Tensor | None, y: Tensor | None, num_classes: int, noise_levels: bool = True) -> None:
+    """Raise InputError unless c (B,) is given if and only if there are noise levels, and y (B,) if there are classes."""
+    batch = tuple(x.shape[:1])
+    if c is not None and not noise_levels:
+        raise InputError("this network was built without noise levels: call it with c=None, or set noise_levels=True")
+    if noise_levels and (c is None or tuple(c.shape) != batch):
+        got = "None" if c is None else f"shape {tuple(c.shape)}"
+        raise InputError(
+            f"this network takes one noise conditioning value c for each example, shape {batch}; got {got}"
+        )
+    if y is None and num_classes:
+        raise InputError(f"this network is class-conditional: give labels y, shape {batch}, of 0 … {num_classes - 1}")
+    if y is not None and not num_classes:
+        raise InputError(
+            "labels y were given to a network without classes: leave them out, or build it with num_classes"
+        )
+    if y is not None and (tuple(y.shape) != batch or y.is_floating_point()):
+        raise InputError(f"labels y must be integers of shape {batch}; got {y.dtype} of shape {tuple(y.shape)}")
+
+
+def check_images(x: Tensor, channels: int, levels: int) -> None:
+    """Raise InputError unless x is (B, channels, H, W) and H, W can be halved between all the levels."""
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise InputError(f"this network takes images of shape (B, {channels}, H, W); got {tuple(x.shape)}")
+    factor = 2 ** (levels - 1)
+    height, width = x.shape[2:]
+    if height % factor or width % factor:
+        raise InputError(
+            f"images of {height} × {width} cannot be halved {levels - 1} times, as {levels} levels need: "
+            f"use sizes divisible by {factor}, fewer levels (a shorter channel_mult), or pad the images"
+        )

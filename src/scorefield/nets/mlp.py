@@ -1,0 +1,81 @@
+"""A residual multilayer perceptron for low-dimensional data, and for score models without noise levels."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scorefield.core.errors import InputError
+from scorefield.nets.blocks import TimeEmbedding, check_call, describe, label_table
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Module):
+    """h ← W_in x, then `layers` times h ← h + W silu(h + emb), and W_out silu(h): smooth, as score matching needs.
+
+    emb = W₂ silu(W₁ embedding(c)) + label row of y. `net(x, c, y)`: x (B, *) with `dim` values an example, of any rank;
+    c (B,) numbers, or None without noise levels; y (B,) int64 or None.
+
+    dim: values in one example, whatever their shape.   hidden: width.   layers: residual layers.
+    num_classes: labels 0 … num_classes - 1; 0 is unconditional.
+    null_label: one more row, index num_classes, for training with dropped labels.
+    embed_dim: size of the sinusoidal embedding of c.
+    out_dim: values returned, `dim` unless given. The result has x's shape; for out_dim = k·dim the first data dimension
+    is k times as long (k = 2 for a variance head), and for any other out_dim the shape is (B, out_dim).
+    noise_levels: False builds a network that takes no c and has no parameters for it.
+
+    Raises InputError when x does not have `dim` values, or c or y is missing or given in vain.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: int = 128,
+        layers: int = 4,
+        num_classes: int = 0,
+        null_label: bool = False,
+        embed_dim: int = 64,
+        out_dim: int | None = None,
+        noise_levels: bool = True,
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise InputError(f"layers must be at least 1, got {layers}")
+        self.spec = describe("mlp", locals())
+        self.dim, self.out_dim = dim, dim if out_dim is None else out_dim
+        self.num_classes = num_classes
+        self.time_embed = TimeEmbedding(embed_dim, hidden) if noise_levels else None
+        self.label_emb = label_table(num_classes, null_label, hidden)
+        self.first = nn.Linear(dim, hidden)
+        self.layers = nn.ModuleList([nn.Linear(hidden, hidden) for _ in range(layers)])
+        self.last = nn.Linear(hidden, self.out_dim)
+
+    def forward(self, x: Tensor, c: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        self._check(x, c, y)
+        h = self.first(x.reshape(x.shape[0], self.dim))
+        emb = self._embed(c, y)
+        for layer in self.layers:
+            h = h + layer(F.silu(h if emb is None else h + emb))
+        result: Tensor = self.last(F.silu(h))
+        return result.reshape(self._out_shape(x))
+
+    def _check(self, x: Tensor, c: Tensor | None, y: Tensor | None) -> None:
+        if x.ndim < 1 or x.shape[1:].numel() != self.dim:
+            raise InputError(
+                f"this MLP takes {self.dim} values an example (dim={self.dim}); got x of shape {tuple(x.shape)}"
+            )
+        check_call(x, c, y, self.num_classes, noise_levels=self.time_embed is not None)
+
+    def _embed(self, c: Tensor | None, y: Tensor | None) -> Tensor | None:
+        emb: Tensor | None = None if self.label_emb is None else self.label_emb(y)
+        if self.time_embed is None or c is None:
+            return emb
+        time: Tensor = self.time_embed(c)
+        return time if emb is None else time + emb
+
+    def _out_shape(self, x: Tensor) -> tuple[int, ...]:
+        if x.ndim < 2 or self.out_dim % self.dim:
+            return tuple(x.shape) if self.out_dim == self.dim else (x.shape[0], self.out_dim)
+        return (x.shape[0], x.shape[1] * (self.out_dim // self.dim), *x.shape[2:])

@@ -1,0 +1,239 @@
+"""The U-Net of Improved DDPM and of "Diffusion Models Beat GANs" (ADM), under the published parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from scorefield.core.errors import InputError
+from scorefield.nets.blocks import (
+    AttentionBlock,
+    Norm,
+    ResidualBlock,
+    TimeEmbedding,
+    Upsample,
+    check_call,
+    check_images,
+    describe,
+    down2,
+    label_table,
+    level_widths,
+    up2,
+    zero,
+)
+
+__all__ = ["UNet"]
+
+
+class UNet(nn.Module):
+    """ADM's U-Net, F(x, c, y).  [ADM Sec. 3]
+
+    emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each level halves the image once
+    more; it has `blocks` residual blocks on the way down and `blocks` + 1 on the way up, which also read what the way
+    down computed. `net(x, c, y)`: x (B, in_channels, H, W) with H and W divisible by 2^(levels - 1), c (B,) numbers,
+    y (B,) int64 or None; the result is (B, out_channels, H, W). The last convolution of the network and of each block
+    starts at zero.
+
+    in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a variance head).
+    channels: the width that channel_mult multiplies; every level's width must be a multiple of 32.
+    channel_mult: one multiplier a level, the full resolution first; may be fractions (0.5).
+    blocks: residual blocks a level.
+    attention: down-sampling factors (1, 2, 4 …, not pixels) of the levels with attention; the middle always has it.
+    heads, heads_upsample: attention heads; on the way up heads_upsample if given.
+    head_channels: channels of one head; if given, it replaces both.
+    num_classes: labels 0 … num_classes - 1; 0 is unconditional.
+    null_label: one more row, index num_classes, for training with dropped labels.
+    scale_shift: the embedding scales and shifts the normalized features (adaptive group normalization); otherwise it
+        is added before the normalization, which at 32 channels cancels it.
+    updown: residual blocks change the resolution (as in BigGAN) instead of a convolution or pooling.
+    conv_resample: without updown: convolutions take part in resampling, or only nearest neighbour and 2 × 2 means do.
+    attention_order: "legacy" or "new", how the query/key/value channels are ordered; must match the weights.
+    dropout: probability, before the last convolution of each residual block, in training only.
+    rescale_residual: residual blocks return (skip + h)/√2. Not in the published code.
+    checkpoint: recompute activations in the backward pass, for less memory; no forward-mode derivatives then.
+
+    Raises InputError when the sizes do not fit, here or when called.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        out_channels: int | None = None,
+        channels: int = 128,
+        channel_mult: Sequence[float] = (1, 2, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (2, 4),
+        heads: int = 4,
+        heads_upsample: int | None = None,
+        head_channels: int | None = None,
+        num_classes: int = 0,
+        null_label: bool = False,
+        scale_shift: bool = True,
+        updown: bool = False,
+        conv_resample: bool = True,
+        attention_order: str = "legacy",
+        dropout: float = 0.0,
+        rescale_residual: bool = False,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.spec = describe("unet", locals())
+        widths = level_widths(channels, channel_mult, attention)
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.levels, self.checkpoint = len(widths), checkpoint
+        self.time_embed = TimeEmbedding(channels, 4 * channels)
+        self.label_emb = label_table(num_classes, null_label, 4 * channels)
+        make = Parts(
+            4 * channels,
+            heads,
+            head_channels,
+            attention_order,
+            scale_shift,
+            updown,
+            conv_resample,
+            dropout,
+            rescale_residual,
+        )
+        self.input_blocks, skips = encoder(make, in_channels, widths, blocks, attention)
+        self.middle_block = middle(make, widths[-1])
+        self.output_blocks = decoder(make, widths, skips, blocks, attention, heads_upsample)
+        last = nn.Conv2d(widths[0], in_channels if out_channels is None else out_channels, 3, padding=1)
+        self.out = nn.Sequential(Norm(widths[0]), nn.Identity(), zero(last))
+
+    def embed(self, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """The embedding (B, 4·channels) that every residual block receives."""
+        emb: Tensor = self.time_embed(c)
+        return emb if self.label_emb is None else emb + self.label_emb(y)
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        check_images(x, self.in_channels, self.levels)
+        check_call(x, c, y, self.num_classes)
+        emb = self.embed(c, y)
+        h, skips = x, []
+        for stage in self.input_blocks:
+            h = self._run(stage, h, emb)
+            skips.append(h)
+        h = self._run(self.middle_block, h, emb)
+        for stage in self.output_blocks:
+            h = self._run(stage, torch.cat([h, skips.pop()], dim=1), emb)
+        result: Tensor = self.out(h)
+        return result
+
+    def _run(self, stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+        if self.checkpoint and torch.is_grad_enabled():
+            h = recompute(stage, h, emb, use_reentrant=False)
+        else:
+            h = stage(h, emb)
+        return h
+
+
+class Stage(nn.ModuleList):
+    """Layers one after the other; residual blocks also receive the embedding."""
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        for layer in self:
+            h = layer(h, emb) if isinstance(layer, ResidualBlock) else layer(h)
+        return h
+
+
+class Downsample(nn.Module):
+    """A 3 × 3 convolution of stride 2 if conv, otherwise the mean of 2 × 2 pixels."""
+
+    def __init__(self, channels: int, conv: bool) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if conv else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.op(x)
+        return result
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The options that all blocks of one network share, and the blocks made with them."""
+
+    emb_channels: int
+    heads: int
+    head_channels: int | None
+    attention_order: str
+    scale_shift: bool
+    updown: bool
+    conv_resample: bool
+    dropout: float = 0.0
+    rescale: bool = False
+
+    def residual(
+        self, channels: int, out_channels: int, resample: Callable[[Tensor], Tensor] | None = None
+    ) -> ResidualBlock:
+        return ResidualBlock(
+            channels,
+            out_channels,
+            self.emb_channels,
+            dropout=self.dropout,
+            scale_shift=self.scale_shift,
+            resample=resample,
+            rescale=self.rescale,
+        )
+
+    def attention(self, channels: int, heads: int | None = None) -> AttentionBlock:
+        if self.head_channels is None:
+            return AttentionBlock(channels, heads or self.heads, self.attention_order)
+        if channels % self.head_channels:
+            raise InputError(
+                f"head_channels={self.head_channels} does not divide the {channels} channels under attention"
+            )
+        return AttentionBlock(channels, channels // self.head_channels, self.attention_order)
+
+    def downsample(self, channels: int) -> nn.Module:
+        return self.residual(channels, channels, down2) if self.updown else Downsample(channels, self.conv_resample)
+
+    def upsample(self, channels: int) -> nn.Module:
+        return self.residual(channels, channels, up2) if self.updown else Upsample(channels, self.conv_resample)
+
+
+def encoder(
+    make: Parts, in_channels: int, widths: Sequence[int], blocks: int, attention: Sequence[int]
+) -> tuple[nn.ModuleList, list[int]]:
+    """The stages on the way down, and how many channels each of them returns."""
+    stages, channels = [Stage([nn.Conv2d(in_channels, widths[0], 3, padding=1)])], [widths[0]]
+    for level, width in enumerate(widths):
+        for _ in range(blocks):
+            attend = [make.attention(width)] if 2**level in attention else []
+            stages.append(Stage([make.residual(channels[-1], width), *attend]))
+            channels.append(width)
+        if level < len(widths) - 1:
+            stages.append(Stage([make.downsample(width)]))
+            channels.append(width)
+    return nn.ModuleList(stages), channels
+
+
+def middle(make: Parts, width: int) -> Stage:
+    """The stage at the lowest resolution, between the two ways."""
+    return Stage([make.residual(width, width), make.attention(width), make.residual(width, width)])
+
+
+def decoder(
+    make: Parts,
+    widths: Sequence[int],
+    skips: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    heads: int | None,
+) -> nn.ModuleList:
+    """The stages on the way up; each reads the last one's channels and those of the last unread skip."""
+    stages, width, unread = [], widths[-1], list(skips)
+    for level in reversed(range(len(widths))):
+        for block in range(blocks + 1):
+            layers: list[nn.Module] = [make.residual(width + unread.pop(), widths[level])]
+            width = widths[level]
+            if 2**level in attention:
+                layers.append(make.attention(width, heads))
+            if level and block == blocks:
+                layers.append(make.upsample(width))
+            stages.append(Stage(layers))
+    return nn.ModuleList(stages)

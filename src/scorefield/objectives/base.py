@@ -1,0 +1,36 @@
+"""What an objective is: a module around a model that turns a batch into one loss an example."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from scorefield.core.noise import Noise
+
+__all__ = ["Loss", "Objective"]
+
+
+class Loss(NamedTuple):
+    """per_example: (B,), what is averaged and minimised.   t: (B,) the times drawn, or None.   parts: named (B,) terms, detached."""
+
+    per_example: Tensor
+    t: Tensor | None
+    parts: Mapping[str, Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """Owns the model, so that one module holds everything that is trained."""
+
+    model: nn.Module
+
+    @property
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What rebuilds this objective around its model from a configuration file."""
+
+    @abstractmethod
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+        """x0: (B, *) data in the model's range; y: (B,) labels or None; every draw comes from `noise`."""

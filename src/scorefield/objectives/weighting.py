@@ -1,0 +1,46 @@
+"""How much each level counts: weights w of w·|ε̂ − ε|², stated once, in ε units, for every parametrization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.denoiser import Denoiser
+
+__all__ = ["WEIGHTINGS", "weight"]
+
+
+def _eps(model: Denoiser, t: Tensor) -> Tensor:
+    """w = 1: L_simple, and NCSN's λ(σ) = σ².  [DDPM Eq. 14; NCSN Eq. 6]"""
+    return torch.ones_like(model.process.level(t).alpha)
+
+
+def _x0(model: Denoiser, t: Tensor) -> Tensor:
+    """w = σ²/α²: plain mean squared error of x̂0."""
+    alpha, sigma = model.process.level(t)
+    return sigma**2 / alpha**2
+
+
+def _v(model: Denoiser, t: Tensor) -> Tensor:
+    """w = n²/α² with n² = α² + σ²: plain mean squared error of the velocity, 1/α² on a VP process."""
+    alpha, sigma = model.process.level(t)
+    return (alpha**2 + sigma**2) / alpha**2
+
+
+def _network(model: Denoiser, t: Tensor) -> Tensor:
+    """w = (σ/(α c_out))²: plain mean squared error of the network's output, whatever it means."""
+    alpha, sigma = model.process.level(t)
+    return (sigma / (alpha * model.coefficients(t).out)) ** 2
+
+
+WEIGHTINGS: dict[str, Callable[[Denoiser, Tensor], Tensor]] = {"eps": _eps, "x0": _x0, "v": _v, "network": _network}
+
+
+def weight(name: str, model: Denoiser, t: Tensor) -> Tensor:
+    """w at t, float64 (B,). Unknown names: InputError."""
+    if name not in WEIGHTINGS:
+        raise InputError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {name!r}")
+    return WEIGHTINGS[name](model, t)

@@ -1,0 +1,157 @@
+"""Gaussian mixtures: data whose noisy score, x̂0, likelihood and class posterior are exact at every level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.noise import Noise, NoiseSource, fresh_seed
+from scorefield.core.prediction import Level, Prediction
+from scorefield.core.shapes import DataSpec
+from scorefield.process.base import GaussianProcess, Time, as_time
+
+__all__ = ["GaussianMixture", "MixtureClassifier", "MixtureDenoiser"]
+
+_CLEAN = Level(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64))
+
+
+class GaussianMixture:
+    """p(x) = Σ_k w_k N(x; m_k, C_k).
+
+    means: (K, D); covariances: (K, D, D), symmetric positive semi-definite; weights: (K,), positive, scaled to sum to 1.
+    Kept in float64; results have x's dtype. Under x_t = α x_0 + σ ε component k becomes N(α m_k, α² C_k + σ² I), so
+    everything below is exact at any level. x may have any shape (B, *) with D values an example.
+    """
+
+    def __init__(
+        self, means: Tensor | Sequence, covariances: Tensor | Sequence, weights: Tensor | Sequence | None = None
+    ) -> None:
+        self.means = torch.as_tensor(means, dtype=torch.float64)
+        self.covariances = torch.as_tensor(covariances, dtype=torch.float64)
+        if self.means.ndim != 2 or self.covariances.shape != (*self.means.shape, self.means.shape[1]):
+            raise InputError(
+                "a mixture needs means (K, D) and covariances (K, D, D); "
+                f"got {tuple(self.means.shape)} and {tuple(self.covariances.shape)}"
+            )
+        K, self.D = self.means.shape
+        weights = torch.ones(K) if weights is None else weights
+        self.weights = torch.as_tensor(weights, dtype=torch.float64)
+        if self.weights.shape != (K,) or bool((self.weights <= 0).any()):
+            raise InputError(f"weights must be {K} positive numbers, one a component; got {self.weights.tolist()}")
+        self.weights = self.weights / self.weights.sum()
+        self._variances, self._axes = torch.linalg.eigh(self.covariances)
+        if not torch.allclose(self.covariances, self.covariances.mT) or bool((self._variances < -1e-12).any()):
+            raise InputError("every covariance must be symmetric and positive semi-definite")
+        self._variances = self._variances.clamp_min(0)
+
+    def log_prob(self, x: Tensor, level: Level = _CLEAN) -> Tensor:
+        """ln p_t(x) in nats, (B,); of the data itself without a level."""
+        return torch.logsumexp(self._joint(x, level), dim=1).to(x.dtype)
+
+    def score(self, x: Tensor, t: Time | None = None, *, level: Level = _CLEAN) -> Tensor:
+        """∇ log p_t(x), (B, *); of the data itself without a level. t must be None: a mixture alone has no times."""
+        if t is not None:
+            raise InputError("a mixture has no times of its own: call mixture.denoiser(process).score(x, t), or give level=")
+        z, var = self._axes_coordinates(x, level)
+        each = -torch.einsum("kij,bkj->bki", self._axes, z / var)
+        return self._average(each, x, level)
+
+    def x0(self, x: Tensor, level: Level) -> Tensor:
+        """E[x_0 | x_t = x], (B, *): m_k + α C_k (α² C_k + σ² I)^{-1} (x − α m_k), averaged over p(k | x_t)."""
+        alpha, _ = _rows(level)
+        z, var = self._axes_coordinates(x, level)
+        each = self.means + alpha * torch.einsum("kij,bkj->bki", self._axes, self._variances * z / var)
+        return self._average(each, x, level)
+
+    def posterior(self, x: Tensor, level: Level = _CLEAN) -> Tensor:
+        """p(k | x_t = x), (B, K)."""
+        return torch.softmax(self._joint(x, level), dim=1).to(x.dtype)
+
+    def sample(self, n: int, noise: Noise | None = None) -> Tensor:
+        """n exact samples, (n, D) float64."""
+        x, _ = self.sample_labelled(n, noise)
+        return x
+
+    def sample_labelled(self, n: int, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """n exact samples and the components they came from: (n, D) float64 and (n,) int64."""
+        noise = noise or NoiseSource(fresh_seed())
+        u = noise.uniform((n, 1)).double()
+        k = torch.searchsorted(self.weights.cumsum(0), u[:, 0]).clamp_max(len(self.weights) - 1)
+        z = noise.normal((n, self.D)).double()
+        return self.means[k] + torch.einsum("bij,bj->bi", self._axes[k], self._variances[k].sqrt() * z), k
+
+    def at(self, level: Level) -> GaussianMixture:
+        """The mixture that x_t follows: p_t itself."""
+        alpha, sigma = level.alpha.double(), level.sigma.double()
+        eye = torch.eye(self.D, dtype=torch.float64)
+        return GaussianMixture(alpha * self.means, alpha**2 * self.covariances + sigma**2 * eye, self.weights)
+
+    def denoiser(self, process: GaussianProcess) -> MixtureDenoiser:
+        """The exact model of this data under `process`."""
+        return MixtureDenoiser(self, process)
+
+    def classifier(self, process: GaussianProcess) -> MixtureClassifier:
+        """(x_t, t) -> ln p(k | x_t), the exact noisy classifier whose classes are the components."""
+        return MixtureClassifier(self, process)
+
+    def _axes_coordinates(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """x − α m_k along the principal axes of C_k, (B, K, D), and the variances of x_t along them."""
+        flat = x.reshape(x.shape[0], -1).double()
+        if flat.shape[1] != self.D:
+            raise InputError(f"this mixture is over {self.D} dimensions, but an example has {flat.shape[1]} values")
+        alpha, sigma = _rows(level)
+        z = torch.einsum("kij,bki->bkj", self._axes, flat[:, None] - alpha * self.means)
+        return z, alpha**2 * self._variances + sigma**2
+
+    def _joint(self, x: Tensor, level: Level) -> Tensor:
+        """ln w_k + ln N(x; α m_k, α² C_k + σ² I), (B, K)."""
+        z, var = self._axes_coordinates(x, level)
+        log_normal = -0.5 * (z**2 / var + var.log() + math.log(2 * math.pi)).sum(dim=-1)
+        return self.weights.log() + log_normal
+
+    def _average(self, each: Tensor, x: Tensor, level: Level) -> Tensor:
+        """Σ_k p(k | x_t) each_k in x's shape and dtype."""
+        posterior = torch.softmax(self._joint(x, level), dim=1)
+        return (posterior[..., None] * each).sum(dim=1).reshape(x.shape).to(x.dtype)
+
+
+class MixtureDenoiser:
+    """The exact Denoise of a mixture: x̂0 = E[x_0 | x_t]."""
+
+    def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
+        self.mixture = mixture
+        self.process = process
+        self.data = DataSpec((mixture.D,))
+        self.device = torch.device("cpu")
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        time = as_time(t)
+        if bool((time <= 0).any()):
+            raise InputError("no model is called at t = 0, where x_t is the data itself")
+        level = self.process.level(time)
+        x0 = self.mixture.x0(x_t, level)
+        return Prediction(x_t, level, x0, raw=x0)
+
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
+        """∇ log p_t(x); of the data itself without t."""
+        return self.mixture.score(x) if t is None else self.mixture.score(x, level=self.process.level(t))
+
+
+class MixtureClassifier:
+    """(x_t, t) -> ln p(k | x_t), (B, K), exact and differentiable in x_t."""
+
+    def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
+        self.mixture = mixture
+        self.process = process
+
+    def __call__(self, x_t: Tensor, t: Time) -> Tensor:
+        return torch.log_softmax(self.mixture._joint(x_t, self.process.level(t)), dim=1).to(x_t.dtype)
+
+
+def _rows(level: Level) -> tuple[Tensor, Tensor]:
+    """α and σ shaped to broadcast over (B, K, D)."""
+    return level.alpha.double().reshape(-1, 1, 1), level.sigma.double().reshape(-1, 1, 1)

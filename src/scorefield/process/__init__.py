@@ -1,0 +1,15 @@
+"""Processes: what is q(x_t given x_0)?"""
+
+from scorefield.process.base import GaussianProcess
+from scorefield.process.discrete import DiscreteProcess, from_betas, from_sigmas
+from scorefield.process.schedules import cosine_betas, geometric_sigmas, linear_betas
+
+__all__ = [
+    "DiscreteProcess",
+    "GaussianProcess",
+    "cosine_betas",
+    "from_betas",
+    "from_sigmas",
+    "geometric_sigmas",
+    "linear_betas",
+]

@@ -1,0 +1,68 @@
+"""Ancestral sampling: draw x_s from p(x_s | x_t).  [DDPM Algorithm 2]"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, get_args
+
+from torch import Tensor
+
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.kernels import Variance, reverse
+from scorefield.core.noise import Noise
+from scorefield.denoiser import Denoise
+from scorefield.samplers.base import need_levels
+
+__all__ = ["Ancestral", "Descending"]
+
+
+class Descending:
+    """What samplers that only walk down share: S calls on S steps, and a refusal of any other grid."""
+
+    def calls(self, grid: Sequence[float]) -> int:
+        """One network call a step. InputError unless the grid strictly descends."""
+        if any(s >= t for t, s in pairwise(grid)):
+            raise InputError(f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {list(grid)}")
+        return len(grid) - 1
+
+
+@dataclass(frozen=True)
+class Ancestral(Descending):
+    """x_s = mean + std·z of p(x_s | x_t); no noise on the step to s = 0.
+
+    variance: "lower" (β̃), "upper" (β) or "learned" (the network's variance half).
+    """
+
+    variance: Variance = "lower"
+
+    def __post_init__(self) -> None:
+        if self.variance not in get_args(Variance):
+            raise InputError(f"variance must be one of {', '.join(get_args(Variance))}; got {self.variance!r}")
+
+    def init(self, model: Any, x: Tensor) -> float | None:
+        """The grid time above t, which the variance of the last step needs (None: the process's own next level)."""
+        need_levels(self, model)
+        if self.variance == "learned" and not _has_variance(model):
+            raise IncompatibleModel(
+                'Ancestral("learned") needs a model with a variance head, and this one has none: use "lower" or "upper", or train '
+                'one with Denoiser(..., variance="range")'
+            )
+        return None
+
+    def step(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: float | None, noise: Noise
+    ) -> tuple[Tensor, Tensor, float]:
+        process, pred = model.process, model(x_t, t)
+        above = state if state is not None else (t + 1 if t + 1 <= process.T else None)
+        p = reverse(pred, process.level(t), process.level(s), self.variance, None if above is None else process.level(above))
+        x_s = p.mean if s == 0 else p.sample(noise.normal_like(x_t))
+        return x_s, pred.x0, t
+
+
+def _has_variance(model: Any) -> bool:
+    """Whether the Denoiser at the bottom of a stack of wrappers has a variance head."""
+    while hasattr(model, "model"):
+        model = model.model
+    return getattr(model, "variance", None) is not None

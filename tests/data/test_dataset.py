@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scorefield.core.errors import InputError
+from scorefield.core.shapes import DataSpec
+from scorefield.data import Dataset, digits, tensor
+
+
+@pytest.fixture(scope="module")
+def scans() -> Dataset:
+    return digits()
+
+
+def labelled(counts: list[int]) -> Dataset:
+    """One pixel an example, the level its number; labels in turn."""
+    labels = torch.cat([torch.full((count,), k, dtype=torch.int64) for k, count in enumerate(counts)])
+    levels = torch.arange(len(labels)).to(torch.uint8).reshape(-1, 1, 1, 1)
+    spec = DataSpec((1, 1, 1), classes=tuple(map(str, range(len(counts)))), bins=256)
+    return Dataset(spec, levels, labels, "made")
+
+
+def test_digits_are_the_ones_scikit_learn_gives(scans: Dataset) -> None:
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    images, labels = load_digits(return_X_y=True)
+    assert torch.equal(scans.levels.flatten(1), torch.from_numpy(images).to(torch.uint8))
+    assert scans.labels is not None and scans.labels.tolist() == labels.tolist()
+
+
+def test_digits_describe_themselves(scans: Dataset) -> None:
+    assert len(scans) == 1797
+    assert scans.spec == DataSpec((1, 8, 8), classes=tuple("0123456789"), bins=17)
+    assert scans.levels.dtype == torch.uint8 and int(scans.levels.max()) == 16
+    assert (scans.source, scans.skipped) == ("digits", ())
+
+
+def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    import importlib.util
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install scikit-learn"):
+        digits()
+    moved = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: moved)
+    with pytest.raises(InputError, match=r"not where scikit-learn kept them.*digits\.csv\.gz"):
+        digits()
+
+
+def test_batch_maps_levels_onto_the_range(scans: Dataset) -> None:
+    indices = torch.tensor([5, 0, 5])
+    x0, y = scans.batch(indices)
+    assert x0.dtype == torch.float32 and x0.shape == (3, 1, 8, 8)
+    torch.testing.assert_close(x0, scans.levels[indices].float() / 8 - 1)
+    assert x0.min() == -1 and x0.max() == 1
+    assert y is not None and y.tolist() == [5, 0, 5] and y.dtype == torch.int64
+    assert replace(scans, labels=None).batch(indices)[1] is None
+
+
+def test_subset_keeps_order_and_description(scans: Dataset) -> None:
+    part = replace(scans, skipped=("a.png",)).subset(torch.tensor([3, 1]))
+    assert len(part) == 2 and part.labels is not None and part.labels.tolist() == [3, 1]
+    assert part.spec == scans.spec and part.skipped == ("a.png",)
+
+
+def test_digits_split_a_fifth(scans: Dataset) -> None:
+    train, heldout = scans.split(0.2, seed=0)
+    assert (len(train), len(heldout)) == (1437, 360)
+    total = torch.bincount(scans.labels)
+    held = torch.bincount(heldout.labels)
+    assert ((held - 0.2 * total).abs() < 1).all()
+    both = torch.cat([train.levels, heldout.levels]).flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
+    original = scans.levels.flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
+    assert torch.equal(both.sort().values, original.sort().values)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40])
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.07, 0.1, 0.29, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("counts", [[30], [1, 1, 1], [1, 50, 2], [3, 3, 3], [100, 0, 7], [2]])
+def test_split_is_exact_disjoint_and_proportional(counts: list[int], fraction: float, seed: int) -> None:
+    data = labelled(counts)
+    train, heldout = data.split(fraction, seed)
+    numbers = [part.levels.flatten().tolist() for part in (train, heldout)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(sum(counts)))
+    assert all(part == sorted(part) for part in numbers)
+    assert len(heldout) == min(math.ceil(round(fraction * sum(counts), 9)), sum(counts) - 1)
+    held = torch.bincount(heldout.labels, minlength=len(counts))
+    assert ((held - fraction * torch.tensor(counts)).abs() < 1 + 1e-6).all()
+
+
+def test_split_leaves_every_class_something_to_train_on_where_it_can() -> None:
+    train, heldout = labelled([1, 1, 8, 2]).split(0.1, seed=0)
+    assert set(train.labels.tolist()) == {0, 1, 2, 3}
+    assert heldout.labels.tolist() in ([2, 2], [2, 3])
+
+
+def test_split_depends_on_seed_and_labels_only(scans: Dataset) -> None:
+    again = scans.split(0.2, seed=0)[1]
+    assert again.fingerprint() == scans.split(0.2, seed=0)[1].fingerprint() == "PINNED_SPLIT"
+    assert scans.split(0.2, seed=1)[1].fingerprint() != again.fingerprint()
+    inverted = replace(scans, levels=16 - scans.levels)
+    assert torch.equal(inverted.split(0.2, seed=0)[1].levels, 16 - again.levels)
+
+
+def test_split_without_labels_and_of_points() -> None:
+    train, heldout = tensor(torch.randn(10, 2)).split(0.25, seed=4)
+    assert (len(train), len(heldout)) == (7, 3)
+    everything, nothing = tensor(torch.randn(10, 2)).split(0.0, seed=4)
+    assert (len(everything), len(nothing)) == (10, 0)
+    assert nothing.fingerprint()
+
+
+@pytest.mark.parametrize("fraction", [1.0, -0.1, 1.5, float("nan")])
+def test_split_refuses_other_fractions(scans: Dataset, fraction: float) -> None:
+    with pytest.raises(InputError, match="held-out fraction"):
+        scans.split(fraction, 0)
+
+
+def test_one_example_cannot_be_split() -> None:
+    with pytest.raises(InputError, match="cannot be split"):
+        labelled([1]).split(0.1, 0)
+    assert len(labelled([1]).split(0.0, 0)[0]) == 1
+
+
+def test_fingerprint_is_of_the_content(scans: Dataset) -> None:
+    assert scans.fingerprint() == "PINNED_DIGITS"
+    assert len(scans.fingerprint()) == 16
+    assert replace(scans, source="elsewhere", skipped=("x",)).fingerprint() == scans.fingerprint()
+    every_other = torch.arange(0, 1797, 2)
+    strided = replace(scans, levels=scans.levels[::2], labels=scans.labels[::2])
+    assert strided.fingerprint() == scans.subset(every_other).fingerprint()
+    changed = scans.levels.clone()
+    changed[1000, 0, 4, 4] ^= 1
+    different = {
+        scans.fingerprint(),
+        replace(scans, levels=changed).fingerprint(),
+        replace(scans, labels=None).fingerprint(),
+        replace(scans, labels=scans.labels.flip(0)).fingerprint(),
+        replace(scans, levels=scans.levels.reshape(-1, 1, 4, 16), spec=replace(scans.spec, shape=(1, 4, 16))).fingerprint(),
+        scans.subset(every_other).fingerprint(),
+    }
+    assert len(different) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"levels": torch.zeros(4, 1, 8, 8)}, "torch.uint8"),
+        ({"levels": torch.zeros(4, 1, 8, 9, dtype=torch.uint8)}, "1, 8, 8"),
+        ({"levels": torch.full((4, 1, 8, 8), 17, dtype=torch.uint8)}, "level 17 is not one of the 17"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "one int64 label"),
+        ({"labels": torch.zeros(4)}, "one int64 label"),
+        ({"labels": torch.tensor([0, 1, 2, 10])}, "from 0 to 10, but there are 10 classes"),
+        ({"labels": torch.tensor([0, 1, 2, -1])}, "from -1 to 2"),
+    ],
+)
+def test_inconsistent_parts_are_refused(scans: Dataset, change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(scans.subset(torch.arange(4)), **change)
+
+
+def test_tensor_keeps_values_and_names_labels() -> None:
+    x = torch.randn(6, 2, dtype=torch.float64) * 3
+    data = tensor(x, torch.tensor([7, -1, 7, 100, -1, 7]))
+    assert data.spec.bins is None and data.spec.shape == (2,) and data.source == "tensor"
+    assert data.spec.classes == ("-1", "7", "100")
+    assert data.labels is not None and data.labels.tolist() == [1, 0, 1, 2, 0, 1]
+    assert torch.equal(data.batch(torch.arange(6))[0], x.float())
+    assert data.spec.range == (float(x.float().min()), float(x.float().max()))
+    kept = x.float().clone()
+    x.zero_()
+    assert torch.equal(data.levels, kept)
+
+
+def test_tensor_range() -> None:
+    assert tensor(torch.rand(5, 1, 4, 4)).spec.range == (-1.0, 1.0)
+    assert tensor(torch.full((5, 2), 7.0)).spec.range == (6.0, 8.0)
+    assert tensor(torch.tensor([[0.0, 2.0]])).spec.range == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.randn(4), None, r"x\[:, None\]"),
+        (torch.randn(0, 2), None, "N at least 1"),
+        (torch.ones(4, 2, dtype=torch.int64), None, "floating point"),
+        (torch.tensor([[1.0, math.nan], [0.0, 0.0], [math.inf, 0.0]]), None, "2 of 3 examples hold NaN or infinite"),
+        (torch.tensor([[1e300, 0.0]], dtype=torch.float64), None, "infinite"),
+        (torch.randn(4, 2), torch.tensor([0, 1]), "4 examples but 2 labels"),
+        (torch.randn(4, 2), torch.randn(4), "labels must be integers"),
+        (torch.randn(4, 2), torch.ones(4, 1, dtype=torch.int64), "labels must be integers"),
+    ],
+)
+def test_tensor_refuses(x: torch.Tensor, y: torch.Tensor | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tensor(x, y)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scorefield.core.errors import InputError
+from scorefield.core.shapes import DataSpec
+from scorefield.data import dequantize, flip
+
+
+def test_flip_mirrors_where_the_coin_is_below_a_half() -> None:
+    x = torch.arange(24.0).reshape(4, 1, 2, 3)
+    y = flip(x, torch.tensor([0.0, 0.4999, 0.5, 0.99]))
+    assert torch.equal(y[:2], x[:2].flip(-1))
+    assert torch.equal(y[2:], x[2:])
+    assert torch.equal(flip(y, torch.tensor([0.0, 0.0, 1.0, 1.0])), x)
+    assert y.dtype == x.dtype
+
+
+def test_flip_of_an_example_does_not_depend_on_the_batch() -> None:
+    x, coin = torch.randn(6, 3, 4, 4), torch.rand(6)
+    assert torch.equal(flip(x, coin)[2:3], flip(x[2:3], coin[2:3]))
+
+
+@pytest.mark.parametrize(("shape", "coins"), [((2, 3, 4), (2,)), ((2, 1, 4, 4), (3,)), ((2, 1, 4, 4), (2, 1))])
+def test_flip_refuses_other_shapes(shape: tuple[int, ...], coins: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="one coin each"):
+        flip(torch.zeros(shape), torch.zeros(coins))
+
+
+def test_dequantize_is_ncsn_s_formula_on_8_bit_images() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1)
+    u = torch.rand(256, 1, 1, 1, dtype=torch.float64)
+    x = levels.double() / 255
+    spec = DataSpec((1, 1, 1), range=(0.0, 1.0), bins=256)
+    torch.testing.assert_close(dequantize(levels, u, spec), 255 / 256 * x + u / 256, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("bins", [2, 17, 256])
+def test_dequantized_levels_fill_the_range_and_round_back(bins: int) -> None:
+    spec = DataSpec((1, 4, 4), bins=bins)
+    levels = torch.randint(0, bins, (50, 1, 4, 4)).to(torch.uint8)
+    x = dequantize(levels, torch.rand(50, 1, 4, 4, dtype=torch.float64), spec)
+    assert -1 <= x.min() and x.max() < 1
+    assert torch.equal(((x + 1) / 2 * bins).floor().to(torch.uint8), levels)
+    ends = dequantize(torch.tensor([[[[0]]], [[[bins - 1]]]]), torch.zeros(2, 1, 1, 1), spec).flatten()
+    torch.testing.assert_close(ends, torch.tensor([-1.0, 1 - 2 / bins]))
+
+
+def test_dequantize_refuses() -> None:
+    levels = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    with pytest.raises(InputError, match="continuous"):
+        dequantize(levels, torch.rand(2, 1, 2, 2), DataSpec((1, 2, 2)))
+    with pytest.raises(InputError, match="one u for each value"):
+        dequantize(levels, torch.rand(2, 1, 1, 1), DataSpec((1, 2, 2), bins=256))
+    with pytest.raises(InputError, match="integer levels"):
+        dequantize(levels.float(), torch.rand(2, 1, 2, 2), DataSpec((1, 2, 2), bins=256))

@@ -1,0 +1,52 @@
+"""Grids: exact counts, strict descent, the ends."""
+
+import pytest
+import torch
+
+import scorefield as sf
+
+
+@pytest.fixture(scope="module")
+def process():
+    return sf.process.from_betas(sf.process.cosine_betas(200))
+
+
+@pytest.mark.parametrize("make", [sf.grids.uniform, sf.grids.quadratic, sf.grids.linspace])
+def test_n_steps_from_T_to_0_for_every_n(process, make):
+    for n in range(1, process.T + 1):
+        grid = make(process, n)
+        assert len(grid) == n + 1
+        assert grid[-1] == 0
+        assert (grid.diff() < 0).all()
+        if n > 1 or make is not sf.grids.linspace:  # the published rule keeps the first level where one is asked for
+            assert grid[0] == process.T
+
+
+def test_full_is_every_level(process):
+    assert sf.grids.full(process).tolist() == list(range(200, -1, -1))
+    assert torch.equal(sf.grids.uniform(process, 200), sf.grids.full(process))
+    assert torch.equal(sf.grids.quadratic(process, 200), sf.grids.full(process))
+
+
+def test_documented_values():
+    process = sf.process.from_betas(sf.process.linear_betas(1000))
+    assert sf.grids.uniform(process, 4).tolist() == [1000, 750, 500, 250, 0]
+    assert sf.grids.uniform(process, 3).tolist() == [1000, 667, 333, 0]
+    assert sf.grids.quadratic(process, 4).tolist() == [1000, 563, 250, 63, 0]
+    assert sf.grids.leading(process, 4).tolist() == [751, 501, 251, 1, 0]
+    assert sf.grids.sections(process, [1, 1, 2]).tolist() == [1000, 668, 335, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: sf.grids.uniform(p, 0), "from 1 to T = 200"),
+        (lambda p: sf.grids.uniform(p, 201), "from 1 to T = 200"),
+        (lambda p: sf.grids.quadratic(p, 2.5), "from 1 to T = 200"),
+        (lambda p: sf.grids.sections(p, [101, 10]), "section 0 of 2 has 100 levels"),
+        (lambda p: sf.grids.sections(p, []), "between 1 and T"),
+    ],
+)
+def test_bad_counts(process, make, message):
+    with pytest.raises(sf.InputError, match=message):
+        make(process)

@@ -1,0 +1,59 @@
+"""What several test modules share: golden cases, the stub networks behind them, and an exact comparison."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+import scorefield as sf
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Golden:
+    """One golden case: tensors by name, and the configuration it was computed with."""
+
+    def __init__(self, case: str):
+        with safe_open(GOLDEN / f"{case}.safetensors", "pt") as file:
+            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            self.config = json.loads(file.metadata()["config"])
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+    def names(self, prefix):
+        return [name for name in self.tensors if name.startswith(prefix)]
+
+    def stub(self, group="model"):
+        """f(x, t) = tanh(conv3x3(x; W) + b + 0.1 sin(t/50)), in float64; it receives the published 0-based timestep."""
+        W, b = self[f"param.{group}.W"].double(), self[f"param.{group}.b"].double()
+
+        def net(x, c, y=None):
+            shift = 0.1 * torch.sin(c.double() / 50)
+            return torch.tanh(torch.nn.functional.conv2d(x, W, b, padding=1) + shift.reshape(-1, 1, 1, 1))
+
+        return net
+
+
+def schedule(config):
+    """The process that a golden case's `schedule` entry describes."""
+    T = config["T"]
+    if config.get("kind", config.get("schedule")) == "cosine":
+        return sf.process.from_betas(sf.process.cosine_betas(T))
+    if "start" in config:
+        return sf.process.from_betas(sf.process.linear_betas(T, config["start"], config["end"]))
+    return sf.process.from_betas(sf.process.linear_betas(T, 0.1 / T, 20 / T))
+
+
+def relative_error(actual, expected):
+    """The largest difference over the expected tensor's largest magnitude (1 where that is 0)."""
+    expected = expected.double()
+    scale = expected.abs().max().item() or 1.0
+    return (actual.double() - expected).abs().max().item() / scale
+
+
+def assert_close(actual, expected, tolerance, what=""):
+    assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    error = relative_error(actual, expected)
+    assert error <= tolerance, f"{what}: relative error {error:.3g}, allowed {tolerance:.3g}"
