@@ -1,17 +1,21 @@
 """Time and peak memory of one training step of score matching against the data dimension D.
 
-One step is loss, backward to the parameters and an Adam update, on the same MLP for every objective. Sliced losses are measured in both
-derivative modes: "double" is the library's (double backward), "jvp" the same loss by `torch.func.jvp` (forward over reverse), kept here to
-compare. Times are medians of rounds in which every configuration runs once, so that other load falls on all alike; "x D=50" divides by the same
-objective at the smallest D. Memory is measured in a child process for each configuration: the high-water mark of the resident memory of two
-steps, less what the process held with torch imported and before the network was built: weights, gradients, Adam's state and the step.
+One step is loss, backward to the parameters and an Adam update, on the same MLP for every objective. Sliced losses are
+measured in both derivative modes: "double" is the library's (double backward), "jvp" the same loss by `torch.func.jvp`
+(forward over reverse), which stands here only to be compared. Times are medians over rounds in which every configuration
+runs once, so that other load falls on all alike; the exact trace, too slow for that, is timed in its child process.
 
-    python benchmarks/score_matching_cost.py [--threads 2] [--rounds 15] [--exact-rounds 2] [--json FILE] [--no-memory]
+Memory is measured in a child process for each configuration: how far its steps (two; one of exact at large D) raise the
+high-water mark of the resident memory above that of a process that has torch imported and has run a tiny step of the
+same kind. It counts weights, gradients, Adam's state and what the step keeps for its backward passes.
+
+    python benchmarks/score_matching_cost.py [--threads 2] [--rounds 15] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -33,15 +37,21 @@ DIMENSIONS = (50, 100, 200, 400, 800)
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
+def forward_mode(score: nn.Module, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """s(x) and Jv."""
+    s, tangent, *_ = torch.func.jvp(score, (x,), (v,))
+    return s, tangent
+
+
 def sliced_jvp(score: nn.Module, x: Tensor, v: Tensor) -> Tensor:
     """vᵀ(Jv) + ½(vᵀs)², with Jv in forward mode."""
-    s, tangent = torch.func.jvp(score, (x,), (v,))
+    s, tangent = forward_mode(score, x, v)
     return (v * tangent).sum(dim=1) + 0.5 * (v * s).sum(dim=1).square()
 
 
 def sliced_vr_jvp(score: nn.Module, x: Tensor, v: Tensor) -> Tensor:
     """vᵀ(Jv) + ½‖s‖², with Jv in forward mode."""
-    s, tangent = torch.func.jvp(score, (x,), (v,))
+    s, tangent = forward_mode(score, x, v)
     return (v * tangent).sum(dim=1) + 0.5 * s.square().sum(dim=1)
 
 
@@ -62,7 +72,7 @@ class Step:
         torch.manual_seed(0)
         widths = [dimensions, *[options.width] * options.layers]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
         self.net = nn.Sequential(*layers, nn.Linear(options.width, dimensions))
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-4)
@@ -87,37 +97,33 @@ def peak_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024
 
 
-def measure_memory(name: str, dimensions: int, options: argparse.Namespace) -> float:
-    """MiB used by two steps, in a fresh process."""
+def measure_in_child(name: str, dimensions: int, options: argparse.Namespace) -> tuple[float, list[float]]:
+    """MiB and the seconds of each step, in a fresh process."""
     arguments = ["--child", name, str(dimensions), "--threads", str(options.threads), "--batch", str(options.batch)]
     arguments += ["--width", str(options.width), "--layers", str(options.layers)]
-    done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
+    done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    peak, *seconds = (float(word) for word in done.stdout.split())
+    return peak, seconds
 
 
 def child(name: str, dimensions: int, options: argparse.Namespace) -> None:
-    """Print the memory of two steps of a configuration. A tiny one goes first, so that lazy imports do not count."""
-    tiny = argparse.Namespace(width=8, layers=1, batch=2)
-    Step(name, 2, tiny)()
+    """Print the memory and times of a configuration. A tiny one goes first, so that lazy imports do not count."""
+    Step(name, 2, argparse.Namespace(width=8, layers=1, batch=2))()
     before = peak_mib()
     step = Step(name, dimensions, options)
-    for _ in range(1 if name == "exact" else 2):
+    seconds = [step() for _ in range(1 if name == "exact" and dimensions > 200 else 2)]
+    print(peak_mib() - before, *seconds)
+
+
+def measure_rounds(options: argparse.Namespace) -> dict[tuple[str, int], list[float]]:
+    """Seconds of every step, all configurations but the exact trace in turn in every round."""
+    steps = {(name, d): Step(name, d, options) for name in OBJECTIVES if name != "exact" for d in DIMENSIONS}
+    for step in steps.values():
         step()
-    print(peak_mib() - before)
-
-
-def measure_times(options: argparse.Namespace) -> dict[tuple[str, int], list[float]]:
-    """Seconds of every step, all configurations in turn in every round."""
-    times: dict[tuple[str, int], list[float]] = {(name, d): [] for name in OBJECTIVES for d in DIMENSIONS}
-    steps = {(name, d): Step(name, d, options) for name in OBJECTIVES for d in DIMENSIONS}
-    for (name, _), step in steps.items():
-        if name != "exact":
-            step()
-    exact_at = {round(i * options.rounds / options.exact_rounds) for i in range(options.exact_rounds)}
-    for i in range(options.rounds):
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
+    for _ in range(options.rounds):
         for key, step in steps.items():
-            if key[0] != "exact" or i in exact_at:
-                times[key].append(step())
+            times[key].append(step())
     return times
 
 
@@ -135,10 +141,9 @@ def table(results: list[dict[str, Any]]) -> str:
     lines = [header, "-" * len(header)]
     for row in results:
         spread = f"{row['min_ms']:.1f}-{row['max_ms']:.1f}"
-        memory = f"{row['peak_mib']:>8.0f} {row['memory_ratio']:>7.2f}" if row["peak_mib"] else f"{'-':>8} {'-':>7}"
         lines.append(
             f"{row['objective']:<18} {row['D']:>4} {row['median_ms']:>10.1f} {spread:>15} {row['time_ratio']:>7.2f} "
-            f"{row['over_denoising']:>9.2f} {memory}"
+            f"{row['over_denoising']:>9.2f} {row['peak_mib']:>8.0f} {row['memory_ratio']:>7.2f}"
         )
     return "\n".join(lines)
 
@@ -155,8 +160,8 @@ def summarize(times: dict[tuple[str, int], list[float]], memory: dict[tuple[str,
             "rounds": len(times[name, d]),
             "time_ratio": median[name, d] / median[name, DIMENSIONS[0]],
             "over_denoising": median[name, d] / median["denoising", d],
-            "peak_mib": memory.get((name, d)),
-            "memory_ratio": memory[name, d] / memory[name, DIMENSIONS[0]] if memory else None,
+            "peak_mib": memory[name, d],
+            "memory_ratio": memory[name, d] / memory[name, DIMENSIONS[0]],
         }
         for name, d in times
     ]
@@ -183,10 +188,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "2")))
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--layers", type=int, default=6, help="hidden layers; one more linear layer gives the output")
+    parser.add_argument("--layers", type=int, default=5, help="hidden layers; one more linear layer gives the output")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--exact-rounds", type=int, default=2, help="in how many of the rounds the exact trace is measured")
-    parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -201,10 +204,9 @@ def main() -> None:
     start = time.perf_counter()
     shape = f"MLP, {options.layers} hidden layers of {options.width}, SiLU, batch {options.batch}, one projection, Adam"
     print(machine(options), shape, sep="\n")
-    memory: dict[tuple[str, int], float] = {}
-    if not options.no_memory:
-        memory = {(name, d): measure_memory(name, d, options) for name in OBJECTIVES for d in DIMENSIONS}
-    results = summarize(measure_times(options), memory)
+    children = {(name, d): measure_in_child(name, d, options) for name in OBJECTIVES for d in DIMENSIONS}
+    times = measure_rounds(options) | {key: steps for key, (_, steps) in children.items() if key[0] == "exact"}
+    results = summarize(times, {key: peak for key, (peak, _) in children.items()})
     seconds = time.perf_counter() - start
     print(table(results), *verdicts(results), f"took {seconds:.0f} s", sep="\n")
     if options.json:

@@ -31,7 +31,9 @@ _NAMES = {
     "Prediction": "scorefield.core.prediction",
     "ScorefieldError": "scorefield.core.errors",
     "Step": "scorefield.samplers.base",
+    "load": "scorefield.config",
     "sample": "scorefield.samplers.base",
+    "train": "scorefield.training",
     "trajectory": "scorefield.samplers.base",
 }
 

@@ -41,7 +41,8 @@ def test_dequantized_levels_fill_the_range_and_round_back(bins: int) -> None:
     spec = DataSpec((1, 4, 4), bins=bins)
     levels = torch.randint(0, bins, (50, 1, 4, 4)).to(torch.uint8)
     x = dequantize(levels, torch.rand(50, 1, 4, 4, dtype=torch.float64), spec)
-    assert -1 <= x.min() and x.max() < 1
+    assert x.min() >= -1
+    assert x.max() < 1
     assert torch.equal(((x + 1) / 2 * bins).floor().to(torch.uint8), levels)
     ends = dequantize(torch.tensor([[[[0]]], [[[bins - 1]]]]), torch.zeros(2, 1, 1, 1), spec).flatten()
     torch.testing.assert_close(ends, torch.tensor([-1.0, 1 - 2 / bins]))

@@ -44,9 +44,7 @@ class Dataset:
                 f"got {self.levels.dtype} {tuple(self.levels.shape)}"
             )
         if bins is not None and len(self) and int(self.levels.max()) >= bins:
-            raise InputError(
-                f"{self.source}: level {int(self.levels.max())} is not one of the {bins} levels 0 … {bins - 1}"
-            )
+            raise InputError(f"{self.source}: level {int(self.levels.max())} is not one of the {bins} levels 0 … {bins - 1}")
         if self.labels is None:
             return
         if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != (len(self),):
@@ -83,9 +81,7 @@ class Dataset:
         if not 0 <= fraction < 1:
             raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
         if fraction > 0 and len(self) < 2:
-            raise InputError(
-                f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add data"
-            )
+            raise InputError(f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add data")
         labels = np.zeros(len(self), dtype=np.int64) if self.labels is None else self.labels.numpy()
         shuffled = permutation(len(self), seed, stream=_SPLIT_STREAM)
         held = np.zeros(len(self), dtype=bool)

@@ -51,9 +51,7 @@ def folder(path: str | Path, size: int = 32, channels: int = 3, upscale: bool = 
     labels = labels[found.kept]
     lost = sorted(set(range(len(classes))) - set(labels.tolist()))
     if lost:
-        raise InputError(
-            f"{source}: no picture of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder"
-        )
+        raise InputError(f"{source}: no picture of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder")
     return Dataset(spec, torch.from_numpy(found.levels), torch.from_numpy(labels), source, found.skipped)
 
 
@@ -63,7 +61,8 @@ def _classes(root: Path, source: str) -> tuple[tuple[str, ...], list[Path], np.n
     inside = [(_text(sub.name), pictures) for sub in folders if (pictures := _pictures(sub, (root.resolve(),)))]
     if files and inside:
         raise InputError(
-            f"{source}: {len(files)} pictures lie beside subfolders that hold pictures too ({inside[0][0]}, …): "
+            f"{source}: pictures lie both in the folder itself ({_text(files[0].name)}, …) "
+            f"and in subfolders ({inside[0][0]}, …): "
             f"put every picture into a subfolder (its class), or all into one folder (no classes)"
         )
     if not files and not inside:
@@ -126,28 +125,21 @@ def npz(path: str | Path, size: int | None = None, channels: int | None = None, 
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
     levels = _fit_all(images, source, size, channels, upscale)
-    return Dataset(
-        DataSpec(shape=levels.shape[1:], classes=classes, bins=256), torch.from_numpy(levels), numbers, source
-    )
+    return Dataset(DataSpec(shape=levels.shape[1:], classes=classes, bins=256), torch.from_numpy(levels), numbers, source)
 
 
 def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
     """`images` and, where there are any, `labels` out of an archive; InputError for whatever is wrong with the file."""
     if not os.path.isfile(path):
-        raise InputError(
-            f"{source}: expected an .npz file, found a folder" if os.path.isdir(path) else f"{source}: no such file"
-        )
+        raise InputError(f"{source}: expected an .npz file, found a folder" if os.path.isdir(path) else f"{source}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(
-                    f"{source}: this is a single array, not an archive: save it with np.savez(file, images=…)"
-                )
+                raise InputError(f"{source}: this is a single array, not an archive: save it with np.savez(file, images=…)")
             if "images" not in archive.files:
                 held = ", ".join(f"`{name}`" for name in archive.files) or "nothing"
-                raise InputError(
-                    f"{source}: no `images` in this archive, it holds {held}: use np.savez(file, images=…)"
-                )
+                raise InputError(f"{source}: no `images` in this archive, it holds {held}: use np.savez(file, images=…)")
             return {name: archive[name] for name in ("images", "labels") if name in archive.files}
     except InputError:
         raise

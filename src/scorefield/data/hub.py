@@ -49,9 +49,7 @@ def hf(
     labels, classes = _labels(datasets, table, source)
     # Left to itself `datasets` decodes while iterating, and one corrupt image would end the iteration.
     pictures = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    found = gather(
-        _encoded(pictures, column), len(table), source, size=size, channels=channels, upscale=upscale, strict=strict
-    )
+    found = gather(_encoded(pictures, column), len(table), source, size=size, channels=channels, upscale=upscale, strict=strict)
     spec = DataSpec(shape=found.levels.shape[1:], classes=classes, bins=256)
     kept = None if labels is None else labels[torch.from_numpy(found.kept)]
     return Dataset(spec, torch.from_numpy(found.levels), kept, source, found.skipped)
@@ -88,9 +86,7 @@ def _encoded(pictures: Any, column: str) -> Iterator[tuple[str, Path | bytes | N
 def _labels(datasets: Any, table: Any, source: str) -> tuple[Tensor | None, tuple[str, ...]]:
     """(int64 (N,), class names), or (None, ()) where the rows carry no label."""
     features = table.features
-    named = sorted(
-        (key for key in features if isinstance(features[key], datasets.ClassLabel)), key=lambda k: k != "label"
-    )
+    named = sorted((key for key in features if isinstance(features[key], datasets.ClassLabel)), key=lambda k: k != "label")
     plain = [key for key in ("label", "labels") if isinstance(features.get(key), datasets.Value)]
     column = next(iter(named + plain), None)
     if column is None:

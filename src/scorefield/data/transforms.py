@@ -14,9 +14,7 @@ __all__ = ["dequantize", "flip"]
 def flip(x: Tensor, coin: Tensor) -> Tensor:
     """Mirror left and right the images whose coin is below 1/2.   x: (B, C, H, W); coin: (B,), uniform in [0, 1)."""
     if x.ndim != 4 or coin.shape != x.shape[:1]:
-        raise InputError(
-            f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and {tuple(coin.shape)}"
-        )
+        raise InputError(f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and {tuple(coin.shape)}")
     return torch.where((coin < 0.5).to(x.device).reshape(-1, 1, 1, 1), x.flip(-1), x)
 
 

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from scorefield.core.errors import InputError
 
-__all__ = ["build"]
+__all__ = ["CASE_KEYS", "build"]
+
+# In the configurations of some reference cases these stand beside the arguments, and describe the case.
+CASE_KEYS = frozenset({"N", "size", "t", "labels", "num_parameters"})
 
 
-def build(kinds: Mapping[str, Callable[..., nn.Module]], kind: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """kinds[kind](**arguments). Raises InputError for an unknown kind or argument and for one that is missing."""
+def build(
+    kinds: Mapping[str, Callable[..., nn.Module]],
+    kind: str,
+    arguments: Mapping[str, Any],
+    ignored: Collection[str] = (),
+) -> nn.Module:
+    """kinds[kind](**arguments) without the `ignored` ones.
+
+    Raises InputError for an unknown kind, and for arguments that are unknown or missing.
+    """
     if kind not in kinds:
         raise InputError(f"no network is called {kind!r}: {_hint(kind, kinds)}")
+    arguments = {name: value for name, value in arguments.items() if name not in ignored}
     parameters = inspect.signature(kinds[kind]).parameters
     for name in arguments:
         if name not in parameters:

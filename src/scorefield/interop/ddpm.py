@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from scorefield.interop.arguments import build
+from scorefield.interop.arguments import CASE_KEYS, build
 from scorefield.nets import DDPMUNet
 
 __all__ = ["network"]
@@ -18,7 +18,7 @@ def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
 
     Raises InputError for an unknown kind or argument.
     """
-    return build({"Model": model}, kind, arguments)
+    return build({"Model": model}, kind, arguments, ignored=CASE_KEYS)
 
 
 def model(

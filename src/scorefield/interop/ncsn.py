@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from scorefield.interop.arguments import build
+from scorefield.interop.arguments import CASE_KEYS, build
 from scorefield.nets import RefineNet
 
 __all__ = ["network"]
@@ -20,7 +20,7 @@ def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
 
     Raises InputError for an unknown kind or argument.
     """
-    return build({"CondRefineNetDilated": cond_refinenet_dilated}, kind, arguments)
+    return build({"CondRefineNetDilated": cond_refinenet_dilated}, kind, arguments, ignored=CASE_KEYS)
 
 
 def cond_refinenet_dilated(

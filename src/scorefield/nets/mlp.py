@@ -63,9 +63,7 @@ class MLP(nn.Module):
 
     def _check(self, x: Tensor, c: Tensor | None, y: Tensor | None) -> None:
         if x.ndim < 1 or x.shape[1:].numel() != self.dim:
-            raise InputError(
-                f"this MLP takes {self.dim} values an example (dim={self.dim}); got x of shape {tuple(x.shape)}"
-            )
+            raise InputError(f"this MLP takes {self.dim} values an example (dim={self.dim}); got x of shape {tuple(x.shape)}")
         check_call(x, c, y, self.num_classes, noise_levels=self.time_embed is not None)
 
     def _embed(self, c: Tensor | None, y: Tensor | None) -> Tensor | None:

@@ -38,9 +38,7 @@ class RefineNet(nn.Module):
         narrow, wide = filters, 2 * filters
         self.begin_conv = _conv3(channels_in, narrow)
         self.res1 = nn.ModuleList([_block(narrow, levels), _block(narrow, levels)])
-        pooled = Residual(
-            narrow, levels, _conv3(narrow, narrow), PooledConv(narrow, wide, 3), PooledConv(narrow, wide, 1)
-        )
+        pooled = Residual(narrow, levels, _conv3(narrow, narrow), PooledConv(narrow, wide, 3), PooledConv(narrow, wide, 1))
         self.res2 = nn.ModuleList([pooled, _block(wide, levels)])
         self.res3 = _dilated_pair(wide, levels, dilation=2)
         self.res4 = _dilated_pair(wide, levels, dilation=4)
@@ -55,9 +53,7 @@ class RefineNet(nn.Module):
         check_images(x, self.channels_in, levels=2)
         check_call(x, c, y, num_classes=0)
         if c.is_floating_point():
-            raise InputError(
-                f'RefineNet takes the integer index of the noise level (noise_input "rank"), got {c.dtype}'
-            )
+            raise InputError(f'RefineNet takes the integer index of the noise level (noise_input "rank"), got {c.dtype}')
         h = self.begin_conv(2 * x - 1 if self.unit_input else x)
         outputs = []
         for pair in (self.res1, self.res2, self.res3, self.res4):
@@ -73,12 +69,11 @@ class RefineNet(nn.Module):
 
 
 class LevelNorm(nn.Module):
-    """CondInstanceNorm++: instance normalization that keeps the channels' means, with parameters for each noise level.
+    """CondInstanceNorm++: instance normalization that keeps the channels' means, with parameters a noise level.
 
-    γ·(h + α·(μ - m)/√(v + ε)) + β with h the instance-normalized x, μ (B, C) the means of x over the pixels, m and v the
-    mean and the unbiased variance of μ over channels. In the paper γ does not multiply the α term; the published code
-    has it so.
-    x: (B, C, H, W); c: (B,) integers.
+    γ·(h + α·(μ - m)/√(v + ε)) + β with h the instance-normalized x, μ (B, C) the means of x over the pixels, m and v
+    the mean and the unbiased variance of μ over channels. In the paper γ does not multiply the α term; here it does, as
+    in the published code. x: (B, C, H, W); c: (B,) integers.
     """
 
     def __init__(self, channels: int, levels: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -125,11 +126,10 @@ class UNet(nn.Module):
         return result
 
     def _run(self, stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
-        if self.checkpoint and torch.is_grad_enabled():
-            h = recompute(stage, h, emb, use_reentrant=False)
-        else:
-            h = stage(h, emb)
-        return h
+        recomputes = self.checkpoint and torch.is_grad_enabled()
+        run = partial(recompute, stage, use_reentrant=False) if recomputes else stage
+        result: Tensor = run(h, emb)
+        return result
 
 
 class Stage(nn.ModuleList):
@@ -167,9 +167,7 @@ class Parts:
     dropout: float = 0.0
     rescale: bool = False
 
-    def residual(
-        self, channels: int, out_channels: int, resample: Callable[[Tensor], Tensor] | None = None
-    ) -> ResidualBlock:
+    def residual(self, channels: int, out_channels: int, resample: Callable[[Tensor], Tensor] | None = None) -> ResidualBlock:
         return ResidualBlock(
             channels,
             out_channels,
@@ -184,9 +182,7 @@ class Parts:
         if self.head_channels is None:
             return AttentionBlock(channels, heads or self.heads, self.attention_order)
         if channels % self.head_channels:
-            raise InputError(
-                f"head_channels={self.head_channels} does not divide the {channels} channels under attention"
-            )
+            raise InputError(f"head_channels={self.head_channels} does not divide the {channels} channels under attention")
         return AttentionBlock(channels, channels // self.head_channels, self.attention_order)
 
     def downsample(self, channels: int) -> nn.Module:

@@ -64,9 +64,7 @@ class DDPMUNet(nn.Module):
         super().__init__()
         self.spec = describe("ddpm-unet", locals())
         if num_classes:
-            raise InputError(
-                "DDPM's network takes no labels (num_classes must be 0): use UNet for class-conditional models"
-            )
+            raise InputError("DDPM's network takes no labels (num_classes must be 0): use UNet for class-conditional models")
         widths = level_widths(channels, channel_mult, attention)
         last, self.in_channels = widths[-1], in_channels
         make = partial(Block, emb_channels=4 * channels, dropout=dropout)
@@ -174,7 +172,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """A level on the way up: each residual block reads the last of `skips`, which it removes; then up-sampling, if any."""
+    """A level on the way up: each residual block takes the last of `skips`, which it removes; then up-sampling."""
 
     def __init__(self, blocks: list[Block], attends: bool, upsample: nn.Module | None) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from scorefield.process.base import GaussianProcess
 __all__ = ["TimeSampling", "UniformTimes"]
 
 
+@runtime_checkable
 class TimeSampling(Protocol):
     """draw: -> t (B,) and the importance weight 1/(T p_t) of each, (B,) float64, both on the CPU."""
 

@@ -1,0 +1,7 @@
+"""Training: the loop, the moving average, checkpoints and the run folder."""
+
+from scorefield.training.options import TrainingOptions
+from scorefield.training.run import RunFolder
+from scorefield.training.trainer import Diverged, Trainer, TrainStep, train
+
+__all__ = ["Diverged", "RunFolder", "TrainStep", "Trainer", "TrainingOptions", "train"]

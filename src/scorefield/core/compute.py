@@ -1,0 +1,29 @@
+"""What the machine can do: the one place that picks a precision by device."""
+
+from __future__ import annotations
+
+import torch
+
+from scorefield.core.errors import InputError
+
+__all__ = ["PRECISIONS", "autocast_dtype", "has_bf16_units"]
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware: AMX or AVX512-BF16 on a CPU, Ampere or later on CUDA."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(probe() for probe in probes if probe is not None)
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype that networks run in under autocast: bf16, or None for plain fp32. "auto" asks the device."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    use = has_bf16_units(device) if precision == "auto" else precision == "bf16"
+    return torch.bfloat16 if use else None

@@ -1,0 +1,41 @@
+"""An exponential moving average of a model's weights, warmed up so that early averages are not noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.core.errors import InputError
+
+__all__ = ["EMA"]
+
+
+class EMA:
+    """θ̄ ← d_n θ̄ + (1 − d_n) θ after the n-th step, d_n = min(decay, (1 + n)/(10 + n)).
+
+    The warm-up depends on steps only. Buffers are copied, not averaged. decay in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"the decay of the moving average must lie in [0, 1), got {decay!r}")
+        self.decay = decay
+        self.shadow = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self._trained = {name for name, _ in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after `step` steps (1, 2, …)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        state = model.state_dict()
+        averaged = [name for name in self.shadow if name in self._trained]
+        torch._foreach_lerp_([self.shadow[n] for n in averaged], [state[n].detach() for n in averaged], 1 - decay)
+        for name in self.shadow.keys() - self._trained:
+            self.shadow[name].copy_(state[name])
+
+    def load(self, shadow: Mapping[str, Tensor]) -> None:
+        """Replace the averages by saved ones of the same names and shapes."""
+        for name, tensor in self.shadow.items():
+            tensor.copy_(shadow[name])

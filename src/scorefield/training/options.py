@@ -1,0 +1,37 @@
+"""The options of training, declared once: keywords of `sf.train` and the [training] table of recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scorefield.core.options import Options
+
+__all__ = ["TrainingOptions"]
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TrainingOptions(Options):
+    """AdamW with warm-up, clipping and a moving average. Everything counts optimizer steps, never time."""
+
+    steps: Positive = 10_000
+    batch_size: Positive = Field(64, description="examples a step, over all processes and accumulated parts")
+    accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
+    lr: float = Field(2e-4, gt=0)
+    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
+    decay: Literal["constant", "linear"] = Field("constant", description='"linear" lowers the learning rate to 0 at `steps`')
+    weight_decay: float = Field(0.0, ge=0)
+    beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
+    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the moving average of the weights")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="of the network; auto is bf16 where there are units for it")
+    flip: bool = Field(False, description="mirror half of the images left to right")
+    dequantize: bool = Field(False, description="add uniform noise of one level's width to integer data")
+    seed: int = Field(0, ge=0, lt=2**64)
+    log_every: Positive = 50
+    checkpoint_every: Positive = 1000
+    keep: Positive = Field(2, description="checkpoints kept")
+    sample_every: int = Field(0, ge=0, description="steps between preview pictures of the command; 0 for none")
+    trackers: list[str] = Field([], description='Accelerate\'s trackers, for example ["tensorboard"]')

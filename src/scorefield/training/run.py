@@ -1,0 +1,90 @@
+"""A run folder: config.toml, model.safetensors (the averaged weights), checkpoints/, metrics.jsonl, samples/."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from scorefield.core.errors import InputError
+from scorefield.training.checkpoint import replace_file
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """The files of one run, and the rules for writing them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.weights = path / "model.safetensors"
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples"
+
+    def require(self) -> RunFolder:
+        """This folder, if it holds a run; InputError otherwise."""
+        if not self.config.is_file():
+            raise InputError(f"{self.path} is not a run: it has no config.toml")
+        return self
+
+    def create(self, description: Mapping[str, Any]) -> None:
+        """Make the folder and write config.toml; InputError where there is already a run, or anything else."""
+        if self.config.exists():
+            raise InputError(f"{self.path} already holds a run: resume it with --resume, or choose another folder")
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"{self.path} exists and is not an empty folder: choose another one for the run")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_config(description)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error.strerror})") from None
+
+    def write_config(self, description: Mapping[str, Any]) -> None:
+        partial = self.path / ".config.toml.partial"
+        partial.write_text(tomli_w.dumps(_without_none(description)))
+        replace_file(partial, self.config)
+
+    def read_config(self) -> dict[str, Any]:
+        """config.toml as a dictionary. InputError where it is missing or not TOML."""
+        try:
+            return tomllib.loads(self.require().config.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.config} is not valid TOML: {error}") from None
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        try:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.metrics} cannot be written ({error.strerror}); the checkpoints are intact") from None
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines of steps after `step`, and any line that was cut off while being written."""
+        if not self.metrics.exists():
+            return
+        kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+        partial = self.path / ".metrics.jsonl.partial"
+        partial.write_text("".join(line + "\n" for line in kept))
+        replace_file(partial, self.metrics)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: leave out what is None."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

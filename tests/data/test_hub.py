@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scorefield.core.errors import InputError
+from scorefield.data import folder, hf
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network, and a cache of its own."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def table(paint, count: int = 4, channels: int = 3, **columns):
+    """A table with the images as bytes."""
+    images = [Image.fromarray(paint(12, 10, channels, seed)) for seed in range(count)]
+    features = {"picture": datasets.Image()} | {key: kind for key, (kind, _) in columns.items()}
+    values = {"picture": images} | {key: list(column) for key, (_, column) in columns.items()}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
+
+
+def test_an_image_folder(pictures: Path) -> None:
+    data, expected = hf(str(pictures)), folder(pictures)
+    assert data.spec == expected.spec
+    assert data.source == f"hf:{pictures}"
+    assert torch.equal(data.levels, expected.levels)
+    assert data.labels is not None
+    assert torch.equal(data.labels, expected.labels)
+
+
+def test_a_parquet_file(tmp_path: Path, paint) -> None:
+    kinds = datasets.ClassLabel(names=["cat", "dog", "yak"])
+    table(paint, label=(kinds, [1, 0, 1, 0])).to_parquet(tmp_path / "set" / "train.parquet")
+    data = hf(str(tmp_path / "set"))
+    assert data.levels.shape == (4, 3, 12, 10)
+    assert data.spec.classes == ("cat", "dog", "yak")
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0, 1, 0]
+    assert np.array_equal(data.levels[2].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
+    assert hf(str(tmp_path / "set"), size=8, channels=1).levels.shape == (4, 1, 8, 8)
+    with pytest.raises(InputError, match="4 of 4 images are smaller than 32×32"):
+        hf(str(tmp_path / "set"), size=32)
+    assert hf(str(tmp_path / "set"), size=32, upscale=True).levels.shape == (4, 3, 32, 32)
+
+
+def test_what_save_to_disk_wrote(tmp_path: Path, paint) -> None:
+    table(paint, channels=1).save_to_disk(tmp_path / "plain")
+    data = hf(str(tmp_path / "plain"))
+    assert data.levels.shape == (4, 1, 12, 10)
+    assert data.labels is None
+    assert np.array_equal(data.levels[3, 0].numpy(), paint(12, 10, 1, 3))
+    datasets.DatasetDict(train=table(paint), test=table(paint, count=2)).save_to_disk(tmp_path / "dict")
+    assert len(hf(str(tmp_path / "dict"))) == 4
+    assert len(hf(str(tmp_path / "dict"), "test")) == 2
+    with pytest.raises(InputError, match="no split 'half', only train, test"):
+        hf(str(tmp_path / "dict"), "half")
+
+
+def saved(tmp_path: Path, rows) -> str:
+    rows.save_to_disk(tmp_path / "saved")
+    return str(tmp_path / "saved")
+
+
+def test_label_comes_before_other_classes(tmp_path: Path, paint) -> None:
+    coarse, fine = datasets.ClassLabel(names=["x", "y"]), datasets.ClassLabel(names=["a", "b", "c", "d"])
+    name = saved(tmp_path, table(paint, coarse=(coarse, [0, 0, 1, 1]), label=(fine, [0, 1, 2, 3])))
+    assert hf(name).spec.classes == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "classes", "labels"),
+    [
+        ("int64", [5, -3, 5, 9], ("-3", "5", "9"), [1, 0, 1, 2]),
+        ("string", ["b", "a", "b", "b"], ("a", "b"), [1, 0, 1, 1]),
+    ],
+)
+def test_plain_labels_are_numbered(tmp_path: Path, paint, kind: str, values, classes, labels) -> None:
+    data = hf(saved(tmp_path, table(paint, labels=(datasets.Value(kind), values))))
+    assert data.spec.classes == classes
+    assert data.labels is not None
+    assert data.labels.tolist() == labels
+
+
+def test_labels_that_are_lists_are_no_classes(tmp_path: Path, paint) -> None:
+    lists = datasets.Sequence(datasets.Value("int64"))
+    assert hf(saved(tmp_path, table(paint, labels=(lists, [[1], [], [2, 3], [1]])))).labels is None
+
+
+def test_missing_labels(tmp_path: Path, paint) -> None:
+    kind = datasets.ClassLabel(names=["a", "b"])
+    assert hf(saved(tmp_path / "1", table(paint, label=(kind, [-1] * 4)))).labels is None
+    with pytest.raises(InputError, match="1 of 4 rows have no label in column 'label'"):
+        hf(saved(tmp_path / "2", table(paint, label=(kind, [0, 1, -1, 0]))))
+    with pytest.raises(InputError, match="labels must be integers"):
+        hf(saved(tmp_path / "3", table(paint, label=(datasets.Value("float32"), [0.5] * 4))))
+
+
+def test_corrupt_and_missing_pictures_are_skipped(tmp_path: Path, paint) -> None:
+    rows = table(paint, label=(datasets.ClassLabel(names=["a", "b"]), [0, 1, 0, 1])).cast_column(
+        "picture", datasets.Image(decode=False)
+    )
+    cells = [dict(cell) for cell in rows["picture"]] + [None]
+    cells[1] = {"bytes": b"junk", "path": None}
+    features = datasets.Features({"picture": datasets.Image(), "label": rows.features["label"]})
+    name = saved(tmp_path, datasets.Dataset.from_dict({"picture": cells, "label": [0, 1, 0, 1, 1]}, features=features))
+    data = hf(name)
+    assert data.skipped == ("row 1", "row 4")
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 0, 1]
+    assert np.array_equal(data.levels[1].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
+    with pytest.raises(InputError, match=r"2 of 5 images cannot be read.*row 1.*row 4: no picture"):
+        hf(name, strict=True)
+
+
+def test_grey_among_colour_is_colour(tmp_path: Path, paint) -> None:
+    images = [Image.fromarray(paint(8, 8, 1)), Image.fromarray(paint(8, 8, 3))]
+    rows = datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
+    data = hf(saved(tmp_path, rows))
+    assert data.spec.shape == (3, 8, 8)
+    assert torch.equal(data.levels[0, 0], data.levels[0, 2])
+
+
+def test_different_sizes_need_a_size(tmp_path: Path, paint) -> None:
+    images = [Image.fromarray(paint(8, 9)), Image.fromarray(paint(10, 8))]
+    name = saved(tmp_path, datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()})))
+    with pytest.raises(InputError, match=r"differ in size \(row 0 is 9×8, row 1 is 8×10\): give the size"):
+        hf(name)
+    assert hf(name, size=8).levels.shape == (2, 3, 8, 8)
+
+
+def test_tables_without_images_or_rows(tmp_path: Path, paint) -> None:
+    with pytest.raises(InputError, match="no column holds images; the columns are text"):
+        hf(saved(tmp_path / "1", datasets.Dataset.from_dict({"text": ["a"]})))
+    table(paint, count=1).select([]).to_parquet(tmp_path / "2" / "train.parquet")
+    with pytest.raises(InputError, match=r"the split 'train' is empty|corresponds to no data"):
+        hf(str(tmp_path / "2"))
+
+
+def test_what_cannot_be_loaded(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, split in (
+        ("no-such-owner/no-such-set", "train"),
+        (str(tmp_path / "empty"), "train"),
+        (str(pictures), "tset"),
+    ):
+        with pytest.raises(InputError, match="cannot be loaded") as caught:
+            hf(name, split)
+        assert "\n" not in str(caught.value)
+        assert f"hf:{name}" in str(caught.value)
+    with pytest.raises(InputError, match="followed by a data set's name"):
+        hf("")
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'scorefield\[hf\]'"):
+        hf("cifar10")

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield.core.errors import InputError
+from scorefield.data import npz
+
+
+def save(path: Path, **arrays) -> Path:
+    np.savez_compressed(path / "data.npz", **arrays)
+    return path / "data.npz"
+
+
+def test_grey_images_with_integer_labels(tmp_path: Path, paint) -> None:
+    images = np.stack([paint(6, 5, 1, seed) for seed in range(4)])
+    data = npz(save(tmp_path, images=images, labels=np.array([30, -2, 30, 7], dtype=np.int16)))
+    assert data.spec.shape == (1, 6, 5)
+    assert data.spec.bins == 256
+    assert np.array_equal(data.levels[:, 0].numpy(), images)
+    assert data.spec.classes == ("-2", "7", "30")
+    assert data.labels is not None
+    assert data.labels.tolist() == [2, 0, 2, 1]
+
+
+def test_colour_images_with_named_labels(tmp_path: Path, paint) -> None:
+    images = np.stack([paint(seed=seed) for seed in range(3)])
+    data = npz(str(save(tmp_path, images=images, labels=np.array(["dog", "été", "cat"]))))
+    assert np.array_equal(data.levels.permute(0, 2, 3, 1).numpy(), images)
+    assert data.spec.classes == ("cat", "dog", "été")
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 2, 0]
+    assert data.source.endswith("data.npz")
+
+
+def test_a_last_axis_of_one_and_no_labels(tmp_path: Path, paint) -> None:
+    data = npz(save(tmp_path, images=paint(8, 8, 1)[None, ..., None]))
+    assert data.spec.shape == (1, 8, 8)
+    assert data.labels is None
+    assert data.spec.classes == ()
+
+
+def test_labels_of_the_full_range(tmp_path: Path, paint) -> None:
+    images = np.stack([paint(4, 4, 1)] * 2)
+    data = npz(save(tmp_path, images=images, labels=np.array([2**64 - 1, 0], dtype=np.uint64)))
+    assert data.spec.classes == ("0", str(2**64 - 1))
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0]
+
+
+def test_sizes_and_channels(tmp_path: Path, paint) -> None:
+    images = np.stack([paint(40, 48, seed=seed) for seed in range(3)])
+    path = save(tmp_path, images=images)
+    assert np.array_equal(npz(path, size=40).levels.permute(0, 2, 3, 1).numpy(), images[:, :, 4:44])
+    assert npz(path, size=16).levels.shape == (3, 3, 16, 16)
+    assert npz(path, size=16, channels=1).levels.shape == (3, 1, 16, 16)
+    assert npz(path, channels=1).levels.shape == (3, 1, 40, 48)
+    assert npz(path, size=64, upscale=True).levels.shape == (3, 3, 64, 64)
+    with pytest.raises(InputError, match=r"3 of 3 images are smaller than 64×64 \(all are 48×40\).*upscale"):
+        npz(path, size=64)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path, paint) -> None:
+    images = paint(8, 8, 1)[None]
+    levels = npz(save(tmp_path, images=images), channels=3).levels
+    assert torch.equal(levels, torch.from_numpy(images)[:, None].expand(1, 3, 8, 8))
+
+
+def zeros(*shape: int, dtype: str = "uint8") -> np.ndarray:
+    return np.zeros(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_train": zeros(2, 4, 4), "y": zeros(2)}, "no `images` in this archive, it holds `x_train`, `y`"),
+        ({}, "it holds nothing"),
+        ({"images": zeros(2, 4, 4, dtype="float32")}, r"must be uint8.*float32.*astype"),
+        ({"images": np.full((2, 4, 4), np.nan)}, "NaN or infinite"),
+        ({"images": zeros(2, 4, 4, dtype="int64")}, "must be uint8.*int64"),
+        ({"images": zeros(2, 4, 4, dtype="bool")}, "must be uint8.*bool"),
+        ({"images": zeros(4, 4)}, r"got \(4, 4\)"),
+        ({"images": zeros(0, 4, 4)}, r"N at least 1, got \(0, 4, 4\)"),
+        ({"images": zeros(2, 4, 0)}, r"got \(2, 4, 0\)"),
+        ({"images": zeros(2, 4, 4, 4)}, r"C 1 or 3.*got \(2, 4, 4, 4\)"),
+        ({"images": zeros(2, 3, 8, 8)}, r"channels come last, use images\.transpose\(0, 2, 3, 1\)"),
+        ({"images": zeros(2, 4, 4), "labels": zeros(3)}, "2 images but 3 labels"),
+        ({"images": zeros(2, 4, 4), "labels": zeros(2, 1)}, r"labels must be integers or text.*\(2, 1\)"),
+        ({"images": zeros(2, 4, 4), "labels": zeros(2, dtype="float64")}, "labels must be integers or text.*float64"),
+        ({"images": zeros(2, 4, 4), "labels": np.array(5)}, "labels must be integers or text"),
+        ({"images": zeros(2, 4, 4), "labels": np.array(["a", None], dtype=object)}, "cannot be read.*[Oo]bject arrays"),
+        ({"images": np.array([{}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_each_mistake_gets_one_clear_line(tmp_path: Path, arrays: dict, message: str) -> None:
+    path = save(tmp_path, **arrays)
+    with pytest.raises(InputError, match=message) as caught:
+        npz(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_files_that_are_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        npz(tmp_path / "nowhere.npz")
+    with pytest.raises(InputError, match="found a folder"):
+        npz(tmp_path)
+    path = tmp_path / "x.npz"
+    for content in (b"", b"garbage", b"PK\x03\x04", b"\x93NUMPY"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            npz(path)
+    with path.open("wb") as stream:
+        np.save(stream, zeros(2, 4, 4))
+    with pytest.raises(InputError, match="single array"):
+        npz(path)
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    with pytest.raises(InputError, match="cannot be read"):
+        npz(save(tmp_path, images=np.array([Evil()], dtype=object)))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_random_damage_never_escapes(tmp_path: Path, paint) -> None:
+    path = save(tmp_path, images=np.stack([paint(8, 8, 1, seed) for seed in range(4)]), labels=np.arange(4))
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    for number in range(150):
+        damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 3 == 0 else whole)
+        for place in rng.integers(0, len(damaged), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            assert len(npz(path)) >= 1
+
+
+def test_bad_options(tmp_path: Path, paint) -> None:
+    path = save(tmp_path, images=paint(8, 8, 1)[None])
+    with pytest.raises(InputError, match="at least 1 pixel"):
+        npz(path, size=0)
+    with pytest.raises(InputError, match="channels = 2"):
+        npz(path, channels=2)
