@@ -39,8 +39,11 @@ __all__ = [
     "Recipe",
     "SamplingOptions",
     "build_denoiser",
+    "build_grid",
+    "build_net",
     "build_objective",
     "build_sampling",
+    "describe",
     "load",
     "open_data",
     "read_recipe",
@@ -218,10 +221,11 @@ def build_denoiser(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None =
     if recipe.model.conditional and not data.classes:
         raise InputError("this recipe is class-conditional, but the data has no labels: use --set model.conditional=false")
     options = recipe.model.model_dump(exclude={"conditional"})
-    return Denoiser(net or _build_net(recipe, data), process, data=data, **options)
+    return Denoiser(net or build_net(recipe, data), process, data=data, **options)
 
 
-def _build_net(recipe: Recipe, data: DataSpec) -> torch.nn.Module:
+def build_net(recipe: Recipe, data: DataSpec) -> torch.nn.Module:
+    """The recipe's network for this data, freshly initialised."""
     if recipe.net.get("kind") == "custom":
         raise InputError("this run's network is not one of scorefield's: load it from Python with sf.load(run, net=your_network)")
     heads = 1 if recipe.model.variance is None else 2

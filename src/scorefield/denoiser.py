@@ -14,7 +14,7 @@ from scorefield.core.shapes import DataSpec, expand
 from scorefield.parametrization import NOISE_INPUTS, PARAMETRIZATIONS, Affine, coefficients, noise_input
 from scorefield.process.base import GaussianProcess, Time, as_time
 
-__all__ = ["Denoise", "Denoiser", "Given", "ScoreFunction", "Wrapper"]
+__all__ = ["Denoise", "Denoiser", "Given", "ScoreFunction", "Wrapper", "has_variance_head"]
 
 VARIANCE_HEADS = (None, "range", "direct")
 
@@ -66,6 +66,11 @@ class Denoiser(nn.Module):
             raise InputError(f"sigma_data is a standard deviation and must be positive, got {sigma_data!r}")
         if not isinstance(process, GaussianProcess):
             raise InputError(f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}")
+        if not isinstance(process.T, int) and (parametrization == "mean" or variance == "direct"):
+            raise IncompatibleModel(
+                'parametrization "mean" and variance "direct" describe a step between neighbouring levels, and a continuous process '
+                'has no neighbours: use "eps", "x0" or "v", and variance "range" or None'
+            )
         self.net = net
         self.process = process
         self.parametrization = parametrization
@@ -86,6 +91,14 @@ class Denoiser(nn.Module):
         parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes the network takes labels of; 0 for an unconditional one."""
+        spec = getattr(self.net, "spec", None)
+        if spec is None:
+            return self.data.num_classes if self.data is not None else 0
+        return int(spec.get("num_classes", 0))
+
     def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
         """x_t: (B, *) floating point; t: a number or (B,), 0 < t ≤ T; y: (B,) int64 labels or None."""
         time = as_time(t)
@@ -99,7 +112,7 @@ class Denoiser(nn.Module):
         if self.variance == "range":
             return Prediction(x_t, level, x0, raw, var_frac=(head + 1) / 2)
         if self.variance == "direct":
-            return Prediction(x_t, level, x0, raw, log_var=head, below=self.process.level(time - 1))
+            return Prediction(x_t, level, x0, raw, log_var=head, below=self.process.level((time - 1).clamp_min(0)))
         return Prediction(x_t, level, x0, raw)
 
     def coefficients(self, t: Tensor) -> Affine:
@@ -117,8 +130,9 @@ class Denoiser(nn.Module):
     def _network(self, x: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
         c = noise_input(self.noise_input, self.process, time, x.dtype).to(x.device).expand(x.shape[0])
         labels = {} if y is None else {"y": y}
-        dtype = self.autocast_dtype
-        with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        if self.autocast_dtype is None:
+            return self.net(x, c, **labels).to(x.dtype)
+        with torch.autocast(x.device.type, dtype=self.autocast_dtype):
             return self.net(x, c, **labels).to(x.dtype)
 
     def _split(self, raw: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,6 +186,13 @@ class Given(Wrapper):
         if self.labels.ndim == 1 and len(self.labels) != x_t.shape[0]:
             raise InputError(f"{len(self.labels)} labels are bound to this model, but the batch has {x_t.shape[0]} examples")
         return self.model(x_t, t, self.labels.to(x_t.device).expand(x_t.shape[0]))
+
+
+def has_variance_head(model: Any) -> bool:
+    """Whether the Denoiser at the bottom of a stack of wrappers has a variance head."""
+    while hasattr(model, "model"):
+        model = model.model
+    return getattr(model, "variance", None) is not None
 
 
 def _score_at(model: Denoise, x: Tensor, t: Time | None) -> Tensor:

@@ -80,18 +80,25 @@ def coefficients(name: str, process: GaussianProcess, t: Tensor, sigma_data: flo
 
 
 def _index(process: GaussianProcess, t: Tensor) -> Tensor:
+    _need_index(process, "index")
     return (t - 1).clamp_min(0)
 
 
 def _scaled(process: GaussianProcess, t: Tensor) -> Tensor:
-    return 1000 * (t - 1).clamp_min(0) / process.T
+    return 1000 * t if process.levels is None else 1000 * (t - 1).clamp_min(0) / process.levels
 
 
 def _rank(process: GaussianProcess, t: Tensor) -> Tensor:
+    _need_index(process, "rank")
     rank = (process.T - t).round().long()
     if bool((rank != process.T - t).any()):
         raise IncompatibleModel('noise_input="rank" counts levels, so it is defined at integer t only')
     return rank
+
+
+def _need_index(process: GaussianProcess, name: str) -> None:
+    if process.levels is None:
+        raise IncompatibleModel(f'noise_input="{name}" counts levels, and a continuous process has none: use "scaled" or "log_sigma"')
 
 
 def _log_sigma(process: GaussianProcess, t: Tensor) -> Tensor:
@@ -109,6 +116,8 @@ NOISE_INPUTS: dict[str, Callable[[GaussianProcess, Tensor], Tensor]] = {
 
 def noise_input(name: str, process: GaussianProcess, t: Tensor, dtype: torch.dtype) -> Tensor:
     """What the network receives as c: "index" t − 1, "scaled" 1000(t − 1)/T, "rank" T − t, "log_sigma" ln(σ/α)/4.
+
+    On a continuous process "scaled" is 1000 t, and the two that count levels are refused.
 
     Float32 for every x but float64 (then float64), never bf16, where t = 999 would become 1,000; int64 for "rank".
     """

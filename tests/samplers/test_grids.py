@@ -50,3 +50,20 @@ def test_documented_values():
 def test_bad_counts(process, make, message):
     with pytest.raises(sf.InputError, match=message):
         make(process)
+
+
+def test_a_staircase_starts_the_same_number_of_steps_at_every_level(process):
+    short = sf.process.from_sigmas(sf.process.geometric_sigmas(1.0, 0.1, 3))
+    assert sf.grids.staircase(short, 2).tolist() == [3, 3, 2, 2, 1, 1, 0]
+    assert sf.grids.staircase(process, 1).tolist() == sf.grids.full(process).tolist()
+    assert sf.grids.staircase(process, 3, [150, 20]).tolist() == [150, 150, 150, 20, 20, 20, 0]
+    assert torch.equal(sf.grids.staircase(process, 1, sf.grids.uniform(process, 7)), sf.grids.uniform(process, 7))
+    for repeats, times in ((0, None), (1.5, None), (2, [20, 20]), (2, [20, 30]), (2, []), (2, [0]), (2, [20, -1]), (2, [201])):
+        with pytest.raises(sf.InputError):
+            sf.grids.staircase(process, repeats, times)
+
+
+def test_steps_number_the_updates_that_are_left():
+    assert sf.grids.steps(3).tolist() == [3, 2, 1, 0]
+    with pytest.raises(sf.InputError, match="positive integer"):
+        sf.grids.steps(0)

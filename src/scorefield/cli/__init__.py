@@ -1,0 +1,62 @@
+"""The command: parse, build, call. What it calls lives in the library; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from scorefield.cli import evaluate, info, recipes, sample, train
+from scorefield.cli.console import complain
+
+__all__ = ["app", "main"]
+
+# typer brings its own copy of click since 0.20, so the base of all usage errors is found through a public name.
+_UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="scorefield",
+    help="Score-based generative models: train, sample and judge them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("recipes")(recipes.recipes)
+app.command("info")(info.info)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("evaluate")(evaluate.evaluate)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from scorefield import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; mistakes of the user become one line on stderr and an exit status other than 0."""
+    from scorefield.core.errors import ScorefieldError
+
+    try:
+        status = app(arguments, standalone_mode=False)
+    except typer.Exit as stop:
+        status = stop.exit_code
+    except _UsageError as error:
+        complain(error.format_message())
+        status = error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        complain("interrupted")
+        status = 130
+    except ScorefieldError as error:
+        complain(str(error))
+        status = 1
+    except OSError as error:
+        complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        status = 1
+    sys.exit(status or 0)

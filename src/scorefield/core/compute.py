@@ -6,7 +6,7 @@ import torch
 
 from scorefield.core.errors import InputError
 
-__all__ = ["PRECISIONS", "autocast_dtype", "has_bf16_units"]
+__all__ = ["PRECISIONS", "autocast_dtype", "has_bf16_units", "pick_device"]
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -27,3 +27,16 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     use = has_bf16_units(device) if precision == "auto" else precision == "bf16"
     return torch.bfloat16 if use else None
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name, or the fastest one found. InputError where this machine has no such device."""
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is None:
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
+    kind = name.partition(":")[0]
+    if kind not in has:
+        raise InputError(f"device must be one of {', '.join(has)}, got {name!r}")
+    if not has[kind]:
+        raise InputError(f"torch finds no {kind} device on this machine: leave --device out, or use cpu")
+    return torch.device(name)

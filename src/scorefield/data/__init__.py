@@ -6,6 +6,7 @@ from scorefield.data.files import folder, npz
 from scorefield.data.hub import hf
 from scorefield.data.order import Order
 from scorefield.data.sources import open_source
+from scorefield.data.toys import toy
 from scorefield.data.transforms import dequantize, flip
 
-__all__ = ["Dataset", "Order", "dequantize", "digits", "flip", "folder", "hf", "npz", "open_source", "tensor"]
+__all__ = ["Dataset", "Order", "dequantize", "digits", "flip", "folder", "hf", "npz", "open_source", "tensor", "toy"]

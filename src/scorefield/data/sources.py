@@ -11,16 +11,17 @@ from scorefield.data.dataset import Dataset
 from scorefield.data.embedded import digits
 from scorefield.data.files import folder, npz
 from scorefield.data.hub import hf
+from scorefield.data.toys import toy
 
 __all__ = ["open_source"]
 
-_ACCEPTED = "`digits`, a folder of pictures (subfolders are classes), an .npz file, or hf:NAME"
+_ACCEPTED = "`digits`, toy:NAME, a folder of pictures (subfolders are classes), an .npz file, or hf:NAME"
 
 
 def open_source(
     source: str, *, size: int | None = None, channels: int | None = None, upscale: bool = False, strict: bool = False
 ) -> Dataset:
-    """Open `digits`, a folder, an .npz file or hf:NAME. size and channels None mean what each of these does by itself.
+    """Open `digits`, toy:NAME, a folder, an .npz file or hf:NAME. size and channels None mean what each of these does by itself.
 
     A folder called digits is ./digits.
     """
@@ -31,6 +32,10 @@ def open_source(
                 f"leave size and channels out, or use images of your own"
             )
         return digits()
+    if source.startswith("toy:"):
+        if size is not None or channels is not None:
+            raise InputError(f"{source} is points of the plane, not images: leave size and channels out")
+        return toy(source.removeprefix("toy:"))
     if source.startswith("hf:"):
         return hf(source.removeprefix("hf:"), size=size, channels=channels, upscale=upscale, strict=strict)
     path = Path(os.path.expanduser(source))

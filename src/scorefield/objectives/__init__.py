@@ -2,5 +2,36 @@
 
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import Simple
+from scorefield.objectives.score_matching import (
+    denoising_score_matching,
+    explicit_score_matching,
+    explicit_sliced_score_matching,
+    implicit_score_matching,
+    projections,
+    score_from_energy,
+    sliced_score_matching,
+    sliced_score_matching_vr,
+)
+from scorefield.objectives.scores import NCSN, ScoreMatching
+from scorefield.objectives.times import ImportanceTimes, UniformTimes
+from scorefield.objectives.vlb import VLB, Hybrid
 
-__all__ = ["Loss", "Objective", "Simple"]
+__all__ = [
+    "NCSN",
+    "VLB",
+    "Hybrid",
+    "ImportanceTimes",
+    "Loss",
+    "Objective",
+    "ScoreMatching",
+    "Simple",
+    "UniformTimes",
+    "denoising_score_matching",
+    "explicit_score_matching",
+    "explicit_sliced_score_matching",
+    "implicit_score_matching",
+    "projections",
+    "score_from_energy",
+    "sliced_score_matching",
+    "sliced_score_matching_vr",
+]

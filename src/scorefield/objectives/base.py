@@ -14,17 +14,26 @@ __all__ = ["Loss", "Objective"]
 
 
 class Loss(NamedTuple):
-    """per_example: (B,), what is averaged and minimised.   t: (B,) the times drawn, or None.   parts: named (B,) terms, detached."""
+    """per_example: (B,), what is averaged and minimised.   t: (B,) the times drawn, or None.   parts: named (B,) terms, detached.
+
+    unweighted: (B,) per_example before importance weights, detached: what importance-sampled times learn from.
+    """
 
     per_example: Tensor
     t: Tensor | None
     parts: Mapping[str, Tensor]
+    unweighted: Tensor | None = None
 
 
 class Objective(nn.Module, ABC):
-    """Owns the model, so that one module holds everything that is trained."""
+    """Owns the model, so that one module holds everything that is trained.
+
+    times: which t are drawn, for objectives that draw them. Where it has an `update`, whoever trains calls
+    `times.update(t, unweighted)` with the losses of all processes after every step, and saves its `state_dict()`.
+    """
 
     model: nn.Module
+    times: Any = None
 
     @property
     @abstractmethod

@@ -6,24 +6,27 @@ from typing import Any
 
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
+from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import expand, mean_flat
 from scorefield.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import TimeSampling, UniformTimes
-from scorefield.objectives.weighting import WEIGHTINGS, weight
+from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.objectives.weighting import check_weighting, weight
 
-__all__ = ["Simple", "weighted_error"]
+__all__ = ["Simple", "prediction_error", "weighted_error"]
 
 
 def weighted_error(model: Denoiser, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, weighting: str = "eps") -> Tensor:
+    """w(t)·mean|ε̂ − ε|² an example, (B,), of the model at x_t = α_t x_0 + σ_t ε.   x0, eps: (B, *); t: (B,)."""
+    return prediction_error(model, model(model.process.sample(x0, t, eps), t, y), x0, t, weighting)
+
+
+def prediction_error(model: Denoiser, pred: Prediction, x0: Tensor, t: Tensor, weighting: str = "eps") -> Tensor:
     """w(t)·mean|ε̂ − ε|² an example, (B,), computed as w·(α c_out/σ)²·mean|F − target|².
 
     target = (x_0 − c_skip x_t)/c_out. The two forms are equal, but dividing by a small σ or α is never needed here.
-    x0, eps: (B, *); t: (B,).
     """
-    pred = model(model.process.sample(x0, t, eps), t, y)
     c = model.coefficients(t)
     target = (x0 - expand(c.skip, x0) * pred.x_t) / expand(c.out, x0)
     alpha, sigma = pred.level
@@ -35,23 +38,25 @@ def weighted_error(model: Denoiser, x0: Tensor, y: Tensor | None, t: Tensor, eps
 class Simple(Objective):
     """L_simple = E_{t, ε} w(t)·mean|ε̂ − ε|².  [DDPM Eq. 14 with w = 1]
 
-    model: a Denoiser.   weighting: "eps" (w = 1), "x0", "v", "network", each the plain mean squared error of that quantity.
-    times: which t are drawn; uniform unless given.
+    model: a Denoiser.   weighting: "eps" (w = 1), "x0", "v", "network", each the plain mean squared error of that quantity; or
+    "min-snr", "edm" (see sf.objectives.weighting).
+    times: which t are drawn: "uniform", "importance", or an object or table of sf.objectives.times.
     """
 
-    def __init__(self, model: Denoiser, weighting: str = "eps", times: TimeSampling | None = None) -> None:
+    model: Denoiser
+
+    def __init__(self, model: Denoiser, weighting: str = "eps", times: Times = None) -> None:
         super().__init__()
-        if weighting not in WEIGHTINGS:
-            raise InputError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {weighting!r}")
         self.model = model
-        self.weighting = weighting
-        self.times = times or UniformTimes()
+        self.weighting = check_weighting(weighting)
+        self.times = as_times(times, model.process)
 
     @property
     def spec(self) -> dict[str, Any]:
-        return {"kind": "simple", "weighting": self.weighting}
+        return {"kind": "simple", "weighting": self.weighting, **times_spec(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
         error = weighted_error(self.model, x0, y, t, noise.normal_like(x0), self.weighting)
-        return Loss(importance.to(error) * error, t, {"mse": error.detach()})
+        loss = importance.to(error) * error
+        return Loss(loss, t, {"mse": loss.detach()}, error.detach())

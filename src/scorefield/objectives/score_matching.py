@@ -21,13 +21,13 @@ NCSN = Song & Ermon 2019.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from scorefield.core.derivatives import check_batch, differentiable, recording, score_from_energy, vjp
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import expand, sum_flat
 
@@ -62,7 +62,7 @@ def explicit_score_matching(score: Score, x: Tensor, target: Tensor | Score) -> 
     x: (B, *).   target: the true score ∇log p at x, as a tensor (B, *) or a callable.   Returns (B,).
     Raises InputError where x is not a batch of floats, or the score or the target has another shape than x.
     """
-    _check_batch(x)
+    check_batch(x)
     difference = _call(score, x) - _target(target, x)
     return 0.5 * sum_flat(difference.square())
 
@@ -73,7 +73,7 @@ def explicit_sliced_score_matching(score: Score, x: Tensor, target: Tensor | Sco
     x: (B, *).   target: as in `explicit_score_matching`.   v: (B, *), or (M, B, *) for M projections.   Returns (B,).
     With E[vvᵀ] = I its expectation over v is the explicit loss.   Raises InputError on shapes that do not fit.
     """
-    _check_batch(x)
+    check_batch(x)
     v = _stack(v, x)
     difference = _call(score, x) - _target(target, x)
     return 0.5 * _dot(v, difference).square().mean(dim=0)
@@ -88,9 +88,9 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
     parameters, so memory grows with D too; under `torch.no_grad()` each is freed before the next. Beyond a few hundred
     dimensions use the sliced losses.   Raises InputError where x is not a batch of floats, or on the score's shape.
     """
-    _check_batch(x)
-    with _autograd() as create_graph:
-        x_in = _differentiable(x, create_graph)
+    check_batch(x)
+    with recording() as create_graph:
+        x_in = differentiable(x, create_graph)
         s = _call(score, x_in)
         trace = _trace(s, x_in, create_graph)
         loss = trace + 0.5 * sum_flat(s.square())
@@ -105,7 +105,7 @@ def sliced_score_matching(score: Score, x: Tensor, v: Tensor) -> Tensor:
     loss; on the unit sphere, which the original code uses for several projections, it is 1/D of that.
     One evaluation of the score and M backward passes.   Raises InputError on shapes that do not fit.
     """
-    _check_batch(x)
+    check_batch(x)
     v = _stack(v, x)
     s, products = _score_and_products(score, x, v)
     return (products + 0.5 * _dot(v, s).square()).mean(dim=0)
@@ -117,7 +117,7 @@ def sliced_score_matching_vr(score: Score, x: Tensor, v: Tensor) -> Tensor:
     As `sliced_score_matching`, with (vᵀs)² replaced by its expectation, which takes most of the variance away.
     Requires E[vvᵀ] = I: Rademacher, Gaussian, or the sphere of radius √D.
     """
-    _check_batch(x)
+    check_batch(x)
     s, products = _score_and_products(score, x, _stack(v, x))
     return products.mean(dim=0) + 0.5 * sum_flat(s.square())
 
@@ -130,7 +130,7 @@ def denoising_score_matching(score: Score, x: Tensor, eps: Tensor, sigma: float 
     energy form of the published code is σ⁴ times this.
     Raises InputError where sigma is not positive and finite, or on shapes that do not fit.
     """
-    _check_batch(x)
+    check_batch(x)
     if eps.shape != x.shape:
         raise InputError(f"eps must have the shape of x, {tuple(x.shape)}, got {tuple(eps.shape)}")
     std = expand(_check_sigma(sigma, x), x)
@@ -146,7 +146,7 @@ def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int
     count: None gives (B, *); M gives (M, B, *), drawn one after the other, so that the first do not depend on M.
     Raises InputError on an unknown kind or count < 1.
     """
-    _check_batch(x)
+    check_batch(x)
     if kind not in ("rademacher", "gaussian", "sphere"):
         raise InputError(f'unknown projection {kind!r}: choose "rademacher", "gaussian" or "sphere"')
     if count is not None and count < 1:
@@ -156,33 +156,12 @@ def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int
     return v.to(device=x.device, dtype=x.dtype)
 
 
-def score_from_energy(energy: Callable[[Tensor], Tensor]) -> Score:
-    """The score s(x) = −∇E(x) of the density p ∝ exp(−E), by autograd: curl-free, and trainable.
-
-    energy: x (B, *) -> (B,), treating examples independently.   s is differentiable in x and in the energy's parameters.
-    Calling s raises InputError where the energy has another shape than (B,).
-    """
-
-    def score(x: Tensor) -> Tensor:
-        _check_batch(x)
-        with _autograd() as create_graph:
-            x_in = _differentiable(x, create_graph)
-            value = energy(x_in)
-            if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(f"an energy must give one value per example, shape ({x.shape[0]},), got {got}")
-            s = -_vjp(value, x_in, torch.ones_like(value), create_graph)
-        return s if create_graph else s.detach()
-
-    return score
-
-
 def _score_and_products(score: Score, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """s(x), (B, *), and vᵀJv for each of the projections (M, B, *), (M, B)."""
-    with _autograd() as create_graph:
-        x_in = _differentiable(x, create_graph)
+    with recording() as create_graph:
+        x_in = differentiable(x, create_graph)
         s = _call(score, x_in)
-        products = torch.stack([sum_flat(_vjp(s, x_in, v_m, create_graph) * v_m) for v_m in v])
+        products = torch.stack([sum_flat(vjp(s, x_in, v_m, create_graph) * v_m) for v_m in v])
     return (s, products) if create_graph else (s.detach(), products.detach())
 
 
@@ -190,36 +169,8 @@ def _trace(s: Tensor, x: Tensor, create_graph: bool) -> Tensor:
     """tr(ds/dx), (B,): entry d of grad(s_d), d by d. A batched backward is faster but needs a vmap rule for every layer."""
     flat = s.reshape(s.shape[0], -1)
     ones = torch.ones_like(flat[:, 0])
-    diagonal = [_vjp(flat[:, d], x, ones, create_graph).reshape(flat.shape)[:, d] for d in range(flat.shape[1])]
+    diagonal = [vjp(flat[:, d], x, ones, create_graph).reshape(flat.shape)[:, d] for d in range(flat.shape[1])]
     return torch.stack(diagonal, dim=1).sum(dim=1)
-
-
-def _vjp(output: Tensor, x: Tensor, v: Tensor, create_graph: bool) -> Tensor:
-    """vᵀ(d output/dx), of x's shape; zero where the output does not depend on x."""
-    if not output.requires_grad:
-        return torch.zeros_like(x)
-    product: Tensor
-    (product,) = torch.autograd.grad(
-        output, x, v, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return product
-
-
-@contextmanager
-def _autograd() -> Iterator[bool]:
-    """Record gradients inside, whatever the caller's mode. Yields whether the caller wants the graph."""
-    wanted = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.enable_grad():
-        yield wanted
-
-
-def _differentiable(x: Tensor, keep_graph: bool) -> Tensor:
-    """x as an input to take derivatives at, sharing memory. The caller's tensor and its .grad stay as they are."""
-    if x.is_inference():
-        x = x.clone()
-    if keep_graph and x.requires_grad:
-        return x.view_as(x)
-    return x.detach().requires_grad_(True)
 
 
 def _call(score: Score, x: Tensor) -> Tensor:
@@ -251,13 +202,6 @@ def _shape_projection(kind: ProjectionKind, g: Tensor) -> Tensor:
 def _dot(v: Tensor, s: Tensor) -> Tensor:
     """vᵀs for each projection and example: (M, B, *), (B, *) -> (M, B)."""
     return (v * s).flatten(start_dim=2).sum(dim=2)
-
-
-def _check_batch(x: Tensor) -> None:
-    if not x.is_floating_point():
-        raise InputError(f"x must hold floating-point values, got {x.dtype}: convert it, for example with x.float()")
-    if x.ndim < 2 or x.numel() == 0:
-        raise InputError(f"x must be a non-empty batch (B, ...) of at least two dimensions, got shape {tuple(x.shape)}")
 
 
 def _stack(v: Tensor, x: Tensor) -> Tensor:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
-from scorefield.process.base import GaussianProcess
+from scorefield.core.options import build
+from scorefield.process.base import GaussianProcess, count_levels
+from scorefield.process.continuous import ContinuousProcess
 
-__all__ = ["TimeSampling", "UniformTimes"]
+__all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times", "times_spec"]
 
 
 @runtime_checkable
@@ -20,10 +24,117 @@ class TimeSampling(Protocol):
     def draw(self, process: GaussianProcess, batch: int, noise: Noise) -> tuple[Tensor, Tensor]: ...
 
 
+Times = TimeSampling | Mapping[str, Any] | str | None
+
+
 class UniformTimes:
-    """t uniform on 1 … T, every importance 1.  [DDPM Algorithm 1]"""
+    """t uniform on 1 … T, or on [t_min, T] where t is continuous; every importance 1.  [DDPM Algorithm 1]"""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "uniform"}
 
     def draw(self, process: GaussianProcess, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
-        u = noise.uniform((batch, 1))[:, 0].double()
-        t = (u * process.T).long().clamp_max(process.T - 1) + 1
-        return t, torch.ones(batch, dtype=torch.float64)
+        u, one = noise.uniform((batch, 1))[:, 0].double(), torch.ones(batch, dtype=torch.float64)
+        if isinstance(process, ContinuousProcess):
+            return process.t_min + u * (process.T - process.t_min), one
+        T = count_levels(process, "drawing integer times")
+        return (u * T).long().clamp_max(T - 1) + 1, one
+
+
+class ImportanceTimes:
+    """p_t ∝ √E[L_t²] over the last `history` losses of each t; uniform until every t has that many.  [Improved DDPM Eq. 18]
+
+    T: levels of the process.   uniform_prob: share of uniform draws mixed in (the published code's 0.001; the paper's is 0).
+    The state is a function of the losses given to `update` alone: processes that give the same lists in the same order hold
+    the same distribution. Whoever trains gathers them, updates, and saves `state_dict()` with a checkpoint.
+    """
+
+    def __init__(self, T: int, history: int = 10, uniform_prob: float = 0.0) -> None:
+        for name, n in (("T", T), ("history", history)):
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise InputError(f"{name} must be a positive integer, got {n!r}")
+        if not 0 <= uniform_prob <= 1:
+            raise InputError(f"uniform_prob is a probability, got {uniform_prob!r}")
+        self.uniform_prob = float(uniform_prob)
+        self._losses = torch.zeros(T, history, dtype=torch.float64)  # a row a level, the newest loss last
+        self._counts = torch.zeros(T, dtype=torch.int64)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "importance", "history": self._losses.shape[1], "uniform_prob": self.uniform_prob}
+
+    @property
+    def warm(self) -> bool:
+        """Whether every t has its history, so that draws are no longer uniform."""
+        return bool((self._counts == self._losses.shape[1]).all())
+
+    def probabilities(self) -> Tensor:
+        """p_t for t = 1 … T, (T,) float64."""
+        T = len(self._counts)
+        uniform = torch.full((T,), 1 / T, dtype=torch.float64)
+        root = (self._losses**2).mean(dim=1).sqrt()
+        if not self.warm or root.sum() == 0:
+            return uniform
+        return (1 - self.uniform_prob) * root / root.sum() + self.uniform_prob * uniform
+
+    def draw(self, process: GaussianProcess, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """t (B,) by inverting the distribution function at uniform draws, and 1/(T p_t) (B,)."""
+        T = len(self._counts)
+        if count_levels(process, "importance sampling of t") != T:
+            raise InputError(f"these importance-sampled times are for T = {T} levels, but the process has {process.T}")
+        p = self.probabilities()
+        edges = p.cumsum(0)
+        u = noise.uniform((batch, 1))[:, 0].double() * edges[-1]
+        # Never an index whose p is 0: right=True passes over empty steps, and the last step may only be reached from below.
+        index = torch.searchsorted(edges, u, right=True).clamp_max(int(p.nonzero()[-1]))
+        return index + 1, 1 / (T * p[index])
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Append losses (N,) of times t (N,), in order; a loss is what one example costs before any importance weight."""
+        t, losses = t.detach().cpu().reshape(-1), losses.detach().cpu().double().reshape(-1)
+        T, history = self._losses.shape
+        if t.shape != losses.shape or bool(((t < 1) | (t > T)).any()):
+            raise InputError(f"update takes times 1 … {T} and one loss for each, got {t.tolist()} and {len(losses)} losses")
+        if not bool(torch.isfinite(losses).all()):
+            raise InputError("a loss that is not finite cannot enter the history of importance-sampled times")
+        for index, loss in zip((t.long() - 1).tolist(), losses.tolist(), strict=True):
+            row = self._losses[index]
+            row[:-1] = row[1:].clone()
+            row[-1] = loss
+            self._counts[index] = min(int(self._counts[index]) + 1, history)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """{"losses": (T, history) float64, newest last, "counts": (T,) int64}, copied."""
+        return {"losses": self._losses.clone(), "counts": self._counts.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state_dict()`. InputError where it belongs to another T or history."""
+        if set(state) != {"losses", "counts"} or state["losses"].shape != self._losses.shape:
+            shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            raise InputError(
+                f"this is the state of other importance-sampled times: expected losses {tuple(self._losses.shape)}, got {shapes}"
+            )
+        self._losses = state["losses"].detach().cpu().double().clone()
+        self._counts = state["counts"].detach().cpu().long().clone()
+
+
+def as_times(times: Times, process: GaussianProcess) -> TimeSampling:
+    """The sampling that a name ("uniform", "importance"), a table {"kind": name, **options} or nothing (uniform) describes."""
+    if times is None:
+        return UniformTimes()
+    if isinstance(times, (str, Mapping)):
+        table = {"kind": times} if isinstance(times, str) else times
+        return build(_KINDS, table, "times", {"T": process.T})
+    if not isinstance(times, TimeSampling):
+        raise InputError(f'times must be "uniform", "importance" or an object with draw(...), got {type(times).__name__}')
+    return times
+
+
+_KINDS = {"uniform": UniformTimes, "importance": ImportanceTimes}
+
+
+def times_spec(times: TimeSampling) -> dict[str, Any]:
+    """{"times": what rebuilds it} for an objective's spec; nothing where it is uniform or not one of ours."""
+    spec = getattr(times, "spec", {"kind": "uniform"})
+    return {} if spec == {"kind": "uniform"} else {"times": spec}

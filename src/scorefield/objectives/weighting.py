@@ -10,7 +10,9 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.denoiser import Denoiser
 
-__all__ = ["WEIGHTINGS", "weight"]
+__all__ = ["WEIGHTINGS", "check_weighting", "weight"]
+
+_SNR_LIMIT = 5.0
 
 
 def _eps(model: Denoiser, t: Tensor) -> Tensor:
@@ -36,11 +38,35 @@ def _network(model: Denoiser, t: Tensor) -> Tensor:
     return (sigma / (alpha * model.coefficients(t).out)) ** 2
 
 
-WEIGHTINGS: dict[str, Callable[[Denoiser, Tensor], Tensor]] = {"eps": _eps, "x0": _x0, "v": _v, "network": _network}
+def _min_snr(model: Denoiser, t: Tensor) -> Tensor:
+    """w = min(SNR, 5)/SNR with SNR = α²/σ².  [Hang et al. 2023]"""
+    alpha, sigma = model.process.level(t)
+    return (_SNR_LIMIT * sigma**2 / alpha**2).clamp_max(1)
+
+
+def _edm(model: Denoiser, t: Tensor) -> Tensor:
+    """w = (σ̃² + σ_d²)/σ_d² with σ̃ = σ/α: unit weight on the network's own target.  [Karras et al. 2022, Table 1]"""
+    alpha, sigma = model.process.level(t)
+    return 1 + (sigma / (alpha * model.sigma_data)) ** 2
+
+
+WEIGHTINGS: dict[str, Callable[[Denoiser, Tensor], Tensor]] = {
+    "eps": _eps,
+    "x0": _x0,
+    "v": _v,
+    "network": _network,
+    "min-snr": _min_snr,
+    "edm": _edm,
+}
+
+
+def check_weighting(name: str) -> str:
+    """The name itself, or InputError with the names there are."""
+    if name not in WEIGHTINGS:
+        raise InputError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {name!r}")
+    return name
 
 
 def weight(name: str, model: Denoiser, t: Tensor) -> Tensor:
     """w at t, float64 (B,). Unknown names: InputError."""
-    if name not in WEIGHTINGS:
-        raise InputError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {name!r}")
-    return WEIGHTINGS[name](model, t)
+    return WEIGHTINGS[check_weighting(name)](model, t)

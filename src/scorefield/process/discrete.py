@@ -23,6 +23,8 @@ _SIGNAL_LEFT = 0.1
 class DiscreteProcess(GaussianProcess):
     """A table of T + 1 levels whose entry 0 is (1, 0). Build it with `from_betas` or `from_sigmas`."""
 
+    T: int
+
     def __init__(self, alphas: Tensor, sigmas: Tensor, spec: Mapping[str, Any], mean: float = 0.0, std: float = 1.0):
         one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         self._alphas = torch.cat([one, alphas])

@@ -12,7 +12,7 @@ from torch import Tensor
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.kernels import Variance, reverse
 from scorefield.core.noise import Noise
-from scorefield.denoiser import Denoise
+from scorefield.denoiser import Denoise, has_variance_head
 from scorefield.samplers.base import need_levels
 
 __all__ = ["Ancestral", "Descending"]
@@ -44,7 +44,7 @@ class Ancestral(Descending):
     def init(self, model: Any, x: Tensor) -> float | None:
         """The grid time above t, which the variance of the last step needs (None: the process's own next level)."""
         need_levels(self, model)
-        if self.variance == "learned" and not _has_variance(model):
+        if self.variance == "learned" and not has_variance_head(model):
             raise IncompatibleModel(
                 'Ancestral("learned") needs a model with a variance head, and this one has none: use "lower" or "upper", or train '
                 'one with Denoiser(..., variance="range")'
@@ -59,10 +59,3 @@ class Ancestral(Descending):
         p = reverse(pred, process.level(t), process.level(s), self.variance, None if above is None else process.level(above))
         x_s = p.mean if s == 0 else p.sample(noise.normal_like(x_t))
         return x_s, pred.x0, t
-
-
-def _has_variance(model: Any) -> bool:
-    """Whether the Denoiser at the bottom of a stack of wrappers has a variance head."""
-    while hasattr(model, "model"):
-        model = model.model
-    return getattr(model, "variance", None) is not None

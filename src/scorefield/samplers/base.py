@@ -20,7 +20,7 @@ Grid = Tensor | Sequence[float]
 
 
 class Step(NamedTuple):
-    """What one step did: x at time s, made from time t, and the prediction x̂0 it was made with."""
+    """What one step did: x at time s, made from time t, and the prediction x̂0 it was made with (x where there are no levels)."""
 
     t: float
     s: float
@@ -47,16 +47,14 @@ class Sampler(Protocol):
 def trajectory(model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise | None = None) -> Iterator[Step]:
     """Walk x along the grid, yielding every step; the i-th step draws from noise.at(i). Bad pieces raise here, not later.
 
-    x: (B, *) at the grid's first time.   noise: where the draws come from; a fresh seed if not given.
+    x: (B, *) at the grid's first time.   grid: of times, or `grids.steps(n)` for a score without noise levels.
+    noise: where the draws come from; a fresh seed if not given.
     """
     if not torch.is_floating_point(x):
         raise InputError(f"x must be floating point, got {x.dtype}")
-    process = getattr(model, "process", None)
-    if process is None:
-        raise IncompatibleModel(f"a grid of times needs a model with noise levels, and {type(model).__name__} has none")
-    times = as_grid(process, grid)
-    sampler.calls(times)
     state = sampler.init(model, x)
+    times = as_grid(getattr(model, "process", None), grid)
+    sampler.calls(times)
     return _walk(model, sampler, times, x, state, noise or NoiseSource(fresh_seed()))
 
 
@@ -98,6 +96,11 @@ def _walk(model: Any, sampler: Sampler, times: Sequence[float], x: Tensor, state
 def _start(model: Any, n: int | None, noise: Noise) -> Tensor:
     if n is None or isinstance(n, bool) or n < 1:
         raise InputError(f"give the number of samples n ≥ 1, or x_T to start from; got n = {n!r}")
+    if not hasattr(model, "process"):
+        raise IncompatibleModel(
+            f"{type(model).__name__} has a score without noise levels, so there is no prior to start from: sample it with "
+            "Langevin from an x_T of yours"
+        )
     data = getattr(model, "data", None)
     if data is None:
         raise InputError("this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from scorefield.core.shapes import expand
 from scorefield.denoiser import Denoise
 from scorefield.samplers.base import need_levels
 
-__all__ = ["DDIM"]
+__all__ = ["DDIM", "direction", "ends"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,9 @@ class DDIM:
 
     def calls(self, grid: Sequence[float]) -> int:
         """One network call a step. InputError for a grid that turns, or that ascends with η > 0."""
-        down = [s < t for t, s in pairwise(grid)]
-        if any(s == t for t, s in pairwise(grid)) or len(set(down)) > 1:
-            raise InputError(f"DDIM needs a grid that strictly descends (sampling) or strictly ascends (encoding), got {list(grid)}")
-        if self.eta > 0 and not down[0]:
+        if direction(self, grid) == "up" and self.eta > 0:
             raise InputError(f"encoding walks the deterministic ODE upwards, so it needs η = 0; got η = {self.eta}")
-        return len(down)
+        return len(grid) - 1
 
     def init(self, model: Any, x: Tensor) -> None:
         need_levels(self, model)
@@ -48,12 +45,7 @@ class DDIM:
     def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, Tensor, None]:
         process = model.process
         hi, lo = process.level(t), process.level(s)
-        if t == 0:
-            # x_0 itself is known; ε̂ comes from the smallest positive time of the grid, which is s.
-            x0, eps = x_t, model(x_t, s).eps
-        else:
-            pred = model(x_t, t)
-            x0, eps = pred.x0, pred.eps
+        x0, eps = ends(model, x_t, t, s)
         if self.eta == 0 or s == 0:
             return expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps, x0, None
         _, var_ts = transition(hi, lo)
@@ -62,3 +54,23 @@ class DDIM:
         direction = lo.sigma * (1 - self.eta**2 * var_ts / hi.sigma**2).clamp_min(0).sqrt()
         mean = expand(lo.alpha, x_t) * x0 + expand(direction, x_t) * eps
         return mean + expand(varsigma, x_t) * noise.normal_like(x_t), x0, None
+
+
+def direction(sampler: object, grid: Sequence[float]) -> Literal["down", "up"]:
+    """Which way a grid walks. InputError where it turns or stands still."""
+    down = [s < t for t, s in pairwise(grid)]
+    if any(s == t for t, s in pairwise(grid)) or len(set(down)) > 1:
+        raise InputError(
+            f"{type(sampler).__name__} needs a grid that strictly descends (sampling) or strictly ascends (encoding), "
+            f"got {list(grid)}"
+        )
+    return "down" if down[0] else "up"
+
+
+def ends(model: Denoise, x_t: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
+    """(x̂0, ε̂) at x_t, both (B, *), for a step from t to s."""
+    if t == 0:
+        # x_0 itself is known; ε̂ comes from the smallest positive time of the grid, which is s.
+        return x_t, model(x_t, s).eps
+    pred = model(x_t, t)
+    return pred.x0, pred.eps

@@ -21,7 +21,6 @@ class TrainingOptions(Options):
     accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
     lr: float = Field(2e-4, gt=0)
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
-    decay: Literal["constant", "linear"] = Field("constant", description='"linear" lowers the learning rate to 0 at `steps`')
     weight_decay: float = Field(0.0, ge=0)
     beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")

@@ -33,12 +33,16 @@ class RunFolder:
             raise InputError(f"{self.path} is not a run: it has no config.toml")
         return self
 
-    def create(self, description: Mapping[str, Any]) -> None:
-        """Make the folder and write config.toml; InputError where there is already a run, or anything else."""
+    def check_free(self) -> None:
+        """InputError where there is already a run, or anything else."""
         if self.config.exists():
-            raise InputError(f"{self.path} already holds a run: resume it with --resume, or choose another folder")
+            raise InputError(f"{self.path} already holds a run: go on with it by --resume, or choose another folder")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"{self.path} exists and is not an empty folder: choose another one for the run")
+
+    def create(self, description: Mapping[str, Any]) -> None:
+        """Make the folder and write config.toml; InputError where it is not free or cannot be written."""
+        self.check_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_config(description)

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from scorefield.core.compute import autocast_dtype
+from scorefield.core.compute import autocast_dtype, pick_device
 from scorefield.core.errors import InputError, ScorefieldError
 from scorefield.core.noise import NoiseSource
 from scorefield.core.options import parse
@@ -89,8 +89,8 @@ class Trainer(Iterator[TrainStep]):
         self.data = _as_dataset(data)
         self.accelerator = _accelerator(device, options, run)
         self._share = _share(options, self.accelerator.num_processes)
-        self._conditional = self.data.labels is not None and _takes_labels(_network(objective))
         _check_shape(objective, self.data)
+        self._conditional = self.data.labels is not None and bool(getattr(objective.model, "num_classes", 0))
         self.folder = None if run is None else RunFolder(Path(run))
         self.step = 0
         objective.to(self.accelerator.device)
@@ -173,6 +173,7 @@ class Trainer(Iterator[TrainStep]):
         self.step = int(found.state["step"])
         if self.accelerator.is_main_process:
             folder.truncate_metrics(self.step)
+            folder.write_config({**folder.read_config(), "training": self.options.model_dump()})
 
     def _description(self) -> dict[str, Any]:
         """Everything that rebuilds the model without the data and without the code that made it."""
@@ -226,8 +227,6 @@ class Trainer(Iterator[TrainStep]):
     def _set_lr(self) -> float:
         options = self.options
         lr = options.lr * min(1.0, (self.step + 1) / options.warmup if options.warmup else 1.0)
-        if options.decay == "linear":
-            lr *= 1 - self.step / options.steps
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         return lr
@@ -260,14 +259,11 @@ def _as_dataset(data: Dataset | Tensor | tuple[Tensor, Tensor]) -> Dataset:
 
 
 def _accelerator(device: str | None, options: TrainingOptions, run: str | Path | None) -> Accelerator:
-    if device is not None and torch.device(device).type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device must be cpu, cuda or mps, got {device!r}")
-    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError("this machine has no CUDA device that torch can use: leave --device out, or say cpu")
+    chosen = None if device is None else pick_device(device)
     if options.trackers and run is None:
         raise InputError("trackers write into the run folder: give run=")
     logging: dict[str, Any] = {"log_with": options.trackers, "project_dir": str(run)} if options.trackers else {}
-    return Accelerator(cpu=device is not None and torch.device(device).type == "cpu", **logging)
+    return Accelerator(cpu=chosen is not None and chosen.type == "cpu", **logging)
 
 
 def _share(options: TrainingOptions, world: int) -> int:
@@ -282,12 +278,6 @@ def _share(options: TrainingOptions, world: int) -> int:
 
 def _network(objective: Objective) -> Any:
     return getattr(objective.model, "net", None)
-
-
-def _takes_labels(net: Any) -> bool:
-    """A network of ours says how many classes it knows; any other receives the labels that the data has."""
-    spec = getattr(net, "spec", None)
-    return True if spec is None else bool(spec.get("num_classes"))
 
 
 def _check_shape(objective: Objective, data: Dataset) -> None:

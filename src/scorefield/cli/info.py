@@ -1,0 +1,23 @@
+"""scorefield info"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scorefield.cli.console import print_json, print_table
+
+
+def info(
+    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name or .toml file, or a run's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Parameters, FLOPs, noise levels, and what a run was trained on. Allocates no weights."""
+    from scorefield.report import info_facts
+
+    facts = info_facts(what)
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(("", facts["name"]), [(key, value) for key, value in facts.items() if key != "name"])

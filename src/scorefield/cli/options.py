@@ -1,0 +1,39 @@
+"""Options that several commands share, and how they change what a run says of itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from scorefield.config import SamplingOptions
+
+__all__ = ["Device", "Eta", "Grid", "Json", "Run", "SamplerName", "Seed", "Steps", "Variance", "sampling_options"]
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[int, typer.Option(min=0, help="Sample i of a seed is the same image however many are asked for.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the fastest one found if not given.")]
+SamplerName = Annotated[str | None, typer.Option("--sampler", help="ancestral or ddim; the run's own if not given.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Network calls; the run's own number if not given.")]
+Grid = Annotated[str | None, typer.Option(help="full, uniform, quadratic, linspace, leading, or counts such as 10,15,20.")]
+Eta = Annotated[float | None, typer.Option(help="DDIM's η, 0 (deterministic) to 1 (ancestral).")]
+Variance = Annotated[str | None, typer.Option(help="Of ancestral sampling: lower, upper or learned.")]
+
+
+def sampling_options(
+    own: SamplingOptions, sampler: str | None, steps: int | None, grid: str | None, eta: float | None, variance: str | None
+) -> SamplingOptions:
+    """The run's own sampling with what the command line says in its place."""
+    from scorefield.config import SamplingOptions
+    from scorefield.core.options import parse
+
+    table: dict[str, Any] = dict(own.sampler) if sampler in (None, own.sampler["kind"]) else {"kind": sampler}
+    table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
+    if grid == "full" and steps is not None:
+        raise typer.BadParameter("--grid full has a step for every level: leave --steps out")
+    changes = {"sampler": table, "steps": steps or (None if grid == "full" else own.steps), "grid": grid or own.grid}
+    if steps is not None and grid is None and own.grid == "full":
+        changes["grid"] = "uniform"
+    return parse(SamplingOptions, own.model_dump() | changes, "sampling")

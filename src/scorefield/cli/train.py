@@ -1,0 +1,154 @@
+"""scorefield train"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scorefield.cli.console import Progress, print_json, progress, say
+from scorefield.cli.options import Device, Json
+
+if TYPE_CHECKING:
+    from scorefield.config import Recipe
+    from scorefield.training import Trainer
+
+_EXIT = {signal.SIGINT: 130, signal.SIGTERM: 75}
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or .toml file; see `scorefield recipes`.")],
+    data: Annotated[str | None, typer.Option(help="digits, a folder of images (subfolders are classes), an .npz file, or hf:NAME.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-N if not given.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training, if its steps are not done by then.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the weights, the order of the data, the noise and the dropout.")] = None,
+    device: Device = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")] = False,
+    init: Annotated[Path | None, typer.Option("--init", metavar="RUN", help="Start from this run's averaged weights.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A broken image is an error instead of being skipped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model and write a run: a folder that describes itself. Ctrl-C saves and says how to go on."""
+    from scorefield.config import read_recipe, read_run, with_overrides
+    from scorefield.core.errors import InputError
+
+    if minutes is not None and minutes <= 0:
+        raise InputError(f"--minutes must be positive, got {minutes}")
+    if resume and run is None:
+        raise InputError("--resume needs --run, the folder of the run to go on with")
+    if resume and init is not None:
+        raise InputError("--resume goes on with a run's own weights: leave --init out")
+    known = read_run(run)[0] if resume and run is not None else read_recipe(recipe)
+    if resume and known.name not in (recipe, Path(recipe).stem):
+        raise InputError(f"{run} is a run of {known.name}, not of {recipe}")
+    changes = list(settings or [])
+    changes += [f"{key}={value}" for key, value in (("training.steps", steps), ("training.seed", seed)) if value is not None]
+    changes += [f"data.source={json.dumps(data)}"] if data is not None else []
+    changes += ["data.strict=true"] if strict else []
+    chosen = with_overrides(known, changes)
+    folder = run or _next_run(chosen.name)
+    summary = _train(chosen, folder, minutes, device, resume, init)
+    if as_json:
+        print_json(summary)
+
+
+def _train(recipe: Recipe, folder: Path, minutes: float | None, device: str | None, resume: bool, init: Path | None) -> dict[str, Any]:
+    import torch
+
+    from scorefield.config import build_denoiser, build_objective, describe, load, open_data
+    from scorefield.training import RunFolder, train
+
+    if not resume:
+        RunFolder(folder).check_free()
+    examples, heldout = open_data(recipe.data)
+    for name in examples.skipped[:5]:
+        say(f"skipped {name}")
+    if examples.skipped:
+        say(f"skipped {len(examples.skipped)} broken images; --strict makes them an error")
+    say(f"{recipe.name}: {len(examples):,} training and {len(heldout):,} held-out examples of {examples.source}")
+    torch.manual_seed(recipe.training.seed)
+    model = build_denoiser(recipe, examples.spec)
+    if init is not None:
+        model.load_state_dict(load(init).state_dict())
+    options = recipe.training.model_dump()
+    trainer = train(build_objective(recipe, model), examples, run=folder, resume=resume, device=device, describe=describe(recipe), **options)
+    for warning in trainer.warnings:
+        say(f"note: {warning}")
+    precision = "bf16" if model.autocast_dtype is not None else "fp32"
+    say(f"run {folder}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {trainer.accelerator.device}")
+    with _signals() as received, progress("training", recipe.training.steps) as bar:
+        _loop(trainer, recipe, minutes, received, bar)
+    return _finish(trainer, recipe, folder, received)
+
+
+def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> None:
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    rate, every = 0.0, recipe.training.sample_every
+    for step in trainer:
+        rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
+        bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} images/s")
+        if received or (deadline is not None and time.monotonic() >= deadline):
+            trainer.save()
+            return
+        if every and step.step % every == 0 and trainer.accelerator.is_main_process:
+            _preview(trainer, recipe)
+
+
+def _preview(trainer: Trainer, recipe: Recipe) -> None:
+    from scorefield.config import build_sampling
+    from scorefield.data.pictures import save_images
+    from scorefield.samplers.blocks import sample_blocks
+
+    if trainer.folder is None or len(trainer.data.spec.shape) != 3:
+        return
+    model = trainer.ema_model()
+    sampler, grid, wrap = build_sampling(recipe.sampling, model)
+    labels = list(range(model.num_classes)) or None
+    (block,) = sample_blocks(model, sampler, grid, 40, recipe.training.seed, labels=labels, wrap=wrap)
+    trainer.folder.samples.mkdir(exist_ok=True)
+    columns = len(labels) if labels is not None and len(labels) <= 20 else 10
+    save_images(trainer.folder.samples / f"step-{trainer.step:08d}.png", trainer.data.spec.to_uint8(block.x), columns=columns)
+
+
+def _finish(trainer: Trainer, recipe: Recipe, folder: Path, received: list[int]) -> dict[str, Any]:
+    if received:
+        say(f"stopped at step {trainer.step:,} and saved; go on with: scorefield train {recipe.name} --run {folder} --resume")
+        raise typer.Exit(_EXIT[signal.Signals(received[0])])
+    if trainer.step >= recipe.training.steps:
+        say(f"done: {trainer.step:,} steps; sample it with: scorefield sample {folder}")
+    else:
+        say(f"time is up at step {trainer.step:,}; go on with: scorefield train {recipe.name} --run {folder} --resume")
+    return {"run": str(folder), "step": trainer.step}
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted, so that the step in hand is finished and saved; a second one acts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, note) for number in _EXIT}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _next_run(name: str) -> Path:
+    taken = {path.name for path in Path("runs").glob(f"{name}-*")}
+    number = 1
+    while f"{name}-{number}" in taken:
+        number += 1
+    return Path("runs") / f"{name}-{number}"

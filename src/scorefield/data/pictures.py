@@ -1,0 +1,93 @@
+"""Writing images: grids, animations, folders of pictures and .npz files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+
+__all__ = ["check_target", "picture_grid", "save_animation", "save_images"]
+
+_GAP, _GAP_GREY, _WANTED_WIDTH = 2, 128, 640
+
+
+def picture_grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """uint8 (N, 1 or 3, H, W) -> one picture, row by row, small images enlarged by whole pixels to about 640 across."""
+    images = images.cpu()
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = max(1, round(_WANTED_WIDTH / (columns * (width + _GAP))))
+    height, width = height * scale, width * scale
+    sheet = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), _GAP_GREY, dtype=np.uint8)
+    for i, image in enumerate(images.numpy()):
+        top, left = (_GAP + k * (size + _GAP) for k, size in zip(divmod(i, columns), (height, width), strict=True))
+        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1)
+    return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
+
+
+def check_target(path: Path) -> None:
+    """InputError unless `save_images` could write to this path: .png, .npz, or a folder that is new or empty."""
+    if path.suffix.lower() in (".png", ".npz"):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, not a {path.suffix} file: choose another name")
+        if not path.parent.is_dir():
+            raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+    elif path.suffix:
+        raise InputError(f"{path}: images are written as .png (a grid), .npz (arrays) or into a folder (one PNG each)")
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is not an empty folder: choose another one for the images")
+
+
+def save_images(path: Path, images: Tensor, labels: Sequence[int] | None = None, columns: int | None = None) -> None:
+    """Write uint8 images (N, C, H, W): a .png grid, an .npz with `images` (N, H, W[, C]) and `labels`, or a folder of PNGs."""
+    check_target(path)
+    if path.suffix.lower() == ".png":
+        _whole(path, lambda partial: picture_grid(images, columns).save(partial, format="PNG"))
+    elif path.suffix.lower() == ".npz":
+        arrays = {"images": _channels_last(images)}
+        if labels is not None:
+            arrays["labels"] = np.asarray(labels, dtype=np.int64)
+        _whole(path, lambda partial: _save_npz(partial, arrays))
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(_channels_last(images)):
+            Image.fromarray(image).save(path / f"{i:06d}.png")
+
+
+def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = None) -> None:
+    """Write frames, each uint8 images (N, C, H, W), as one GIF of picture grids that rests on its last frame."""
+    if path.suffix.lower() != ".gif":
+        raise InputError(f"{path}: an animation is written as .gif")
+    first, *others = [picture_grid(frame, columns) for frame in frames]
+    durations = [80] * len(others) + [2000]
+    _whole(path, lambda partial: first.save(partial, format="GIF", save_all=True, append_images=others, duration=durations, loop=0))
+
+
+def _channels_last(images: Tensor) -> np.ndarray:
+    array = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    return array.squeeze(-1) if array.shape[-1] == 1 else array
+
+
+def _save_npz(partial: Path, arrays: dict[str, np.ndarray]) -> None:
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _whole(path: Path, write) -> None:  # type: ignore[no-untyped-def]
+    """Write under a temporary name and rename, so that no reader meets half a file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)

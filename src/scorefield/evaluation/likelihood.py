@@ -1,0 +1,146 @@
+"""How well a model predicts data: the variational bound with every term kept. The flow's likelihood is in `ode`, exported here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.kernels import Variance
+from scorefield.core.noise import Noise
+from scorefield.core.prediction import Level
+from scorefield.denoiser import Denoise
+from scorefield.evaluation.ode import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
+from scorefield.objectives.vlb import Bound, bound_terms, prior_term
+from scorefield.process.base import GaussianProcess
+from scorefield.samplers.grids import as_grid, full
+
+__all__ = [
+    "BitsPerDim",
+    "Estimate",
+    "OdeBits",
+    "OdeLikelihood",
+    "bits_per_dim",
+    "estimate_bits_per_dim",
+    "ode_bits_per_dim",
+    "ode_log_prob",
+    "prior_term",
+]
+
+
+class BitsPerDim(NamedTuple):
+    """The bound in bits a dimension, float64 on the CPU. total = prior + Σ terms: (B,).
+
+    prior: (B,), KL(q(x_T | x_0) ‖ p(x_T)).   terms: (B, S), ascending in t, the decoder's term first.
+    """
+
+    total: Tensor
+    prior: Tensor
+    terms: Tensor
+
+
+class Estimate(NamedTuple):
+    """The bound from some of its terms, bits a dimension, float64 on the CPU.
+
+    total: (B,), unbiased for BitsPerDim.total.   prior: (B,), exact.   error: (B,), the standard error of total that comes from
+    leaving terms out; it does not contain the spread between examples.
+    """
+
+    total: Tensor
+    prior: Tensor
+    error: Tensor
+
+
+class _Steps(NamedTuple):
+    """The steps of a grid in ascending order: times t and s < t, (S,), and the level over the first step's t, if there is one."""
+
+    t: Tensor
+    s: Tensor
+    above: Level | None
+
+
+def bits_per_dim(
+    model: Denoise,
+    x0: Tensor,
+    noise: Noise,
+    grid: Tensor | Sequence[float] | None = None,
+    variance: Variance | None = None,
+    cdf: str = "exact",
+    decoder: str = "discretized",
+) -> BitsPerDim:
+    """An upper bound on −log₂ p(x_0)/D: prior + Σ over the grid's steps + decoder.  [DDPM Eq. 5, Improved DDPM Eq. 4–7]
+
+    model: any Denoise; S calls for S steps. Clip x̂0 with sf.guidance.ClipX0(model) (what the published evaluation does). Of guidance
+    the gradient of a classifier is ignored.
+    x0: (B, *) in the model's range; on the bins of the model's `data` for decoder="discretized". "density" is for continuous data:
+    the density of x_0 under p(x_0 | x_1), so that total bounds −log₂ of a density and may be negative.
+    noise: one draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid: from T down to 0; every level
+    if not given.   variance: "learned" where the model has a head and "upper" otherwise, if not given.   cdf: see `Bound`.
+    """
+    bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
+    with torch.no_grad():
+        columns = [_term(model, x0, noise.at(k + 1), bound, steps, torch.tensor(k)) for k in range(len(steps.t))]
+        prior = _bits(prior_term(model.process, x0, steps.t[-1]), x0)
+    terms = torch.stack(columns, dim=1)
+    return BitsPerDim(prior + terms.sum(dim=1), prior, terms)
+
+
+def estimate_bits_per_dim(
+    model: Denoise,
+    x0: Tensor,
+    noise: Noise,
+    terms: int,
+    grid: Tensor | Sequence[float] | None = None,
+    variance: Variance | None = None,
+    cdf: str = "exact",
+    decoder: str = "discretized",
+) -> Estimate:
+    """The same bound from the decoder and `terms` ≥ 2 of the other steps, drawn uniformly for each example: terms + 1 calls.
+
+    total = prior + decoder + (S − 1)·mean of the terms drawn; its standard error over a data set is the spread of `total` over the
+    examples divided by √N, which contains both errors. Arguments as in `bits_per_dim`; noise.at(k) gives a uniform draw (B, 1) that
+    picks a step, then the ε of it.
+    """
+    if isinstance(terms, bool) or not isinstance(terms, int) or terms < 2:
+        raise InputError(f"terms is how many steps are drawn for each example, at least 2 for a standard error; got {terms!r}")
+    bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
+    others = len(steps.t) - 1
+    if others < 1:
+        raise InputError("a grid of one step has no terms to draw from: use bits_per_dim")
+    drawn = []
+    with torch.no_grad():
+        last = _term(model, x0, noise.at(0), bound, steps, torch.tensor(0))
+        for k in range(1, terms + 1):
+            draws = noise.at(k)
+            u = draws.uniform((x0.shape[0], 1))[:, 0].double()
+            drawn.append(_term(model, x0, draws, bound, steps, 1 + (u * others).long().clamp_max(others - 1)))
+        prior = _bits(prior_term(model.process, x0, steps.t[-1]), x0)
+    values = torch.stack(drawn, dim=1)
+    error = others * values.std(dim=1) / math.sqrt(terms)
+    return Estimate(prior + last + others * values.mean(dim=1), prior, error)
+
+
+def _ascending(process: GaussianProcess, grid: Tensor | Sequence[float] | None) -> _Steps:
+    times = torch.as_tensor(as_grid(process, full(process) if grid is None else grid))
+    if bool((times.diff() >= 0).any()) or times[-1] != 0:
+        raise InputError(f"a bound is summed over a grid that strictly descends to 0, got {times.tolist()}")
+    times = times.flip(0)
+    # Without a grid time over the first step the process's own next level serves, as in sampling.
+    above = times[2] if len(times) > 2 else times[1] + 1
+    return _Steps(times[1:], times[:-1], process.level(above) if above <= process.T else None)
+
+
+def _term(model: Denoise, x0: Tensor, draws: Noise, bound: Bound, steps: _Steps, k: Tensor) -> Tensor:
+    """Terms number k, () or (B,), of the examples, in bits a dimension, (B,). Number 0 is the decoder's and comes alone."""
+    process, t = model.process, steps.t[k]
+    pred = model(process.sample(x0, t, draws.normal_like(x0)), t)
+    above = steps.above if not k.any() else None  # matters where s = 0 only
+    return _bits(bound_terms(pred, x0, process.level(steps.s[k]), bound, getattr(model, "data", None), above), x0)
+
+
+def _bits(nats: Tensor, x0: Tensor) -> Tensor:
+    return nats.cpu().double() / (x0[0].numel() * math.log(2))

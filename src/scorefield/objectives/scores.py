@@ -1,0 +1,153 @@
+"""Objectives that train scores: score matching of a bare score, and of scores at noise levels (NCSN).
+
+Both are sums over data dimensions in nats, as the papers write them, not means.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from torch import Tensor
+
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.noise import Noise
+from scorefield.core.shapes import expand
+from scorefield.denoiser import Denoiser
+from scorefield.objectives.base import Loss, Objective
+from scorefield.objectives.denoising import weighted_error
+from scorefield.objectives.score_matching import (
+    ProjectionKind,
+    Score,
+    denoising_score_matching,
+    implicit_score_matching,
+    projections,
+    sliced_score_matching,
+    sliced_score_matching_vr,
+)
+from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.score_model import ScoreModel
+
+__all__ = ["NCSN", "ScoreMatching"]
+
+_SLICED = {"sliced": sliced_score_matching, "sliced-vr": sliced_score_matching_vr}
+_PROJECTIONS = ("rademacher", "gaussian", "sphere")
+
+
+class ScoreMatching(Objective):
+    """The loss of a score without noise levels on the data, or on the data with a little noise.
+
+    model: a ScoreModel.
+    method: "implicit" tr ∇s + ½‖s‖² [SM Theorem 1], "sliced" vᵀ∇s v + ½(vᵀs)², "sliced-vr" vᵀ∇s v + ½‖s‖² [SSM §3], or
+    "denoising" ½‖s(x + σε) + ε/σ‖² [DSM §4]. All have the same minimiser, ∇ log of the density of x_0 + σε.
+    projections, projection: how many v an example, and from which distribution; of the sliced methods only.
+    sigma: standard deviation σ of the noise added to the data, in its units. "denoising" needs σ > 0; the others need it
+    where the data lie on a lower-dimensional set and their density has no score (NCSN §3.1 takes σ = 0.01).
+    """
+
+    model: ScoreModel
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        method: Literal["implicit", "sliced", "sliced-vr", "denoising"] = "sliced-vr",
+        projections: int = 1,
+        projection: ProjectionKind = "rademacher",
+        sigma: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, ScoreModel):
+            raise IncompatibleModel(
+                "ScoreMatching trains a ScoreModel, a score without noise levels; a model with levels, such as this "
+                f"{type(model).__name__}, is trained by NCSN or Simple"
+            )
+        if method not in ("implicit", "denoising", *_SLICED):
+            raise InputError(f"method must be one of implicit, sliced, sliced-vr, denoising; got {method!r}")
+        if not (sigma >= 0 and math.isfinite(sigma)) or (method == "denoising" and sigma == 0):
+            raise InputError(f'sigma is a standard deviation, not negative, and positive for method="denoising"; got {sigma!r}')
+        _check_projections(projections, projection)
+        self.model = model
+        self.method, self.projections, self.projection, self.sigma = method, projections, projection, float(sigma)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "score-matching", **_describe(self), "sigma": self.sigma}
+
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+        """y is not used: bare scores are unconditional. Draws ε where σ > 0, then the projections."""
+        eps = noise.normal_like(x0) if self.sigma else None
+        if self.method == "denoising" and eps is not None:
+            loss = denoising_score_matching(self.model.score, x0, eps, self.sigma)
+        else:
+            x = x0 if eps is None else x0 + self.sigma * eps
+            loss = _implicit_or_sliced(self, self.model.score, x, noise)
+        return Loss(loss, None, {})
+
+
+class NCSN(Objective):
+    """Score matching at noise levels, E_t λ(σ_t)·ℓ(s(·, t)) with λ(σ) = σ².  [NCSN Eq. 5–6]
+
+    model: a Denoiser of any parametrization on any process; s is its score at x_t = α x_0 + σ ε.
+    method: "denoising" ℓ = ½‖s + ε/σ‖², so that the loss is ½ Σ|ε̂ − ε|² over dimensions; "sliced" or "sliced-vr", the
+    losses of ScoreMatching at x_t, with its `projections` and `projection` (NCSN's code draws Gaussian ones).
+    times: which t are drawn, as in Simple; uniform unless given, which makes the expectation the paper's mean over levels.
+    """
+
+    model: Denoiser
+
+    def __init__(
+        self,
+        model: Denoiser,
+        times: Times = None,
+        method: Literal["denoising", "sliced", "sliced-vr"] = "denoising",
+        projections: int = 1,
+        projection: ProjectionKind = "rademacher",
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, Denoiser):
+            raise IncompatibleModel(
+                f"NCSN trains a Denoiser, whose score has noise levels; {type(model).__name__} is trained with ScoreMatching"
+            )
+        if method not in ("denoising", *_SLICED):
+            raise InputError(f"method must be one of denoising, sliced, sliced-vr; got {method!r}")
+        _check_projections(projections, projection)
+        self.model = model
+        self.times = as_times(times, model.process)
+        self.method, self.projections, self.projection = method, projections, projection
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "ncsn", **_describe(self), **times_spec(self.times)}
+
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+        """Draws t, then ε, then the projections. parts: "mse", what Simple minimises, of the denoising method only."""
+        t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
+        eps = noise.normal_like(x0)
+        if self.method == "denoising":
+            mse = weighted_error(self.model, x0, y, t, eps)
+            loss, parts = x0[0].numel() / 2 * mse, {"mse": (importance.to(mse) * mse).detach()}
+        else:
+            x_t, sigma = self.model.process.sample(x0, t, eps), self.model.process.level(t).sigma
+            bare = _implicit_or_sliced(self, lambda x: self.model(x, t, y).score, x_t, noise)
+            loss, parts = expand(sigma**2, bare) * bare, {}
+        return Loss(importance.to(loss) * loss, t, parts, loss.detach())
+
+
+def _implicit_or_sliced(objective: ScoreMatching | NCSN, score: Score, x: Tensor, noise: Noise) -> Tensor:
+    """The losses that need the score's Jacobian, at x (B, *): (B,)."""
+    if objective.method == "implicit":
+        return implicit_score_matching(score, x)
+    return _SLICED[objective.method](score, x, projections(objective.projection, x, noise, objective.projections))
+
+
+def _check_projections(count: int, kind: str) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"projections is how many directions are drawn an example, a positive integer; got {count!r}")
+    if kind not in _PROJECTIONS:
+        raise InputError(f"projection must be one of {', '.join(_PROJECTIONS)}; got {kind!r}")
+
+
+def _describe(objective: ScoreMatching | NCSN) -> dict[str, Any]:
+    """The method, and the projections where it draws any."""
+    sliced = {"projections": objective.projections, "projection": objective.projection}
+    return {"method": objective.method, **(sliced if objective.method in _SLICED else {})}

@@ -1,0 +1,210 @@
+"""The variational bound, one term at a time: as a training loss, alone (L_vlb) or beside L_simple (L_hybrid)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.distributions import CDFS, Normal, discretized_log_prob
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.kernels import VARIANCES, Variance, posterior, reverse
+from scorefield.core.noise import Noise
+from scorefield.core.prediction import Level, Prediction
+from scorefield.core.shapes import DataSpec
+from scorefield.denoiser import Denoiser, has_variance_head
+from scorefield.objectives.base import Loss, Objective
+from scorefield.objectives.denoising import prediction_error
+from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.objectives.weighting import check_weighting
+from scorefield.process.base import GaussianProcess, Time, count_levels
+
+__all__ = ["DECODERS", "VLB", "Bound", "Hybrid", "bound_terms", "prior_term"]
+
+DECODERS = ("discretized", "density")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How p(x_s | x_t) and p(x_0 | x_t) are read off a prediction.
+
+    variance: "lower", "upper" or "learned".   decoder: "discretized" (bins of 8-bit or other quantized data) or "density"
+    (the Gaussian itself, for continuous data).   cdf: of the discretized decoder, "exact" or "tanh" (the published code's).
+    """
+
+    variance: Variance
+    decoder: str = "discretized"
+    cdf: str = "exact"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("variance", self.variance, VARIANCES),
+            ("decoder", self.decoder, DECODERS),
+            ("cdf", self.cdf, CDFS),
+        ):
+            if value not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+
+    @classmethod
+    def of(cls, model: Any, variance: Variance | None = None, decoder: str = "discretized", cdf: str = "exact") -> Bound:
+        """The bound of this model: its own variance where it has a head, otherwise "upper", unless told.
+
+        IncompatibleModel for "learned" without a head.
+        """
+        head = has_variance_head(model)
+        if variance == "learned" and not head:
+            raise IncompatibleModel(
+                'variance="learned" needs a model with a variance head, and this one has none: use "lower" or "upper", or train one '
+                'with Denoiser(..., variance="range")'
+            )
+        return cls(variance or ("learned" if head else "upper"), decoder, cdf)
+
+
+def bound_terms(
+    pred: Prediction, x0: Tensor, lo: Level, bound: Bound, data: DataSpec | None = None, above: Level | None = None
+) -> Tensor:
+    """One term L of the bound for the step from pred.level to `lo`, in nats an example: (B,).  [DDPM Eq. 5, Improved DDPM Eq. 4–7]
+
+    KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) where s > 0, and −ln p(x_0 | x_t) where s = 0; x̂0 is not clipped here.
+
+    pred: of x_t = α_t x_0 + σ_t ε.   x0: (B, *).   lo: the levels at s, () or (B,).   data: whose bins the discretized decoder
+    uses.   above: the levels of the grid over t; they set the variance of the step to 0 (DESIGN §7.1). The "density" decoder of a
+    fixed variance is ours, not the published code's, and has none of that floor: it takes σ²_{t|0}, the variance of
+    x_0 given x_t where the data look flat.
+    """
+    if bound.decoder == "density" and bound.variance != "learned":
+        above = None
+    p = reverse(pred, pred.level, lo, bound.variance, above)
+    last = (lo.sigma == 0).expand(x0.shape[0]).to(x0.device)
+    if bool(last.all()):
+        return -_decoder(x0, p, bound, data)
+    q = posterior(pred.x_t, x0, pred.level, lo)
+    if not bool(last.any()):
+        return q.kl(p)
+    terms = x0.new_zeros(x0.shape[0])
+    terms[~last] = _rows(q, ~last).kl(_rows(p, ~last))
+    terms[last] = -_decoder(x0[last], _rows(p, last), bound, data)
+    return terms
+
+
+def prior_term(process: GaussianProcess, x0: Tensor, t: Time) -> Tensor:
+    """KL(q(x_t | x_0) ‖ N(prior_mean, prior_std²)) at the noisiest t, in nats an example: (B,) float64 on the CPU.  [DDPM Eq. 5, L_T]
+
+    No network enters it. It is computed in float64, because for a good process it is a small difference of numbers near 1.
+    """
+    alpha, sigma = process.level(t)
+    mean = alpha * x0.detach().cpu().double()
+    start = Normal(torch.full_like(mean, process.prior_mean), torch.tensor(process.prior_std**2, dtype=torch.float64))
+    return Normal(mean, sigma**2).kl(start)
+
+
+class VLB(Objective):
+    """L_vlb = E_t[T·L_t]/(D ln 2) in bits a dimension, reweighted by 1/(T p_t) of the t drawn.  [Improved DDPM Eq. 4, §3.3]
+
+    The prior term L_T, which no parameter enters, is left out.
+
+    model: a Denoiser of a discrete process.   variance: "lower", "upper" or "learned"; "learned" for a model with a variance head
+    and "upper" otherwise, if not given.   decoder, cdf: see `Bound`; the bins are those of the model's `data`.
+    times: which t are drawn, "uniform", "importance" (the paper's choice for this loss), or see sf.objectives.times.
+    """
+
+    model: Denoiser
+
+    def __init__(
+        self,
+        model: Denoiser,
+        variance: Variance | None = None,
+        times: Times = None,
+        decoder: str = "discretized",
+        cdf: str = "exact",
+    ) -> None:
+        super().__init__()
+        count_levels(model.process, "the variational bound")
+        self.model = model
+        self.bound = Bound.of(model, variance, decoder, cdf)
+        self.times = as_times(times, model.process)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "vlb", "variance": self.bound.variance, **_bound_spec(self.bound), **times_spec(self.times)}
+
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+        t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
+        pred = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
+        bits = _scaled_term(self.model, pred, x0, t, self.bound)
+        loss = importance.to(bits) * bits
+        return Loss(loss, t, {"vlb": loss.detach()}, bits.detach())
+
+
+class Hybrid(Objective):
+    """L_hybrid = L_simple + λ·L_vlb with the mean held constant inside L_vlb, so that it trains Σ alone.  [Improved DDPM Eq. 16]
+
+    vlb_scale: λ in the units of `VLB` (T·L_t in bits/dim), as in the published RESCALED_MSE; the published plain MSE adds one
+    term as it is, vlb_scale = 1/T.   weighting: of the simple part (see `Simple`).   times, decoder, cdf: as in `VLB`.
+    The model needs a variance head: without one there is nothing for L_vlb to train.
+    """
+
+    model: Denoiser
+
+    def __init__(
+        self,
+        model: Denoiser,
+        vlb_scale: float = 0.001,
+        weighting: str = "eps",
+        times: Times = None,
+        decoder: str = "discretized",
+        cdf: str = "exact",
+    ) -> None:
+        super().__init__()
+        count_levels(model.process, "the variational bound")
+        if not vlb_scale >= 0:
+            raise InputError(f"vlb_scale weighs the variational bound and cannot be negative, got {vlb_scale!r}")
+        self.model = model
+        self.vlb_scale = float(vlb_scale)
+        self.weighting = check_weighting(weighting)
+        self.bound = Bound.of(model, "learned", decoder, cdf)
+        self.times = as_times(times, model.process)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        options = {"vlb_scale": self.vlb_scale, "weighting": self.weighting}
+        return {"kind": "hybrid", **options, **_bound_spec(self.bound), **times_spec(self.times)}
+
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+        t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
+        pred = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
+        mse = prediction_error(self.model, pred, x0, t, self.weighting)
+        bits = _scaled_term(self.model, replace(pred, x0=pred.x0.detach()), x0, t, self.bound)
+        total, scale = mse + self.vlb_scale * bits, importance.to(bits)
+        return Loss(scale * total, t, {"mse": (scale * mse).detach(), "vlb": (scale * bits).detach()}, total.detach())
+
+
+def _scaled_term(model: Denoiser, pred: Prediction, x0: Tensor, t: Tensor, bound: Bound) -> Tensor:
+    """T·L_t in bits a dimension for t -> t − 1 on the model's own levels, (B,)."""
+    process, T = model.process, count_levels(model.process, "the variational bound")
+    above = process.level((t + 1).clamp_max(T)) if T > 1 else None  # at t = T it is never used
+    nats = bound_terms(pred, x0, process.level(t - 1), bound, model.data, above)
+    return nats * (T / (x0[0].numel() * math.log(2)))
+
+
+def _decoder(x0: Tensor, p: Normal, bound: Bound, data: DataSpec | None) -> Tensor:
+    """ln p(x_0 | x_t), (B,)."""
+    if bound.decoder == "density":
+        return p.log_prob(x0)
+    if data is None:
+        raise InputError(
+            "the discretized decoder needs to know the bins of the data: build the model with data=sf.DataSpec(shape, bins=256), or "
+            'use decoder="density"'
+        )
+    return discretized_log_prob(x0, p, data, bound.cdf)
+
+
+def _rows(p: Normal, rows: Tensor) -> Normal:
+    return Normal(p.mean[rows], torch.broadcast_to(p.var, p.mean.shape)[rows])
+
+
+def _bound_spec(bound: Bound) -> dict[str, Any]:
+    return {"decoder": bound.decoder, "cdf": bound.cdf}

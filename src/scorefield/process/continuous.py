@@ -1,0 +1,164 @@
+"""Processes with a level at every real t: the continuous VP and VE, and a table of levels read between its entries."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from scorefield.core.errors import InputError
+from scorefield.core.prediction import Level
+from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.process.discrete import DiscreteProcess
+
+__all__ = ["ContinuousProcess", "Interpolated", "continuous_ve", "continuous_vp"]
+
+
+class ContinuousProcess(GaussianProcess):
+    """0 ≤ t ≤ T real, level(0) = (1, 0). Grids run from T to t_min, the least noise a model is asked about, then to 0."""
+
+    t_min: float
+
+    @abstractmethod
+    def time(self, log_ratio: Tensor) -> Tensor:
+        """The t at which λ = ln(α/σ) has these values: float64, in their shape. The inverse of `level` on (0, T]."""
+
+    def level(self, t: Time) -> Level:
+        time = as_time(t).double()
+        outside = (time < 0) | (time > self.T)
+        if bool(outside.any()):
+            first = float(time.reshape(-1)[outside.reshape(-1)][0])
+            raise InputError(f"t must lie in [0, {self.T:g}] (0 is the data, {self.T:g} the noisiest), got {first:g}")
+        return self._level(time)
+
+    @abstractmethod
+    def _level(self, t: Tensor) -> Level:
+        """(α_t, σ_t) for float64 t within [0, T]."""
+
+
+class _ContinuousVP(ContinuousProcess):
+    """The SDE dx = −½ β(t) x dt + √β(t) dw with β(t) = β_min + t (β_max − β_min)."""
+
+    def __init__(self, beta_min: float, beta_max: float, t_min: float) -> None:
+        self.T, self.t_min = 1.0, t_min
+        self._beta_min, self._beta_max = beta_min, beta_max
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        return {"kind": "continuous-vp", "beta_min": self._beta_min, "beta_max": self._beta_max, "t_min": self.t_min}
+
+    def _level(self, t: Tensor) -> Level:
+        integral = t * self._beta_min + t**2 * (self._beta_max - self._beta_min) / 2  # ∫_0^t β = −ln ᾱ_t
+        return Level((-integral / 2).exp(), (-torch.expm1(-integral)).sqrt())
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        # ∫β = −ln α² = ln(1 + e^{−2λ}); the quadratic in t is solved in the form that does not cancel.
+        integral, slope = softplus(-2 * log_ratio.double()), self._beta_max - self._beta_min
+        return 2 * integral / (self._beta_min + (self._beta_min**2 + 2 * slope * integral).sqrt())
+
+
+class _ContinuousVE(ContinuousProcess):
+    """x_t = x_0 + σ_min (σ_max/σ_min)^t ε for t > 0."""
+
+    def __init__(self, sigma_min: float, sigma_max: float, mean: float, std: float, t_min: float) -> None:
+        self.T, self.t_min = 1.0, t_min
+        self._sigma_min, self._sigma_max, self._mean, self._std = sigma_min, sigma_max, mean, std
+        self.prior_mean, self.prior_std = mean, math.hypot(sigma_max, std)
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        data = {"mean": self._mean, "std": self._std, "t_min": self.t_min}
+        return {"kind": "continuous-ve", "sigma_min": self._sigma_min, "sigma_max": self._sigma_max, **data}
+
+    def _level(self, t: Tensor) -> Level:
+        sigma = self._sigma_min * (self._sigma_max / self._sigma_min) ** t
+        return Level(torch.ones_like(t), torch.where(t > 0, sigma, 0.0))
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        return (-log_ratio.double() - math.log(self._sigma_min)) / math.log(self._sigma_max / self._sigma_min)
+
+
+class Interpolated(ContinuousProcess):
+    """A discrete process at fractional t, so that an ODE can be solved with a model trained on its levels.
+
+    λ = ln(α/σ) is linear between neighbouring levels of [1, T] and σ/α = t·σ_1/α_1 on (0, 1); a variance-preserving table
+    stays variance preserving, a variance-exploding one keeps α = 1. At t = 0, 1, …, T the levels are the table's own.
+    """
+
+    def __init__(self, discrete: DiscreteProcess) -> None:
+        if not isinstance(discrete, DiscreteProcess):
+            raise InputError(f"Interpolated is for a process given by a table of levels, got {type(discrete).__name__}")
+        alpha, sigma = discrete.level(torch.arange(1, discrete.T + 1))
+        self._exploding = bool((alpha == 1).all())
+        if not self._exploding and not torch.allclose(alpha**2 + sigma**2, torch.ones_like(alpha), rtol=0, atol=1e-9):
+            raise InputError("only variance-preserving (α² + σ² = 1) and variance-exploding (α = 1) tables can be interpolated")
+        self.discrete = discrete
+        self.T, self.t_min = float(discrete.T), 1.0
+        self.prior_mean, self.prior_std = discrete.prior_mean, discrete.prior_std
+        self._log_ratios = (alpha / sigma).log()  # of t = 1 … T, descending
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        return {"kind": "interpolated", "discrete": dict(self.discrete.spec)}
+
+    @property
+    def levels(self) -> int | None:
+        return self.discrete.T
+
+    def _level(self, t: Tensor) -> Level:
+        table = self._log_ratios
+        below = t.floor().clamp(1, max(1, len(table) - 1)).long()
+        above = (below + 1).clamp_max(len(table))
+        share = (t - below).clamp_min(0)
+        inside = (1 - share) * table[below - 1] + share * table[above - 1]
+        log_ratio = torch.where(t < 1, table[0] - t.log(), inside)
+        if self._exploding:
+            return Level(torch.ones_like(t), (-log_ratio).exp())
+        return Level(torch.sigmoid(2 * log_ratio).sqrt(), torch.sigmoid(-2 * log_ratio).sqrt())
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        table, value = self._log_ratios, log_ratio.double()
+        near_data = (table[0] - value).exp()
+        if len(table) == 1:
+            return near_data.clamp_max(1)
+        # Ascending −λ, so that searchsorted finds the interval [below, below + 1].
+        below = torch.searchsorted(-table, -value, right=True).clamp(1, len(table) - 1)
+        width = table[below - 1] - table[below]
+        inside = (below + (table[below - 1] - value) / width).clamp_max(self.T)
+        return torch.where(value > table[0], near_data, inside)
+
+
+def continuous_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> ContinuousProcess:
+    """The variance-preserving process of dx = −½ β(t) x dt + √β(t) dw, β linear, on 0 ≤ t ≤ 1.  [Song et al. 2021, Eq. 32–33]
+
+    α_t = exp(−½ ∫β), σ_t² = 1 − α_t², ∫_0^t β = t β_min + ½ t² (β_max − β_min). linear_betas(T, β_min/T, β_max/T) tends to it.
+    t_min: where grids and likelihoods stop short of the data.
+    """
+    if not 0 < beta_min <= beta_max:
+        raise InputError(f"a variance-preserving process needs 0 < beta_min ≤ beta_max, got {beta_min} and {beta_max}")
+    return _ContinuousVP(beta_min, beta_max, _check_start(t_min))
+
+
+def continuous_ve(
+    sigma_min: float, sigma_max: float, mean: float = 0.0, std: float = 0.0, t_min: float = 1e-5
+) -> ContinuousProcess:
+    """The variance-exploding process σ_t = σ_min (σ_max/σ_min)^t on 0 < t ≤ 1, σ_0 = 0.  [Song et al. 2021, Eq. 30–31]
+
+    mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
+    """
+    if not 0 < sigma_min < sigma_max:
+        raise InputError(f"a variance-exploding process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    if std < 0:
+        raise InputError(f"std is a standard deviation of the data and cannot be negative, got {std}")
+    return _ContinuousVE(sigma_min, sigma_max, mean, std, _check_start(t_min))
+
+
+def _check_start(t_min: float) -> float:
+    if not 0 < t_min < 1:
+        raise InputError(f"t_min is a time between 0 and 1, both excluded; got {t_min}")
+    return t_min

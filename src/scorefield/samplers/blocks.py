@@ -1,0 +1,67 @@
+"""Many samples, a block at a time: sample i is the same image however many are asked for, in any order of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.noise import NoiseSource
+from scorefield.samplers.base import Grid, Sampler, Step, trajectory
+
+__all__ = ["Block", "sample_blocks"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples: their identities, their images (B, *), and their labels."""
+
+    indices: range
+    x: Tensor
+    labels: list[int] | None
+
+
+def sample_blocks(
+    model: Any,
+    sampler: Sampler,
+    grid: Grid,
+    n: int,
+    seed: int,
+    *,
+    labels: Sequence[int] | None = None,
+    wrap: Callable[[Any], Any] = lambda model: model,
+    size: int = 64,
+    on_step: Callable[[int, Step], None] | None = None,
+    blocks: Iterable[int] | None = None,
+) -> Iterator[Block]:
+    """Samples 0 … n−1 of a seed in blocks of `size` consecutive ones.
+
+    labels: cycled over the samples, sample i gets labels[i mod len].   wrap: what goes around the model once its labels are
+    bound, such as ClipX0.   on_step(k, step): called after every step of block k.   blocks: which ones; all if not given.
+    A network that runs in bf16 rounds differently at another batch size, so its last block is padded to full size.
+    """
+    if n < 1 or size < 32:
+        raise InputError(f"at least one sample in blocks of at least 32 is needed, got n = {n} in blocks of {size}")
+    pad = getattr(model, "autocast_dtype", None) is not None
+    for k in range(-(-n // size)) if blocks is None else blocks:
+        indices = range(k * size, (k + 1) * size if pad else min(n, (k + 1) * size))
+        chosen = None if labels is None else [labels[i % len(labels)] for i in indices]
+        bound = wrap(model if chosen is None else model.given(chosen))
+        noise = NoiseSource(seed, indices)
+        x = model.process.prior((len(indices), *_shape(model)), noise.at(0)).to(model.device)
+        for step in trajectory(bound, sampler, grid, x, noise):
+            x = step.x
+            if on_step is not None:
+                on_step(k, step)
+        kept = min(n, indices.stop) - indices.start
+        yield Block(indices[:kept], x[:kept], None if chosen is None else chosen[:kept])
+
+
+def _shape(model: Any) -> torch.Size:
+    if model.data is None:
+        raise InputError("this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape))")
+    return torch.Size(model.data.shape)

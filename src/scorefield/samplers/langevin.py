@@ -1,0 +1,177 @@
+"""Langevin dynamics: plain, annealed, Metropolis-adjusted, and as the corrector after another sampler's step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.noise import Noise
+from scorefield.core.shapes import expand, sum_flat
+from scorefield.denoiser import Denoise, ScoreFunction
+from scorefield.process.base import GaussianProcess
+from scorefield.process.continuous import ContinuousProcess
+from scorefield.samplers.base import Sampler, need_levels
+
+__all__ = ["Corrected", "Langevin"]
+
+# The score and the log-density at the present state, so that a Metropolis step evaluates only its proposal.
+Kept = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, init=False)
+class Langevin:
+    """x ← x + (h/2)·∇log p(x) + √h z: samples p as h → 0, with an error of order h.  [NCSN §2.2, Algorithm 1]
+
+    At noise levels a pair (t, s) is one update at level t, always with noise, in y = x/α, whose noise is r = σ/α:
+    h = step·(r_t/r_1)², r_1 that of the first level (t = 1, or t_min where t is real), then x_s = α_s y. Annealed Langevin
+    dynamics is this on `grids.staircase(process, repeats)`. On a score without levels h = step, and `grids.steps(n)` makes
+    n updates. It is stable for h below 4 times the smallest variance of p_t along any direction.
+
+    step: h at the first level, in squared units of the data. NCSN's code has h = 2·step_lr, so its 2e-5 is step=4e-5.
+    metropolis: accept or refuse every update so that p itself is sampled at any h (MALA); needs an energy or a density.
+    final_denoise: on the step to t = 0 return x̂0 at the updated x, for one more network call.
+    """
+
+    step_size: float  # not `step`, which is what a sampler does
+    metropolis: bool
+    final_denoise: bool
+
+    def __init__(self, step: float, metropolis: bool = False, final_denoise: bool = False) -> None:
+        if not (step > 0 and math.isfinite(step)):
+            raise InputError(f"the step of Langevin dynamics is a positive number, got {step!r}")
+        if metropolis and final_denoise:
+            raise InputError(
+                "metropolis=True is for densities without noise levels and final_denoise=True for models with them: choose one"
+            )
+        for name, value in (("step_size", float(step)), ("metropolis", metropolis), ("final_denoise", final_denoise)):
+            object.__setattr__(self, name, value)
+
+    def calls(self, grid: Sequence[float]) -> int:
+        """Evaluations of the score: one an update, and one more to start a Metropolis chain or to denoise at the end."""
+        if any(t <= 0 or s > t for t, s in pairwise(grid)):
+            raise InputError(
+                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {list(grid)}"
+            )
+        return len(grid) - 1 + int(self.metropolis or (self.final_denoise and grid[-1] == 0))
+
+    def init(self, model: Any, x: Tensor) -> Kept | None:
+        """No state before the first step. IncompatibleModel where the model lacks what the options need."""
+        if not isinstance(model, ScoreFunction):
+            raise IncompatibleModel(f"Langevin needs a model with a method score(x, t=None), and {type(model).__name__} has none")
+        if self.metropolis:
+            _log_density(model)
+        if self.final_denoise and not isinstance(model, Denoise):
+            raise IncompatibleModel(
+                f"final_denoise=True needs a model with noise levels, and {type(model).__name__} has a score only: leave it out"
+            )
+        return None
+
+    def step(
+        self, model: Any, x_t: Tensor, t: float, s: float, state: Kept | None, noise: Noise
+    ) -> tuple[Tensor, Tensor, Kept | None]:
+        """One update; without levels there is no x̂0 and its place is taken by x."""
+        if isinstance(model, Denoise):
+            return *self._at_level(model, x_t, t, s, noise), None
+        if self.metropolis:
+            return self._adjusted(model, x_t, state, noise)
+        x = _proposal(x_t, model.score(x_t), self.step_size, noise.normal_like(x_t))
+        return x, x, None
+
+    def _at_level(self, model: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> tuple[Tensor, Tensor]:
+        """(x_s, x̂0): y ← y − h/(2r)·ε̂ + √h z for y = x/α, whose score is α·∇log p_t(x) = −ε̂/r."""
+        process = model.process
+        hi, lo, first = process.level(t), process.level(s), process.level(_first(process))
+        r, r_1 = hi.sigma / hi.alpha, first.sigma / first.alpha
+        h = self.step_size * (r / r_1) ** 2
+        pred, z = model(x_t, t), noise.normal_like(x_t)
+
+        def updated(alpha: Tensor) -> Tensor:
+            drift, std = alpha * h / (2 * r), alpha * h.sqrt()
+            return expand(alpha / hi.alpha, x_t) * x_t - expand(drift, x_t) * pred.eps + expand(std, x_t) * z
+
+        if s == 0 and self.final_denoise:
+            x0 = model(updated(hi.alpha), t).x0
+            return x0, x0
+        return updated(lo.alpha), pred.x0
+
+    def _adjusted(self, model: Any, x: Tensor, state: Kept | None, noise: Noise) -> tuple[Tensor, Tensor, Kept]:
+        """Accept x' ~ q(·|x) with probability min(1, p(x')q(x|x') / p(x)q(x'|x)), q the update's own Gaussian.
+
+        [Roberts & Tweedie 1996, MALA]   A proposal where p or its score is not finite is refused.
+        """
+        log_density, h = _log_density(model), self.step_size
+        score, log_p = state or (model.score(x), log_density(x))
+        x_new = _proposal(x, score, h, noise.normal_like(x))
+        score_new, log_p_new = model.score(x_new), log_density(x_new)
+        forth = sum_flat((x_new - x - h / 2 * score) ** 2)
+        back = sum_flat((x - x_new - h / 2 * score_new) ** 2)
+        log_ratio = log_p_new - log_p + (forth - back) / (2 * h)
+        accept = noise.uniform((x.shape[0], 1))[:, 0].to(log_ratio).log() < log_ratio
+        row = accept.reshape(-1, *[1] * (x.ndim - 1))
+        x = torch.where(row, x_new, x)
+        return x, x, (torch.where(row, score_new, score), torch.where(accept, log_p_new, log_p))
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """After every step of `predictor` to s > 0, `repeats` Langevin updates at level s.  [Song et al. 2021, predictor-corrector]
+
+    A step's x̂0 is the predictor's. On the step to 0 the predictor has the last word.
+    """
+
+    predictor: Sampler
+    langevin: Langevin
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
+            raise InputError(f"repeats is the number of Langevin updates a level, a positive integer; got {self.repeats!r}")
+        if self.langevin.final_denoise:
+            raise InputError("a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out")
+
+    def calls(self, grid: Sequence[float]) -> int:
+        """The predictor's calls and `repeats` for every s > 0. InputError for a grid that ascends."""
+        self.langevin.calls(grid)
+        return self.predictor.calls(grid) + self.repeats * sum(s > 0 for s in grid[1:])
+
+    def init(self, model: Any, x: Tensor) -> Any:
+        need_levels(self, model)
+        self.langevin.init(model, x)
+        return self.predictor.init(model, x)
+
+    def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: Any, noise: Noise) -> tuple[Tensor, Tensor, Any]:
+        x, x0, state = self.predictor.step(model, x_t, t, s, state, noise)
+        for _ in range(self.repeats if s > 0 else 0):
+            x, _, _ = self.langevin.step(model, x, s, s, None, noise)
+        return x, x0, state
+
+
+def _proposal(x: Tensor, score: Tensor, h: float, z: Tensor) -> Tensor:
+    """x + (h/2)·score + √h z."""
+    return x + h / 2 * score + math.sqrt(h) * z
+
+
+def _first(process: GaussianProcess) -> float:
+    """The time of the least noisy level."""
+    return process.t_min if isinstance(process, ContinuousProcess) else 1
+
+
+def _log_density(model: Any) -> Callable[[Tensor], Tensor]:
+    """x (B, *) -> ln p(x) + constant, (B,). IncompatibleModel for a model that knows only its score, or has levels."""
+    if not isinstance(model, Denoise):
+        if getattr(model, "has_energy", False):
+            return lambda x: -model.energy(x)
+        if hasattr(model, "log_prob"):
+            log_prob: Callable[[Tensor], Tensor] = model.log_prob
+            return log_prob
+    raise IncompatibleModel(
+        f"metropolis=True needs the density itself, from ScoreModel(net, energy=True) or a model with log_prob(x), and "
+        f"{type(model).__name__} gives no density without noise levels: leave it out"
+    )

@@ -1,0 +1,79 @@
+"""Scores without noise levels: what explicit, implicit and sliced score matching on clean data train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.core.derivatives import score_from_energy
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.shapes import DataSpec
+from scorefield.process.base import Time
+
+__all__ = ["ScoreModel"]
+
+
+class ScoreModel(nn.Module):
+    """s(x) = F(x), or s(x) = −∇E(x) with the energy E = F: a score of one density, with no levels and no x̂0.
+
+    It satisfies `ScoreFunction` only: Langevin samples it, every other sampler refuses it.
+
+    net: called `net(x, None)`, the signature net(x, c, y=None) of every network with no noise value to tell it, so that
+    `sf.nets.MLP(dim, noise_levels=False)` fits.   data: what one example is.
+    energy: the network returns an energy, (B,) or (B, 1), of the density p ∝ exp(−E); the score is then curl-free.
+    """
+
+    def __init__(self, net: Callable[..., Tensor], data: DataSpec | None = None, energy: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.data = data
+        self.has_energy = energy
+        self.autocast_dtype: torch.dtype | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What rebuilds this model, apart from its network, from a configuration file."""
+        return {"energy": self.has_energy}
+
+    @property
+    def device(self) -> torch.device:
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
+        """∇ log p(x), (B, *) in x's dtype, differentiable where gradients are enabled.   x: (B, *).
+
+        InputError for a time t, and where the network's output has another shape than x (than (B,) for an energy).
+        """
+        if t is not None:
+            raise InputError(f"this score has no noise levels, so it takes no time: call score(x); got t = {t!r}")
+        if self.has_energy:
+            return score_from_energy(self.energy)(x)
+        s = self._network(x)
+        if s.shape != x.shape:
+            raise InputError(
+                f"the network returned shape {tuple(s.shape)}, but a score has the shape of x, {tuple(x.shape)}; "
+                "one that returns energies needs ScoreModel(net, energy=True)"
+            )
+        return s
+
+    def energy(self, x: Tensor) -> Tensor:
+        """E(x) = −ln p(x) up to a constant, (B,).   x: (B, *).   IncompatibleModel where the network gives a score."""
+        if not self.has_energy:
+            raise IncompatibleModel(
+                "this network gives a score, which need not have an energy; only ScoreModel(net, energy=True) has one"
+            )
+        value = self._network(x)
+        if value.numel() != x.shape[0]:
+            raise InputError(
+                f"an energy network returns one value for each of {x.shape[0]} examples, got shape {tuple(value.shape)}"
+            )
+        return value.reshape(-1)
+
+    def _network(self, x: Tensor) -> Tensor:
+        dtype = self.autocast_dtype
+        with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            return self.net(x, None).to(x.dtype)

@@ -1,0 +1,183 @@
+"""The command as a user calls it: results, exit statuses, one clear line for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import scorefield.cli
+
+TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "net.blocks=1", "--set", "training.batch_size=16"]
+TINY += ["--set", "training.sample_every=0", "--device", "cpu"]
+
+
+def call(capsys, *arguments):
+    """(exit status, stdout, stderr) of one command in this process."""
+    with pytest.raises(SystemExit) as stop:
+        scorefield.cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    with pytest.raises(SystemExit) as stop:
+        scorefield.cli.main(["train", "digits", "--steps", "3", "--run", str(folder), *TINY])
+    assert not stop.value.code
+    return folder
+
+
+def test_help_lists_only_what_works(capsys):
+    status, out, _ = call(capsys, "--help")
+    assert status == 0
+    for command in ("recipes", "info", "train", "sample", "evaluate"):
+        assert command in out
+        assert call(capsys, command, "--help")[0] == 0
+    assert "studio" not in out
+
+
+def test_version(capsys):
+    assert call(capsys, "--version")[:2] == (0, scorefield.__version__ + "\n")
+
+
+def test_recipes_and_info(capsys, run):
+    status, out, _ = call(capsys, "recipes", "--json")
+    recipes = {recipe["name"]: recipe for recipe in json.loads(out)["recipes"]}
+    assert status == 0
+    assert recipes["cifar10-ddpm"]["parameters"] == 35_746_307
+    assert recipes["digits"]["shape"] == [1, 8, 8]
+    assert "digits" in call(capsys, "recipes")[1]
+    assert "35,746,307" in call(capsys, "info", "cifar10-ddpm")[1]
+    status, out, _ = call(capsys, "info", run, "--json")
+    assert status == 0
+    assert "1,437 examples of digits" in json.loads(out)["trained on"]
+
+
+def test_sample_writes_npz_png_folder_and_gif(capsys, run, tmp_path):
+    status, out, err = call(capsys, "sample", run, "-n", 7, "--label", "3,5", "--out", tmp_path / "a.npz", "--json")
+    assert status == 0, err
+    assert "EMA" in err
+    assert json.loads(out)["weights"] == "ema"
+    arrays = np.load(tmp_path / "a.npz")
+    assert arrays["images"].shape == (7, 8, 8)
+    assert arrays["images"].dtype == np.uint8
+    assert arrays["labels"].tolist() == [3, 5, 3, 5, 3, 5, 3]
+    assert call(capsys, "sample", run, "-n", 4, "--steps", 2, "--out", tmp_path / "a.png", "--trajectory", tmp_path / "a.gif")[0] == 0
+    assert Image.open(tmp_path / "a.png").mode == "L"
+    assert Image.open(tmp_path / "a.gif").n_frames == 2
+    assert call(capsys, "sample", run, "-n", 2, "--steps", 2, "--out", tmp_path / "folder")[0] == 0
+    assert len(list((tmp_path / "folder").iterdir())) == 2
+
+
+def test_samples_do_not_depend_on_their_count_and_repeat(capsys, run, tmp_path):
+    for n, name in ((3, "a"), (8, "b"), (8, "c")):
+        assert call(capsys, "sample", run, "-n", n, "--steps", 3, "--out", tmp_path / f"{name}.npz")[0] == 0
+    few, many = (np.load(tmp_path / f"{name}.npz")["images"].astype(int) for name in "ab")
+    assert np.abs(few - many[:3]).max() <= 1
+    assert (tmp_path / "b.npz").read_bytes() == (tmp_path / "c.npz").read_bytes()
+    options = ["--sampler", "ancestral", "--variance", "upper", "--grid", "quadratic", "--steps", 3, "--seed", 4]
+    assert call(capsys, "sample", run, "-n", 2, *options, "--out", tmp_path / "d.npz")[0] == 0
+
+
+def test_evaluate_given_samples(capsys, run, tmp_path):
+    assert call(capsys, "sample", run, "-n", 30, "--steps", 2, "--out", tmp_path / "a.npz")[0] == 0
+    status, out, err = call(capsys, "evaluate", run, "--samples", tmp_path / "a.npz", "-n", 15, "--json")
+    assert status == 0, err
+    result = json.loads(out)
+    assert len(result["frechet"]) == 2
+    assert result["frechet_mean"] > result["frechet_heldout"] > 0
+    assert result["features"].startswith("classifier")
+
+
+def test_resume_continues_and_refuses_a_second_run(capsys, tmp_path):
+    arguments = ["train", "digits", "--run", tmp_path / "r", *TINY]
+    assert call(capsys, *arguments, "--steps", 2)[0] == 0
+    status, _, err = call(capsys, *arguments, "--steps", 2)
+    assert status == 1
+    assert "already holds a run" in err
+    assert call(capsys, "train", "digits", "--run", tmp_path / "r", "--steps", 4, "--resume", "--device", "cpu")[0] == 0
+    assert call(capsys, "train", "digits", "--run", tmp_path / "whole", *TINY, "--steps", 4)[0] == 0
+    assert (tmp_path / "r" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_train_on_a_folder_of_mixed_images(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i, mode in enumerate(["L", "RGB", "RGBA", "P"] * 3):
+        picture = Image.fromarray(rng.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8)).convert(mode)
+        picture.save(tmp_path / "images" / f"{i}.png")
+    Image.fromarray(rng.integers(0, 256, (64, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / "x.jpg")
+    (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    small = [*TINY, "--set", "net.attention=[2]", "--set", "data.size=16", "--set", "training.batch_size=4"]
+    arguments = ["train", "images", "--data", tmp_path / "images", "--steps", 2, *small]
+    status, _, err = call(capsys, *arguments, "--run", tmp_path / "r")
+    assert status == 0, err
+    assert "broken.png" in err
+    assert "skipped 1 broken" in err
+    status, _, err = call(capsys, *arguments, "--run", tmp_path / "s", "--strict")
+    assert status == 1
+    assert "broken.png" in err
+    assert not (tmp_path / "s").exists()
+
+
+MISTAKES = [
+    (["train", "digit"], "did you mean 'digits'"),
+    (["train", "digits", "--set", "net.chanels=3"], "did you mean 'channels'"),
+    (["train", "digits", "--set", "training.lr=fast"], "training.lr"),
+    (["train", "digits", "--set", "nonsense"], "a.b=c"),
+    (["train", "digits", "--set", "trainin.lr=1"], "did you mean 'training'"),
+    (["train", "digits", "--steps", "0"], "--steps"),
+    (["train", "digits", "--minutes", "0"], "--minutes"),
+    (["train", "digits", "--data", "{tmp}/none"], "no such file or folder"),
+    (["train", "images"], "--data"),
+    (["train", "images", "--data", "{tmp}"], "no"),
+    (["train", "digits", "--resume"], "--run"),
+    (["train", "digits", "--resume", "--run", "{tmp}/none"], "not a run"),
+    (["train", "mnist", "--resume", "--run", "{run}"], "not of mnist"),
+    (["train", "digits", "--device", "gpu"], "cpu, cuda, mps"),
+    (["sample", "{tmp}/none"], "not a run"),
+    (["sample", "{run}", "--label", "11"], "0 … 9"),
+    (["sample", "{run}", "--label", "seven"], "no class 'seven'"),
+    (["sample", "{run}", "-n", "0"], "-n"),
+    (["sample", "{run}", "--steps", "2000"], "from 1 to T = 1000"),
+    (["sample", "{run}", "--eta", "2"], "[0, 1]"),
+    (["sample", "{run}", "--sampler", "magic"], "ancestral, ddim"),
+    (["sample", "{run}", "--out", "{tmp}/x.jpg"], "written as"),
+    (["sample", "{run}", "--sampler", "ancestral", "--variance", "learned"], "variance head"),
+    (["evaluate", "{run}", "--metrics", "fidd"], "no metric 'fidd'"),
+    (["info", "{tmp}"], "no recipe"),
+    (["nonsense"], "No such command"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, message):
+    status, out, err = call(capsys, *(text.format(tmp=tmp_path, run=run) for text in arguments))
+    assert status not in (0, None)
+    assert message in err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in err + out
+    assert len(line) < 500
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_signals_save_and_say_how_to_go_on(tmp_path, number, status):
+    command = [sys.executable, "-m", "scorefield", "train", "digits", "--run", str(tmp_path / "r"), "--steps", "100000", *TINY]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        while not (tmp_path / "r" / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    (checkpoint,) = (tmp_path / "r" / "checkpoints").iterdir()
+    assert (checkpoint / "manifest.json").exists()

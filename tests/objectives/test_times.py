@@ -1,0 +1,145 @@
+"""Which t: the distribution drawn, its importance weights, golden D01, and the state that processes share and checkpoints keep."""
+
+import pytest
+import torch
+from support import Golden, assert_close
+
+import scorefield as sf
+from scorefield.core.noise import NoiseSource, Recorded
+from scorefield.objectives.times import ImportanceTimes, UniformTimes, as_times
+
+PROCESS = sf.process.from_sigmas([1.0, 2.0, 3.0, 4.0])
+
+
+def warm(T=4, history=3, **options):
+    times = ImportanceTimes(T, history, **options)
+    times.update(torch.arange(1, T + 1).repeat(history), torch.rand(T * history, generator=torch.Generator().manual_seed(0)))
+    return times
+
+
+def test_golden_resampler():
+    golden = Golden("D01_loss_second_moment_resampler")
+    times = ImportanceTimes(8, history=10, uniform_prob=0.001)
+    weights = golden["out.weights"]
+    assert_close(times.probabilities(), weights[0] / weights[0].sum(), 1e-12)
+    for u in range(30):
+        times.update(golden["in.timesteps"][u] + 1, golden["in.losses"][u])
+        p = times.probabilities()
+        assert times.warm == bool(golden["out.warmed_up"][u])
+        assert_close(p, weights[u + 1] / weights[u + 1].sum(), 1e-12)
+        assert torch.equal(times.state_dict()["counts"], golden["out.counts"][u])
+        importance = 1 / (8 * p[golden["in.sample_indices"][u]])
+        assert_close(importance, golden["out.importance_weights"][u], 1e-6)
+    assert_close(times.state_dict()["losses"], golden["out.loss_history"], 1e-15)
+
+
+def test_draws_follow_the_distribution_and_stay_unbiased():
+    times, values = warm(), torch.tensor([3.0, -1.0, 10.0, 0.5], dtype=torch.float64)
+    t, importance = times.draw(PROCESS, 40_000, NoiseSource(1))
+    p = times.probabilities()
+    counts = torch.bincount(t, minlength=5)[1:] / 40_000
+    assert (counts - p).abs().max() < 4 * (0.25 / 40_000) ** 0.5
+    assert torch.equal(importance, 1 / (4 * p[t - 1]))
+    estimate = importance * values[t - 1]
+    assert abs(estimate.mean() - values.mean()) < 4 * estimate.std() / 200
+
+
+def test_draw_inverts_the_distribution_function():
+    times = warm()
+    edges = times.probabilities().cumsum(0).float()
+    u = torch.tensor([0.0, edges[0] - 1e-4, edges[0] + 1e-4, edges[2] - 1e-4, edges[2] + 1e-4, 1 - 1e-7])
+    t, _ = times.draw(PROCESS, 6, Recorded([u[:, None]]))
+    assert t.tolist() == [1, 1, 2, 3, 4, 4]
+
+
+def test_never_draws_what_has_no_probability():
+    times = ImportanceTimes(4, history=1)
+    times.update(torch.arange(1, 5), torch.tensor([0.0, 2.0, 0.0, 0.0]))
+    t, importance = times.draw(PROCESS, 3, Recorded([torch.tensor([[0.0], [0.5], [1.0]])]))
+    assert t.tolist() == [2, 2, 2]
+    assert importance.tolist() == [0.25] * 3
+
+
+def test_cold_draws_are_the_uniform_ones():
+    ours = ImportanceTimes(4).draw(PROCESS, 100, NoiseSource(2))
+    for a, b in zip(ours, UniformTimes().draw(PROCESS, 100, NoiseSource(2)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_all_zero_losses_stay_uniform():
+    times = ImportanceTimes(4, history=1)
+    times.update(torch.arange(1, 5), torch.zeros(4))
+    assert times.probabilities().tolist() == [0.25] * 4
+
+
+def test_resumes_exactly():
+    whole, first = ImportanceTimes(4, 3), ImportanceTimes(4, 3)
+    g = torch.Generator().manual_seed(3)
+    batches = [(torch.randint(1, 5, (8,), generator=g), torch.rand(8, generator=g)) for _ in range(12)]
+    for t, losses in batches:
+        whole.update(t, losses)
+    for t, losses in batches[:5]:
+        first.update(t, losses)
+    saved = first.state_dict()
+    first.update(*batches[5])  # what happens after saving does not reach the state
+    resumed = ImportanceTimes(4, 3)
+    resumed.load_state_dict(saved)
+    for t, losses in batches[5:]:
+        resumed.update(t, losses)
+    assert whole.warm
+    assert torch.equal(whole.probabilities(), resumed.probabilities())
+
+
+def test_processes_that_share_their_losses_agree():
+    """Two processes hold halves of each batch; both update with the gathered lists, in rank order."""
+    one, ranks = ImportanceTimes(4, 3), [ImportanceTimes(4, 3), ImportanceTimes(4, 3)]
+    g = torch.Generator().manual_seed(4)
+    for _ in range(12):
+        t, losses = torch.randint(1, 5, (8,), generator=g), torch.rand(8, generator=g)
+        one.update(t, losses)
+        shares = list(zip(t.chunk(2), losses.chunk(2), strict=True))
+        for rank in ranks:
+            rank.update(torch.cat([s[0] for s in shares]), torch.cat([s[1] for s in shares]))
+    assert one.warm
+    for rank in ranks:
+        assert torch.equal(rank.probabilities(), one.probabilities())
+
+
+def test_uniform_on_a_continuous_process():
+    process = sf.process.continuous_vp(t_min=0.1)
+    t, importance = UniformTimes().draw(process, 1000, NoiseSource(0))
+    assert t.min() >= 0.1
+    assert t.max() <= 1
+    assert t.mean().item() == pytest.approx(0.55, abs=0.04)
+    assert (importance == 1).all()
+
+
+def test_names_and_tables():
+    assert isinstance(as_times(None, PROCESS), UniformTimes)
+    assert isinstance(as_times("uniform", PROCESS), UniformTimes)
+    assert as_times("importance", PROCESS).spec == {"kind": "importance", "history": 10, "uniform_prob": 0.0}
+    table = {"kind": "importance", "history": 4, "uniform_prob": 0.001}
+    assert as_times(table, PROCESS).spec == table
+    with pytest.raises(sf.InputError, match="importance"):
+        as_times("important", PROCESS)
+    with pytest.raises(sf.InputError, match=r"times\.histroy"):
+        as_times({"kind": "importance", "histroy": 4}, PROCESS)
+    with pytest.raises(sf.InputError, match="draw"):
+        as_times(3, PROCESS)
+
+
+def test_refusals():
+    with pytest.raises(sf.InputError, match="history"):
+        ImportanceTimes(4, 0)
+    with pytest.raises(sf.InputError, match="uniform_prob"):
+        ImportanceTimes(4, uniform_prob=1.5)
+    times = ImportanceTimes(5)
+    with pytest.raises(sf.InputError, match="T = 5"):
+        times.draw(PROCESS, 2, NoiseSource(0))
+    with pytest.raises(sf.IncompatibleModel, match="continuous"):
+        times.draw(sf.process.continuous_vp(), 2, NoiseSource(0))
+    for t, losses in (([0], [1.0]), ([6], [1.0]), ([1, 2], [1.0]), ([1], [float("nan")])):
+        with pytest.raises(sf.InputError):
+            times.update(torch.tensor(t), torch.tensor(losses))
+    with pytest.raises(sf.InputError, match="expected losses"):
+        times.load_state_dict(ImportanceTimes(4).state_dict())

@@ -1,0 +1,40 @@
+"""Loss weights, each against its published form in x0 units: w_eps = w_x0 · σ²/α²."""
+
+import pytest
+import torch
+
+import scorefield as sf
+from scorefield.objectives.weighting import weight
+
+PROCESSES = [sf.process.from_betas(sf.process.linear_betas(1000)), sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 30))]
+
+
+def model(process, parametrization="eps"):
+    return sf.Denoiser(lambda x, c, y=None: x, process, parametrization, sigma_data=0.3)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_min_snr(process):
+    """min(SNR, 5) weighs |x̂0 − x0|², and |ε̂ − ε|² = SNR·|x̂0 − x0|²."""
+    t = torch.arange(1, process.T + 1)
+    alpha, sigma = process.level(t)
+    snr = (alpha / sigma) ** 2
+    expected = torch.minimum(snr, torch.full_like(snr, 5.0)) / snr
+    assert torch.allclose(weight("min-snr", model(process), t), expected, rtol=1e-12)
+    assert {bool(v) for v in expected == 1} == {True, False}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_edm(process):
+    """λ(σ̃) = (σ̃² + σ_d²)/(σ̃ σ_d)² weighs |x̂0 − x0|², which is σ̃²·|ε̂ − ε|²; it is what EDM's own network error weighs."""
+    t = torch.arange(1, process.T + 1)
+    alpha, sigma = process.level(t)
+    ratio, data = sigma / alpha, 0.3
+    expected = (ratio**2 + data**2) / (ratio * data) ** 2 * ratio**2
+    assert torch.allclose(weight("edm", model(process), t), expected, rtol=1e-12)
+    assert torch.allclose(weight("network", model(process, "edm"), t), expected, rtol=1e-9)
+
+
+def test_unknown_names():
+    with pytest.raises(sf.InputError, match="min-snr, edm"):
+        weight("snr", model(PROCESSES[0]), torch.tensor([1]))

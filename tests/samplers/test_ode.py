@@ -1,0 +1,149 @@
+"""Euler and Heun: the affine recursion on a Gaussian, their order on a mixture, their calls, and the way up."""
+
+import itertools
+
+import pytest
+import torch
+from support import relative_error
+
+import scorefield as sf
+from scorefield.core.noise import NoiseSource
+from scorefield.samplers import DDIM, Euler, Heun
+
+EYE = torch.eye(2, dtype=torch.float64)
+MEAN = torch.tensor([0.4, -0.3], dtype=torch.float64)
+COV = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
+MIXTURE = sf.oracle.GaussianMixture(
+    [[-1.0, 0.5], [1.5, 1.0], [0.3, -1.5]], torch.stack([0.1 * EYE, COV / 2, 0.05 * EYE]), [0.5, 0.2, 0.3]
+)
+PROCESSES = {
+    "linear": sf.process.from_betas(sf.process.linear_betas(1000)),
+    "cosine": sf.process.from_betas(sf.process.cosine_betas(100)),
+    "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 60)),
+}
+SOLVERS = {"euler": Euler(), "heun": Heun()}
+
+
+def slope(process, t):
+    """(A, b) of the flow's right side at t on N(MEAN, COV), in y = x/α: dy/dr = A y + b, r = σ/α.
+
+    y has covariance COV + r² I, so its score is −(COV + r² I)^{-1}(y − MEAN), and ε̂ is −r times that.
+    """
+    alpha, sigma = process.level(t)
+    r = sigma / alpha
+    A = r * torch.linalg.inv(COV + r**2 * EYE)
+    return A, -A @ MEAN, r
+
+
+def expected_step(process, t, s, name):
+    """(A, b) of y_s = A y_t + b by the textbook Euler and Heun rules."""
+    A_t, b_t, r_t = slope(process, t)
+    A_s, b_s, r_s = slope(process, s)
+    h = r_s - r_t
+    euler = EYE + h * A_t, h * b_t
+    if name == "euler" or s == 0 or r_t > 80:
+        return euler
+    return EYE + h / 2 * (A_t + A_s @ euler[0]), h / 2 * (b_t + A_s @ euler[1] + b_s)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("grid", [sf.grids.uniform, sf.grids.quadratic, sf.grids.linspace])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_affine_recursion_on_a_gaussian(process, grid, name):
+    process = PROCESSES[process]
+    model = sf.oracle.GaussianMixture(MEAN[None], COV[None]).denoiser(process)
+    times = grid(process, 20).tolist()
+    y = NoiseSource(0).normal((8, 2)).double()
+    x, exact = process.level(times[0]).alpha * y, y
+    for t, s in itertools.pairwise(times):
+        (step,) = sf.trajectory(model, SOLVERS[name], [t, s], x)
+        A, b = expected_step(process, t, s, name)
+        exact = exact @ A.T + b
+        x = step.x
+        assert relative_error(x / process.level(s).alpha, exact) < 1e-9, (t, s)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_euler_is_ddim_without_noise(process):
+    process = PROCESSES[process]
+    model, x = MIXTURE.denoiser(process), NoiseSource(3).normal((16, 2)).double()
+    for grid in (sf.grids.uniform(process, 7), sf.grids.quadratic(process, 13)):
+        for way in (grid, grid.flip(0)):
+            euler, ddim = (sf.sample(model, sampler, way, x_T=x) for sampler in (Euler(), DDIM()))
+            assert relative_error(euler, ddim) < 1e-12
+
+
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2)])
+def test_order_of_convergence(name, order):
+    """Error against a far finer solution of the same flow, from exact samples at σ/α = 50, on steps even in ln(σ/α)."""
+    T = 2**16
+    process = sf.process.from_sigmas(sf.process.geometric_sigmas(50.0, 0.01, T))
+    model = MIXTURE.denoiser(process)
+    x_T = MIXTURE.at(process.level(T)).sample(64, NoiseSource(0))
+
+    def solve(sampler, n):
+        grid = [T - round((T - T // 4) * i / n) for i in range(n + 1)]
+        return sf.sample(model, sampler, grid, x_T=x_T)
+
+    reference = solve(Heun(), 1920)
+    errors = [(solve(SOLVERS[name], n) - reference).abs().mean().log2().item() for n in (60, 120, 240, 480)]
+    slopes = [a - b for a, b in itertools.pairwise(errors)]
+    print(name, "slopes", slopes)
+    assert all(abs(slope - order) < 0.15 for slope in slopes), slopes
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_encoding_comes_back(name):
+    process, x0 = PROCESSES["cosine"], MIXTURE.sample(256, NoiseSource(2))
+    model, errors = MIXTURE.denoiser(process), []
+    for n in (10, 25, 50, 100):
+        grid = sf.grids.uniform(process, n)
+        latent = sf.sample(model, SOLVERS[name], grid.flip(0), x_T=x0)
+        errors.append(((sf.sample(model, SOLVERS[name], grid, x_T=latent) - x0) ** 2).mean().item())
+    print(name, errors)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 10
+
+
+def test_heun_is_better_for_the_same_calls():
+    process = PROCESSES["linear"]
+    model = MIXTURE.denoiser(process)
+    x_T = MIXTURE.at(process.level(process.T)).sample(128, NoiseSource(1))
+    reference = sf.sample(model, Heun(), sf.grids.full(process), x_T=x_T)
+    euler, heun = (
+        sf.sample(model, solver, sf.grids.quadratic(process, n), x_T=x_T) for solver, n in ((Euler(), 39), (Heun(), 20))
+    )
+    assert Heun().calls(sf.grids.quadratic(process, 20).tolist()) == Euler().calls(sf.grids.quadratic(process, 39).tolist()) == 39
+    assert (heun - reference).abs().mean() < (euler - reference).abs().mean() / 2
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_calls_are_a_bound_and_never_at_zero(name, process):
+    process, made = PROCESSES[process], []
+
+    def net(x, c, y=None):
+        made.append(float(c[0]))
+        return torch.zeros_like(x)
+
+    model = sf.Denoiser(net, process)
+    down = sf.grids.uniform(process, 20)
+    for grid in (down, down[:-1], down.flip(0), down.flip(0)[1:], [process.T, 0]):
+        times = [float(t) for t in grid]
+        made.clear()
+        sf.sample(model, SOLVERS[name], grid, x_T=torch.zeros(2, 3))
+        ratios = [process.level(t).sigma / process.level(t).alpha for t in times]
+        long = sum(max(a, b) > 80 and 0 not in (t, s) for a, b, t, s in zip(ratios, ratios[1:], times, times[1:], strict=False))
+        assert len(made) == SOLVERS[name].calls(times) - (long if name == "heun" else 0)
+        assert min(made) >= 0  # t − 1
+    if name == "heun":
+        assert Heun().calls(down.tolist()) == 39
+        assert Heun().calls(down[:-1].tolist()) == 38
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_grids_that_turn_are_refused(name):
+    model = MIXTURE.denoiser(PROCESSES["cosine"])
+    for grid in ([20, 10, 10, 0], [20, 10, 15]):
+        with pytest.raises(sf.InputError, match=f"{type(SOLVERS[name]).__name__} needs a grid that strictly descends"):
+            sf.trajectory(model, SOLVERS[name], grid, torch.zeros(1, 2))

@@ -1,0 +1,81 @@
+"""The structure: a module imports only from lines above it, nothing stubs or unpickles, importing stays cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+SRC = Path(__file__).parent.parent / "src" / "scorefield"
+
+# From the bottom up: a module may import from its own entry and from those before it.
+LAYERS = [
+    "core",
+    "process",
+    "parametrization",
+    "denoiser",
+    "score_model",
+    "oracle",
+    "nets",
+    "data",
+    "objectives",
+    "samplers",
+    "guidance",
+    "evaluation",
+    "training",
+    "interop",
+    "config",
+    "report",
+    "plots",
+    "cli",
+]
+
+
+def layer(module):
+    return LAYERS.index(module.split(".")[0])
+
+
+def internal_imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scorefield"):
+            inner = node.module.removeprefix("scorefield").lstrip(".")
+            yield from [inner] if inner else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("scorefield.") for a in node.names if a.name.startswith("scorefield."))
+
+
+def test_modules_import_only_from_below():
+    wrong = []
+    for path in SRC.rglob("*.py"):
+        name = ".".join(path.relative_to(SRC).with_suffix("").parts)
+        if name in ("__init__", "__main__"):
+            continue
+        wrong += [f"{name} imports {other}" for other in internal_imports(path) if other != "__version__" and layer(other) > layer(name)]
+    assert not wrong
+
+
+def test_no_asserts_and_no_unpickling_in_the_library():
+    for path in SRC.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), f"{path}: user input must never meet an assert"
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        for call in calls:
+            name = ast.unparse(call.func)
+            assert name not in ("pickle.load", "pickle.loads", "eval", "exec"), path
+            if name == "torch.load":
+                assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords), path
+
+
+def test_every_public_name_resolves():
+    import scorefield as sf
+
+    for name in sf.__all__:
+        assert getattr(sf, name) is not None
+    assert set(sf.__all__) <= set(dir(sf))
+
+
+def test_importing_is_lazy():
+    """`import scorefield` and the command's help load neither torch-heavy packages nor plotting."""
+    heavy = ["accelerate", "matplotlib", "sklearn", "datasets", "torchdiffeq"]
+    code = f"import sys, scorefield, scorefield.cli; print([m for m in {heavy + ['torch']} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,190 @@
+"""Training: it learns, it resumes bit for bit, it says what went wrong and loses nothing."""
+
+import json
+import tomllib
+
+import pytest
+import torch
+
+import scorefield as sf
+from scorefield.training import RunFolder
+
+
+def digits_objective(seed=0, dropout=0.1, **changes):
+    torch.manual_seed(seed)
+    data, _ = sf.data.digits().split(0.2, 0)
+    net = sf.nets.UNet(1, channels=32, channel_mult=(1, 1), blocks=1, attention=(2,), num_classes=10, dropout=dropout)
+    process = sf.process.from_betas(sf.process.cosine_betas(100))
+    return sf.objectives.Simple(sf.Denoiser(net, process, "v", data=data.spec), weighting="v"), data
+
+
+def weights(trainer):
+    return {**trainer.objective.state_dict(), **{f"ema.{k}": v for k, v in trainer.ema.shadow.items()}}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+OPTIONS = {"batch_size": 16, "lr": 1e-3, "warmup": 3, "ema": 0.9, "flip": True, "checkpoint_every": 100, "device": "cpu"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, precision):
+    """3 steps, save, load into new objects, 3 more = 6 steps: weights, averages and losses, with dropout and flips."""
+    options = {**OPTIONS, "precision": precision}
+    whole = sf.train(*digits_objective(), steps=6, run=tmp_path / "whole", **options)
+    losses = [step.loss for step in whole]
+    first = sf.train(*digits_objective(), steps=3, run=tmp_path / "parts", **options)
+    parts = [step.loss for step in first]
+    torch.randn(7)  # the user's own draws change nothing
+    second = sf.train(*digits_objective(seed=99), steps=6, run=tmp_path / "parts", resume=True, **options)
+    assert second.step == 3
+    assert not second.warnings
+    parts += [step.loss for step in second]
+    assert parts == losses
+    assert same(weights(second), weights(whole))
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_training_leaves_the_users_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    objective, data = digits_objective()
+    torch.manual_seed(5)
+    list(sf.train(objective, data, steps=2, **OPTIONS))
+    assert torch.equal(torch.randn(3), expected)
+
+
+def test_accumulated_parts_are_the_same_batch():
+    losses = []
+    for accumulation in (1, 4):
+        trainer = sf.train(*digits_objective(dropout=0.0), steps=3, accumulation=accumulation, precision="fp32", **OPTIONS)
+        losses.append([step.loss for step in trainer])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_learns_a_gaussian_score():
+    """The trained ε of one-dimensional Gaussian data approaches the exact one."""
+    torch.manual_seed(0)
+    data = sf.oracle.GaussianMixture([[0.3]], [[[0.04]]])
+    process = sf.process.from_betas(sf.process.cosine_betas(50))
+    model = sf.Denoiser(sf.nets.MLP(1, hidden=64, layers=3), process, "v")
+    trainer = sf.train(sf.objectives.Simple(model), data.sample(4096, sf.noise.NoiseSource(0)).float(), steps=600, batch_size=256, lr=3e-3, ema=0.99)
+    list(trainer)
+    exact, learned = data.denoiser(process), trainer.ema_model()
+    for t in (5, 20, 40):
+        x = data.at(process.level(t)).sample(500, sf.noise.NoiseSource(t)).float()
+        with torch.no_grad():
+            error = ((learned(x, t).eps - exact(x, t).eps) ** 2).mean()
+        assert error < 0.02, (t, error)
+
+
+def test_run_describes_itself(tmp_path):
+    trainer = sf.train(*digits_objective(), steps=2, run=tmp_path / "r", **OPTIONS)
+    list(trainer)
+    model = sf.load(tmp_path / "r")
+    assert not model.training
+    assert same(dict(model.state_dict()), trainer.ema.shadow)
+    assert model.data.classes == tuple("0123456789")
+    assert model.data.bins == 17
+    x = torch.zeros(2, 1, 8, 8)
+    assert torch.equal(model.given([1, 2])(x, 7).x0, trainer.ema_model().given([1, 2])(x, 7).x0) or model.autocast_dtype is None
+    config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
+    assert config["trained_on"]["examples"] == 1437
+    (line,) = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 2
+
+
+def test_a_network_of_the_users_own(tmp_path):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 2)
+
+        def forward(self, x, c, y=None):
+            return self.layer(torch.cat([x, c[:, None] / 50], dim=1))
+
+    process = sf.process.from_betas(sf.process.cosine_betas(50))
+    list(sf.train(sf.objectives.Simple(sf.Denoiser(Net(), process)), torch.randn(64, 2), steps=2, batch_size=8, run=tmp_path / "r"))
+    with pytest.raises(sf.InputError, match="net=your_network"):
+        sf.load(tmp_path / "r")
+    assert sf.load(tmp_path / "r", net=Net())(torch.zeros(1, 2), 3).x0.shape == (1, 2)
+
+
+def test_divergence_stops_with_the_last_good_checkpoint_named(tmp_path):
+    objective, data = digits_objective()
+    trainer = sf.train(objective, data, steps=9, run=tmp_path / "r", **{**OPTIONS, "checkpoint_every": 2})
+    next(trainer), next(trainer), next(trainer)
+    with torch.no_grad():
+        next(objective.parameters()).fill_(float("nan"))
+    with pytest.raises(sf.ScorefieldError, match=r"step 4: the loss is nan; the last good checkpoint is .*step-00000002"):
+        next(trainer)
+    assert sf.load(tmp_path / "r")
+
+
+def test_resume_passes_over_a_damaged_checkpoint(tmp_path):
+    options = {**OPTIONS, "checkpoint_every": 2, "keep": 3}
+    list(sf.train(*digits_objective(), steps=6, run=tmp_path / "r", **options))
+    newest = tmp_path / "r" / "checkpoints" / "step-00000006" / "weights.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    trainer = sf.train(*digits_objective(), steps=6, run=tmp_path / "r", resume=True, **options)
+    assert trainer.step == 4
+    assert "step-00000006" in trainer.warnings[0]
+    list(trainer)
+    whole = sf.train(*digits_objective(), steps=6, run=tmp_path / "w", **options)
+    list(whole)
+    assert same(weights(trainer), weights(whole))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def test_ema_is_warmed_up():
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema = sf.training.ema.EMA(model, 0.9)
+    expected = model.weight.item()
+    for step in range(1, 200):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+        ema.update(model, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert ema.shadow["weight"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"lr": -1.0}, "lr"),
+        ({"stepz": 3}, "did you mean 'steps'"),
+        ({"batch_size": 10, "accumulation": 3}, "multiple of 3"),
+        ({"device": "tpu"}, "cpu, cuda, mps"),
+        ({"trackers": ["tensorboard"]}, "give run="),
+    ],
+)
+def test_bad_options(options, message):
+    objective, data = digits_objective()
+    with pytest.raises(sf.InputError, match=message):
+        sf.train(objective, data, **options)
+
+
+def test_bad_pieces(tmp_path):
+    objective, data = digits_objective()
+    with pytest.raises(sf.InputError, match="must come from sf.data"):
+        sf.train(objective, [1, 2, 3])
+    with pytest.raises(sf.InputError, match="shape"):
+        sf.train(objective, torch.randn(4, 3, 8, 8))
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "precious.txt").write_text("mine")
+    with pytest.raises(sf.InputError, match="not an empty folder"):
+        sf.train(objective, data, run=tmp_path / "r")
+    assert (tmp_path / "r" / "precious.txt").read_text() == "mine"
+    with pytest.raises(sf.InputError, match="not a run"):
+        sf.train(objective, data, run=tmp_path / "none", resume=True)
+    list(sf.train(objective, data, steps=1, run=tmp_path / "one", **OPTIONS))
+    with pytest.raises(sf.InputError, match="already holds a run"):
+        sf.train(objective, data, run=tmp_path / "one")
+    with pytest.raises(sf.InputError, match="seed 0"):
+        sf.train(objective, data, run=tmp_path / "one", resume=True, seed=4)
+    assert RunFolder(tmp_path / "one").read_config()["training"]["steps"] == 1
