@@ -49,7 +49,9 @@ def test_modules_import_only_from_below():
         name = ".".join(path.relative_to(SRC).with_suffix("").parts)
         if name in ("__init__", "__main__"):
             continue
-        wrong += [f"{name} imports {other}" for other in internal_imports(path) if other != "__version__" and layer(other) > layer(name)]
+        wrong += [
+            f"{name} imports {other}" for other in internal_imports(path) if other != "__version__" and layer(other) > layer(name)
+        ]
     assert not wrong
 
 
@@ -76,6 +78,6 @@ def test_every_public_name_resolves():
 def test_importing_is_lazy():
     """`import scorefield` and the command's help load neither torch-heavy packages nor plotting."""
     heavy = ["accelerate", "matplotlib", "sklearn", "datasets", "torchdiffeq"]
-    code = f"import sys, scorefield, scorefield.cli; print([m for m in {heavy + ['torch']} if m in sys.modules])"
+    code = f"import sys, scorefield, scorefield.cli; print([m for m in {[*heavy, 'torch']} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

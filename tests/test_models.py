@@ -16,7 +16,9 @@ PROCESSES = {
     "cosine": sf.process.from_betas(sf.process.cosine_betas(1000)),
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(50.0, 0.01, 100)),
 }
-MIXTURE = sf.oracle.GaussianMixture([[-1.0, 0.5], [1.5, 1.0]], torch.tensor([[[0.1, 0.02], [0.02, 0.3]], [[0.2, 0.0], [0.0, 0.05]]]), [0.3, 0.7])
+MIXTURE = sf.oracle.GaussianMixture(
+    [[-1.0, 0.5], [1.5, 1.0]], torch.tensor([[[0.1, 0.02], [0.02, 0.3]], [[0.2, 0.0], [0.0, 0.05]]]), [0.3, 0.7]
+)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -101,7 +103,9 @@ def test_network_receives_what_the_denoiser_promises():
         seen.update(x=x, c=c, y=y)
         return torch.zeros(x.shape[0], 2 * x.shape[1], *x.shape[2:], dtype=x.dtype)
 
-    model = sf.Denoiser(net, PROCESSES["ve"], "edm", variance="range", noise_input="log_sigma", data=sf.DataSpec((1, 2), classes=("a", "b")))
+    model = sf.Denoiser(
+        net, PROCESSES["ve"], "edm", variance="range", noise_input="log_sigma", data=sf.DataSpec((1, 2), classes=("a", "b"))
+    )
     x = torch.ones(3, 1, 2)
     pred = model.given([0, 1, 1])(x, 7)
     assert seen["c"].shape == (3,)
@@ -156,7 +160,11 @@ def test_clip_changes_eps_with_x0():
     assert torch.allclose(pred.eps, (x_t - alpha) / sigma)
 
 
-LEVELS = [Level(torch.tensor(1.0, dtype=F64), torch.tensor(0.0, dtype=F64)), PROCESSES["linear"].level(300), PROCESSES["ve"].level(60)]
+LEVELS = [
+    Level(torch.tensor(1.0, dtype=F64), torch.tensor(0.0, dtype=F64)),
+    PROCESSES["linear"].level(300),
+    PROCESSES["ve"].level(60),
+]
 
 
 @pytest.mark.parametrize("level", LEVELS)

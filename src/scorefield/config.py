@@ -7,22 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from scorefield import nets
 from scorefield.core.errors import InputError
+from scorefield.core.noise import Noise
 from scorefield.core.options import Options, build, did_you_mean, parse
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, open_source
 from scorefield.denoiser import Denoiser
 from scorefield.guidance import ClipX0
-from scorefield.objectives import Objective, Simple
+from scorefield.objectives import NCSN, VLB, Hybrid, Objective, ScoreMatching, Simple
 from scorefield.process import (
+    ContinuousProcess,
     DiscreteProcess,
     GaussianProcess,
     cosine_betas,
@@ -31,16 +33,19 @@ from scorefield.process import (
     geometric_sigmas,
     linear_betas,
 )
-from scorefield.samplers import DDIM, Ancestral, Sampler
-from scorefield.samplers.grids import GRIDS, full, sections
+from scorefield.samplers import DDIM, Ancestral, Euler, Heun, Langevin, Sampler
+from scorefield.samplers.grids import GRIDS, full, sections, staircase, steps
+from scorefield.score_model import ScoreModel
 from scorefield.training import RunFolder, TrainingOptions
 
 __all__ = [
     "Recipe",
+    "Sampling",
     "SamplingOptions",
-    "build_denoiser",
     "build_grid",
+    "build_model",
     "build_net",
+    "build_process",
     "build_objective",
     "build_sampling",
     "describe",
@@ -86,8 +91,20 @@ NETS: dict[str, Callable[..., torch.nn.Module]] = {
     "ddpm-unet": nets.DDPMUNet,
     "refinenet": nets.RefineNet,
 }
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"simple": Simple}
-SAMPLERS: dict[str, Callable[..., Sampler]] = {"ancestral": Ancestral, "ddim": DDIM}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "simple": Simple,
+    "hybrid": Hybrid,
+    "vlb": VLB,
+    "ncsn": NCSN,
+    "score-matching": ScoreMatching,
+}
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "ancestral": Ancestral,
+    "ddim": DDIM,
+    "euler": Euler,
+    "heun": Heun,
+    "langevin": Langevin,
+}
 
 
 class DataOptions(Options):
@@ -104,22 +121,44 @@ class DataOptions(Options):
 
 
 class ModelOptions(Options):
-    """What joins network and process. conditional: the network receives the class labels of the data."""
+    """What joins network and process. conditional: the network receives the class labels of the data.
+
+    energy: of a model without a process (a bare score), whose network then gives an energy E and the score is −∇E.
+    """
 
     parametrization: str = "eps"
     variance: str | None = None
     noise_input: str = "index"
     sigma_data: float = 0.5
     conditional: bool = False
+    energy: bool = False
 
 
 class SamplingOptions(Options):
-    """How this model is sampled unless the command says otherwise. steps None: every level.  clip: x̂0 to the data's range."""
+    """How this model is sampled unless the command says otherwise.
+
+    steps: network calls, every level if None; updates of a score without levels, 1,000 if None.
+    clip: x̂0 to the data's range.   start: "prior", or "uniform" over the data's range (NCSN).
+    grid "staircase" (annealed Langevin): `repeats` updates at each of `levels` evenly spaced levels, all of them if None; or as
+    many levels as make `steps` updates.   Langevin without a `step` has NCSN's, 0.4 (σ/α)² of the first level.
+    """
 
     sampler: dict[str, Any] = {"kind": "ddim"}
     grid: str = "uniform"
     steps: int | None = Field(None, ge=1)
+    repeats: int = Field(1, ge=1)
+    levels: int | None = Field(None, ge=1)
+    start: Literal["prior", "uniform"] = "prior"
     clip: bool = True
+
+
+class Sampling(NamedTuple):
+    """What SamplingOptions describe. wrap: goes around the model once its labels are bound.   start: None for the prior."""
+
+    sampler: Sampler
+    grid: torch.Tensor
+    wrap: Callable[[Any], Any]
+    start: Callable[[Sequence[int], Noise], torch.Tensor] | None
 
 
 class TrainedOn(Options):
@@ -139,19 +178,30 @@ class TrainedOn(Options):
 
 
 class Recipe(Options):
-    """One choice for each concept. A run's config.toml is its recipe with what it was trained on."""
+    """One choice for each concept. A run's config.toml is its recipe with what it was trained on.
+
+    Without a process the model is a score without noise levels. The objective "score-matching" trains such scores, so with it
+    a recipe's process is left out: changing the objective is enough to train a bare score.
+    """
 
     name: str = "custom"
     title: str = ""
     paper: str = ""
     data: DataOptions = DataOptions()
-    process: dict[str, Any]
+    process: dict[str, Any] | None = None
     net: dict[str, Any]
     model: ModelOptions = ModelOptions()
     objective: dict[str, Any] = {"kind": "simple"}
     training: TrainingOptions = TrainingOptions()
     sampling: SamplingOptions = SamplingOptions()
     trained_on: TrainedOn | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_levels(cls, values: Any) -> Any:
+        objective = values.get("objective") if isinstance(values, dict) else None
+        bare = isinstance(objective, dict) and objective.get("kind") == "score-matching"
+        return {**values, "process": None} if bare else values
 
 
 def recipe_names() -> list[str]:
@@ -170,7 +220,9 @@ def read_recipe(name: str) -> Recipe:
         text = (_recipes() / f"{name}.toml").read_text()
     else:
         known = recipe_names()
-        raise InputError(f"there is no recipe {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, or give a .toml file")
+        raise InputError(
+            f"there is no recipe {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, or give a .toml file"
+        )
     try:
         return parse(Recipe, {"name": Path(name).stem, **tomllib.loads(text)})
     except tomllib.TOMLDecodeError as error:
@@ -188,7 +240,9 @@ def with_overrides(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         table = values
         for part in path:
             if not isinstance(table.get(part), dict):
-                raise InputError(f"there is no table {part!r} in {key.strip()}{did_you_mean(part, [k for k in table if isinstance(table[k], dict)])}")
+                raise InputError(
+                    f"there is no table {part!r} in {key.strip()}{did_you_mean(part, [k for k in table if isinstance(table[k], dict)])}"
+                )
             table = table[part]
         table[last] = _toml_value(text.strip())
     return parse(Recipe, values)
@@ -215,63 +269,106 @@ def open_data(options: DataOptions) -> tuple[Dataset, Dataset]:
     return data.split(options.holdout, options.split_seed)
 
 
-def build_denoiser(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Denoiser:
+def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Denoiser | ScoreModel:
     """The recipe's model for this data, its network freshly initialised unless given."""
-    process = build(PROCESSES, recipe.process, "process")
     if recipe.model.conditional and not data.classes:
         raise InputError("this recipe is class-conditional, but the data has no labels: use --set model.conditional=false")
-    options = recipe.model.model_dump(exclude={"conditional"})
-    return Denoiser(net or build_net(recipe, data), process, data=data, **options)
+    process = build_process(recipe)
+    net = net or build_net(recipe, data, process)
+    if process is None:
+        return ScoreModel(net, data, recipe.model.energy)
+    options = recipe.model.model_dump(exclude={"conditional", "energy"})
+    return Denoiser(net, process, data=data, **options)
 
 
-def build_net(recipe: Recipe, data: DataSpec) -> torch.nn.Module:
-    """The recipe's network for this data, freshly initialised."""
+def build_process(recipe: Recipe) -> GaussianProcess | None:
+    """The recipe's process; None for a score without noise levels."""
+    return None if recipe.process is None else build(PROCESSES, recipe.process, "process")
+
+
+def build_net(recipe: Recipe, data: DataSpec, process: GaussianProcess | None) -> torch.nn.Module:
+    """The recipe's network, freshly initialised: what the recipe leaves out follows from the data and the process."""
     if recipe.net.get("kind") == "custom":
         raise InputError("this run's network is not one of scorefield's: load it from Python with sf.load(run, net=your_network)")
     heads = 1 if recipe.model.variance is None else 2
-    given = {
+    given: dict[str, Any] = {
         "in_channels": data.shape[0],
+        "channels_in": data.shape[0],
         "out_channels": heads * data.shape[0],
         "dim": data.dimensions,
-        "out_dim": heads * data.dimensions,
+        "out_dim": 1 if recipe.model.energy else heads * data.dimensions,
+        "noise_levels": process is not None,
     }
+    if process is not None:
+        given["levels"] = process.T
     if recipe.model.conditional:
         given["num_classes"] = data.num_classes
     network: torch.nn.Module = build(NETS, recipe.net, "net", given)
     return network
 
 
-def build_objective(recipe: Recipe, model: Denoiser) -> Objective:
+def build_objective(recipe: Recipe, model: Denoiser | ScoreModel) -> Objective:
     objective: Objective = build(OBJECTIVES, recipe.objective, "objective", {"model": model})
     return objective
 
 
-def build_sampling(options: SamplingOptions, model: Denoiser) -> tuple[Sampler, torch.Tensor, Callable[[Any], Any]]:
-    """(sampler, grid, the wrapper that clips or does nothing)."""
-    sampler = build(SAMPLERS, options.sampler, "sampling.sampler")
-    return sampler, build_grid(options, model.process), ClipX0 if options.clip else lambda wrapped: wrapped
+def build_sampling(options: SamplingOptions, model: Denoiser | ScoreModel) -> Sampling:
+    """Sampler, grid, clipping and start for this model."""
+    sampler: Sampler = build(SAMPLERS, _with_step(options.sampler, model), "sampling.sampler")
+    grid = steps(options.steps or 1000) if isinstance(model, ScoreModel) else build_grid(options, model.process)
+    clip = options.clip and not isinstance(model, ScoreModel)
+    start = _uniform_start(model) if options.start == "uniform" or isinstance(model, ScoreModel) else None
+    return Sampling(sampler, grid, ClipX0 if clip else lambda wrapped: wrapped, start)
 
 
 def build_grid(options: SamplingOptions, process: GaussianProcess) -> torch.Tensor:
-    """The grid by its name, "full", or the published respacing written as counts: "10,15,20"."""
+    """The grid by its name, "full", "staircase", or the published respacing written as counts: "10,15,20"."""
     name = options.grid
+    if name == "staircase":
+        count = options.levels if options.steps is None else _stairs(options.steps, options.repeats)
+        return staircase(process, options.repeats, None if count is None else GRIDS["uniform"](process, count))
     if name == "full" or (options.steps is None and name in GRIDS):
         return full(process)
     if name in GRIDS and options.steps is not None:
         return GRIDS[name](process, options.steps)
     if name.replace(",", "").isdigit():
         return sections(process, [int(count) for count in name.split(",")])
-    known = ["full", *GRIDS]
-    raise InputError(f"grid must be one of {', '.join(known)}, or counts of sections such as 10,15,20; got {name!r}{did_you_mean(name, known)}")
+    known = ["full", "staircase", *GRIDS]
+    raise InputError(
+        f"grid must be one of {', '.join(known)}, or counts of sections such as 10,15,20; got {name!r}{did_you_mean(name, known)}"
+    )
 
 
-def load(run: str | Path, net: torch.nn.Module | None = None) -> Denoiser:
-    """The model of a run with its averaged weights, in evaluation mode. The run describes itself.
+def _with_step(sampler: Mapping[str, Any], model: Denoiser | ScoreModel) -> Mapping[str, Any]:
+    """The table of a Langevin sampler without a step, with the ratio of NCSN's settings, 4e-5 at σ = 0.01.  [NCSN §5]"""
+    if sampler.get("kind") != "langevin" or "step" in sampler or isinstance(model, ScoreModel):
+        return sampler
+    process = model.process
+    first = process.level(process.t_min if isinstance(process, ContinuousProcess) else 1)
+    return {**sampler, "step": 0.4 * float(first.sigma / first.alpha) ** 2}
+
+
+def _stairs(updates: int, repeats: int) -> int:
+    """How many levels make so many updates."""
+    if updates % repeats:
+        raise InputError(
+            f"this staircase has {repeats} updates a level, so its steps must be a multiple of {repeats}; got {updates}"
+        )
+    return updates // repeats
+
+
+def _uniform_start(model: Denoiser | ScoreModel) -> Callable[[Sequence[int], Noise], torch.Tensor]:
+    low, high = model.data.range if model.data is not None else (-1.0, 1.0)
+    return lambda shape, noise: low + (high - low) * noise.uniform(shape)
+
+
+def load(run: str | Path, net: torch.nn.Module | None = None) -> Any:
+    """The model of a run (a Denoiser, or a ScoreModel) with its averaged weights, in evaluation mode. The run describes itself.
 
     net: the network, needed only where it is not one of scorefield's.
     """
     folder, (recipe, spec) = RunFolder(Path(run)), read_run(run)
-    model = build_denoiser(recipe, spec, net)
+    model = build_model(recipe, spec, net)
     try:
         model.load_state_dict(load_file(folder.weights))
     except FileNotFoundError:

@@ -65,7 +65,9 @@ class Denoiser(nn.Module):
         if not sigma_data > 0:
             raise InputError(f"sigma_data is a standard deviation and must be positive, got {sigma_data!r}")
         if not isinstance(process, GaussianProcess):
-            raise InputError(f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}")
+            raise InputError(
+                f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}"
+            )
         if not isinstance(process.T, int) and (parametrization == "mean" or variance == "direct"):
             raise IncompatibleModel(
                 'parametrization "mean" and variance "direct" describe a step between neighbouring levels, and a continuous process '
@@ -103,7 +105,9 @@ class Denoiser(nn.Module):
         """x_t: (B, *) floating point; t: a number or (B,), 0 < t ≤ T; y: (B,) int64 labels or None."""
         time = as_time(t)
         if bool((time <= 0).any()):
-            raise InputError("no model is called at t = 0, where x_t is the data itself; the smallest time of a process is 1")
+            raise InputError(
+                "no model is called at t = 0, where x_t is the data itself; the smallest time of a discrete process is 1"
+            )
         c = self.coefficients(time)
         raw = self._network(expand(c.inp, x_t) * x_t, time, y)
         raw, head = self._split(raw, x_t)
@@ -174,6 +178,7 @@ class Given(Wrapper):
 
     def __init__(self, model: Denoiser, y: int | Sequence[int] | Tensor) -> None:
         super().__init__(model)
+        self.denoiser = model
         labels = torch.as_tensor(y, dtype=torch.long)
         classes = self.data.num_classes if self.data is not None else 0
         if labels.ndim > 1:
@@ -185,7 +190,8 @@ class Given(Wrapper):
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
         if self.labels.ndim == 1 and len(self.labels) != x_t.shape[0]:
             raise InputError(f"{len(self.labels)} labels are bound to this model, but the batch has {x_t.shape[0]} examples")
-        return self.model(x_t, t, self.labels.to(x_t.device).expand(x_t.shape[0]))
+        pred: Prediction = self.denoiser(x_t, t, self.labels.to(x_t.device).expand(x_t.shape[0]))
+        return pred
 
 
 def has_variance_head(model: Any) -> bool:

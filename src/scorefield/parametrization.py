@@ -57,7 +57,9 @@ def _score(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
 def _mean(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = the mean of p(x_{t−1} | x_t) = c_0 x̂0 + c_t x_t for neighbours of the training process.  [DDPM Eq. 8]"""
     if not isinstance(process.T, int):
-        raise IncompatibleModel('a continuous process has no previous level, so "mean" has no meaning there; use "eps", "x0" or "v"')
+        raise IncompatibleModel(
+            'a continuous process has no previous level, so "mean" has no meaning there; use "eps", "x0" or "v"'
+        )
     c_0, c_t = posterior_coefficients(process.level(t), process.level(t - 1))
     return Affine(-c_t / c_0, 1 / c_0, torch.ones_like(c_0))
 
@@ -98,7 +100,9 @@ def _rank(process: GaussianProcess, t: Tensor) -> Tensor:
 
 def _need_index(process: GaussianProcess, name: str) -> None:
     if process.levels is None:
-        raise IncompatibleModel(f'noise_input="{name}" counts levels, and a continuous process has none: use "scaled" or "log_sigma"')
+        raise IncompatibleModel(
+            f'noise_input="{name}" counts levels, and a continuous process has none: use "scaled" or "log_sigma"'
+        )
 
 
 def _log_sigma(process: GaussianProcess, t: Tensor) -> Tensor:

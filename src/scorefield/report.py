@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scorefield.config import Recipe, build_denoiser, build_net, read_recipe, read_run, recipe_names
-from scorefield.core.compute import autocast_dtype
+from scorefield.config import Recipe, build_model, build_net, build_process, read_recipe, read_run, recipe_names
+from scorefield.core.compute import autocast_dtype, pick_device
 from scorefield.core.shapes import DataSpec
 from scorefield.denoiser import Denoiser
+from scorefield.score_model import ScoreModel
 from scorefield.training import RunFolder
 
 __all__ = ["expected_data", "flops", "info_facts", "recipe_facts"]
@@ -25,6 +26,8 @@ def expected_data(recipe: Recipe) -> DataSpec:
         return recipe.trained_on.spec
     if recipe.data.source == "digits":
         return DataSpec((1, 8, 8), recipe.data.range, _DIGIT_CLASSES, 17)
+    if (recipe.data.source or "").startswith("toy:"):
+        return DataSpec((2,), recipe.data.range)
     size, classes = recipe.data.size or 32, _DIGIT_CLASSES if recipe.model.conditional else ()
     return DataSpec((recipe.data.channels or 3, size, size), recipe.data.range, classes, 256)
 
@@ -36,7 +39,9 @@ def recipe_facts() -> list[dict[str, Any]]:
         recipe = read_recipe(name)
         spec = expected_data(recipe)
         parameters = _count(_meta_model(recipe, spec))
-        facts.append({"name": name, "title": recipe.title, "shape": list(spec.shape), "parameters": parameters, "paper": recipe.paper})
+        facts.append(
+            {"name": name, "title": recipe.title, "shape": list(spec.shape), "parameters": parameters, "paper": recipe.paper}
+        )
     return facts
 
 
@@ -46,17 +51,15 @@ def info_facts(what: str) -> dict[str, Any]:
     recipe = read_run(what)[0] if is_run else read_recipe(what)
     spec = expected_data(recipe)
     model = _meta_model(recipe, spec)
-    process, device = model.process, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    first, last = process.level(1), process.level(process.T)
     facts = {
         "name": f"{what} ({recipe.name})" if is_run else recipe.name,
         "what": recipe.title,
         "paper": recipe.paper,
         "parameters": f"{_count(model):,}",
-        "FLOPs of one prediction": f"{flops(model):,} for one example of shape {'×'.join(map(str, spec.shape))}",
-        "noise levels": f"{process.T}, σ/α from {first.sigma / first.alpha:.3g} to {last.sigma / last.alpha:.3g} ({process.spec['kind']})",
-        "network": f"{recipe.net['kind']}, predicts {recipe.model.parametrization}, noise input {recipe.model.noise_input}",
-        "precision here": "bf16" if autocast_dtype("auto", device) else "fp32",
+        "FLOPs of one evaluation": f"{flops(model):,} for one example of shape {'×'.join(map(str, spec.shape))}",
+        "noise levels": _levels(model),
+        "network": f"{recipe.net['kind']}, {_meaning(model)}",
+        "precision here": "bf16" if autocast_dtype("auto", pick_device(None)) else "fp32",
     }
     if recipe.trained_on is not None:
         seen = recipe.trained_on
@@ -65,22 +68,40 @@ def info_facts(what: str) -> dict[str, Any]:
     return facts
 
 
-def flops(model: Denoiser) -> int:
+def flops(model: Denoiser | ScoreModel) -> int:
     """Floating-point operations of one prediction for one example (a multiplication and an addition are two)."""
     if model.data is None:
         return 0
     x = torch.zeros(1, *model.data.shape, device="meta")
-    y = torch.zeros(1, dtype=torch.long, device="meta") if model.num_classes else None
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(x, model.process.T, y)
+        if isinstance(model, ScoreModel):
+            model.net(x, None)
+        else:
+            labels = {"y": torch.zeros(1, dtype=torch.long, device="meta")} if model.num_classes else {}
+            model.eval()(x, model.process.T, **labels)
     return int(counter.get_total_flops())
 
 
-def _meta_model(recipe: Recipe, spec: DataSpec) -> Denoiser:
+def _levels(model: Denoiser | ScoreModel) -> str:
+    if isinstance(model, ScoreModel):
+        return "none: a score of the data itself"
+    process = model.process
+    first, last = (float(level.sigma / level.alpha) for level in (process.level(1), process.level(process.T)))
+    return f"{process.T}, σ/α from {first:.3g} to {last:.3g} ({process.spec['kind']})"
+
+
+def _meaning(model: Denoiser | ScoreModel) -> str:
+    if isinstance(model, ScoreModel):
+        return "gives an energy" if model.has_energy else "gives the score"
+    return f"predicts {model.parametrization}, noise input {model.noise_input}"
+
+
+def _meta_model(recipe: Recipe, spec: DataSpec) -> Denoiser | ScoreModel:
+    process = build_process(recipe)
     with torch.device("meta"):
-        net = build_net(recipe, spec)
-    return build_denoiser(recipe, spec, net)
+        net = build_net(recipe, spec, process)
+    return build_model(recipe, spec, net)
 
 
-def _count(model: Denoiser) -> int:
+def _count(model: Denoiser | ScoreModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())

@@ -69,7 +69,10 @@ def test_sample_writes_npz_png_folder_and_gif(capsys, run, tmp_path):
     assert arrays["images"].shape == (7, 8, 8)
     assert arrays["images"].dtype == np.uint8
     assert arrays["labels"].tolist() == [3, 5, 3, 5, 3, 5, 3]
-    assert call(capsys, "sample", run, "-n", 4, "--steps", 2, "--out", tmp_path / "a.png", "--trajectory", tmp_path / "a.gif")[0] == 0
+    assert (
+        call(capsys, "sample", run, "-n", 4, "--steps", 2, "--out", tmp_path / "a.png", "--trajectory", tmp_path / "a.gif")[0]
+        == 0
+    )
     assert Image.open(tmp_path / "a.png").mode == "L"
     assert Image.open(tmp_path / "a.gif").n_frames == 2
     assert call(capsys, "sample", run, "-n", 2, "--steps", 2, "--out", tmp_path / "folder")[0] == 0

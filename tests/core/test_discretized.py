@@ -36,7 +36,9 @@ def test_kl_equals_published_values():
     assert_close(Normal(m1, l1.exp()).kl(standard), golden["out64.normal_kl_std"], 1e-9)
 
 
-@pytest.mark.parametrize(("level", "mean", "std"), [(100, -0.2, 0.01), (3, -0.9, 0.3), (0, -0.8, 0.1), (16, 2.1, 0.2), (5, 0.3, 1e-2)])
+@pytest.mark.parametrize(
+    ("level", "mean", "std"), [(100, -0.2, 0.01), (3, -0.9, 0.3), (0, -0.8, 0.1), (16, 2.1, 0.2), (5, 0.3, 1e-2)]
+)
 def test_exact_equals_an_integral(level, mean, std):
     data = sf.DataSpec((1,), range=(-1.0, 2.0), bins=256 if level == 100 else 17)
     step = 3 / (data.bins - 1)

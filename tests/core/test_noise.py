@@ -27,7 +27,14 @@ def test_streams_differ_in_every_coordinate():
         return [source.normal((1, 8)) for _ in range(draw + 1)][-1]
 
     base = first(0, 0, 0, 0)
-    others = [first(1, 0, 0, 0), first(0, 1, 0, 0), first(0, 600, 0, 0), first(0, 0, 1, 0), first(0, 0, 0, 1), first(2**100, 0, 0, 0)]
+    others = [
+        first(1, 0, 0, 0),
+        first(0, 1, 0, 0),
+        first(0, 600, 0, 0),
+        first(0, 0, 1, 0),
+        first(0, 0, 0, 1),
+        first(2**100, 0, 0, 0),
+    ]
     assert not any(torch.equal(base, other) for other in others)
 
 

@@ -1,6 +1,7 @@
 """Every variance mode on every grid for short and long schedules, against plain Python numbers that share no code with the library."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_variance_equals_the_oracle(schedule, T, grid, mode):
     betas = betas_of(schedule, T)
     process, oracle = sf.process.from_betas(betas), Oracle(betas)
     times = [int(t) for t in GRIDS[grid](process)]
-    steps = [(t, s, times[i - 1] if i else (t + 1 if t < T else None)) for i, (t, s) in enumerate(zip(times, times[1:], strict=False))]
+    steps = [(t, s, times[i - 1] if i else (t + 1 if t < T else None)) for i, (t, s) in enumerate(pairwise(times))]
     expected = torch.tensor([oracle.variance(mode, *step) for step in steps], dtype=torch.float64)
     assert torch.isfinite(expected.log()).all()
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-5)):

@@ -52,7 +52,12 @@ def test_targets_are_checked(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("x")
     (tmp_path / "d.png").mkdir()
-    for target, message in [("x.jpg", "written as"), ("no/x.png", "no folder"), ("full", "not an empty folder"), ("d.png", "is a folder")]:
+    for target, message in [
+        ("x.jpg", "written as"),
+        ("no/x.png", "no folder"),
+        ("full", "not an empty folder"),
+        ("d.png", "is a folder"),
+    ]:
         with pytest.raises(sf.InputError, match=message):
             check_target(tmp_path / target)
     check_target(tmp_path / "new")

@@ -134,9 +134,7 @@ def test_mixed_batches_equal_their_rows(variance, decoder):
     together = bound_terms(model(x_t, t), x0, process.level(s), bound, model.data, process.level(u))
     for b in range(4):
         above = process.level(int(u[b])) if u[b] > t[b] else None
-        alone = bound_terms(
-            model(x_t[b : b + 1], int(t[b])), x0[b : b + 1], process.level(int(s[b])), bound, model.data, above
-        )
+        alone = bound_terms(model(x_t[b : b + 1], int(t[b])), x0[b : b + 1], process.level(int(s[b])), bound, model.data, above)
         assert together[b].item() == pytest.approx(alone.item(), rel=1e-12)
 
 

@@ -6,7 +6,10 @@ import torch
 import scorefield as sf
 from scorefield.objectives.weighting import weight
 
-PROCESSES = [sf.process.from_betas(sf.process.linear_betas(1000)), sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 30))]
+PROCESSES = [
+    sf.process.from_betas(sf.process.linear_betas(1000)),
+    sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 30)),
+]
 
 
 def model(process, parametrization="eps"):

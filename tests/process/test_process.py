@@ -65,7 +65,11 @@ def test_unrescaled_linear_schedule_warns_where_the_prior_is_wrong():
 
 @pytest.mark.parametrize("build", ["linear", "cosine", "geometric", "betas", "sigmas"])
 def test_description_names_the_schedule(build):
-    betas = {"linear": sf.process.linear_betas(1000), "cosine": sf.process.cosine_betas(300), "betas": torch.tensor([0.5, 0.9, 0.99])}
+    betas = {
+        "linear": sf.process.linear_betas(1000),
+        "cosine": sf.process.cosine_betas(300),
+        "betas": torch.tensor([0.5, 0.9, 0.99]),
+    }
     sigmas = {"geometric": sf.process.geometric_sigmas(7.0, 0.3, 12), "sigmas": torch.tensor([0.1, 0.5, 0.6])}
     process = sf.process.from_betas(betas[build]) if build in betas else sf.process.from_sigmas(sigmas[build])
     assert process.spec["kind"] == build

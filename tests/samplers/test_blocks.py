@@ -20,7 +20,9 @@ def model():
 
 def images(model, n, **options):
     grid = sf.grids.uniform(model.process, 4)
-    blocks = list(sample_blocks(model, sf.samplers.Ancestral(), grid, n, seed=3, labels=[0, 1, 2], wrap=sf.guidance.ClipX0, **options))
+    blocks = list(
+        sample_blocks(model, sf.samplers.Ancestral(), grid, n, seed=3, labels=[0, 1, 2], wrap=sf.guidance.ClipX0, **options)
+    )
     return torch.cat([block.x for block in blocks]), [label for block in blocks for label in block.labels]
 
 

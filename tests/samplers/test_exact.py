@@ -1,5 +1,7 @@
 """Samplers against exact answers: affine recursions on a Gaussian, a mixture from the exact q(x_T), orders of convergence."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from support import relative_error
@@ -64,7 +66,7 @@ def test_mean_and_covariance_recursion(process, grid, name):
     a_T, s_T = process.level(times[0])
     mean = exact_mean = a_T * MEAN
     cov = exact_cov = a_T**2 * COV + s_T**2 * EYE
-    for t, s in zip(times, times[1:], strict=False):
+    for t, s in pairwise(times):
         A, b, std = actual_step(model, sampler, t, s)
         mean, cov = A @ mean + b, A @ cov @ A.T + std**2 * EYE
         A, b, std = expected_step(process, t, s, name)
@@ -112,7 +114,9 @@ def test_exactly_one_call_a_step(name):
 
 
 MIXTURE = sf.oracle.GaussianMixture(
-    [[-1.0, 0.5], [1.5, 1.0], [0.3, -1.5]], torch.stack([0.1 * EYE, torch.tensor([[0.2, 0.1], [0.1, 0.15]]), 0.05 * EYE]), [0.5, 0.2, 0.3]
+    [[-1.0, 0.5], [1.5, 1.0], [0.3, -1.5]],
+    torch.stack([0.1 * EYE, torch.tensor([[0.2, 0.1], [0.1, 0.15]]), 0.05 * EYE]),
+    [0.5, 0.2, 0.3],
 )
 
 
@@ -155,7 +159,7 @@ def test_ddim_converges_at_first_order():
 
     reference = solve(2560)
     errors = [(solve(n) - reference).abs().mean().log2().item() for n in (40, 80, 160, 320)]
-    slopes = [a - b for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [a - b for a, b in pairwise(errors)]
     print("slopes", slopes)
     assert all(abs(slope - 1) < 0.15 for slope in slopes), slopes
 
@@ -168,12 +172,12 @@ def test_ancestral_bias_falls_with_first_order():
         errors = []
         for n in (128, 256, 512, 1024):
             cov, times = a_T**2 * COV + s_T**2 * EYE, [T // 16 + (T - T // 16) * i // n for i in range(n, -1, -1)]
-            for t, s in zip(times, times[1:], strict=False):
+            for t, s in pairwise(times):
                 A, _, std = expected_step(process, t, s, name)
                 cov = A @ cov @ A.T + std**2 * EYE
             a, s = process.level(times[-1])
             errors.append(torch.linalg.norm(cov - (a**2 * COV + s**2 * EYE)).log2().item())
-        slopes = [a - b for a, b in zip(errors, errors[1:], strict=False)]
+        slopes = [a - b for a, b in pairwise(errors)]
         assert all(abs(slope - 1) < 0.15 for slope in slopes), (name, slopes)
 
 

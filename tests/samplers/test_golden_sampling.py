@@ -69,7 +69,9 @@ def test_ancestral_step():
 @pytest.mark.parametrize("case", ["B07_p_sample_loop_0", "B07_p_sample_loop_1"])
 def test_ancestral_loop(case):
     golden = Golden(case)
-    model, choice = model_of(golden, golden.config["mean_type"], golden.config["var_type"], golden.config["clip_denoised"], "model")
+    model, choice = model_of(
+        golden, golden.config["mean_type"], golden.config["var_type"], golden.config["clip_denoised"], "model"
+    )
     respacing = golden.config["respacing"]
     grid = sf.grids.linspace(model.process, int(respacing)) if respacing else sf.grids.full(model.process)
     assert grid[:-1].tolist() == [t + 1 for t in reversed(golden.config["kept_timesteps"])]

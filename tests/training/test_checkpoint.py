@@ -66,7 +66,9 @@ except sf.InputError as error:
 def test_full_disk_leaves_the_checkpoint_before_it(tmp_path):
     assert resource.RLIMIT_FSIZE
     assert signal.SIGXFSZ
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path), "50000"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), "50000"], capture_output=True, text=True, check=False
+    )
     assert "step 2 could not be saved" in result.stdout, result.stderr
     assert "step-00000001" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from scorefield.cli import evaluate, info, recipes, sample, train
+from scorefield.cli import evaluate, info, plot, recipes, sample, train
 from scorefield.cli.console import complain
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app.command("info")(info.info)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("plot")(plot.plot)
 
 
 @app.callback(invoke_without_command=True)

@@ -70,6 +70,13 @@ def progress(what: str, total: int) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = ("{task.description}", BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), "<", TimeRemainingColumn())
+    columns = (
+        "{task.description}",
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        "<",
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
         yield Progress(what, total, bar)

@@ -13,6 +13,7 @@ from scorefield.cli.options import Device, Eta, Grid, Json, Run, SamplerName, Se
 
 if TYPE_CHECKING:
     from scorefield.core.shapes import DataSpec
+    from scorefield.data import Dataset
     from scorefield.evaluation import Quality
 
 _METRICS = ("fd",)
@@ -22,7 +23,9 @@ def evaluate(
     run: Run,
     metrics: Annotated[str, typer.Option(help="fd: Fréchet distance, class agreement and the check for copies.")] = "fd",
     data: Annotated[str | None, typer.Option(help="Where the data is now; where it was in training if not given.")] = None,
-    samples: Annotated[Path | None, typer.Option(metavar="DIR|NPZ", help="Judge these images instead of sampling the run.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="DIR|NPZ", help="Judge these images instead of sampling the run.")
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", min=2, help="Images a set; as many as are held out if not given.")] = None,
     sets: Annotated[int, typer.Option(min=1, help="Generated sets, for the mean and the spread.")] = 3,
     sampler: SamplerName = None,
@@ -37,12 +40,17 @@ def evaluate(
     """Judge a run by figures, each next to that of held-out real images: distance to the data, classes, copying."""
     from scorefield.config import open_data, read_run
     from scorefield.core.errors import InputError
+    from scorefield.data.pictures import are_images
     from scorefield.evaluation import quality, train_classifier
 
     unknown = [name for name in metrics.split(",") if name not in _METRICS]
     if unknown:
         raise InputError(f"there is no metric {unknown[0]!r}; there is {', '.join(_METRICS)}")
     recipe, spec = read_run(run)
+    if not are_images(spec.shape):
+        raise InputError(
+            f"fd compares images, and this run makes points of shape {spec.shape}: look at them with scorefield plot {run}"
+        )
     options = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
     train, heldout = open_data(options)
     if recipe.trained_on is not None and train.fingerprint() != recipe.trained_on.fingerprint:
@@ -54,7 +62,7 @@ def evaluate(
         generate, sets, stamp = _given(samples, spec, count, sets)
     else:
         chosen = sampling_options(recipe.sampling, sampler, steps, grid, eta, variance)
-        generate, stamp = _sampled(run, chosen, count, sets, seed, device)
+        generate, stamp = _sampled(run, chosen, heldout, count, sets, seed, device)
     result = quality(generate, train, heldout, classifier, sets)
     for warning in result.warnings:
         say(f"warning: {warning}")
@@ -64,8 +72,13 @@ def evaluate(
         _print(result, stamp)
 
 
-def _sampled(run: str, options: Any, count: int, sets: int, seed: int, device: str | None) -> tuple[Callable[[int], Any], str]:
-    """(k -> the k-th set of the run's samples and their labels, how they were made). Sample i is the same at any set size."""
+def _sampled(
+    run: str, options: Any, heldout: Dataset, count: int, sets: int, seed: int, device: str | None
+) -> tuple[Callable[[int], Any], str]:
+    """(k -> the k-th set of the run's samples and their labels, how they were made).
+
+    Classes are asked for as often as they are held out: a Fréchet distance also measures how often each class comes.
+    """
     import torch
 
     from scorefield.config import build_sampling, load, read_run
@@ -74,14 +87,16 @@ def _sampled(run: str, options: Any, count: int, sets: int, seed: int, device: s
 
     model = load(run).to(pick_device(device))
     model.autocast_dtype = autocast_dtype(read_run(run)[0].training.precision, model.device)
-    sampler, times, wrap = build_sampling(options, model)
-    labels = list(range(model.num_classes)) or None
+    sampler, times, wrap, start = build_sampling(options, model)
+    conditional = bool(getattr(model, "num_classes", 0)) and heldout.labels is not None
+    labels = heldout.labels.tolist() if conditional and heldout.labels is not None else None
     stamp = f"{sampler} on {options.grid} grid of {len(times) - 1} steps, clip {options.clip}, EMA weights, seed {seed}"
 
     def generate(k: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         images, classes = [], []
         with progress(f"sampling set {k + 1} of {sets}", -(-count // 64) * (len(times) - 1)) as bar:
-            for block in sample_blocks(model, sampler, times, count, seed + k, labels=labels, wrap=wrap, on_step=lambda _, __: bar.advance()):
+            every: dict[str, Any] = {"labels": labels, "wrap": wrap, "start": start, "on_step": lambda _, __: bar.advance()}
+            for block in sample_blocks(model, sampler, times, count, seed + k, **every):
                 images.append(block.x.cpu())
                 classes += block.labels or []
         return torch.cat(images), torch.tensor(classes) if classes else None
@@ -114,14 +129,26 @@ def _print(result: Quality, stamp: str) -> None:
     spread = "" if result.frechet_std is None else f" ± {result.frechet_std:.3f}"
     copying = "" if result.copying_std is None else f" ± {result.copying_std:.3f}"
     rows = [
-        ("Fréchet distance to the training images", f"{result.frechet_mean:.3f}{spread}", f"{result.frechet_heldout:.3f}", f"{result.frechet_ratio:.3f}"),
-        ("distance to the nearest training image (median)", f"{result.nearest_mean:.3f}", f"{result.nearest_heldout:.3f}", f"{result.copying_ratio:.3f}{copying}"),
+        (
+            "Fréchet distance to the training images",
+            f"{result.frechet_mean:.3f}{spread}",
+            f"{result.frechet_heldout:.3f}",
+            f"{result.frechet_ratio:.3f}",
+        ),
+        (
+            "distance to the nearest training image (median)",
+            f"{result.nearest_mean:.3f}",
+            f"{result.nearest_heldout:.3f}",
+            f"{result.copying_ratio:.3f}{copying}",
+        ),
         ("nearer to one than 99 % of held-out images", f"{result.near:.1%}", "1.0%", ""),
     ]
     if result.agreement is not None:
         rows.append(("agreement with the requested class", f"{result.agreement:.2%}", f"{result.accuracy:.2%}", ""))
     print_table(("", "samples", "held-out images", "ratio"), rows)
     sets = len(result.frechet)
-    print(f"{sets} sets of {result.count} samples (mean ± standard deviation), {result.heldout_count} held-out and {result.train_count} training images")
+    print(
+        f"{sets} sets of {result.count} samples (mean ± standard deviation), {result.heldout_count} held-out and {result.train_count} training images"
+    )
     print(f"samples: {stamp}")
     print(f"features: {result.features}")

@@ -15,9 +15,14 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int, typer.Option(min=0, help="Sample i of a seed is the same image however many are asked for.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the fastest one found if not given.")]
-SamplerName = Annotated[str | None, typer.Option("--sampler", help="ancestral or ddim; the run's own if not given.")]
+SamplerName = Annotated[
+    str | None, typer.Option("--sampler", help="ancestral, ddim, euler, heun or langevin; the run's own if not given.")
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Network calls; the run's own number if not given.")]
-Grid = Annotated[str | None, typer.Option(help="full, uniform, quadratic, linspace, leading, or counts such as 10,15,20.")]
+Grid = Annotated[
+    str | None,
+    typer.Option(help="full, uniform, quadratic, linspace, leading, staircase (annealed Langevin), or counts such as 10,15,20."),
+]
 Eta = Annotated[float | None, typer.Option(help="DDIM's η, 0 (deterministic) to 1 (ancestral).")]
 Variance = Annotated[str | None, typer.Option(help="Of ancestral sampling: lower, upper or learned.")]
 
@@ -36,4 +41,9 @@ def sampling_options(
     changes = {"sampler": table, "steps": steps or (None if grid == "full" else own.steps), "grid": grid or own.grid}
     if steps is not None and grid is None and own.grid == "full":
         changes["grid"] = "uniform"
+    was, now = own.sampler["kind"], table["kind"]
+    if now == "langevin" != was:
+        changes |= {"grid": grid or "staircase", "steps": steps}
+    elif was == "langevin" != now:
+        changes |= {"grid": grid or "uniform", "start": "prior"}
     return parse(SamplingOptions, own.model_dump() | changes, "sampling")

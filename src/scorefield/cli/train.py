@@ -24,11 +24,17 @@ _EXIT = {signal.SIGINT: 130, signal.SIGTERM: 75}
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or .toml file; see `scorefield recipes`.")],
-    data: Annotated[str | None, typer.Option(help="digits, a folder of images (subfolders are classes), an .npz file, or hf:NAME.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, a folder of images (subfolders are classes), an .npz file, or hf:NAME.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-N if not given.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training, if its steps are not done by then.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the weights, the order of the data, the noise and the dropout.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so many minutes of training, if its steps are not done by then.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the weights, the order of the data, the noise and the dropout.")
+    ] = None,
     device: Device = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")] = False,
@@ -60,10 +66,12 @@ def train(
         print_json(summary)
 
 
-def _train(recipe: Recipe, folder: Path, minutes: float | None, device: str | None, resume: bool, init: Path | None) -> dict[str, Any]:
+def _train(
+    recipe: Recipe, folder: Path, minutes: float | None, device: str | None, resume: bool, init: Path | None
+) -> dict[str, Any]:
     import torch
 
-    from scorefield.config import build_denoiser, build_objective, describe, load, open_data
+    from scorefield.config import build_model, build_objective, describe, load, open_data
     from scorefield.training import RunFolder, train
 
     if not resume:
@@ -75,11 +83,13 @@ def _train(recipe: Recipe, folder: Path, minutes: float | None, device: str | No
         say(f"skipped {len(examples.skipped)} broken images; --strict makes them an error")
     say(f"{recipe.name}: {len(examples):,} training and {len(heldout):,} held-out examples of {examples.source}")
     torch.manual_seed(recipe.training.seed)
-    model = build_denoiser(recipe, examples.spec)
+    model = build_model(recipe, examples.spec)
     if init is not None:
         model.load_state_dict(load(init).state_dict())
     options = recipe.training.model_dump()
-    trainer = train(build_objective(recipe, model), examples, run=folder, resume=resume, device=device, describe=describe(recipe), **options)
+    trainer = train(
+        build_objective(recipe, model), examples, run=folder, resume=resume, device=device, describe=describe(recipe), **options
+    )
     for warning in trainer.warnings:
         say(f"note: {warning}")
     precision = "bf16" if model.autocast_dtype is not None else "fp32"
@@ -110,9 +120,11 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
     if trainer.folder is None or len(trainer.data.spec.shape) != 3:
         return
     model = trainer.ema_model()
-    sampler, grid, wrap = build_sampling(recipe.sampling, model)
-    labels = list(range(model.num_classes)) or None
-    (block,) = sample_blocks(model, sampler, grid, 40, recipe.training.seed, labels=labels, wrap=wrap)
+    labels = list(range(getattr(model, "num_classes", 0))) or None
+    sampling = build_sampling(recipe.sampling, model)
+    (block,) = sample_blocks(
+        model, *sampling[:2], 40, recipe.training.seed, labels=labels, wrap=sampling.wrap, start=sampling.start
+    )
     trainer.folder.samples.mkdir(exist_ok=True)
     columns = len(labels) if labels is not None and len(labels) <= 20 else 10
     save_images(trainer.folder.samples / f"step-{trainer.step:08d}.png", trainer.data.spec.to_uint8(block.x), columns=columns)

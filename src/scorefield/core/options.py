@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -38,7 +38,7 @@ def parse(table: type[Table], values: Mapping[str, Any], where: str = "") -> Tab
         raise InputError(_explain(table, error, where)) from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def keyword_options(make: Callable[..., Any], omit: tuple[str, ...] = ()) -> type[BaseModel]:
     """The keyword arguments of `make` as a table of options, so that each option is declared once, where it is used."""
     target = make.__init__ if inspect.isclass(make) else make
@@ -51,7 +51,9 @@ def keyword_options(make: Callable[..., Any], omit: tuple[str, ...] = ()) -> typ
     return create_model(make.__name__, __base__=_Keywords, **fields)
 
 
-def build(kinds: Mapping[str, Callable[..., Any]], table: Mapping[str, Any], where: str, given: Mapping[str, Any] | None = None) -> Any:
+def build(
+    kinds: Mapping[str, Callable[..., Any]], table: Mapping[str, Any], where: str, given: Mapping[str, Any] | None = None
+) -> Any:
     """The object that {"kind": name, **options} describes: kinds[name](**given, **options), options checked by its signature."""
     options = dict(table)
     kind = options.pop("kind", None)
@@ -66,7 +68,7 @@ def build(kinds: Mapping[str, Callable[..., Any]], table: Mapping[str, Any], whe
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """", did you mean X?" where a known word is close, otherwise nothing."""
+    """ ", did you mean X?" where a known word is close, otherwise nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 

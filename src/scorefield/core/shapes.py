@@ -69,7 +69,16 @@ class DataSpec:
         low, high = self.range
         return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
 
-    def to_uint8(self, x: Tensor) -> Tensor:
-        """Values in `range` -> uint8 0 … 255, rounded to nearest and clamped (for pictures, whatever `bins` is)."""
+    def to_levels(self, x: Tensor) -> Tensor:
+        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped: what reading an image file undoes."""
+        if self.bins is None or self.bins > 256:
+            raise InputError(f"only data of at most 256 levels can be rounded to levels, and bins is {self.bins}")
         low, high = self.range
-        return ((x - low) * (255.0 / (high - low))).round().clamp(0, 255).to(torch.uint8)
+        return ((x - low) * ((self.bins - 1) / (high - low))).round().clamp(0, self.bins - 1).to(torch.uint8)
+
+    def to_uint8(self, x: Tensor) -> Tensor:
+        """Values in `range` -> uint8 0 … 255 for a picture, by the data's own levels where it has fewer than 256."""
+        low, high = self.range
+        if self.bins is not None and self.bins < 256:
+            return (self.to_levels(x).to(torch.float32) * (255 / (self.bins - 1))).round().to(torch.uint8)
+        return ((x - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)

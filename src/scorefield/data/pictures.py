@@ -1,4 +1,4 @@
-"""Writing images: grids, animations, folders of pictures and .npz files."""
+"""Writing samples: images as grids, animations, folders of pictures and .npz files; everything else as .npz files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from scorefield.core.errors import InputError
 
-__all__ = ["check_target", "picture_grid", "save_animation", "save_images"]
+__all__ = ["are_images", "check_target", "picture_grid", "save_animation", "save_images", "save_points"]
 
 _GAP, _GAP_GREY, _WANTED_WIDTH = 2, 128, 640
 
@@ -33,8 +34,21 @@ def picture_grid(images: Tensor, columns: int | None = None) -> Image.Image:
     return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
 
 
-def check_target(path: Path) -> None:
-    """InputError unless `save_images` could write to this path: .png, .npz, or a folder that is new or empty."""
+def are_images(shape: Sequence[int]) -> bool:
+    """Whether examples of this shape can be shown: (1 or 3, H, W)."""
+    return len(shape) == 3 and shape[0] in (1, 3)
+
+
+def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
+    """InputError unless samples of this shape can be written to this path: .png, .npz, or a folder that is new or empty.
+
+    shape: of one example; what is not an image is written as .npz only.
+    """
+    if not are_images(shape) and path.suffix.lower() != ".npz":
+        raise InputError(
+            f"{path}: these samples have shape {tuple(shape)} and are not images, so they are written as .npz; "
+            "scorefield plot draws points of the plane"
+        )
     if path.suffix.lower() in (".png", ".npz"):
         if path.is_dir():
             raise InputError(f"{path} is a folder, not a {path.suffix} file: choose another name")
@@ -62,13 +76,24 @@ def save_images(path: Path, images: Tensor, labels: Sequence[int] | None = None,
             Image.fromarray(image).save(path / f"{i:06d}.png")
 
 
+def save_points(path: Path, samples: Tensor, labels: Sequence[int] | None = None) -> None:
+    """Write an .npz with `samples`, float32 (N, *) in the model's data units, and `labels` where given."""
+    check_target(path, samples.shape[1:])
+    arrays = {"samples": samples.cpu().to(torch.float32).numpy()}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    _whole(path, lambda partial: _save_npz(partial, arrays))
+
+
 def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = None) -> None:
     """Write frames, each uint8 images (N, C, H, W), as one GIF of picture grids that rests on its last frame."""
     if path.suffix.lower() != ".gif":
         raise InputError(f"{path}: an animation is written as .gif")
     first, *others = [picture_grid(frame, columns) for frame in frames]
     durations = [80] * len(others) + [2000]
-    _whole(path, lambda partial: first.save(partial, format="GIF", save_all=True, append_images=others, duration=durations, loop=0))
+    _whole(
+        path, lambda partial: first.save(partial, format="GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    )
 
 
 def _channels_last(images: Tensor) -> np.ndarray:

@@ -60,7 +60,6 @@ def ode_log_prob(
     noise: Noise | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    method: str = "dopri5",
 ) -> OdeLikelihood:
     """ln p_{t_min}(x) under the probability-flow ODE of the model.  [Song et al. 2021, Eq. 39–40; Grathwohl et al. 2019]
 
@@ -68,7 +67,8 @@ def ode_log_prob(
     x: (B, *), a point of the noise level t_min itself, not of the clean data.   prior: x_T (B, *) -> ln p(x_T) (B,); the process's
     N(prior_mean, prior_std²) if not given.   t_min: the process's own if not given (1 for a discrete one).
     trace: "exact" (D backward passes a call) or "hutchinson" (`probes` of them, Rademacher, drawn once from `noise`).
-    rtol, atol, method: of torchdiffeq's solver, over the whole batch: a result depends on its batch to within the tolerance.
+    rtol, atol: of torchdiffeq's dopri5, kept by every example. The batch shares its steps, so that a result depends on the batch, but
+    only to within the tolerance.
 
     Raises IncompatibleModel for models that have no meaning between levels (parametrization "mean", noise_input "rank").
     """
@@ -82,11 +82,11 @@ def ode_log_prob(
         raise InputError(f"t_min must lie between 0 and T = {process.T:g}, both excluded; got {start:g}")
     directions = _basis(x) if trace == "exact" else _rademacher(x, probes, noise or NoiseSource(fresh_seed()))
     flow = _Flow(process, model, directions)
-    x_T, traces = _solve(flow, x, start, rtol, atol, method)
+    x_T, traces = _solve(flow, x, start, rtol, atol)
     along = traces.sum(dim=0) if trace == "exact" else traces.mean(dim=0)
     stretch = x[0].numel() * (_norm(process, process.T).log() - _norm(process, start).log())
     log_prior = _default_prior(process, x_T) if prior is None else prior(x_T)
-    error = torch.zeros_like(along) if trace == "exact" else traces.std(dim=0) / math.sqrt(probes)
+    error = _standard_error(traces) if trace == "hutchinson" else torch.zeros_like(along)
     bound = prior_term(process, x, process.T) if prior is None else None
     return OdeLikelihood(log_prior.detach().cpu().double() + along + stretch, flow.calls, error, bound)
 
@@ -139,7 +139,7 @@ class _Flow:
         return speed * velocity.detach(), speed * torch.stack(traces)
 
 
-def _solve(flow: _Flow, x: Tensor, t_min: float, rtol: float, atol: float, method: str) -> tuple[Tensor, Tensor]:
+def _solve(flow: _Flow, x: Tensor, t_min: float, rtol: float, atol: float) -> tuple[Tensor, Tensor]:
     """(x_T, ∫ tr dℓ for every direction: (M, B) float64 on the CPU) from x at t_min."""
     try:
         odeint = import_module("torchdiffeq").odeint
@@ -153,8 +153,21 @@ def _solve(flow: _Flow, x: Tensor, t_min: float, rtol: float, atol: float, metho
     times = torch.stack(ends).to(device=x.device, dtype=torch.float32 if x.device.type == "mps" else torch.float64)
     state = (x / expand(_norm(process, t_min), x), x.new_zeros(len(flow.directions), x.shape[0]))
     with torch.no_grad():
-        u, traces = odeint(flow, state, times, rtol=rtol, atol=atol, method=method)
+        u, traces = odeint(flow, state, times, rtol=rtol, atol=atol, method="dopri5", options={"norm": _worst_example})
     return u[-1] * expand(_norm(process, process.T), x), traces[-1].cpu().double()
+
+
+def _worst_example(state: tuple[Tensor, Tensor]) -> Tensor:
+    """The largest root mean square over the examples: the solver's own mean over the batch would hide a hard one among many."""
+    u, traces = state
+    return torch.maximum((u**2).flatten(1).mean(dim=1), (traces**2).mean(dim=0)).max().sqrt()
+
+
+def _standard_error(traces: Tensor) -> Tensor:
+    """Of the mean over the probes, (B,); NaN for one probe."""
+    if len(traces) == 1:
+        return torch.full_like(traces[0], math.nan)
+    return traces.std(dim=0) / math.sqrt(len(traces))
 
 
 def _between_levels(model: Denoise) -> tuple[ContinuousProcess, Denoise]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.errors import InputError
+from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset
 from scorefield.evaluation.copies import copying_ratio, nearest_distances
 from scorefield.evaluation.features import FeatureNet, batches
@@ -106,8 +107,8 @@ def quality(generate: Generate, train: Dataset, heldout: Dataset, classifier: Fe
     model for their own labels: Fréchet distances fall with the count, and class features see the proportions of classes
     first (random labels alone double the distance of 360 digits). There is a warning where either differs.
 
-    Samples are clamped to spec.range, as they are when written, and not rounded to the data's levels: that the data lie on a
-    grid and samples beside it adds less than half a level a pixel to a sample's distances.
+    Samples are rounded to the data's levels, as they are when written, and as the images they are compared with have been;
+    those of continuous data are clamped to spec.range.
     InputError: no sets, no held-out images, a classifier of other data, sets that are not finite or not of one size.
     """
     if sets < 1:
@@ -156,7 +157,7 @@ def _measure(
         raise InputError(
             f"generated labels run from {int(labels.min())} to {int(labels.max())}, of {train.spec.num_classes} classes"
         )
-    x0 = x0.detach().to("cpu", torch.float32).clamp(*train.spec.range)
+    x0 = _as_written(x0.detach().to("cpu", torch.float32), train.spec)
     distance = frechet_distance(Moments().update(classifier.features(x0)), reference)
     hits = None if labels is None else classifier.predict(x0) == labels.cpu()
     unlike = 0.0 if labels is None else _variation(labels.cpu(), heldout)
@@ -170,6 +171,10 @@ def _variation(labels: Tensor, data: Dataset) -> float:
     classes = data.spec.num_classes
     p, q = (torch.bincount(y, minlength=classes).double() / len(y) for y in (labels, data.labels))
     return float((p - q).abs().sum() / 2)
+
+
+def _as_written(x0: Tensor, spec: DataSpec) -> Tensor:
+    return x0.clamp(*spec.range) if spec.bins is None else spec.from_levels(spec.to_levels(x0))
 
 
 def _nearest(x0: Tensor, train: Dataset) -> Tensor:

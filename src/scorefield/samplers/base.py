@@ -103,5 +103,7 @@ def _start(model: Any, n: int | None, noise: Noise) -> Tensor:
         )
     data = getattr(model, "data", None)
     if data is None:
-        raise InputError("this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T")
+        raise InputError(
+            "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T"
+        )
     return model.process.prior((n, *data.shape), noise.at(0)).to(model.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.errors import InputError
-from scorefield.core.noise import NoiseSource
+from scorefield.core.noise import Noise, NoiseSource
 from scorefield.samplers.base import Grid, Sampler, Step, trajectory
 
 __all__ = ["Block", "sample_blocks"]
@@ -34,6 +34,7 @@ def sample_blocks(
     *,
     labels: Sequence[int] | None = None,
     wrap: Callable[[Any], Any] = lambda model: model,
+    start: Callable[[Sequence[int], Noise], Tensor] | None = None,
     size: int = 64,
     on_step: Callable[[int, Step], None] | None = None,
     blocks: Iterable[int] | None = None,
@@ -41,7 +42,8 @@ def sample_blocks(
     """Samples 0 … n−1 of a seed in blocks of `size` consecutive ones.
 
     labels: cycled over the samples, sample i gets labels[i mod len].   wrap: what goes around the model once its labels are
-    bound, such as ClipX0.   on_step(k, step): called after every step of block k.   blocks: which ones; all if not given.
+    bound, such as ClipX0.   start(shape, noise): the first state; a draw of the process's prior if not given.
+    on_step(k, step): called after every step of block k.   blocks: which ones; all if not given.
     A network that runs in bf16 rounds differently at another batch size, so its last block is padded to full size.
     """
     if n < 1 or size < 32:
@@ -52,7 +54,7 @@ def sample_blocks(
         chosen = None if labels is None else [labels[i % len(labels)] for i in indices]
         bound = wrap(model if chosen is None else model.given(chosen))
         noise = NoiseSource(seed, indices)
-        x = model.process.prior((len(indices), *_shape(model)), noise.at(0)).to(model.device)
+        x = (start or model.process.prior)((len(indices), *_shape(model)), noise.at(0)).to(model.device)
         for step in trajectory(bound, sampler, grid, x, noise):
             x = step.x
             if on_step is not None:

@@ -46,7 +46,9 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, tensors in groups.items():
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors")
+            save_file(
+                {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors"
+            )
         (partial / "state.json").write_text(json.dumps(state, indent=1))
         _write_manifest(partial)
         shutil.rmtree(final, ignore_errors=True)

@@ -25,7 +25,9 @@ class TrainingOptions(Options):
     beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the moving average of the weights")
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="of the network; auto is bf16 where there are units for it")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the network; auto is bf16 where there are units for it"
+    )
     flip: bool = Field(False, description="mirror half of the images left to right")
     dequantize: bool = Field(False, description="add uniform noise of one level's width to integer data")
     seed: int = Field(0, ge=0, lt=2**64)

@@ -95,11 +95,14 @@ class Trainer(Iterator[TrainStep]):
         self.step = 0
         objective.to(self.accelerator.device)
         objective.train()
-        if hasattr(objective.model, "autocast_dtype"):
-            objective.model.autocast_dtype = autocast_dtype(options.precision, self.accelerator.device)
+        model: Any = objective.model
+        if hasattr(model, "autocast_dtype"):
+            model.autocast_dtype = autocast_dtype(options.precision, self.accelerator.device)
         self.ema = EMA(objective.model, options.ema)
         betas = (0.9, options.beta2)
-        optimizer = torch.optim.AdamW(objective.parameters(), lr=options.lr, betas=betas, weight_decay=options.weight_decay)
+        fused = self.accelerator.device.type in ("cpu", "cuda")
+        decay = options.weight_decay
+        optimizer = torch.optim.AdamW(objective.parameters(), lr=options.lr, betas=betas, weight_decay=decay, fused=fused)
         self._objective, self._optimizer = self.accelerator.prepare(objective, optimizer)
         self._order = Order(len(self.data), options.batch_size, options.seed)
         self.warnings: list[str] = []
@@ -144,6 +147,8 @@ class Trainer(Iterator[TrainStep]):
             "ema": self.ema.shadow,
             "optimizer": _optimizer_tensors(self._optimizer),
         }
+        if hasattr(self.objective.times, "state_dict"):
+            groups["times"] = self.objective.times.state_dict()
         state = {"step": self.step, "seed": self.options.seed, **_environment(self.accelerator)}
         path = checkpoint.save(self.folder.checkpoints, self.step, groups, state, self.options.keep)
         checkpoint.save_weights(self.folder.weights, self.ema.shadow)
@@ -166,10 +171,14 @@ class Trainer(Iterator[TrainStep]):
         self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
         for key, now in _environment(self.accelerator).items():
             if found.state.get(key) != now:
-                self.warnings.append(f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit")
+                self.warnings.append(
+                    f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit"
+                )
         self.objective.load_state_dict(found.groups["weights"])
         self.ema.load(found.groups["ema"])
         _load_optimizer(self._optimizer, found.groups["optimizer"])
+        if "times" in found.groups:
+            self.objective.times.load_state_dict(found.groups["times"])
         self.step = int(found.state["step"])
         if self.accelerator.is_main_process:
             folder.truncate_metrics(self.step)
@@ -181,8 +190,9 @@ class Trainer(Iterator[TrainStep]):
         model = objective.model
         facts = {"source": self.data.source, "examples": len(self.data), "fingerprint": self.data.fingerprint()}
         data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
+        process = getattr(model, "process", None)
         return {
-            "process": dict(model.process.spec),
+            **({} if process is None else {"process": dict(process.spec)}),
             "net": dict(getattr(_network(objective), "spec", {"kind": "custom"})),
             "model": model.spec,
             "objective": objective.spec,
@@ -196,6 +206,7 @@ class Trainer(Iterator[TrainStep]):
         indices = self._order.indices(self.step, rank, world).chunk(cuts)
         positions = self._order.positions(self.step, rank, world).chunk(cuts)
         totals: dict[str, Tensor] = {}
+        drawn: list[tuple[Tensor | None, Tensor | None]] = []
         with _dropout_stream(self.options.seed, self.step, rank, self.accelerator.device):
             for cut in range(cuts):
                 noise = NoiseSource(self.options.seed, positions[cut], self.step)
@@ -204,11 +215,23 @@ class Trainer(Iterator[TrainStep]):
                     loss = self._objective(x0, y, noise)
                     mean = loss.per_example.mean() / cuts
                     self.accelerator.backward(mean)
+                drawn.append((loss.t, loss.unweighted))
                 terms = {"loss": mean.detach(), **{k: v.mean() / cuts for k, v in loss.parts.items()}}
                 totals = {k: totals.get(k, torch.zeros_like(v)) + v for k, v in terms.items()}
         if world > 1:
             totals = self.accelerator.reduce(totals, reduction="mean")
+        self._observe(drawn)
         return totals.pop("loss"), totals
+
+    def _observe(self, drawn: list[tuple[Tensor | None, Tensor | None]]) -> None:
+        """Tell importance-sampled times the losses of the whole batch, in the same order on every process."""
+        times = self.objective.times
+        if not hasattr(times, "update"):
+            return
+        device = self.accelerator.device
+        t, losses = (torch.cat([part.to(device) for part in parts if part is not None]) for parts in zip(*drawn, strict=True))
+        if bool(torch.isfinite(losses).all()):  # a loss that is not finite stops the run, and is not history
+            times.update(self.accelerator.gather(t), self.accelerator.gather(losses))
 
     def _batch(self, indices: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
         x0, y = self.data.batch(indices)
@@ -318,5 +341,3 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**saved, "state": state})
-
-
