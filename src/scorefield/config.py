@@ -27,6 +27,9 @@ from scorefield.process import (
     ContinuousProcess,
     DiscreteProcess,
     GaussianProcess,
+    Interpolated,
+    continuous_ve,
+    continuous_vp,
     cosine_betas,
     from_betas,
     from_sigmas,
@@ -78,12 +81,19 @@ def sigmas(sigmas: list[float], mean: float = 0.0, std: float = 0.0) -> Discrete
     return from_sigmas(sigmas, mean, std)
 
 
+def interpolated(discrete: dict[str, Any]) -> GaussianProcess:
+    return Interpolated(build(PROCESSES, discrete, "process.discrete"))
+
+
 PROCESSES: dict[str, Callable[..., GaussianProcess]] = {
     "linear": linear,
     "cosine": cosine,
     "geometric": geometric,
     "betas": betas,
     "sigmas": sigmas,
+    "continuous-vp": continuous_vp,
+    "continuous-ve": continuous_ve,
+    "interpolated": interpolated,
 }
 NETS: dict[str, Callable[..., torch.nn.Module]] = {
     "mlp": nets.MLP,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_run", "plot_style", "save_figure"]
 
-_SAMPLES, _PATHS, _SEED = 3000, 16, 0
-_BINS, _ARROWS, _MARGIN = 80, 21, 0.12
+_SAMPLES, _PATHS, _STATES, _SEED = 3000, 10, 40, 0
+_BINS, _ARROWS, _MARGIN = 80, 23, 0.1
 _DARK, _ACCENT = "#1b2a41", "#d1495b"
 
 
@@ -44,9 +45,12 @@ def plot_run(run: str | Path, out: Path | None = None) -> Path:
     return out
 
 
-def plot_style() -> dict[str, Any]:
-    """matplotlib's settings for every figure of this project, for `matplotlib.rc_context`."""
-    return {
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """The settings of every figure of this project, for as long as the block runs."""
+    import matplotlib
+
+    settings: Any = {
         "font.size": 10,
         "axes.titlesize": 10,
         "axes.titlelocation": "left",
@@ -56,8 +60,9 @@ def plot_style() -> dict[str, Any]:
         "xtick.color": "0.35",
         "ytick.color": "0.35",
         "legend.frameon": False,
-        "figure.constrained_layout.use": True,
     }
+    with matplotlib.rc_context(settings):
+        yield
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -70,7 +75,6 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def _draw_plane(run: str | Path, recipe: Recipe) -> Figure:
     """Data, samples, the score as arrows, and the sampler's paths."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     model = load(run)
@@ -78,8 +82,9 @@ def _draw_plane(run: str | Path, recipe: Recipe) -> Figure:
     samples, paths = _walk(model, sampling)
     data = samples if recipe.data.source is None else open_data(recipe.data)[0].levels
     limits = _limits(data)
-    with matplotlib.rc_context(plot_style()):
-        figure = Figure(figsize=(9, 9.2))
+    with plot_style():
+        wide, high = (b - a for a, b in limits)
+        figure = Figure(figsize=(9, 0.9 + 8.6 * high / wide), layout="compressed")
         (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2, sharex=True, sharey=True)
         _shade(top_left, data, limits)
         top_left.set_title(f"data: {len(data):,} points" if recipe.data.source else "no data of this run at hand: its samples")
@@ -89,20 +94,21 @@ def _draw_plane(run: str | Path, recipe: Recipe) -> Figure:
         bottom_left.set_title(_arrows(bottom_left, model, data, limits))
         _shade(bottom_right, data, limits, faint=True)
         _draw_paths(bottom_right, paths)
-        bottom_right.set_title(f"{_PATHS} paths, from pale (start) to red (end)")
+        bottom_right.set_title(f"{_PATHS} of their paths, pale at the start, red at the end")
         figure.suptitle(f"{recipe.name}: {_trained_by(recipe)}", x=0.01, ha="left", fontsize=12)
     return figure
 
 
 def _walk(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Samples (N, 2), and the states of the first of them at every step, (steps + 1, paths, 2)."""
+    """Samples (N, 2), and the first of them at times evenly spaced over the walk, (times, paths, 2)."""
     noise = NoiseSource(_SEED, range(_SAMPLES))
     x = (sampling.start or model.process.prior)((_SAMPLES, 2), noise.at(0))
     states = [x[:_PATHS]]
     for step in trajectory(sampling.wrap(model), sampling.sampler, sampling.grid, x, noise):
         x = step.x
         states.append(x[:_PATHS])
-    return x, torch.stack(states)
+    shown = torch.linspace(0, len(states) - 1, min(_STATES + 1, len(states))).round().long()
+    return x, torch.stack(states)[shown]
 
 
 def _limits(points: Tensor) -> list[tuple[float, float]]:
@@ -123,9 +129,9 @@ def _shade(axes: Axes, points: Tensor, limits: Sequence[tuple[float, float]], fa
 
 
 def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float, float]]) -> str:
-    """Draw the score on a lattice, at the level whose σ/α is nearest to a quarter of the data's spread; the panel's title.
+    """Draw the score on a lattice, at the level whose σ/α is nearest to an eighth of the data's spread; the panel's title.
 
-    Scores grow without bound away from the data, so an arrow's length is |s|/(|s| + median |s|).
+    Scores grow without bound away from the data, so an arrow's length is |s|/(|s| + a quarter of the median |s|).
     """
     (left, right), (low, high) = limits
     count = [max(3, round(_ARROWS * (b - a) / max(right - left, high - low))) for a, b in limits]
@@ -135,12 +141,12 @@ def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float
         times = torch.arange(1, model.process.T + 1)
         level = model.process.level(times)
         ratio = level.sigma / level.alpha
-        t = int(times[(ratio.log() - (points.std(dim=0).mean() / 4).log()).abs().argmin()])
+        t = int(times[(ratio.log() - (points.std(dim=0).mean() / 8).log()).abs().argmin()])
         title = f"score at σ = {float(level.sigma[t - 1]):.2g} (level {t} of {model.process.T})"
     with torch.no_grad():
         score = model.score(lattice, t)
     size = score.norm(dim=1, keepdim=True)
-    arrow = score / (size + size.median())
+    arrow = score / (size + size.median() / 4)
     spacing = (right - left) / count[0]
     x, y, u, v = torch.cat([lattice, arrow], dim=1).double().numpy().T
     axes.quiver(x, y, u, v, color=_DARK, angles="xy", scale_units="xy", scale=0.85 / spacing, width=0.0028, pivot="mid")
@@ -148,16 +154,16 @@ def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float
 
 
 def _draw_paths(axes: Axes, paths: Tensor) -> None:
-    """States (steps + 1, paths, 2) as lines whose colour tells the time."""
+    """States (times, paths, 2) as lines whose colour tells the time, with a dot at the end."""
     from matplotlib.collections import LineCollection
 
     states = paths.double().numpy()
     steps, count, _ = states.shape
     for k in range(count):
         pieces = [states[i : i + 2, k] for i in range(steps - 1)]
-        lines = LineCollection(pieces, cmap="YlOrRd", linewidths=0.8, alpha=0.8)
+        lines = LineCollection(pieces, cmap="YlOrRd", linewidths=1.0)
         lines.set_array(range(1, steps))
-        lines.set_clim(-0.3 * steps, 1.1 * steps)
+        lines.set_clim(0, 1.1 * steps)
         axes.add_collection(lines)
     axes.plot(*states[-1].T, "o", color=_DARK, markersize=4, markeredgecolor="white", markeredgewidth=0.6, zorder=3)
 
@@ -175,12 +181,11 @@ def _trained_by(recipe: Recipe) -> str:
 
 def _draw_training(folder: RunFolder, name: str) -> Figure:
     """The loss of every line of metrics.jsonl, and its running mean over a twentieth of them."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     steps, losses = _losses(folder)
-    with matplotlib.rc_context(plot_style()):
-        figure = Figure(figsize=(8, 4.2))
+    with plot_style():
+        figure = Figure(figsize=(8, 4.2), layout="compressed")
         axes = figure.subplots()
         axes.plot(steps, losses, color="0.75", linewidth=0.8, label="one batch")
         window = max(1, len(losses) // 20)

@@ -70,15 +70,21 @@ class DataSpec:
         return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
 
     def to_levels(self, x: Tensor) -> Tensor:
-        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped: what reading an image file undoes."""
+        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped. InputError for NaN and infinite values."""
         if self.bins is None or self.bins > 256:
             raise InputError(f"only data of at most 256 levels can be rounded to levels, and bins is {self.bins}")
-        low, high = self.range
-        return ((x - low) * ((self.bins - 1) / (high - low))).round().clamp(0, self.bins - 1).to(torch.uint8)
+        return _rounded(x, self.range, self.bins)
 
     def to_uint8(self, x: Tensor) -> Tensor:
         """Values in `range` -> uint8 0 … 255 for a picture, by the data's own levels where it has fewer than 256."""
-        low, high = self.range
         if self.bins is not None and self.bins < 256:
             return (self.to_levels(x).to(torch.float32) * (255 / (self.bins - 1))).round().to(torch.uint8)
-        return ((x - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
+        return _rounded(x, self.range, 256)
+
+
+def _rounded(x: Tensor, bounds: tuple[float, float], bins: int) -> Tensor:
+    wrong = int((~torch.isfinite(x)).reshape(len(x), -1).any(dim=1).sum())
+    if wrong:
+        raise InputError(f"{wrong} of {len(x)} images hold NaN or infinite values: the model that made them has diverged")
+    low, high = bounds
+    return ((x - low) * ((bins - 1) / (high - low))).round().clamp(0, bins - 1).to(torch.uint8)
