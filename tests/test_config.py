@@ -37,7 +37,7 @@ def test_processes_are_rebuilt_exactly(kind):
 @pytest.mark.parametrize("name", config.recipe_names())
 def test_recipes_survive_their_own_file(name):
     recipe = config.read_recipe(name)
-    values = {key: value for key, value in recipe.model_dump(exclude_none=True).items()}
+    values = recipe.model_dump(exclude_none=True)
     assert config.parse(config.Recipe, tomllib.loads(tomli_w.dumps(values))) == recipe
 
 
@@ -100,6 +100,6 @@ def test_a_recipe_of_the_users_own(tmp_path):
 )
 def test_bad_recipes_teach(change, message):
     values = {"process": {"kind": "cosine", "T": 10}, "net": {"kind": "mlp"}, **change}
+    recipe = config.parse(config.Recipe, values)
     with pytest.raises(sf.InputError, match=message):
-        recipe = config.parse(config.Recipe, values)
         config.build_objective(recipe, config.build_model(recipe, sf.DataSpec((2,))))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_run", "plot_style", "save_figure"]
 
-_SAMPLES, _PATHS, _STATES, _SEED = 3000, 10, 40, 0
+_SAMPLES, _PATHS, _STATES, _SEED = 3000, 7, 40, 0
 _BINS, _ARROWS, _MARGIN = 80, 23, 0.1
 _DARK, _ACCENT = "#1b2a41", "#d1495b"
 
@@ -94,7 +94,7 @@ def _draw_plane(run: str | Path, recipe: Recipe) -> Figure:
         bottom_left.set_title(_arrows(bottom_left, model, data, limits))
         _shade(bottom_right, data, limits, faint=True)
         _draw_paths(bottom_right, paths)
-        bottom_right.set_title(f"{_PATHS} of their paths, pale at the start, red at the end")
+        bottom_right.set_title(f"{_PATHS} of their paths, pale at the start, dark at the end")
         figure.suptitle(f"{recipe.name}: {_trained_by(recipe)}", x=0.01, ha="left", fontsize=12)
     return figure
 
@@ -161,9 +161,9 @@ def _draw_paths(axes: Axes, paths: Tensor) -> None:
     steps, count, _ = states.shape
     for k in range(count):
         pieces = [states[i : i + 2, k] for i in range(steps - 1)]
-        lines = LineCollection(pieces, cmap="YlOrRd", linewidths=1.0)
+        lines = LineCollection(pieces, cmap="Reds", linewidths=1.2)
         lines.set_array(range(1, steps))
-        lines.set_clim(0, 1.1 * steps)
+        lines.set_clim(0, 1.2 * steps)
         axes.add_collection(lines)
     axes.plot(*states[-1].T, "o", color=_DARK, markersize=4, markeredgecolor="white", markeredgewidth=0.6, zorder=3)
 
@@ -180,19 +180,20 @@ def _trained_by(recipe: Recipe) -> str:
 
 
 def _draw_training(folder: RunFolder, name: str) -> Figure:
-    """The loss of every line of metrics.jsonl, and its running mean over a twentieth of them."""
+    """The loss of every line of metrics.jsonl, and its running mean over a tenth of them."""
     from matplotlib.figure import Figure
 
     steps, losses = _losses(folder)
     with plot_style():
         figure = Figure(figsize=(8, 4.2), layout="compressed")
         axes = figure.subplots()
-        axes.plot(steps, losses, color="0.75", linewidth=0.8, label="one batch")
-        window = max(1, len(losses) // 20)
+        window = max(1, len(losses) // 10)
         if window > 1:
-            mean = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(dim=1)
-            axes.plot(steps[window - 1 :], mean.tolist(), color=_ACCENT, linewidth=1.8, label=f"mean of {window} batches")
-        if min(losses) > 0:
+            axes.plot(steps, losses, color="0.75", linewidth=0.8, label="one batch")
+        mean = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(dim=1)
+        label = f"mean of {window} batches" if window > 1 else "one batch"
+        axes.plot(steps[window - 1 :], mean.tolist(), color=_ACCENT, linewidth=1.8, label=label)
+        if min(losses) > 0 and max(losses) > 10 * min(losses):
             axes.set_yscale("log")
         axes.set(title=f"{name}: training loss", xlabel="step", ylabel="loss")
         axes.legend()

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Progress", "complain", "print_json", "print_table", "progress", "say"]
+__all__ = ["Progress", "complain", "is_first_process", "print_json", "print_table", "progress", "say"]
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks and writes, of those that torchrun or accelerate launched."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
-    """A line for people, on stderr, so that stdout holds results only."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, on stderr, so that stdout holds results only; from the first process alone."""
+    if is_first_process():
+        print(text, file=sys.stderr, flush=True)
 
 
 def complain(text: str) -> None:
@@ -63,7 +70,7 @@ class Progress:
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Progress]:
     """A Progress for as long as the block runs."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first_process():
         yield Progress(what, total)
         return
     from rich.console import Console

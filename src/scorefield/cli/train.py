@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scorefield.cli.console import Progress, print_json, progress, say
+from scorefield.cli.console import Progress, is_first_process, print_json, progress, say
 from scorefield.cli.options import Device, Json
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _EXIT = {signal.SIGINT: 130, signal.SIGTERM: 75}
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or .toml file; see `scorefield recipes`.")],
     data: Annotated[
-        str | None, typer.Option(help="digits, a folder of images (subfolders are classes), an .npz file, or hf:NAME.")
+        str | None, typer.Option(help="digits, toy:NAME, a folder of images (subfolders are classes), an .npz file, or hf:NAME.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-N if not given.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
@@ -74,7 +74,7 @@ def _train(
     from scorefield.config import build_model, build_objective, describe, load, open_data
     from scorefield.training import RunFolder, train
 
-    if not resume:
+    if not resume and is_first_process():
         RunFolder(folder).check_free()
     examples, heldout = open_data(recipe.data)
     for name in examples.skipped[:5]:
@@ -104,7 +104,7 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
     rate, every = 0.0, recipe.training.sample_every
     for step in trainer:
         rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
-        bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} images/s")
+        bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
         if received or (deadline is not None and time.monotonic() >= deadline):
             trainer.save()
             return

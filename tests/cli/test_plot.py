@@ -1,0 +1,85 @@
+"""scorefield plot: points of the plane become data, samples, arrows and paths; other runs their curve of training."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import scorefield as sf
+import scorefield.cli
+
+SHORT = ["--device", "cpu", "--set", "training.log_every=1", "--set", "training.batch_size=16"]
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        scorefield.cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+def check_picture(path):
+    """A picture with something on it: not all of one colour."""
+    pixels = np.asarray(Image.open(path).convert("L"))
+    assert min(pixels.shape) > 300
+    assert 0.005 < (pixels < 200).mean() < 0.6
+
+
+SETTINGS = [
+    [],
+    ["--set", "objective.kind=score-matching"],
+    ["--set", "objective.kind=score-matching", "--set", "model.energy=true"],
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["levels", "score", "energy"])
+def test_a_plane(capsys, tmp_path, settings):
+    run = tmp_path / "run"
+    few = ["--set", "sampling.repeats=1", "--set", "sampling.steps=20", "--set", "net.hidden=16"]
+    assert call(capsys, "train", "toy-moons", "--run", run, "--steps", 3, *few, *settings, *SHORT)[0] == 0
+    status, out, err = call(capsys, "plot", run)
+    assert status == 0, err
+    assert out.strip() == str(run / "figures" / "plane.png")
+    check_picture(run / "figures" / "plane.png")
+
+
+def test_points_from_python_have_no_data_to_read_again(capsys, tmp_path):
+    """Tensors are not kept in the run, so the picture shows its samples in their place."""
+    data = sf.data.toy("moons", 200).levels
+    model = sf.ScoreModel(sf.nets.MLP(2, hidden=16, noise_levels=False))
+    for _ in sf.train(sf.objectives.ScoreMatching(model), data, steps=2, batch_size=8, run=tmp_path / "run", device="cpu"):
+        pass
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text() + '\n[sampling]\nsteps = 5\nsampler = { kind = "langevin", step = 0.01 }\n')
+    status, out, err = call(capsys, "plot", tmp_path / "run", "--out", tmp_path / "a.png", "--json")
+    assert status == 0, err
+    assert json.loads(out) == {"figure": str(tmp_path / "a.png")}
+    check_picture(tmp_path / "a.png")
+
+
+def test_images_show_their_training(capsys, tmp_path):
+    run = tmp_path / "run"
+    tiny = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "net.blocks=1"]
+    assert call(capsys, "train", "digits-ncsn", "--run", run, "--steps", 3, *tiny, *SHORT)[0] == 0
+    status, out, err = call(capsys, "plot", run)
+    assert status == 0, err
+    assert out.strip() == str(run / "figures" / "training.png")
+    assert np.asarray(Image.open(run / "figures" / "training.png").convert("L")).min() < 200
+    (run / "metrics.jsonl").unlink()
+    status, _, err = call(capsys, "plot", run)
+    assert status == 1
+    assert "metrics.jsonl" in err
+
+
+def test_mistakes(capsys, tmp_path):
+    run = tmp_path / "run"
+    assert call(capsys, "train", "toy-moons", "--run", run, "--steps", 1, "--set", "net.hidden=16", *SHORT)[0] == 0
+    for arguments, message in (
+        ([tmp_path], "not a run"),
+        ([run, "--out", tmp_path / "a.jpg"], ".png"),
+        ([run, "--out", tmp_path / "no" / "a.png"], ".png"),
+    ):
+        status, _, err = call(capsys, "plot", *arguments)
+        assert status == 1
+        assert message in err

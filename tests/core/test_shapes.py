@@ -1,0 +1,52 @@
+"""What one example is: levels and values, there and back."""
+
+import math
+
+import pytest
+import torch
+
+import scorefield as sf
+from scorefield.core.shapes import expand, mean_flat, sum_flat
+
+
+@pytest.mark.parametrize(("bins", "bounds"), [(17, (-1.0, 1.0)), (256, (-1.0, 1.0)), (256, (0.0, 1.0)), (2, (-3.0, 5.0))])
+def test_levels_survive_values_and_back(bins, bounds):
+    spec = sf.DataSpec((1, 4, 4), range=bounds, bins=bins)
+    levels = torch.arange(bins, dtype=torch.uint8)[:, None]
+    x = spec.from_levels(levels)
+    assert (x.min(), x.max()) == bounds
+    assert torch.equal(spec.to_levels(x), levels)
+    half = (bounds[1] - bounds[0]) / (bins - 1) / 2
+    assert torch.equal(spec.to_levels(x + 0.98 * half), levels)
+    assert torch.equal(spec.to_uint8(x), (levels.double() * 255 / (bins - 1)).round().to(torch.uint8))
+    beyond = torch.tensor([[bounds[0] - 9], [bounds[1] + 9]])
+    assert spec.to_uint8(beyond).flatten().tolist() == [0, 255]
+
+
+def test_continuous_data_has_pictures_but_no_levels():
+    spec = sf.DataSpec((1, 2, 2))
+    assert spec.to_uint8(torch.tensor([[-1.0, 0.0, 1.0]])).tolist() == [[0, 128, 255]]
+    for act in (spec.from_levels, spec.to_levels):
+        with pytest.raises(sf.InputError, match="levels"):
+            act(torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_not_drawn(wrong):
+    for bins in (17, 256, None):
+        with pytest.raises(sf.InputError, match="1 of 2 images hold NaN"):
+            sf.DataSpec((2,), bins=bins).to_uint8(torch.tensor([[0.0, 1.0], [wrong, 0.0]]))
+
+
+@pytest.mark.parametrize("options", [{"shape": ()}, {"shape": (0,)}, {"shape": (2,), "range": (1.0, 0.0)}, {"shape": (2,), "bins": 1}])
+def test_impossible_examples_are_refused(options):
+    with pytest.raises(sf.InputError):
+        sf.DataSpec(**options)
+
+
+def test_expand_and_reductions():
+    x = torch.ones(3, 2, 4, dtype=torch.float64)
+    assert expand(torch.tensor([1.0, 2.0, 3.0]), x).shape == (3, 1, 1)
+    assert expand(torch.tensor(2.0), x).dtype == torch.float64
+    assert sum_flat(x).tolist() == [8, 8, 8]
+    assert mean_flat(x).tolist() == [1, 1, 1]

@@ -1,0 +1,25 @@
+"""The README's Python example runs as it stands, but for the number of steps."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_python_example(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert "steps=500" in code
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code.replace("steps=500", "steps=2"), "README.md", "exec"), names)
+    assert names["images"].shape == (10, 1, 8, 8)
+    assert (tmp_path / "runs" / "mine" / "model.safetensors").exists()
+
+
+def test_files_named_in_the_documents_exist():
+    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        for path in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / path).exists(), f"{document} points to {path}, which is not there"
+        for path in re.findall(r"`((?:core|process|nets|data|objectives|samplers|evaluation|training|interop)/\w+\.py)`", text):
+            assert (ROOT / "src" / "scorefield" / path).exists(), f"{document} names {path}"
