@@ -38,7 +38,9 @@ def test_values_that_are_not_finite_are_not_drawn(wrong):
             sf.DataSpec((2,), bins=bins).to_uint8(torch.tensor([[0.0, 1.0], [wrong, 0.0]]))
 
 
-@pytest.mark.parametrize("options", [{"shape": ()}, {"shape": (0,)}, {"shape": (2,), "range": (1.0, 0.0)}, {"shape": (2,), "bins": 1}])
+@pytest.mark.parametrize(
+    "options", [{"shape": ()}, {"shape": (0,)}, {"shape": (2,), "range": (1.0, 0.0)}, {"shape": (2,), "bins": 1}]
+)
 def test_impossible_examples_are_refused(options):
     with pytest.raises(sf.InputError):
         sf.DataSpec(**options)
