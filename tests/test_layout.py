@@ -20,6 +20,7 @@ LAYERS = [
     "objectives",
     "samplers",
     "guidance",
+    "sampling",
     "evaluation",
     "training",
     "interop",

@@ -50,7 +50,7 @@ class GaussianMixture:
 
     def log_prob(self, x: Tensor, level: Level = _CLEAN) -> Tensor:
         """ln p_t(x) in nats, (B,); of the data itself without a level."""
-        return torch.logsumexp(self._joint(x, level), dim=1).to(x.dtype)
+        return torch.logsumexp(self._joint(x, level), dim=1).to(x)
 
     def score(self, x: Tensor, t: Time | None = None, *, level: Level = _CLEAN) -> Tensor:
         """∇ log p_t(x), (B, *); of the data itself without a level. t must be None: a mixture alone has no times."""
@@ -69,7 +69,7 @@ class GaussianMixture:
 
     def posterior(self, x: Tensor, level: Level = _CLEAN) -> Tensor:
         """p(k | x_t = x), (B, K)."""
-        return torch.softmax(self._joint(x, level), dim=1).to(x.dtype)
+        return torch.softmax(self._joint(x, level), dim=1).to(x)
 
     def sample(self, n: int, noise: Noise | None = None) -> Tensor:
         """n exact samples, (n, D) float64."""
@@ -100,7 +100,7 @@ class GaussianMixture:
 
     def _axes_coordinates(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """x − α m_k along the principal axes of C_k, (B, K, D), and the variances of x_t along them."""
-        flat = x.reshape(x.shape[0], -1).double()
+        flat = x.reshape(x.shape[0], -1).to("cpu", torch.float64)
         if flat.shape[1] != self.D:
             raise InputError(f"this mixture is over {self.D} dimensions, but an example has {flat.shape[1]} values")
         alpha, sigma = _rows(level)
@@ -116,7 +116,7 @@ class GaussianMixture:
     def _average(self, each: Tensor, x: Tensor, level: Level) -> Tensor:
         """Σ_k p(k | x_t) each_k in x's shape and dtype."""
         posterior = torch.softmax(self._joint(x, level), dim=1)
-        return (posterior[..., None] * each).sum(dim=1).reshape(x.shape).to(x.dtype)
+        return (posterior[..., None] * each).sum(dim=1).reshape(x.shape).to(x)
 
 
 class MixtureDenoiser:
@@ -149,7 +149,7 @@ class MixtureClassifier:
         self.process = process
 
     def __call__(self, x_t: Tensor, t: Time) -> Tensor:
-        return torch.log_softmax(self.mixture._joint(x_t, self.process.level(t)), dim=1).to(x_t.dtype)
+        return torch.log_softmax(self.mixture._joint(x_t, self.process.level(t)), dim=1).to(x_t)
 
 
 def _rows(level: Level) -> tuple[Tensor, Tensor]:

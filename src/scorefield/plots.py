@@ -124,7 +124,7 @@ def _shade(axes: Axes, points: Tensor, limits: Sequence[tuple[float, float]], fa
 
     x, y = points.double().numpy().T
     counts = axes.hist2d(x, y, bins=_BINS, range=list(limits), norm=LogNorm(), cmap="Greys" if faint else "Blues")[0]
-    axes.collections[-1].set_clim(0.3, counts.max() * (8 if faint else 1))
+    axes.collections[-1].set_clim(0.3, max(counts.max(), 1.0) * (8 if faint else 1))
     axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
 
 

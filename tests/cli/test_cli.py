@@ -130,7 +130,55 @@ def test_train_on_a_folder_of_mixed_images(capsys, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_resumed_run_stays_what_it_is(capsys, run, tmp_path):
+    go_on = ["train", "digits", "--run", run, "--resume", "--device", "cpu"]
+    before = (run / "config.toml").read_bytes(), (run / "model.safetensors").read_bytes()
+    np.savez(tmp_path / "other.npz", images=np.zeros((40, 8, 8), dtype=np.uint8), labels=np.arange(40) % 10)
+    for change, message in [
+        (["--set", "model.parametrization=eps"], "keeps its model"),
+        (["--set", "sampling.steps=5"], "keeps its model"),
+        (["--data", tmp_path / "other.npz"], "trained on other data"),
+        (["--seed", 5], "same seed"),
+    ]:
+        status, _, err = call(capsys, *go_on, "--steps", 9, *change)
+        assert status == 1
+        assert message in err
+    assert ((run / "config.toml").read_bytes(), (run / "model.safetensors").read_bytes()) == before
+
+
+def test_init_starts_from_another_runs_weights(capsys, run, tmp_path):
+    arguments = ["train", "digits", "--steps", 1, *TINY, "--init", run, "--set", "training.lr=1e-30", "--run", tmp_path / "r"]
+    assert call(capsys, *arguments)[0] == 0
+    assert (tmp_path / "r" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    status, _, err = call(capsys, "train", "digits", "--steps", 1, "--init", run, "--run", tmp_path / "s")
+    assert status == 1
+    assert "holds another network" in err
+
+
+def test_sampling_of_a_run_can_be_changed(capsys, run, tmp_path):
+    stairs = ["--sampler", "langevin", "--set", "levels=2", "--set", "repeats=2", "--json"]
+    status, out, err = call(capsys, "sample", run, "-n", 2, *stairs, "--out", tmp_path / "a.npz")
+    assert status == 0, err
+    assert json.loads(out)["calls"] == 4
+    status, out, _ = call(
+        capsys, "sample", run, "-n", 2, "--sampler", "heun", "--steps", 3, "--out", tmp_path / "b.npz", "--json"
+    )
+    assert json.loads(out)["sampler"] == "Heun()"
+    assert json.loads(out)["calls"] == 5
+
+
 MISTAKES = [
+    (["sample", "{run}", "--grid", "10,,20"], "counts of sections"),
+    (["sample", "{run}", "--grid", "10,20", "--steps", "5"], "leave --steps out"),
+    (["sample", "{run}", "--set", "stepz=5"], "did you mean 'steps'"),
+    (["sample", "{run}", "--device", "cpu:foo"], "cpu, cuda, mps"),
+    (["sample", "{run}", "--trajectory", "{tmp}/x.mp4"], ".gif"),
+    (["sample", "{run}", "--trajectory", "{tmp}/no/x.gif"], "no folder"),
+    (["train", "digits", "--set", "sampling.steps=2000"], "from 1 to T = 1000"),
+    (["train", "digits", "--set", "sampling.sampler={{eta=1.0}}"], "sampling.sampler.kind"),
+    (["train", "digits", "--set", 'training.trackers=["foo"]'], "foo"),
+    (["train", "toy-moons", "--set", "training.flip=true"], "flip mirrors images"),
+    (["train", "toy-moons", "--set", "training.dequantize=true"], "dequantize needs"),
     (["train", "digit"], "did you mean 'digits'"),
     (["train", "digits", "--set", "net.chanels=3"], "did you mean 'channels'"),
     (["train", "digits", "--set", "training.lr=fast"], "training.lr"),

@@ -30,7 +30,7 @@ def betas_of(name, T):
 
 
 class Oracle:
-    """The equations of DESIGN §5 and §7.1 from sums of logarithms: σ²_{t|s} = 1 − ᾱ_t/ᾱ_s is never a difference here."""
+    """The equations from sums of logarithms: σ²_{t|s} = 1 − ᾱ_t/ᾱ_s is never a difference here."""
 
     def __init__(self, betas):
         self.log = [0.0]

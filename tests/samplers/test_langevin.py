@@ -46,7 +46,7 @@ def test_golden_ladders(ladder):
 
 
 def test_golden_annealed_langevin():
-    """The original returns the state before each update, clamped to [0, 1]; its step_lr is half of our step (DESIGN §7.12)."""
+    """The original returns the state before each update, clamped to [0, 1]; its step_lr is half of our step."""
     golden = Golden("E04_annealed_langevin")
     model = stub_a(golden)
     grid = sf.grids.staircase(model.process, golden.config["n_steps_each"])

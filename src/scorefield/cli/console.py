@@ -53,18 +53,28 @@ class Progress:
     def __init__(self, what: str, total: int, bar: Any = None) -> None:
         self.what, self.total, self.done = what, total, 0
         self._bar, self._task = bar, None if bar is None else bar.add_task(what, total=total, note="")
-        self._last = time.monotonic()
+        self._start = self._last = time.monotonic()
+        self._first = 0
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        if self.done == 0:
+            self._first = done - 1  # a resumed run starts at its own step
         self.done, self.total = done, total or self.total
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=self.total, note=note)
         elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            say(f"{self.what}: {done}/{self.total}  {note}".rstrip())
+            left = (self.total - done) * (self._last - self._start) / max(done - self._first, 1)
+            say(f"{self.what}: {done}/{self.total}  {note}  {_duration(left)} left")
 
     def advance(self) -> None:
         self.update(self.done + 1)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 @contextmanager

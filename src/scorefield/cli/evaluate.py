@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scorefield.cli.console import print_json, print_table, progress, say
-from scorefield.cli.options import Device, Eta, Grid, Json, Run, SamplerName, Seed, Steps, Variance, sampling_options
+from scorefield.cli.options import Device, Eta, Grid, Json, Run, SamplerName, Seed, Settings, Steps, Variance, sampling_options
 
 if TYPE_CHECKING:
     from scorefield.core.shapes import DataSpec
@@ -33,6 +33,7 @@ def evaluate(
     grid: Grid = None,
     eta: Eta = None,
     variance: Variance = None,
+    settings: Settings = None,
     seed: Seed = 0,
     device: Device = None,
     as_json: Json = False,
@@ -55,13 +56,17 @@ def evaluate(
     train, heldout = open_data(options)
     if recipe.trained_on is not None and train.fingerprint() != recipe.trained_on.fingerprint:
         say(f"note: {options.source} is not what this run was trained on (fingerprint {train.fingerprint()})")
+    if len(heldout) < 2:
+        raise InputError(
+            f"figures are read next to held-out images, and this run holds out {len(heldout)}: train with data.holdout above 0"
+        )
     count = n or len(heldout)
     with progress("training the judge", 1) as bar:
         classifier = train_classifier(train, progress=lambda done, total: bar.update(done, total=total))
     if samples is not None:
         generate, sets, stamp = _given(samples, spec, count, sets)
     else:
-        chosen = sampling_options(recipe.sampling, sampler, steps, grid, eta, variance)
+        chosen = sampling_options(recipe, sampler, steps, grid, eta, variance, settings)
         generate, stamp = _sampled(run, chosen, heldout, count, sets, seed, device)
     result = quality(generate, train, heldout, classifier, sets)
     for warning in result.warnings:
@@ -83,13 +88,16 @@ def _sampled(
 
     from scorefield.config import build_sampling, load, read_run
     from scorefield.core.compute import autocast_dtype, pick_device
+    from scorefield.data.order import permutation
     from scorefield.samplers.blocks import sample_blocks
 
     model = load(run).to(pick_device(device))
     model.autocast_dtype = autocast_dtype(read_run(run)[0].training.precision, model.device)
     sampler, times, wrap, start = build_sampling(options, model)
     conditional = bool(getattr(model, "num_classes", 0)) and heldout.labels is not None
-    labels = heldout.labels.tolist() if conditional and heldout.labels is not None else None
+    # The order in which `quality` takes held-out images where it needs fewer than all: the classes come in the same shares.
+    shuffled = permutation(len(heldout), seed=0)
+    labels = heldout.labels[shuffled].tolist() if conditional and heldout.labels is not None else None
     stamp = f"{sampler} on {options.grid} grid of {len(times) - 1} steps, clip {options.clip}, EMA weights, seed {seed}"
 
     def generate(k: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -106,6 +114,8 @@ def _sampled(
 
 def _given(path: Path, spec: DataSpec, count: int, sets: int) -> tuple[Callable[[int], Any], int, str]:
     """(k -> the k-th `count` of the images in a folder or .npz file, how many such sets there are, where they came from)."""
+    import torch
+
     from scorefield.core.errors import InputError
     from scorefield.data import folder, npz
 
@@ -118,9 +128,13 @@ def _given(path: Path, spec: DataSpec, count: int, sets: int) -> tuple[Callable[
         raise InputError(f"{path} holds {len(images)} images, fewer than one set of {count}: give a smaller -n")
     low, high = spec.range
 
-    def generate(k: int) -> tuple[Any, None]:
-        x0 = images.levels[k * count : (k + 1) * count].float() / 255
-        return low + (high - low) * x0, None
+    known = images.labels is not None and set(images.spec.classes) <= set(spec.classes)
+    classes = [spec.classes.index(name) for name in images.spec.classes] if known else []
+
+    def generate(k: int) -> tuple[Any, Any]:
+        part = slice(k * count, (k + 1) * count)
+        labels = torch.tensor(classes)[images.labels[part]] if known and images.labels is not None else None
+        return low + (high - low) * images.levels[part].float() / 255, labels
 
     return generate, min(sets, whole), f"images of {path}"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scorefield.cli.console import print_json, progress, say
-from scorefield.cli.options import Device, Eta, Grid, Json, Run, SamplerName, Seed, Steps, Variance, sampling_options
+from scorefield.cli.options import Device, Eta, Grid, Json, Run, SamplerName, Seed, Settings, Steps, Variance, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from scorefield.config import Sampling
     from scorefield.core.shapes import DataSpec
     from scorefield.denoiser import Denoiser
+
+
+_FRAMES = 100  # of an animation, at the most
 
 
 def sample(
@@ -27,6 +30,7 @@ def sample(
     grid: Grid = None,
     eta: Eta = None,
     variance: Variance = None,
+    settings: Settings = None,
     label: Annotated[
         list[str] | None, typer.Option(help="Class by number or name; repeat it or use commas. All classes in turn if not given.")
     ] = None,
@@ -39,17 +43,17 @@ def sample(
     """Sample a run with its averaged (EMA) weights: images, or points as an .npz with `samples`."""
     from scorefield.config import build_sampling, load, read_run
     from scorefield.core.compute import autocast_dtype, pick_device
-    from scorefield.data.pictures import are_images, check_target, save_animation
+    from scorefield.data.pictures import are_images, check_animation, check_target, save_animation
 
     recipe, spec = read_run(run)
     model = load(run).to(pick_device(device))
     model.autocast_dtype = autocast_dtype(recipe.training.precision, model.device)
     labels = class_labels(model, label)
-    sampling = build_sampling(sampling_options(recipe.sampling, sampler, steps, grid, eta, variance), model)
+    sampling = build_sampling(sampling_options(recipe, sampler, steps, grid, eta, variance, settings), model)
     target = out or _default_target(run, f"seed-{seed}-n-{n}{'.png' if are_images(spec.shape) else '.npz'}")
     check_target(target, spec.shape)
-    if trajectory is not None and not are_images(spec.shape):
-        check_target(trajectory, spec.shape)
+    if trajectory is not None:
+        check_animation(trajectory, spec.shape)
     calls = sampling.sampler.calls(sampling.grid.tolist())
     precision = "bf16" if model.autocast_dtype else "fp32"
     say(f"{run}: EMA weights, {sampling.sampler}, {calls} network calls, seed {seed}, {precision}")
@@ -87,10 +91,11 @@ def _draw(
     frames: list[Tensor] = []
     chosen: list[int] = []
     with progress("sampling", -(-n // 64) * (len(sampling.grid) - 1)) as bar:
+        every = max(1, (len(sampling.grid) - 1) // _FRAMES)
 
         def on_step(k: int, step: Any) -> None:
             bar.advance()
-            if k == 0 and shown is not None:
+            if k == 0 and shown is not None and (bar.done % every == 0 or bar.done == len(sampling.grid) - 1):
                 frames.append(shown.to_uint8(step.x[:n]).cpu())
 
         options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start, "on_step": on_step}

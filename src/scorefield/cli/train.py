@@ -16,6 +16,8 @@ from scorefield.cli.console import Progress, is_first_process, print_json, progr
 from scorefield.cli.options import Device, Json
 
 if TYPE_CHECKING:
+    import torch
+
     from scorefield.config import Recipe
     from scorefield.training import Trainer
 
@@ -56,8 +58,10 @@ def train(
     if resume and known.name not in (recipe, Path(recipe).stem):
         raise InputError(f"{run} is a run of {known.name}, not of {recipe}")
     changes = list(settings or [])
+    if resume and any(not change.startswith("training.") for change in changes):
+        raise InputError("a resumed run keeps its model, data and sampling: --set changes only training.* there")
     changes += [f"{key}={value}" for key, value in (("training.steps", steps), ("training.seed", seed)) if value is not None]
-    changes += [f"data.source={json.dumps(data)}"] if data is not None else []
+    changes += [f"data.source={json.dumps(data, ensure_ascii=False)}"] if data is not None else []
     changes += ["data.strict=true"] if strict else []
     chosen = with_overrides(known, changes)
     folder = run or _next_run(chosen.name)
@@ -71,7 +75,7 @@ def _train(
 ) -> dict[str, Any]:
     import torch
 
-    from scorefield.config import build_model, build_objective, describe, load, open_data
+    from scorefield.config import build_model, build_objective, build_sampling, describe, open_data
     from scorefield.training import RunFolder, train
 
     if not resume and is_first_process():
@@ -84,8 +88,9 @@ def _train(
     say(f"{recipe.name}: {len(examples):,} training and {len(heldout):,} held-out examples of {examples.source}")
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, examples.spec)
+    build_sampling(recipe.sampling, model)  # a run that could not be sampled is refused before it is trained
     if init is not None:
-        model.load_state_dict(load(init).state_dict())
+        _start_from(init, model)
     options = recipe.training.model_dump()
     trainer = train(
         build_objective(recipe, model), examples, run=folder, resume=resume, device=device, describe=describe(recipe), **options
@@ -100,16 +105,32 @@ def _train(
 
 
 def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> None:
+    from scorefield.core.errors import ScorefieldError
+
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     rate, every = 0.0, recipe.training.sample_every
     for step in trainer:
         rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
         bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
-        if received or (deadline is not None and time.monotonic() >= deadline):
+        late = deadline is not None and time.monotonic() >= deadline
+        if trainer.agree(bool(received) or late):
             trainer.save()
             return
         if every and step.step % every == 0 and trainer.accelerator.is_main_process:
-            _preview(trainer, recipe)
+            try:
+                _preview(trainer, recipe)
+            except ScorefieldError as error:
+                say(f"no preview at step {step.step}: {error}")
+
+
+def _start_from(run: Path, model: torch.nn.Module) -> None:
+    from scorefield.config import load
+    from scorefield.core.errors import InputError
+
+    try:
+        model.load_state_dict(load(run).state_dict())
+    except RuntimeError as error:
+        raise InputError(f"--init {run} holds another network: {str(error).splitlines()[0]}") from None
 
 
 def _preview(trainer: Trainer, recipe: Recipe) -> None:

@@ -39,4 +39,10 @@ def pick_device(name: str | None) -> torch.device:
         raise InputError(f"device must be one of {', '.join(has)}, got {name!r}")
     if not has[kind]:
         raise InputError(f"torch finds no {kind} device on this machine: leave --device out, or use cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be one of {', '.join(has)}, perhaps with a number such as cuda:1; got {name!r}") from None
+    if kind == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise InputError(f"this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0; got {name!r}")
+    return device

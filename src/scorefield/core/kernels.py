@@ -51,7 +51,7 @@ def reverse(pred: Prediction, hi: Level, lo: Level, variance: Variance, above: L
 
     "lower" is σ²_{t|s}σ_s²/σ_t² (β̃), "upper" σ²_{t|s} (β), "learned" what the network's variance half says. At s = 0
     "lower" would be 0, so there it is ν = lower(u, t) with u the grid level `above` t, or σ²_{t|0} without one;
-    "upper" uses ν there too and "range" interpolates between ln σ²_{t|0} and ln ν (DESIGN §7.1).
+    "upper" uses ν there too and "range" interpolates between ln σ²_{t|0} and ln ν.
     """
     c_0, c_t = posterior_coefficients(hi, lo)
     mean = expand(c_0, pred.x_t) * pred.x0 + expand(c_t, pred.x_t) * pred.x_t
@@ -92,7 +92,7 @@ def _learned(pred: Prediction, hi: Level, lo: Level, above: Level | None) -> Ten
 
 
 def _direct(pred: Prediction, log_var: Tensor, hi: Level, lo: Level, below: Level) -> Tensor:
-    """Σ on any pair from ln Σ of the training neighbours (t, t−1).  [DESIGN §7.5]
+    """Σ on any pair from ln Σ of the training neighbours (t, t−1).
 
     The learned Σ exceeds β̃ by the uncertainty of x_0 times c²; that uncertainty belongs to t, and carries to any s.
     """

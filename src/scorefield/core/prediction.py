@@ -34,9 +34,9 @@ class Prediction:
     x0: Tensor
     raw: Tensor
     var_frac: Tensor | None = None
+    log_p_grad: Callable[[Tensor, Tensor], Tensor] | None = None
     log_var: Tensor | None = None
     below: Level | None = None
-    log_p_grad: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def eps(self) -> Tensor:

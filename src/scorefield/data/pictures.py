@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.core.errors import InputError
 
-__all__ = ["are_images", "check_target", "picture_grid", "save_animation", "save_images", "save_points"]
+__all__ = ["are_images", "check_animation", "check_target", "picture_grid", "save_animation", "save_images", "save_points"]
 
 _GAP, _GAP_GREY, _WANTED_WIDTH = 2, 128, 640
 
@@ -60,6 +60,16 @@ def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
         raise InputError(f"{path} is not an empty folder: choose another one for the images")
 
 
+def check_animation(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
+    """InputError unless `save_animation` could write samples of this shape to this path."""
+    if not are_images(shape):
+        raise InputError(f"{path}: an animation shows images, and these samples have shape {tuple(shape)}; see scorefield plot")
+    if path.suffix.lower() != ".gif":
+        raise InputError(f"{path}: an animation is written as .gif")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+
+
 def save_images(path: Path, images: Tensor, labels: Sequence[int] | None = None, columns: int | None = None) -> None:
     """Write uint8 images (N, C, H, W): a .png grid, an .npz with `images` (N, H, W[, C]) and `labels`, or a folder of PNGs."""
     check_target(path)
@@ -87,8 +97,7 @@ def save_points(path: Path, samples: Tensor, labels: Sequence[int] | None = None
 
 def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = None) -> None:
     """Write frames, each uint8 images (N, C, H, W), as one GIF of picture grids that rests on its last frame."""
-    if path.suffix.lower() != ".gif":
-        raise InputError(f"{path}: an animation is written as .gif")
+    check_animation(path)
     first, *others = [picture_grid(frame, columns) for frame in frames]
     durations = [80] * len(others) + [2000]
     _whole(

@@ -71,7 +71,7 @@ def bound_terms(
     KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) where s > 0, and −ln p(x_0 | x_t) where s = 0; x̂0 is not clipped here.
 
     pred: of x_t = α_t x_0 + σ_t ε.   x0: (B, *).   lo: the levels at s, () or (B,).   data: whose bins the discretized decoder
-    uses.   above: the levels of the grid over t; they set the variance of the step to 0 (DESIGN §7.1). The "density" decoder of a
+    uses.   above: the levels of the grid over t; they set the variance of the step to 0. The "density" decoder of a
     fixed variance is ours, not the published code's, and has none of that floor: it takes σ²_{t|0}, the variance of
     x_0 given x_t where the data look flat.
     """

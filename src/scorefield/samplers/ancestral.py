@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
@@ -13,7 +12,8 @@ from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.kernels import Variance, reverse
 from scorefield.core.noise import Noise
 from scorefield.denoiser import Denoise, has_variance_head
-from scorefield.samplers.base import need_levels
+from scorefield.samplers.base import Grid, need_levels
+from scorefield.samplers.grids import listed
 
 __all__ = ["Ancestral", "Descending"]
 
@@ -21,10 +21,12 @@ __all__ = ["Ancestral", "Descending"]
 class Descending:
     """What samplers that only walk down share: S calls on S steps, and a refusal of any other grid."""
 
-    def calls(self, grid: Sequence[float]) -> int:
+    def calls(self, grid: Grid) -> int:
         """One network call a step. InputError unless the grid strictly descends."""
-        if any(s >= t for t, s in pairwise(grid)):
-            raise InputError(f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {list(grid)}")
+        if any(s >= t for t, s in pairwise(listed(grid))):
+            raise InputError(
+                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {listed(grid)}"
+            )
         return len(grid) - 1
 
 

@@ -31,7 +31,7 @@ class Step(NamedTuple):
 class Sampler(Protocol):
     """How is x_s made from x_t? Pure steps, the state explicit. `noise` already belongs to this step."""
 
-    def calls(self, grid: Sequence[float]) -> int:
+    def calls(self, grid: Grid) -> int:
         """Network calls on this grid; InputError when this sampler cannot walk it."""
         ...
 
@@ -106,4 +106,4 @@ def _start(model: Any, n: int | None, noise: Noise) -> Tensor:
         raise InputError(
             "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T"
         )
-    return model.process.prior((n, *data.shape), noise.at(0)).to(model.device)
+    return model.process.prior((n, *data.shape), noise.at(0)).to(getattr(model, "device", "cpu"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,7 +13,8 @@ from scorefield.core.kernels import transition
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.denoiser import Denoise
-from scorefield.samplers.base import need_levels
+from scorefield.samplers.base import Grid, need_levels
+from scorefield.samplers.grids import listed
 
 __all__ = ["DDIM", "direction", "ends"]
 
@@ -33,7 +33,7 @@ class DDIM:
         if not 0 <= self.eta <= 1:
             raise InputError(f"η scales the standard deviation of the noise and lies in [0, 1], got {self.eta!r}")
 
-    def calls(self, grid: Sequence[float]) -> int:
+    def calls(self, grid: Grid) -> int:
         """One network call a step. InputError for a grid that turns, or that ascends with η > 0."""
         if direction(self, grid) == "up" and self.eta > 0:
             raise InputError(f"encoding walks the deterministic ODE upwards, so it needs η = 0; got η = {self.eta}")
@@ -56,13 +56,13 @@ class DDIM:
         return mean + expand(varsigma, x_t) * noise.normal_like(x_t), x0, None
 
 
-def direction(sampler: object, grid: Sequence[float]) -> Literal["down", "up"]:
+def direction(sampler: object, grid: Grid) -> Literal["down", "up"]:
     """Which way a grid walks. InputError where it turns or stands still."""
-    down = [s < t for t, s in pairwise(grid)]
-    if any(s == t for t, s in pairwise(grid)) or len(set(down)) > 1:
+    down = [s < t for t, s in pairwise(listed(grid))]
+    if any(s == t for t, s in pairwise(listed(grid))) or len(set(down)) > 1:
         raise InputError(
             f"{type(sampler).__name__} needs a grid that strictly descends (sampling) or strictly ascends (encoding), "
-            f"got {list(grid)}"
+            f"got {listed(grid)}"
         )
     return "down" if down[0] else "up"
 

@@ -150,6 +150,11 @@ def as_grid(process: GaussianProcess | None, grid: Tensor | Sequence[float]) -> 
     return times.tolist()
 
 
+def listed(grid: Tensor | Sequence[float]) -> list[float]:
+    """The times of a grid as Python numbers: tensors hash and compare by identity."""
+    return grid.tolist() if isinstance(grid, Tensor) else list(grid)
+
+
 def _check(process: GaussianProcess, n: int) -> int:
     T = count_levels(process, "this grid")
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,8 @@ from scorefield.core.shapes import expand, sum_flat
 from scorefield.denoiser import Denoise, ScoreFunction
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
-from scorefield.samplers.base import Sampler, need_levels
+from scorefield.samplers.base import Grid, Sampler, need_levels
+from scorefield.samplers.grids import listed
 
 __all__ = ["Corrected", "Langevin"]
 
@@ -53,13 +54,13 @@ class Langevin:
         for name, value in (("step_size", float(step)), ("metropolis", metropolis), ("final_denoise", final_denoise)):
             object.__setattr__(self, name, value)
 
-    def calls(self, grid: Sequence[float]) -> int:
+    def calls(self, grid: Grid) -> int:
         """Evaluations of the score: one an update, and one more to start a Metropolis chain or to denoise at the end."""
-        if any(t <= 0 or s > t for t, s in pairwise(grid)):
+        if any(t <= 0 or s > t for t, s in pairwise(listed(grid))):
             raise InputError(
-                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {list(grid)}"
+                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {listed(grid)}"
             )
-        return len(grid) - 1 + int(self.metropolis or (self.final_denoise and grid[-1] == 0))
+        return len(grid) - 1 + int(self.metropolis or (self.final_denoise and listed(grid)[-1] == 0))
 
     def init(self, model: Any, x: Tensor) -> Kept | None:
         """No state before the first step. IncompatibleModel where the model lacks what the options need."""
@@ -136,7 +137,7 @@ class Corrected:
         if self.langevin.final_denoise:
             raise InputError("a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out")
 
-    def calls(self, grid: Sequence[float]) -> int:
+    def calls(self, grid: Grid) -> int:
         """The predictor's calls and `repeats` for every s > 0. InputError for a grid that ascends."""
         self.langevin.calls(grid)
         return self.predictor.calls(grid) + self.repeats * sum(s > 0 for s in grid[1:])

@@ -59,7 +59,9 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
         intact = _steps(folder)
         last = f"the checkpoint before it is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
         raise InputError(f"the checkpoint of step {step} could not be saved ({_reason(error)}); {last}") from None
-    for old in _steps(folder)[keep:]:
+    # What is newer was damaged and passed over when this run was resumed; it must not push out what is whole.
+    newer = [path for path in _steps(folder) if path.name > final.name]
+    for old in newer + [path for path in _steps(folder) if path not in newer][keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 

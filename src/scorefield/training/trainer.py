@@ -30,7 +30,7 @@ from scorefield.training.run import RunFolder
 
 __all__ = ["Diverged", "TrainStep", "Trainer", "train"]
 
-_ENVIRONMENT = ("torch", "threads", "world")
+_ENVIRONMENT = ("torch", "threads", "world", "device", "precision")
 
 
 class Diverged(ScorefieldError):
@@ -88,8 +88,8 @@ class Trainer(Iterator[TrainStep]):
         self.options = options
         self.data = _as_dataset(data)
         self.accelerator = _accelerator(device, options, run)
-        self._share = _share(options, self.accelerator.num_processes)
-        _check_shape(objective, self.data)
+        _check_share(options, self.accelerator.num_processes)
+        _check_data(objective, self.data, options)
         self._conditional = self.data.labels is not None and bool(getattr(objective.model, "num_classes", 0))
         self.folder = None if run is None else RunFolder(Path(run))
         self.step = 0
@@ -149,7 +149,7 @@ class Trainer(Iterator[TrainStep]):
         }
         if hasattr(self.objective.times, "state_dict"):
             groups["times"] = self.objective.times.state_dict()
-        state = {"step": self.step, "seed": self.options.seed, **_environment(self.accelerator)}
+        state = {"step": self.step, "seed": self.options.seed, **self._environment()}
         path = checkpoint.save(self.folder.checkpoints, self.step, groups, state, self.options.keep)
         checkpoint.save_weights(self.folder.weights, self.ema.shadow)
         return path
@@ -168,13 +168,24 @@ class Trainer(Iterator[TrainStep]):
             raise InputError(f"{folder.path} has no checkpoint to resume from; train it anew in another folder")
         if found.state["seed"] != self.options.seed:
             raise InputError(f"{folder.path} was trained with seed {found.state['seed']}: resume it with the same seed")
+        fingerprint = folder.read_config().get("trained_on", {}).get("fingerprint")
+        if fingerprint != self.data.fingerprint():
+            raise InputError(
+                f"{folder.path} was trained on other data (fingerprint {fingerprint}, now {self.data.fingerprint()}): to go on with "
+                "this data start a new run from its weights (--init)"
+            )
         self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
-        for key, now in _environment(self.accelerator).items():
+        for key, now in self._environment().items():
             if found.state.get(key) != now:
                 self.warnings.append(
                     f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit"
                 )
-        self.objective.load_state_dict(found.groups["weights"])
+        try:
+            self.objective.load_state_dict(found.groups["weights"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{found.path} holds another model: {str(error).splitlines()[0]} Resume with the run's own"
+            ) from None
         self.ema.load(found.groups["ema"])
         _load_optimizer(self._optimizer, found.groups["optimizer"])
         if "times" in found.groups:
@@ -183,6 +194,21 @@ class Trainer(Iterator[TrainStep]):
         if self.accelerator.is_main_process:
             folder.truncate_metrics(self.step)
             folder.write_config({**folder.read_config(), "training": self.options.model_dump()})
+
+    def agree(self, stop: bool) -> bool:
+        """Whether any process wants to stop: all must leave the loop after the same step."""
+        if self.accelerator.num_processes == 1:
+            return stop
+        votes = self.accelerator.gather(torch.tensor([float(stop)], device=self.accelerator.device))
+        return bool(votes.any())
+
+    def _environment(self) -> dict[str, Any]:
+        """What bit-exactness depends on beside the seed."""
+        dtype = getattr(self.objective.model, "autocast_dtype", None)
+        precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
+        device = self.accelerator.device.type
+        values = (torch.__version__, torch.get_num_threads(), self.accelerator.num_processes, device, precision)
+        return dict(zip(_ENVIRONMENT, values, strict=True))
 
     def _description(self) -> dict[str, Any]:
         """Everything that rebuilds the model without the data and without the code that made it."""
@@ -230,8 +256,9 @@ class Trainer(Iterator[TrainStep]):
             return
         device = self.accelerator.device
         t, losses = (torch.cat([part.to(device) for part in parts if part is not None]) for parts in zip(*drawn, strict=True))
+        t, losses = self.accelerator.gather(t), self.accelerator.gather(losses)
         if bool(torch.isfinite(losses).all()):  # a loss that is not finite stops the run, and is not history
-            times.update(self.accelerator.gather(t), self.accelerator.gather(losses))
+            times.update(t, losses)
 
     def _batch(self, indices: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
         x0, y = self.data.batch(indices)
@@ -286,31 +313,42 @@ def _accelerator(device: str | None, options: TrainingOptions, run: str | Path |
     if options.trackers and run is None:
         raise InputError("trackers write into the run folder: give run=")
     logging: dict[str, Any] = {"log_with": options.trackers, "project_dir": str(run)} if options.trackers else {}
-    return Accelerator(cpu=chosen is not None and chosen.type == "cpu", **logging)
+    try:
+        accelerator = Accelerator(cpu=chosen is not None and chosen.type == "cpu", **logging)
+    except ValueError as error:  # an unknown tracker, or another kind of device used before in this process
+        raise InputError(f"Accelerate refuses these options: {error}") from None
+    if chosen is not None and accelerator.device.type != chosen.type:
+        raise InputError(f"this process already trains on {accelerator.device.type}: use a new process for {chosen.type}")
+    return accelerator
 
 
-def _share(options: TrainingOptions, world: int) -> int:
+def _check_share(options: TrainingOptions, world: int) -> None:
     parts = world * options.accumulation
     if options.batch_size % parts:
         raise InputError(
             f"batch_size {options.batch_size} cannot be cut into {world} processes × {options.accumulation} parts: "
             f"make it a multiple of {parts}"
         )
-    return options.batch_size // parts
 
 
 def _network(objective: Objective) -> Any:
     return getattr(objective.model, "net", None)
 
 
-def _check_shape(objective: Objective, data: Dataset) -> None:
-    """The model's own idea of an example must be the data's; a model without one takes the data's."""
+def _check_data(objective: Objective, data: Dataset, options: TrainingOptions) -> None:
+    """What the model and the options ask of the data; a model without an idea of an example takes the data's."""
     model: Any = objective.model
     spec = getattr(model, "data", None)
     if spec is None:
         model.data = data.spec
     elif spec.shape != data.spec.shape:
         raise InputError(f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}")
+    if getattr(model, "num_classes", 0) and data.spec.num_classes > model.num_classes:
+        raise InputError(f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}")
+    if options.flip and len(data.spec.shape) != 3:
+        raise InputError(f"flip mirrors images, and an example of {data.source} has shape {data.spec.shape}: leave it out")
+    if options.dequantize and data.spec.bins is None:
+        raise InputError(f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out")
 
 
 @contextmanager
@@ -321,12 +359,6 @@ def _dropout_stream(seed: int, step: int, rank: int, device: torch.device) -> It
         # An odd multiplier mixes the three numbers; neighbouring steps need distinct seeds, not independent ones.
         torch.manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0x8CB92BA72F3D8DD7) % 2**63)
         yield
-
-
-def _environment(accelerator: Accelerator) -> dict[str, Any]:
-    """What bit-exactness depends on beside the seed."""
-    values = (torch.__version__, torch.get_num_threads(), accelerator.num_processes)
-    return dict(zip(_ENVIRONMENT, values, strict=True))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
