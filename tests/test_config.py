@@ -44,12 +44,12 @@ def test_recipes_survive_their_own_file(name):
 def test_overrides_are_typed_and_checked():
     recipe = config.read_recipe("digits")
     changed = config.with_overrides(
-        recipe, ["training.lr=3e-4", "net.channel_mult=[1, 2, 4]", "data.source=some folder", "sampling.sampler.eta=0.5"]
+        recipe, ["training.lr=3e-4", "net.channel_mult=[1, 2, 4]", "data.source=some folder", "sampling.sampler.variance=upper"]
     )
     assert changed.training.lr == 3e-4
     assert changed.net["channel_mult"] == [1, 2, 4]
     assert changed.data.source == "some folder"
-    assert changed.sampling.sampler == {"kind": "ddim", "eta": 0.5}
+    assert changed.sampling.sampler == {"kind": "ancestral", "variance": "upper"}
     assert config.read_recipe("digits") == recipe
     for setting, message in [
         ("training.lrr=1", "did you mean 'lr'"),

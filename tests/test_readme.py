@@ -21,5 +21,7 @@ def test_files_named_in_the_documents_exist():
         text = (ROOT / document).read_text()
         for path in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (ROOT / path).exists(), f"{document} points to {path}, which is not there"
-        for path in re.findall(r"`((?:core|process|nets|data|objectives|samplers|evaluation|training|interop)/\w+\.py)`", text):
+        for path in re.findall(
+            r"`((?:core|process|nets|data|objectives|samplers|evaluation|training|interop)/[a-z_]+\.py)`", text
+        ):
             assert (ROOT / "src" / "scorefield" / path).exists(), f"{document} names {path}"

@@ -165,6 +165,8 @@ def test_sampling_of_a_run_can_be_changed(capsys, run, tmp_path):
     )
     assert json.loads(out)["sampler"] == "Heun()"
     assert json.loads(out)["calls"] == 5
+    status, out, _ = call(capsys, "sample", run, "-n", 2, "--eta", 0.5, "--steps", 3, "--out", tmp_path / "c.npz", "--json")
+    assert json.loads(out)["sampler"] == "DDIM(eta=0.5)"
 
 
 MISTAKES = [

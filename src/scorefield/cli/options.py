@@ -44,6 +44,8 @@ def sampling_options(
     from scorefield.config import with_overrides
 
     own = recipe.sampling
+    if sampler is None and (eta is not None) != (variance is not None):
+        sampler = "ddim" if eta is not None else "ancestral"  # η and the variance say which sampler is meant
     table: dict[str, Any] = dict(own.sampler) if sampler in (None, own.sampler["kind"]) else {"kind": sampler}
     table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
     if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
