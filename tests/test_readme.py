@@ -17,6 +17,7 @@ def test_python_example(tmp_path, monkeypatch):
 
 
 def test_files_named_in_the_documents_exist():
+    assert "@@" not in (ROOT / "README.md").read_text()
     for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text()
         for path in re.findall(r"\]\(([^)#:]+)\)", text):
