@@ -45,14 +45,12 @@ class RunFolder:
         self.check_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_config(description)
         except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error.strerror})") from None
+            raise InputError(f"{self.path} cannot be made ({error.strerror})") from None
+        self.write_config(description)
 
     def write_config(self, description: Mapping[str, Any]) -> None:
-        partial = self.path / ".config.toml.partial"
-        partial.write_text(tomli_w.dumps(_without_none(description)))
-        replace_file(partial, self.config)
+        _replace_text(self.config, tomli_w.dumps(_without_none(description)))
 
     def read_config(self) -> dict[str, Any]:
         """config.toml as a dictionary. InputError where it is missing or not TOML."""
@@ -73,9 +71,18 @@ class RunFolder:
         if not self.metrics.exists():
             return
         kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
-        partial = self.path / ".metrics.jsonl.partial"
-        partial.write_text("".join(line + "\n" for line in kept))
-        replace_file(partial, self.metrics)
+        _replace_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. InputError where it cannot be written."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        replace_file(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written ({error.strerror}); what was there before is intact") from None
 
 
 def _step_of(line: str) -> float:
