@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from scorefield.core.errors import InputError
+from scorefield.core.options import did_you_mean
 
 __all__ = ["CASE_KEYS", "build"]
 
@@ -41,5 +41,5 @@ def build(
 
 
 def _hint(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"Allowed: {', '.join(allowed)}"
+    allowed = list(allowed)
+    return f"allowed are {', '.join(allowed)}{did_you_mean(name, allowed)}"
