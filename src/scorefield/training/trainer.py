@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
 from scorefield.core.compute import autocast_dtype, pick_device
@@ -87,7 +87,7 @@ class Trainer(Iterator[TrainStep]):
     ) -> None:
         self.options = options
         self.data = _as_dataset(data)
-        self.accelerator = _accelerator(device, options, run)
+        self.accelerator = _accelerator(device, options, run, getattr(objective.model, "has_energy", False))
         _check_share(options, self.accelerator.num_processes)
         _check_data(objective, self.data, options)
         self._conditional = self.data.labels is not None and bool(getattr(objective.model, "num_classes", 0))
@@ -308,13 +308,15 @@ def _as_dataset(data: Dataset | Tensor | tuple[Tensor, Tensor]) -> Dataset:
     raise InputError(f"data must come from sf.data, or be a tensor or a pair (examples, labels); got {type(data).__name__}")
 
 
-def _accelerator(device: str | None, options: TrainingOptions, run: str | Path | None) -> Accelerator:
+def _accelerator(device: str | None, options: TrainingOptions, run: str | Path | None, energy: bool) -> Accelerator:
     chosen = None if device is None else pick_device(device)
     if options.trackers and run is None:
         raise InputError("trackers write into the run folder: give run=")
     logging: dict[str, Any] = {"log_with": options.trackers, "project_dir": str(run)} if options.trackers else {}
+    # The constant of an energy never reaches its gradient, so some parameters get none; several processes must know that.
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if energy else []
     try:
-        accelerator = Accelerator(cpu=chosen is not None and chosen.type == "cpu", **logging)
+        accelerator = Accelerator(kwargs_handlers=handlers, cpu=chosen is not None and chosen.type == "cpu", **logging)
     except ValueError as error:  # an unknown tracker, or another kind of device used before in this process
         raise InputError(f"Accelerate refuses these options: {error}") from None
     if chosen is not None and accelerator.device.type != chosen.type:
