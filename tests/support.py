@@ -8,6 +8,15 @@ from safetensors import safe_open
 
 import scorefield as sf
 
+# The published code's names, and what they are called here: parametrization; variance head and variance of a step.
+MEANS = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "mean"}
+VARIANCES = {
+    "FIXED_SMALL": (None, "lower"),
+    "FIXED_LARGE": (None, "upper"),
+    "LEARNED": ("direct", "learned"),
+    "LEARNED_RANGE": ("range", "learned"),
+}
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -37,7 +37,7 @@ class Case:
         found = {key.removeprefix(prefix): t.to(self.dtype) for key, t in self.tensors.items() if key.startswith(prefix)}
         return {key: t.clone().requires_grad_(True) for key, t in found.items()}
 
-    def expect(self, name: str, value: Tensor) -> None:
+    def assert_close(self, name: str, value: Tensor) -> None:
         reference = self.tensors[f"{self.prefix}.{name}"]
         assert value.shape == reference.shape, name
         assert value.dtype == self.dtype, name
@@ -45,16 +45,16 @@ class Case:
         assert error <= self.tolerance, f"{name}: {error:.2e}"
         self.compared.add(name)
 
-    def expect_loss(self, name: str, loss: Tensor, parameters: dict[str, Tensor]) -> None:
-        self.expect(f"{name}loss", loss)
-        self.expect_gradients(name, loss, parameters)
+    def assert_loss(self, name: str, loss: Tensor, parameters: dict[str, Tensor]) -> None:
+        self.assert_close(f"{name}loss", loss)
+        self.assert_gradients(name, loss, parameters)
 
-    def expect_gradients(self, name: str, loss: Tensor, parameters: dict[str, Tensor]) -> None:
+    def assert_gradients(self, name: str, loss: Tensor, parameters: dict[str, Tensor]) -> None:
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         for key, gradient in zip(parameters, gradients, strict=True):
-            self.expect(f"{name}grad_{key}", gradient)
+            self.assert_close(f"{name}grad_{key}", gradient)
 
-    def expect_complete(self, but: tuple[str, ...] = ()) -> None:
+    def assert_complete(self, but: tuple[str, ...] = ()) -> None:
         """Every stored result was compared: a test that skips one says so."""
         stored = {key.removeprefix(f"{self.prefix}.") for key in self.tensors if key.startswith(f"{self.prefix}.")}
         assert stored - self.compared == set(but)
@@ -94,9 +94,9 @@ def test_e01_denoising_with_a_level_per_example(dtype: torch.dtype, prefix: str,
             return image_score(p, sigma)(x_in)
 
         loss = sm.denoising_score_matching(score, x, eps, sigma) * sigma**power
-        case.expect("perturbed", seen[0])
-        case.expect_loss(f"p{power}.", loss.mean(), p)
-    case.expect_complete()
+        case.assert_close("perturbed", seen[0])
+        case.assert_loss(f"p{power}.", loss.mean(), p)
+    case.assert_complete()
 
 
 @PRECISIONS
@@ -106,12 +106,12 @@ def test_e02_denoising_energy_and_score_form(dtype: torch.dtype, prefix: str, to
         p = case.parameters("energy.")
         score = sm.score_from_energy(energy(p))
         loss = sm.denoising_score_matching(score, case.input("energy.x"), case.input("energy.noise"), sigma).mean()
-        case.expect_loss(f"energy.sigma{sigma}.", sigma**4 * loss, p)  # the code's energy form: sigma^4 times the score form
+        case.assert_loss(f"energy.sigma{sigma}.", sigma**4 * loss, p)  # the code's energy form: sigma^4 times the score form
         p = case.parameters("score.")
         score = image_score(p, case.input("sigmas")[:1])
         loss = sm.denoising_score_matching(score, case.input("score.x"), case.input("score.noise"), sigma).mean()
-        case.expect_loss(f"score.sigma{sigma}.", loss, p)
-    case.expect_complete()
+        case.assert_loss(f"score.sigma{sigma}.", loss, p)
+    case.assert_complete()
 
 
 @PRECISIONS
@@ -122,8 +122,8 @@ def test_e03_sliced_matching_at_noise_levels(dtype: torch.dtype, prefix: str, to
     x = case.input("x") + sigma.reshape(-1, 1, 1, 1) * case.input("noise")
     v = case.input("v").reshape(case.config["n_particles"], *x.shape)
     loss = sm.sliced_score_matching_vr(image_score(p, sigma), x, v) * sigma**2
-    case.expect_loss("", loss.mean(), p)
-    case.expect_complete()
+    case.assert_loss("", loss.mean(), p)
+    case.assert_complete()
 
 
 @PRECISIONS
@@ -139,10 +139,10 @@ def test_f01_several_projections(dtype: torch.dtype, prefix: str, tolerance: flo
             loss = function(score, x, v).mean()
             s = score(x)
             quadratic = 0.5 * ((s**2).sum(dim=1).mean() if suffix else ((v * s).sum(dim=2) ** 2).mean())
-            case.expect_loss(name, loss, p)
-            case.expect(f"{name}loss1", quadratic)
-            case.expect(f"{name}loss2", loss - quadratic)
-    case.expect_complete()
+            case.assert_loss(name, loss, p)
+            case.assert_close(f"{name}loss1", quadratic)
+            case.assert_close(f"{name}loss2", loss - quadratic)
+    case.assert_complete()
 
 
 def f02_variants(g: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -173,13 +173,13 @@ def test_f02_single_projection_and_kinds(dtype: torch.dtype, prefix: str, tolera
                 continue  # not in the file
             p = case.parameters("energy.")
             score = sm.score_from_energy(energy(p))
-            case.expect_loss(f"{name}.{kind}.", function(score, x, v).mean(), p)
+            case.assert_loss(f"{name}.{kind}.", function(score, x, v).mean(), p)
             leaf = x.clone().requires_grad_(True)
             s = score(leaf)
-            case.expect(f"{name}.{kind}.grad2", torch.autograd.grad(s, leaf, v)[0])
+            case.assert_close(f"{name}.{kind}.grad2", torch.autograd.grad(s, leaf, v)[0])
             if name == "ssm":
-                case.expect(f"{name}.{kind}.grad1", s)
-    case.expect_complete()
+                case.assert_close(f"{name}.{kind}.grad1", s)
+    case.assert_complete()
 
 
 @PRECISIONS
@@ -188,10 +188,10 @@ def test_f03_exact_trace(dtype: torch.dtype, prefix: str, tolerance: float) -> N
     p = case.parameters("energy.")
     score = sm.score_from_energy(energy(p))
     loss = sm.implicit_score_matching(score, case.input("x"))
-    case.expect("exact.per_sample", loss)
-    case.expect_gradients("exact.", loss.mean(), p)
+    case.assert_close("exact.per_sample", loss)
+    case.assert_gradients("exact.", loss.mean(), p)
     with torch.no_grad():
-        case.expect("exact.per_sample_eval", sm.implicit_score_matching(score, case.input("x")))
-    case.expect("exact_old.mean", loss.mean())
-    case.expect("score_matching.mean", loss.mean())
-    case.expect_complete()
+        case.assert_close("exact.per_sample_eval", sm.implicit_score_matching(score, case.input("x")))
+    case.assert_close("exact_old.mean", loss.mean())
+    case.assert_close("score_matching.mean", loss.mean())
+    case.assert_complete()

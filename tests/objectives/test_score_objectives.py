@@ -38,7 +38,7 @@ def stub_a(golden):
     return sf.Denoiser(net, sf.process.from_sigmas(sigmas.flip(0)), "score", noise_input="rank"), p
 
 
-def check_golden(golden, objective, tape, parameters, prefix):
+def assert_golden(golden, objective, tape, parameters, prefix):
     result = objective(golden["in.x"].double(), None, Recorded([z.double() for z in tape]))
     loss = result.per_example.mean()
     assert_close(loss.detach(), golden[f"out64.{prefix}loss"], 1e-9)
@@ -50,7 +50,7 @@ def test_golden_denoising_at_levels():
     golden = Golden("E01_anneal_dsm")
     model, parameters = stub_a(golden)
     times = Times(model.process.T - golden["in.labels"])
-    check_golden(golden, sf.objectives.NCSN(model, times), [golden["in.noise"]], parameters, "p2.0.")
+    assert_golden(golden, sf.objectives.NCSN(model, times), [golden["in.noise"]], parameters, "p2.0.")
 
 
 def test_golden_sliced_at_levels():
@@ -59,7 +59,7 @@ def test_golden_sliced_at_levels():
     times = Times(model.process.T - golden["in.labels"])
     particles = golden["in.v"].reshape(golden.config["n_particles"], *golden["in.x"].shape)
     objective = sf.objectives.NCSN(model, times, "sliced-vr", projections=len(particles), projection="gaussian")
-    check_golden(golden, objective, [golden["in.noise"], *particles], parameters, "")
+    assert_golden(golden, objective, [golden["in.noise"], *particles], parameters, "")
 
 
 @pytest.mark.parametrize("process", PROCESSES)

@@ -4,19 +4,12 @@ import math
 
 import pytest
 import torch
-from support import Golden, assert_close, schedule
+from support import MEANS, VARIANCES, Golden, assert_close, schedule
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.objectives.vlb import Bound, bound_terms
 
-MEANS = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "mean"}
-VARIANCES = {
-    "FIXED_SMALL": (None, "lower"),
-    "FIXED_LARGE": (None, "upper"),
-    "LEARNED": ("direct", "learned"),
-    "LEARNED_RANGE": ("range", "learned"),
-}
 TOLERANCE = {"eps": 1e-9, "x0": 1e-9, "mean": 1e-8}  # "mean" divides by c_0, down to 1e-3
 
 

@@ -4,20 +4,13 @@ import itertools
 
 import pytest
 import torch
-from support import Golden, assert_close, schedule
+from support import MEANS, VARIANCES, Golden, assert_close, schedule
 
 import scorefield as sf
 from scorefield.core.kernels import reverse
 from scorefield.objectives.denoising import weighted_error
 
 TOLERANCE = 1e-9
-MEANS = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "mean"}
-VARIANCES = {
-    "FIXED_SMALL": (None, "lower"),
-    "FIXED_LARGE": (None, "upper"),
-    "LEARNED": ("direct", "learned"),
-    "LEARNED_RANGE": ("range", "learned"),
-}
 
 
 def model_of(golden, mean, variance, clip, group=None):
