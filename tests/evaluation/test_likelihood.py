@@ -11,6 +11,7 @@ import scorefield as sf
 from scorefield.core import kernels
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.core.prediction import Prediction
+from scorefield.evaluation.likelihood import _stratified_error
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
 
 F64 = torch.float64
@@ -209,10 +210,23 @@ def test_estimate_from_some_terms_is_unbiased_with_an_honest_error(grid):
     error = math.hypot(some.total.std().item(), full.total.std().item()) / 4000**0.5
     assert abs(some.total.mean() - full.total.mean()) < 4 * error
     assert torch.equal(some.prior, full.prior)
-    if grid is None or len(grid) > 3:
-        # error leaves out the decoder's own ε, whose spread is that of the first column.
-        spread = math.sqrt(some.total.var().item() - full.terms[:, 0].var().item())
-        assert (some.error**2).mean().sqrt().item() == pytest.approx(spread, rel=0.1)
+    # error leaves out the decoder's own ε, whose spread is that of the first column; neighbours taken in pairs make it err upwards.
+    spread = math.sqrt(some.total.var().item() - full.terms[:, 0].var().item())
+    others = full.terms[:, 1:]
+    count = others.shape[1]
+    u = torch.rand(4000, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+    other_rows = (torch.arange(4000)[:, None] + 1000 * torch.arange(4)) % 4000  # no two draws share their ε
+    drawn = others[other_rows, ((torch.arange(4) + u) * count / 4).long()]
+    pairs = (count / 4) ** 2 * ((drawn[:, 0] - drawn[:, 1]) ** 2 + (drawn[:, 2] - drawn[:, 3]) ** 2)
+    error = (some.error**2).mean().item()
+    assert 0.95 * spread < error**0.5
+    assert abs(error - pairs.mean().item()) < 4 * math.hypot(pairs.std().item(), (some.error**2).std().item()) / 4000**0.5
+
+
+@pytest.mark.parametrize("terms", [2, 3, 5, 8])
+def test_the_estimates_error_where_all_strata_are_alike(terms):
+    values = torch.randn(20_000, terms, generator=torch.Generator().manual_seed(terms), dtype=F64)
+    assert (_stratified_error(values) ** 2).mean().item() == pytest.approx(terms, rel=0.05)
 
 
 @pytest.mark.parametrize("variance", ["lower", "learned"])
