@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scorefield.core.errors import InputError
+from scorefield.core.files import replace_file, sync_folder
 
-__all__ = ["Checkpoint", "newest", "replace_file", "save", "save_weights"]
+__all__ = ["Checkpoint", "newest", "save", "save_weights"]
 
 _MANIFEST = "manifest.json"
 
@@ -53,7 +54,7 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
         _write_manifest(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _sync(folder)
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         intact = _steps(folder)
@@ -94,14 +95,6 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise InputError(f"{path} could not be saved ({_reason(error)}); what was there before is intact") from None
 
 
-def replace_file(partial: Path, final: Path) -> None:
-    """Sync `partial` to the disk and rename it to `final`."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(final)
-    _sync(final.parent)
-
-
 def _steps(folder: Path) -> list[Path]:
     """The checkpoints of a folder, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
@@ -117,7 +110,7 @@ def _write_manifest(folder: Path) -> None:
     manifest.write_text(json.dumps(files, indent=1))
     with manifest.open("rb") as file:
         os.fsync(file.fileno())
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _damage(folder: Path) -> str | None:
@@ -136,14 +129,6 @@ def _damage(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return f"{_MANIFEST} is missing or unreadable"
     return None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

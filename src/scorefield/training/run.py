@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from scorefield.core.errors import InputError
-from scorefield.training.checkpoint import replace_file
+from scorefield.core.files import replace_file
 
 __all__ = ["RunFolder"]
 

@@ -1,0 +1,61 @@
+"""The processes that one command was launched as, by torchrun or accelerate: who takes what, and how they wait for each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from scorefield.core.compute import pick_device
+
+__all__ = ["Processes", "join_processes"]
+
+_CPU = torch.device("cpu")
+_PATIENCE = timedelta(days=7)  # one process may have much more left to do than another
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those launched together. rank: 0 … world-1, the first one speaks.   device: what it computes on."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, numbers: Iterable[int]) -> list[int]:
+        """Which of these pieces of work are this process's: k belongs to rank k mod world, whatever else is left to do."""
+        return [k for k in numbers if k % self.world == self.rank]
+
+    def part(self) -> None:
+        """Wait until every process is here, then end what they share: the first one can go on alone, for as long as it takes."""
+        if self.world > 1:
+            state = _state(self.device)
+            state.wait_for_everyone()
+            state.destroy_process_group()
+
+
+def join_processes(device: str | None = None) -> Processes:
+    """This process's place and its device: the one named, or the fastest found; of several GPUs each process has its own.
+
+    InputError where this machine has no such device.
+    """
+    chosen = pick_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return Processes(device=chosen)
+    state = _state(chosen)
+    return Processes(state.process_index, state.num_processes, state.device if device is None or device == "cuda" else chosen)
+
+
+def _state(device: torch.device) -> Any:
+    """Accelerate's state of these processes, made on the first call."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
