@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from scorefield.core.errors import InputError
-from scorefield.nets.blocks import AttentionBlock, Norm, ResidualBlock, as_float, attention, describe, label_table
+from scorefield.nets.blocks import AttentionBlock, Norm, ResidualBlock, as_float, attention, describe, down2, label_table, up2
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,71 @@ def test_attention_is_the_softmax_of_scaled_products() -> None:
 def test_attention_of_equal_pixels_is_their_value() -> None:
     v = torch.randn(1, 1, 4, 1).expand(1, 1, 4, 5)
     torch.testing.assert_close(attention(torch.randn(1, 1, 4, 5), torch.randn(1, 1, 4, 5), v), v)
+
+
+@pytest.mark.parametrize("order", ["legacy", "new"])
+def test_the_attention_orders_written_out(order: str) -> None:
+    """ "legacy": each head has its q, k, v in a row of channels; "new": all heads' q, then all k, then all v."""
+    torch.manual_seed(0)
+    block = AttentionBlock(32, 2, order).double()
+    torch.nn.init.normal_(block.proj_out.weight)
+    x = torch.randn(1, 32, 2, 3, dtype=torch.float64)
+    normal = F.group_norm(x, 32).flatten(2)[0]
+    rows = block.qkv.weight[:, :, 0] @ normal + block.qkv.bias[:, None]
+    heads = []
+    for h in range(2):
+        starts = (48 * h, 48 * h + 16, 48 * h + 32) if order == "legacy" else (16 * h, 32 + 16 * h, 64 + 16 * h)
+        q, k, v = (rows[start : start + 16] for start in starts)
+        weights = [torch.softmax(q[:, i] @ k / 4, dim=0) for i in range(6)]
+        heads.append(torch.stack([v @ w for w in weights], dim=1))
+    expected = block.proj_out.weight[:, :, 0] @ torch.cat(heads) + block.proj_out.bias[:, None]
+    torch.testing.assert_close(block(x), x + expected.reshape(1, 32, 2, 3))
+
+
+def _resampled(x: torch.Tensor, how: object) -> torch.Tensor:
+    if how is up2:
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    if how is down2:
+        return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+    return x
+
+
+@pytest.mark.parametrize("how", [None, up2, down2])
+@pytest.mark.parametrize("scale_shift", [True, False])
+@pytest.mark.parametrize(("channels", "rescale"), [(32, False), (64, True)])
+def test_the_residual_block_written_out(channels: int, scale_shift: bool, how: object, rescale: bool) -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(32, channels, 8, scale_shift=scale_shift, resample=how, rescale=rescale, dropout=0.5).double().eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, emb = torch.randn(2, 32, 4, 4, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64)
+    p = dict(block.named_parameters())
+
+    def conv(h: torch.Tensor, name: str) -> torch.Tensor:
+        return F.conv2d(h, p[f"{name}.weight"], p[f"{name}.bias"], padding=p[f"{name}.weight"].shape[-1] // 2)
+
+    def normal(h: torch.Tensor, name: str) -> torch.Tensor:
+        return F.group_norm(h, 32, p[f"{name}.weight"], p[f"{name}.bias"])
+
+    h = conv(_resampled(F.silu(normal(x, "in_layers.0")), how), "in_layers.2")
+    e = (F.silu(emb) @ p["emb_layers.1.weight"].T + p["emb_layers.1.bias"])[:, :, None, None]
+    scale, shift = (e[:, :channels], e[:, channels:]) if scale_shift else (0.0, 0.0)
+    h = normal(h if scale_shift else h + e, "out_layers.0") * (1 + scale) + shift
+    skip = _resampled(x, how)
+    total = (skip if channels == 32 else conv(skip, "skip_connection")) + conv(F.silu(h), "out_layers.3")
+    torch.testing.assert_close(block(x, emb), total / 2**0.5 if rescale else total)
+
+
+def test_dropout_leaves_the_mean() -> None:
+    """After it comes a convolution, so over many draws a block in training returns what it does in evaluation."""
+    torch.manual_seed(0)
+    block = ResidualBlock(32, 32, 8, dropout=0.3).double()
+    torch.nn.init.normal_(block.out_layers[3].weight)
+    x, emb = torch.randn(1, 32, 2, 2, dtype=torch.float64), torch.randn(1, 8, dtype=torch.float64)
+    draws = block.train()(x.expand(4000, -1, -1, -1), emb.expand(4000, -1))
+    error = (draws.mean(0) - block.eval()(x, emb)[0]) / (draws.std(0) / 4000**0.5)
+    assert error.abs().max() < 4.5
+    assert draws.std(0).min() > 0
 
 
 def test_a_new_block_is_the_identity() -> None:

@@ -1,4 +1,4 @@
-"""The networks against stored outputs of the original implementations (tests/golden, cases C00-C05 and C11-C13).
+"""The networks against stored outputs of the original implementations (tests/golden, cases C00-C13).
 
 float64: every tensor to 1e-9 of its largest magnitude. float32: to 1e-5; where the original's own float32 result is
 further than that from its float64 twin (input gradients, embeddings at t near 1000), to twice that distance.
@@ -22,6 +22,11 @@ CASES = {
     "C03_unet_guided_2": (guided_diffusion, "UNetModel"),
     "C04_unet_guided_3": (guided_diffusion, "UNetModel"),
     "C05_unet_improved": (improved_diffusion, "UNetModel"),
+    "C06_encoder_adaptive": (guided_diffusion, "EncoderUNetModel"),
+    "C07_encoder_attention": (guided_diffusion, "EncoderUNetModel"),
+    "C08_encoder_spatial": (guided_diffusion, "EncoderUNetModel"),
+    "C09_encoder_spatial_v2": (guided_diffusion, "EncoderUNetModel"),
+    "C10_superres": (guided_diffusion, "SuperResModel"),
     "C11_cond_refinenet_dilated": (ncsn, "CondRefineNetDilated"),
     "C12_unet_ddim": (ddpm, "Model"),
 }
@@ -43,14 +48,19 @@ def build(case: str, tensors: dict[str, Tensor], config: dict) -> nn.Module:
 def evaluate(case: str, net: nn.Module, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """The stored quantities, computed by `net` in dtype."""
     net = net.to(dtype)
-    x = tensors["in.x"].to(dtype).requires_grad_()
-    labels = tensors.get("in.y")
+    x, t, y = tensors["in.x"].to(dtype).requires_grad_(), tensors.get("in.t"), tensors.get("in.y")
     if case.startswith("C11"):  # its c is the index of the noise level, which the case calls y
-        output = net(x, labels)
-        results = {}
+        output, results = net(x, y), {}
+    elif "encoder" in case:  # its y is the class whose log-probability is differentiated
+        output = net(x, t)
+        log_prob = torch.log_softmax(output, dim=1)[torch.arange(len(y)), y]
+        (guidance,) = torch.autograd.grad(log_prob.sum(), x, retain_graph=True)
+        results = {"emb": net.time_embed(t), "log_prob_y": log_prob, "classifier_grad": guidance}
+    elif "superres" in case:
+        output, results = net(x, t, low_res=tensors["in.low_res"].to(dtype)), {"emb": net.embed(t)}
     else:
-        output = net(x, tensors["in.t"], labels)
-        results = {"emb": net.temb(tensors["in.t"]) if case.startswith("C12") else net.embed(tensors["in.t"], labels)}
+        output = net(x, t, y)
+        results = {"emb": net.temb(t) if case.startswith("C12") else net.embed(t, y)}
     (grad_x,) = torch.autograd.grad((output * tensors["in.cotangent"].to(dtype)).sum(), x)
     return results | {"output": output, "grad_x": grad_x}
 
@@ -90,17 +100,18 @@ def test_channels_last_gives_the_same_result(case: str) -> None:
 def test_integer_and_float_times_give_the_same_result(case: str) -> None:
     config, tensors = load_case(case)
     net = build(case, tensors, config)
-    expected = net(tensors["in.x"], tensors["in.t"], tensors.get("in.y"))
-    assert torch.equal(net(tensors["in.x"], tensors["in.t"].float(), tensors.get("in.y")), expected)
+    expected = evaluate(case, net, tensors, torch.float32)["output"]
+    tensors["in.t"] = tensors["in.t"].float()
+    assert torch.equal(evaluate(case, net, tensors, torch.float32)["output"], expected)
 
 
-@pytest.mark.parametrize("case", ["C01_unet_guided_0", "C05_unet_improved", "C12_unet_ddim", "C11_cond_refinenet_dilated"])
+@pytest.mark.parametrize("case", CASES)
 def test_parameter_count(case: str) -> None:
     config, tensors = load_case(case)
     assert sum(p.numel() for p in build(case, tensors, config).parameters()) == config["num_parameters"]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case < "C06"])
+@pytest.mark.parametrize("case", [case for case in CASES if case < "C11"])
 def test_every_stage_agrees(case: str) -> None:
     """Mean and root mean square of every stage's output, in forward order; locates a mismatch."""
     config, tensors = load_case(case)
@@ -111,7 +122,7 @@ def test_every_stage_agrees(case: str) -> None:
         flat = h.detach().flatten(1)
         stats.append(torch.stack([flat.mean(1), flat.square().mean(1).sqrt()], dim=1))
 
-    for stage in [*net.input_blocks, net.middle_block, *net.output_blocks]:
+    for stage in [*net.input_blocks, net.middle_block, *getattr(net, "output_blocks", [])]:
         stage.register_forward_hook(record)
     evaluate(case, net, tensors, torch.float64)
     assert error(torch.stack(stats), tensors["out64.block_stats"]) < 1e-9

@@ -62,7 +62,10 @@ def test_logit_transform_leaves_the_input_alone() -> None:
     ("module", "kind", "arguments", "message"),
     [
         (guided_diffusion, "UNetModle", UNET, "did you mean 'UNetModel'"),
-        (guided_diffusion, "Transformer", UNET, "allowed are UNetModel"),
+        (guided_diffusion, "Transformer", UNET, "allowed are UNetModel, SuperResModel, EncoderUNetModel"),
+        (guided_diffusion, "SuperResModel", UNET | {"low_res": True}, "no argument 'low_res'"),
+        (guided_diffusion, "EncoderUNetModel", UNET, "needs image_size"),
+        (guided_diffusion, "EncoderUNetModel", UNET | {"image_size": 8, "dims": 1}, "dims=2"),
         (guided_diffusion, "UNetModel", UNET | {"num_head": 2}, "dropout.*did you mean 'num_heads'"),
         (guided_diffusion, "UNetModel", {"in_channels": 3}, "needs model_channels, out_channels"),
         (guided_diffusion, "UNetModel", UNET | {"dims": 3}, "dims=2"),
@@ -73,6 +76,19 @@ def test_logit_transform_leaves_the_input_alone() -> None:
 def test_unknown_names_are_refused(module, kind: str, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         module.network(kind, arguments)
+
+
+def test_defaults_of_the_classifier_are_those_of_the_original() -> None:
+    spec = guided_diffusion.network("EncoderUNetModel", UNET | {"image_size": 8}).spec
+    assert (spec["pool"], spec["scale_shift"], spec["updown"], spec["heads"]) == ("adaptive", False, False, 1)
+    assert spec["num_classes"] == 6
+
+
+@pytest.mark.parametrize("module", [guided_diffusion, improved_diffusion])
+def test_super_resolution_reads_twice_the_channels(module) -> None:
+    net = module.network("SuperResModel", UNET)
+    assert net.spec["low_res"] is True
+    assert net.input_blocks[0][0].in_channels == 6
 
 
 def test_an_open_label_count_is_the_original_s() -> None:

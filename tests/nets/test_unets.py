@@ -6,6 +6,7 @@ from torch import nn
 
 from scorefield.core.errors import InputError
 from scorefield.nets import DDPMUNet, RefineNet, UNet
+from scorefield.nets.blocks import AttentionBlock, ResidualBlock
 
 SMALL = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": ()}
 
@@ -91,6 +92,78 @@ def test_second_derivatives_pass_through_checkpointing() -> None:
     (grad,) = torch.autograd.grad(net(x, torch.ones(1)).pow(2).sum(), x, create_graph=True)
     grad.square().sum().backward()
     assert x.grad.abs().max() > 0
+
+
+def test_super_resolution_is_a_network_of_twice_the_channels() -> None:
+    """Its input is x beside the bilinear enlargement, which for a factor of 2 mixes neighbours 3 : 1 (half-pixel centres)."""
+    torch.manual_seed(0)
+    net = UNet(1, low_res=True, **SMALL).double()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    plain = UNet(2, out_channels=1, **SMALL).double()
+    plain.load_state_dict(net.state_dict(), strict=True)
+    x, small, c = torch.randn(2, 1, 4, 6).double(), torch.randn(2, 1, 2, 3).double(), torch.ones(2)
+
+    def doubled(rows: torch.Tensor) -> torch.Tensor:
+        before = torch.cat([rows[..., :1], rows[..., :-1]], dim=-1)
+        after = torch.cat([rows[..., 1:], rows[..., -1:]], dim=-1)
+        return torch.stack([(3 * rows + before) / 4, (3 * rows + after) / 4], dim=-1).flatten(-2)
+
+    enlarged = doubled(doubled(small).transpose(-1, -2)).transpose(-1, -2)
+    torch.testing.assert_close(net(x, c, low_res=small), plain(torch.cat([x, enlarged], dim=1), c))
+
+
+@pytest.mark.parametrize(
+    ("options", "low_res", "message"),
+    [
+        ({}, torch.zeros(2, 1, 2, 2), "leave low_res out"),
+        ({"low_res": True}, None, "got nothing"),
+        ({"low_res": True}, torch.zeros(2, 3, 2, 2), r"got shape \(2, 3, 2, 2\)"),
+        ({"low_res": True}, torch.zeros(1, 2, 2), r"got shape \(1, 2, 2\)"),
+    ],
+)
+def test_the_image_to_be_enlarged_is_checked(options: dict, low_res: torch.Tensor | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        UNet(1, **SMALL | options)(torch.zeros(2, 1, 4, 4), torch.zeros(2), low_res=low_res)
+
+
+@pytest.mark.parametrize(("blocks", "updown", "levels"), [(1, False, 2), (3, True, 3), (2, True, 1)])
+def test_depth_is_the_number_of_blocks(blocks: int, updown: bool, levels: int) -> None:
+    """`blocks` a level down, one more up, two in the middle; BigGAN's resampling is one more at each change of resolution."""
+    net = UNet(1, **SMALL | {"blocks": blocks, "updown": updown, "channel_mult": (1,) * levels})
+    found = sum(isinstance(module, ResidualBlock) for module in net.modules())
+    assert found == levels * (2 * blocks + 1) + 2 + 2 * (levels - 1) * updown
+
+
+def test_heads_and_channels_of_a_head_are_two_ways_to_say_the_same() -> None:
+    by_count, by_size = (
+        UNet(1, **SMALL | {"channel_mult": (1, 1), "attention": (1, 2)} | o).double()
+        for o in ({"heads": 4}, {"head_channels": 8})
+    )
+    for parameter in by_count.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    by_size.load_state_dict(by_count.state_dict())
+    x = torch.randn(1, 1, 4, 4).double()
+    assert torch.equal(by_count(x, torch.ones(1)), by_size(x, torch.ones(1)))
+    wide = UNet(1, head_channels=16, heads_upsample=1, **SMALL | {"attention": (1, 2)})
+    assert {b.heads for b in wide.modules() if isinstance(b, AttentionBlock)} == {2, 4}  # of 32 and of 64 channels
+    upwards = UNet(1, heads=2, heads_upsample=8, **SMALL | {"attention": (1, 2)})
+    assert {b.heads for b in upwards.output_blocks.modules() if isinstance(b, AttentionBlock)} == {8}
+    assert {b.heads for b in upwards.input_blocks.modules() if isinstance(b, AttentionBlock)} == {2}
+
+
+def test_attention_stands_where_it_is_asked_for() -> None:
+    net = UNet(1, **SMALL | {"channel_mult": (1, 1, 1), "attention": (2,), "blocks": 1})
+    stages = {f"in.{i}": s for i, s in enumerate(net.input_blocks)} | {f"out.{i}": s for i, s in enumerate(net.output_blocks)}
+    attending = {name for name, s in stages.items() if any(isinstance(m, AttentionBlock) for m in s)}
+    assert attending == {"in.3", "out.2", "out.3"}  # the middle level of three, one block down and two up
+    assert any(isinstance(m, AttentionBlock) for m in net.middle_block)
+
+
+def test_the_label_is_a_row_added_to_the_embedding_of_time() -> None:
+    net = UNet(1, num_classes=3, null_label=True, **SMALL).double()
+    c, y = torch.tensor([1.0, 5.0]), torch.tensor([2, 3])
+    torch.testing.assert_close(net.embed(c, y) - net.time_embed(c), net.label_emb.weight[y])
 
 
 def test_unit_input_is_a_change_of_variables() -> None:

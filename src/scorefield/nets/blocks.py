@@ -23,6 +23,7 @@ __all__ = [
     "Upsample",
     "as_float",
     "attention",
+    "attention_of",
     "check_call",
     "check_images",
     "cos_sin_embedding",
@@ -137,11 +138,22 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return v @ weights.transpose(-1, -2)
 
 
+def attention_of(qkv: Tensor, heads: int, order: str, queries: int | None = None) -> Tensor:
+    """Attention with several heads, joined: qkv (B, 3C, L) -> (B, C, L), or (B, C, queries) for the first `queries` positions.
+
+    order: how the 3C channels are read: "legacy" is head by head (q, k, v inside each), "new" is q, k, v first, then heads.
+    """
+    batch, channels, length = qkv.shape
+    outer, axis = ((heads, 3), 2) if order == "legacy" else ((3, heads), 1)
+    q, k, v = qkv.reshape(batch, *outer, channels // (3 * heads), length).unbind(axis)
+    return attention(q[..., :queries], k, v).flatten(1, 2)
+
+
 class AttentionBlock(nn.Module):
     """x + proj(attention of GN(x)) over the pixels of x (B, C, H, W), with several heads.  [ADM Sec. 3]
 
-    order: how the 3C channels of `qkv` are read: "legacy" is head by head (q, k, v inside each), "new" is q, k, v
-    first, then heads. Raises InputError for another order, or if the heads do not divide the channels.
+    order: "legacy" or "new", as in `attention_of`. Raises InputError for another one, or if the heads do not divide the
+    channels.
     """
 
     def __init__(self, channels: int, heads: int, order: str) -> None:
@@ -159,11 +171,8 @@ class AttentionBlock(nn.Module):
         self.proj_out = zero(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x).flatten(2))
-        outer, axis = ((self.heads, 3), 2) if self.order == "legacy" else ((3, self.heads), 1)
-        q, k, v = qkv.reshape(batch, *outer, channels // self.heads, height * width).unbind(axis)
-        h: Tensor = self.proj_out(attention(q, k, v).flatten(1, 2))
+        h: Tensor = self.proj_out(attention_of(qkv, self.heads, self.order))
         return x + h.reshape(x.shape)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -36,8 +36,8 @@ class UNet(nn.Module):
     emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each level halves the image once
     more; it has `blocks` residual blocks on the way down and `blocks` + 1 on the way up, which also read what the way
     down computed. `net(x, c, y)`: x (B, in_channels, H, W) with H and W divisible by 2^(levels - 1), c (B,) numbers,
-    y (B,) int64 or None; the result is (B, out_channels, H, W). The last convolution of the network and of each block
-    starts at zero.
+    y (B,) int64 or None; the result is (B, out_channels, H, W). With low_res, `net(x, c, y, low_res=image)` also takes the
+    image (B, in_channels, h, w) to be enlarged. The last convolution of the network and of each block starts at zero.
 
     in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a variance head).
     channels: the width that channel_mult multiplies; every level's width must be a multiple of 32.
@@ -48,6 +48,7 @@ class UNet(nn.Module):
     head_channels: channels of one head; if given, it replaces both.
     num_classes: labels 0 … num_classes - 1; 0 is unconditional.
     null_label: one more row, index num_classes, for training with dropped labels.
+    low_res: super-resolution: the input is x beside a smaller image, enlarged to x's size (bilinear).  [ADM Sec. 5]
     scale_shift: the embedding scales and shifts the normalized features (adaptive group normalization); otherwise it
         is added before the normalization, which at 32 channels cancels it.
     updown: residual blocks change the resolution (as in BigGAN) instead of a convolution or pooling.
@@ -74,6 +75,7 @@ class UNet(nn.Module):
         head_channels: int | None = None,
         num_classes: int = 0,
         null_label: bool = False,
+        low_res: bool = False,
         scale_shift: bool = True,
         updown: bool = False,
         conv_resample: bool = True,
@@ -86,7 +88,7 @@ class UNet(nn.Module):
         self.spec = describe("unet", locals())
         widths = level_widths(channels, channel_mult, attention)
         self.in_channels, self.num_classes = in_channels, num_classes
-        self.levels, self.checkpoint = len(widths), checkpoint
+        self.levels, self.enlarges, self.checkpoint = len(widths), low_res, checkpoint
         self.time_embed = TimeEmbedding(channels, 4 * channels)
         self.label_emb = label_table(num_classes, null_label, 4 * channels)
         make = Parts(
@@ -100,7 +102,7 @@ class UNet(nn.Module):
             dropout,
             rescale_residual,
         )
-        self.input_blocks, skips = encoder(make, in_channels, widths, blocks, attention)
+        self.input_blocks, skips = encoder(make, (1 + low_res) * in_channels, widths, blocks, attention)
         self.middle_block = middle(make, widths[-1])
         self.output_blocks = decoder(make, widths, skips, blocks, attention, heads_upsample)
         last = nn.Conv2d(widths[0], in_channels if out_channels is None else out_channels, 3, padding=1)
@@ -111,25 +113,32 @@ class UNet(nn.Module):
         emb: Tensor = self.time_embed(c)
         return emb if self.label_emb is None else emb + self.label_emb(y)
 
-    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
         check_images(x, self.in_channels, self.levels)
         check_call(x, c, y, self.num_classes)
         emb = self.embed(c, y)
-        h, skips = x, []
+        h, skips = self._input(x, low_res), []
         for stage in self.input_blocks:
-            h = self._run(stage, h, emb)
+            h = run_stage(stage, h, emb, self.checkpoint)
             skips.append(h)
-        h = self._run(self.middle_block, h, emb)
+        h = run_stage(self.middle_block, h, emb, self.checkpoint)
         for stage in self.output_blocks:
-            h = self._run(stage, torch.cat([h, skips.pop()], dim=1), emb)
+            h = run_stage(stage, torch.cat([h, skips.pop()], dim=1), emb, self.checkpoint)
         result: Tensor = self.out(h)
         return result
 
-    def _run(self, stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
-        recomputes = self.checkpoint and torch.is_grad_enabled()
-        run = partial(recompute, stage, use_reentrant=False) if recomputes else stage
-        result: Tensor = run(h, emb)
-        return result
+    def _input(self, x: Tensor, low_res: Tensor | None) -> Tensor:
+        """x, and in super-resolution the enlarged image beside it."""
+        if not self.enlarges:
+            if low_res is not None:
+                raise InputError("this network enlarges no image: leave low_res out, or build it with low_res=True")
+            return x
+        if low_res is None or low_res.ndim != 4 or low_res.shape[:2] != x.shape[:2]:
+            got = "nothing" if low_res is None else f"shape {tuple(low_res.shape)}"
+            shape = f"({x.shape[0]}, {x.shape[1]}, h, w)"
+            raise InputError(f"this network needs the images to be enlarged, low_res= of shape {shape}; got {got}")
+        enlarged = F.interpolate(low_res.to(x.dtype), size=x.shape[2:], mode="bilinear", align_corners=False)
+        return torch.cat([x, enlarged], dim=1)
 
 
 class Stage(nn.ModuleList):
@@ -139,6 +148,15 @@ class Stage(nn.ModuleList):
         for layer in self:
             h = layer(h, emb) if isinstance(layer, ResidualBlock) else layer(h)
         return h
+
+
+def run_stage(stage: nn.Module, h: Tensor, emb: Tensor, checkpoint: bool) -> Tensor:
+    """stage(h, emb), keeping only its input for the backward pass if checkpoint."""
+    if checkpoint and torch.is_grad_enabled():
+        recomputed: Tensor = recompute(stage, h, emb, use_reentrant=False)
+        return recomputed
+    result: Tensor = stage(h, emb)
+    return result
 
 
 class Downsample(nn.Module):
@@ -178,12 +196,16 @@ class Parts:
             rescale=self.rescale,
         )
 
-    def attention(self, channels: int, heads: int | None = None) -> AttentionBlock:
+    def heads_of(self, channels: int, heads: int | None = None) -> int:
+        """The heads of attention on so many channels: `heads` if given, and in both cases head_channels overrides."""
         if self.head_channels is None:
-            return AttentionBlock(channels, heads or self.heads, self.attention_order)
+            return heads or self.heads
         if channels % self.head_channels:
             raise InputError(f"head_channels={self.head_channels} does not divide the {channels} channels under attention")
-        return AttentionBlock(channels, channels // self.head_channels, self.attention_order)
+        return channels // self.head_channels
+
+    def attention(self, channels: int, heads: int | None = None) -> AttentionBlock:
+        return AttentionBlock(channels, self.heads_of(channels, heads), self.attention_order)
 
     def downsample(self, channels: int) -> nn.Module:
         return self.residual(channels, channels, down2) if self.updown else Downsample(channels, self.conv_resample)
