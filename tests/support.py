@@ -66,3 +66,10 @@ def assert_close(actual, expected, tolerance, what=""):
     assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     error = relative_error(actual, expected)
     assert error <= tolerance, f"{what}: relative error {error:.3g}, allowed {tolerance:.3g}"
+
+
+def pattern(count, height, width):
+    """Smooth RGB images (count, 3, height, width) in [0, 1], float64."""
+    n, c, i, j = (torch.arange(size, dtype=torch.float64) for size in (count, 3, height, width))
+    waves = 0.11 * (c + 1)[:, None, None] * i[:, None] + 0.07 * (c + 2)[:, None, None] * j
+    return 0.5 + 0.5 * torch.sin(waves + 0.9 * n[:, None, None, None])

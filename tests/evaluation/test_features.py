@@ -1,5 +1,6 @@
 """The classifier trained on the spot: accurate, deterministic, independent of torch's global state."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -28,7 +29,7 @@ def test_digits(split, classifier):
     accuracy = classifier.accuracy(heldout)
     print(f"accuracy on {len(heldout)} held-out digits: {accuracy:.4f}")
     assert accuracy >= 0.98
-    assert classifier.name == "classifier trained on 1437 digits images, seed 0"
+    assert re.fullmatch("classifier trained on 1437 digits images, seed 0, weights [0-9a-f]{12}", classifier.name)
     x0, labels = heldout.batch(torch.arange(300))
     assert float((classifier.predict(x0) == labels).double().mean()) == pytest.approx(accuracy, abs=0.02)
 
@@ -69,6 +70,7 @@ def test_same_seed_same_features_whatever_the_global_state(monkeypatch):
     again = net.features(x0.double())
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, again)
+    assert net.name == train_classifier(data, seed=3).name != train_classifier(data.subset(torch.arange(255)), seed=3).name
     assert not torch.equal(first, train_classifier(data, seed=4).features(x0))
 
 

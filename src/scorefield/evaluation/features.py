@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Order
+from scorefield.evaluation.extractors import Observed, check_images, observe
+from scorefield.evaluation.weights import SHOWN, sha256
 
 __all__ = ["FeatureNet", "batches", "train_classifier"]
 
@@ -28,23 +30,27 @@ class FeatureNet:
     spec: the data it was trained on.   name: what it is, to stamp the figures made with it.
     """
 
+    dimension = FEATURES
+
     def __init__(self, trunk: nn.Module, head: nn.Module, spec: DataSpec, name: str) -> None:
         self.spec, self.name = spec, name
         self._trunk, self._head = trunk.eval().requires_grad_(False), head.eval().requires_grad_(False)
 
-    def features(self, x0: Tensor) -> Tensor:
-        """Images (B, C, H, W) in spec.range, any B, device and dtype -> penultimate activations float32 (B, 64) on the CPU.
+    def __call__(self, x0: Tensor) -> Observed:
+        """Images (B, C, H, W) in spec.range, any B, device and dtype -> features (B, 64) and ln p(y|x) (B, K).
 
         InputError for images of another shape.
         """
-        if tuple(x0.shape[1:]) != self.spec.shape:
-            raise InputError(
-                f"this classifier takes images (B, {', '.join(map(str, self.spec.shape))}), got {tuple(x0.shape)}: "
-                f"compare images of the size that it was trained on"
-            )
-        with torch.no_grad():
-            parts = [self._trunk(part.to("cpu", torch.float32)) for part in x0.split(_READ)]
-        return torch.cat(parts)
+        check_images(x0, self.spec, "the classifier")
+        return observe(self._see, x0, _READ)
+
+    def _see(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        features = self._trunk(x0.to("cpu", torch.float32))
+        return features, self._head(features)
+
+    def features(self, x0: Tensor) -> Tensor:
+        """The penultimate activations, float32 (B, 64) on the CPU, of images as above."""
+        return self(x0).features
 
     def predict(self, x0: Tensor) -> Tensor:
         """Images (B, C, H, W) in spec.range -> the likeliest class of each, int64 (B,)."""
@@ -80,7 +86,9 @@ def train_classifier(data: Dataset, seed: int = 0, progress: Callable[[int, int]
         torch.default_generator.manual_seed(seed)
         trunk, head = _trunk(data.spec.shape), nn.Linear(FEATURES, data.spec.num_classes, dtype=torch.float32)
         _fit(nn.Sequential(trunk, head), data, labels, seed, progress)
-    return FeatureNet(trunk, head, data.spec, f"classifier trained on {len(data)} {data.source} images, seed {seed}")
+    weights = sha256({**trunk.state_dict(prefix="trunk."), **head.state_dict(prefix="head.")})[:SHOWN]
+    name = f"classifier trained on {len(data)} {data.source} images, seed {seed}, weights {weights}"
+    return FeatureNet(trunk, head, data.spec, name)
 
 
 @contextmanager

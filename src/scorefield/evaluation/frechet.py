@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scorefield.core.errors import InputError
 
-__all__ = ["Moments", "frechet_distance"]
+__all__ = ["Moments", "check_features", "enough", "frechet_distance"]
 
 
 class Moments:
@@ -27,12 +27,7 @@ class Moments:
         if features.ndim != 2 or (self.count and features.shape[1] != self.dimension):
             wanted = self.dimension if self.count else "D"
             raise InputError(f"features must have shape (B, {wanted}), got {tuple(features.shape)}")
-        wrong = int((~torch.isfinite(features)).any(dim=1).sum())
-        if wrong:
-            raise InputError(
-                f"{wrong} of {len(features)} examples have features that are NaN or infinite: "
-                f"look at those images, for a model that has diverged makes such"
-            )
+        _check_finite(features)
         if not len(features):
             return self
         batch = features.detach().to("cpu", torch.float64)
@@ -46,6 +41,13 @@ class Moments:
         self.count, self._mean, self._scatter = count, mean, scatter
         return self
 
+    @classmethod
+    def of(cls, count: int, mean: Tensor, scatter: Tensor) -> Moments:
+        """Moments from what `count`, `mean` and `scatter` of others are."""
+        moments = cls()
+        moments.count, moments._mean, moments._scatter = count, mean, scatter
+        return moments
+
     @property
     def dimension(self) -> int:
         """D, the number of features; 0 before the first update."""
@@ -57,6 +59,11 @@ class Moments:
         return self._mean
 
     @property
+    def scatter(self) -> Tensor:
+        """Σ (f - mean)(f - mean)ᵀ, (D, D) float64."""
+        return self._scatter
+
+    @property
     def cov(self) -> Tensor:
         """The unbiased covariance (divided by n - 1), (D, D) float64. InputError for fewer than two examples."""
         if self.count < 2:
@@ -65,12 +72,40 @@ class Moments:
 
     def warning(self, what: str) -> str | None:
         """What to tell the user if `what` has too few examples for a covariance of full rank (n > D), else None."""
-        if self.count > self.dimension:
-            return None
-        return (
-            f"{what}: {self.count} examples are too few for {self.dimension} features, whose covariance is then singular; "
-            f"use at least {self.dimension + 1}"
+        problem = enough(self.count, self.dimension)
+        return None if problem is None else f"{what}: {problem}"
+
+
+def enough(count: int, dimension: int) -> str | None:
+    """What to tell the user if `count` examples are too few for a covariance of full rank (n > D), else None."""
+    if count > dimension:
+        return None
+    return (
+        f"{count} examples are too few for {dimension} features, whose covariance is then singular; use at least {dimension + 1}"
+    )
+
+
+def check_features(a: Tensor, b: Tensor) -> None:
+    """InputError unless both are finite features (N, D) with one D."""
+    for features in (a, b):
+        if features.ndim != 2:
+            raise InputError(f"features must have shape (N, D), got {tuple(features.shape)}")
+        _check_finite(features)
+    _check_dimensions(a.shape[1], b.shape[1])
+
+
+def _check_finite(features: Tensor) -> None:
+    wrong = int((~torch.isfinite(features)).any(dim=1).sum())
+    if wrong:
+        raise InputError(
+            f"{wrong} of {len(features)} examples have features that are NaN or infinite: "
+            f"look at those images, for a model that has diverged makes such"
         )
+
+
+def _check_dimensions(a: int, b: int) -> None:
+    if a != b:
+        raise InputError(f"the two sets have {a} and {b} features: compare both in the same ones")
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -83,8 +118,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     Estimated from few examples it is too large on average, the more so the fewer: compare equal counts only.
     InputError: features of different dimension, fewer than two examples.
     """
-    if a.dimension != b.dimension:
-        raise InputError(f"the two sets have {a.dimension} and {b.dimension} features: compare both in the same ones")
+    _check_dimensions(a.dimension, b.dimension)
     cov_a, cov_b = a.cov, b.cov
     shared = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
     distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * shared

@@ -1,0 +1,110 @@
+"""Reference statistics: what samples are compared with, saved once and recognized wherever they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.files import whole
+from scorefield.evaluation.extractors import Extractor
+from scorefield.evaluation.frechet import Moments
+from scorefield.evaluation.weights import SHOWN, sha256
+
+__all__ = ["Reference"]
+
+_FORMAT = "scorefield reference 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Features of real images, summarized.
+
+    moments: their count, mean and covariance.   features: (N, D) float32 themselves, which the kernel distance and precision
+    and recall need, or None.   extractor: its name.   source, fingerprint: which data, in words and by their digest.
+    """
+
+    moments: Moments
+    features: Tensor | None
+    extractor: str
+    source: str
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls, batches: Iterable[Tensor], extractor: Extractor, keep_features: bool = True, *, source: str, fingerprint: str
+    ) -> Reference:
+        """See every batch of images x0 (B, C, H, W) once, one at a time in memory."""
+        moments, kept = Moments(), []
+        for x0 in batches:
+            features = extractor(x0).features
+            moments.update(features)
+            kept += [features] if keep_features else []
+        if not moments.count:
+            raise InputError(f"{source}: there are no images to compare with")
+        return cls(moments, torch.cat(kept) if keep_features else None, extractor.name, source, fingerprint)
+
+    @property
+    def count(self) -> int:
+        """N, the number of images."""
+        return self.moments.count
+
+    @property
+    def stamp(self) -> str:
+        """The first 12 digits of `hash`, as stamps show it."""
+        return self.hash[:SHOWN]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over everything above, 64 hexadecimal digits: equal for equal references."""
+        return sha256(self._tensors(), *self._texts().values())
+
+    def check(self, extractor: Extractor) -> None:
+        """InputError unless these are features of `extractor`."""
+        if self.extractor != extractor.name:
+            raise InputError(
+                f"the reference holds features of {self.extractor}, and the samples' are of {extractor.name}: "
+                f"use the same for both, or make the reference again"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write a .safetensors file, whole or not at all. InputError when it cannot be written."""
+        path = Path(path).expanduser()
+        try:
+            with whole(path) as partial:
+                save_file(self._tensors(), partial, {"format": _FORMAT, "sha256": self.hash, **self._texts()})
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"the reference could not be saved to {path} ({error})") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Reference:
+        """Read what `save` wrote. InputError for a file that is missing, damaged or of another kind."""
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; a reference is a .safetensors file that `Reference.save` wrote")
+        try:
+            with safe_open(path, "pt") as file:
+                known, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            raise InputError(f"{path}: cannot be read (damaged, or no .safetensors file): make the reference again") from None
+        if known.get("format") != _FORMAT:
+            raise InputError(f"{path}: holds other tensors, no reference (format {_FORMAT!r}): make the reference again")
+        texts = [known.get(name, "") for name in ("extractor", "source", "fingerprint")]
+        if sha256(tensors, *texts) != known.get("sha256"):
+            raise InputError(f"{path}: has changed since it was written (its SHA-256 differs): make the reference again")
+        moments = Moments.of(int(tensors["count"]), tensors["mean"], tensors["scatter"])
+        return cls(moments, tensors.get("features"), *texts)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        stored = {"mean": self.moments.mean, "scatter": self.moments.scatter, "count": torch.tensor(self.count)}
+        return stored if self.features is None else stored | {"features": self.features}
+
+    def _texts(self) -> dict[str, str]:
+        return {"extractor": self.extractor, "source": self.source, "fingerprint": self.fingerprint}
