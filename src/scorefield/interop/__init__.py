@@ -1,5 +1,5 @@
-"""Weights and options of the original implementations, under their own names."""
+"""Weights and options of the original implementations, under their own names; the published ones have cards."""
 
-from scorefield.interop import ddpm, guided_diffusion, improved_diffusion, ncsn
+from scorefield.interop import cards, ddpm, diffusers, guided_diffusion, improved_diffusion, ncsn
 
-__all__ = ["ddpm", "guided_diffusion", "improved_diffusion", "ncsn"]
+__all__ = ["cards", "ddpm", "diffusers", "guided_diffusion", "improved_diffusion", "ncsn"]

@@ -1,16 +1,85 @@
-"""The network of ermongroup/ddim, which is that of DDPM (Ho et al. 2020), by its original name and arguments."""
+"""ermongroup/ddim, with the network of DDPM (Ho et al. 2020): by constructor, and its checkpoints by its configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from pydantic import Field
+from torch import Tensor, nn
 
+from scorefield.core.errors import InputError
+from scorefield.core.options import Options
+from scorefield.core.shapes import DataSpec
+from scorefield.denoiser import Denoiser
 from scorefield.interop.arguments import CASE_KEYS, build
+from scorefield.interop.fit import Hints, Original, Shapes, count, fit, shapes_of
+from scorefield.interop.flags import Integers, Numbers, read_flags
 from scorefield.nets import DDPMUNet
+from scorefield.process import from_betas, linear_betas
 
-__all__ = ["network"]
+__all__ = ["load", "network"]
+
+
+class Flags(Options):
+    """The fields of the repository's configurations that describe a model; their sections may be left out."""
+
+    image_size: int = Field(ge=1)
+    channels: int = 3
+    type: Literal["simple"] = "simple"
+    in_channels: int = 3
+    out_ch: int = 3
+    ch: int
+    ch_mult: Numbers
+    num_res_blocks: int
+    attn_resolutions: Integers
+    dropout: float = 0.0
+    var_type: Literal["fixedsmall", "fixedlarge"] = "fixedlarge"
+    ema_rate: float = 0.9999
+    ema: bool = True
+    resamp_with_conv: bool = True
+    beta_schedule: str = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    num_diffusion_timesteps: int = Field(1000, ge=1)
+
+
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+    """A published DDPM, ready to sample.
+
+    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the original's
+    configuration, in their sections {"model": {"ch": 128, …}, "diffusion": …} or without, as text or numbers.
+
+    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it can be told.
+    """
+    return fit(describe(flags, shapes_of(state_dict)), state_dict)
+
+
+def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
+    """The model of these flags."""
+    table = read_flags(Flags, flags)
+    if table.beta_schedule not in SCHEDULES:
+        raise InputError(f"beta_schedule must be one of {', '.join(SCHEDULES)}; got {table.beta_schedule!r}")
+    with torch.device("meta"):
+        net = model(
+            ch=table.ch,
+            out_ch=table.out_ch,
+            in_channels=table.in_channels,
+            ch_mult=table.ch_mult,
+            num_res_blocks=table.num_res_blocks,
+            attn_resolutions=table.attn_resolutions,
+            image_size=table.image_size,
+            dropout=table.dropout,
+            resamp_with_conv=table.resamp_with_conv,
+        )
+    with torch.device("cpu"):
+        betas = SCHEDULES[table.beta_schedule](table.beta_start, table.beta_end, table.num_diffusion_timesteps)
+        process = from_betas(betas)
+    data = DataSpec((table.channels, table.image_size, table.image_size), (-1.0, 1.0), (), 256)
+    variance = "lower" if table.var_type == "fixedsmall" else "upper"
+    sampling = {"sampler": {"kind": "ancestral", "variance": variance}, "grid": "full", "clip": True}
+    return Original(Denoiser(net, process, data=data), hints(), details(table.image_size), sampling, {"kind": "simple"})
 
 
 def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -44,3 +113,54 @@ def model(
         conv_resample=resamp_with_conv,
         dropout=dropout,
     )
+
+
+def quad_betas(start: float, end: float, T: int) -> Tensor:
+    """The squares of numbers equally spaced from √start to √end."""
+    return torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2
+
+
+def const_betas(start: float, end: float, T: int) -> Tensor:
+    """`end` at every step."""
+    return torch.full((T,), end, dtype=torch.float64)
+
+
+def sigmoid_betas(start: float, end: float, T: int) -> Tensor:
+    """start + (end − start)/(1 + e^{−u}), u equally spaced from −6 to 6."""
+    return start + (end - start) * torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
+
+
+# The original's "jsd" ends at β = 1, which leaves no process to reverse.
+SCHEDULES: dict[str, Callable[[float, float, int], Tensor]] = {
+    "linear": lambda start, end, T: linear_betas(T, start, end),
+    "quad": quad_betas,
+    "const": const_betas,
+    "sigmoid": sigmoid_betas,
+}
+
+
+def hints() -> Hints:
+    """What names and shapes say about the flags."""
+    return {
+        "ch": lambda s: str(s["temb.dense.0.weight"][1]),
+        "in_channels": lambda s: str(s["conv_in.weight"][1]),
+        "out_ch": lambda s: str(s["conv_out.weight"][0]),
+        "ch_mult": lambda s: ",".join(
+            f"{s[f'down.{level}.block.0.conv1.weight'][0] / s['temb.dense.0.weight'][1]:g}" for level in range(_levels(s))
+        ),
+        "num_res_blocks": lambda s: str(count(s, r"down\.0\.block\.(\d+)\.")),
+        "resamp_with_conv": lambda s: "true" if "down.0.downsample.conv.weight" in s else "false",
+    }
+
+
+def details(size: int) -> Hints:
+    """The same for images of this size, where all of `hints` agree."""
+    return {
+        "attn_resolutions": lambda s: (
+            ",".join(str(size // 2**level) for level in range(_levels(s)) if f"down.{level}.attn.0.q.weight" in s) or "empty"
+        )
+    }
+
+
+def _levels(shapes: Shapes) -> int:
+    return count(shapes, r"down\.(\d+)\.")

@@ -1,27 +1,57 @@
-"""Networks of openai/improved-diffusion ("Improved DDPM"), by their original names and arguments."""
+"""openai/improved-diffusion ("Improved DDPM"): its networks by constructor, its checkpoints by the scripts' flags."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from scorefield.interop import guided_diffusion
+from scorefield.denoiser import Denoiser
+from scorefield.interop import guided_diffusion, openai
 from scorefield.interop.arguments import build
+from scorefield.interop.fit import Original, Shapes, fit, shapes_of
+from scorefield.interop.flags import read_flags
+from scorefield.nets import UNet
 
-__all__ = ["network"]
+__all__ = ["load", "network"]
+
+
+class Flags(openai.UNetFlags):
+    """Flags of the scripts."""
+
+    sigma_small: bool = False
+    rescale_timesteps: bool = True
+    rescale_learned_sigmas: bool = True
+
+
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+    """A published diffusion model or upsampler, ready to sample: as `guided_diffusion.load`, with this repository's flags.
+
+    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it can be told.
+    """
+    return fit(describe(flags, shapes_of(state_dict)), state_dict)
+
+
+def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
+    """The model of these flags; shapes are those of the file, {} if there is none."""
+    table = read_flags(Flags, flags)
+    return openai.describe(table, unet_model, shapes, variance="lower" if table.sigma_small else "upper")
 
 
 def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network `kind` ("UNetModel") with the original constructor's arguments; it loads the original state dict.
+    """The network `kind` with the original constructor's arguments; it loads the original state dict.
 
-    Arguments left out have the original's defaults. Raises InputError for an unknown kind or argument.
+    kind: "UNetModel" or "SuperResModel". Arguments left out have the original's defaults. Raises InputError for an unknown
+    kind or argument.
     """
-    return build({"UNetModel": unet_model}, kind, arguments)
+    return build(KINDS, kind, arguments)
 
 
 def unet_model(
+    low_res: bool = False,
+    /,
     *,
     in_channels: int,
     model_channels: int,
@@ -37,6 +67,10 @@ def unet_model(
     num_heads: int = 1,
     num_heads_upsample: int = -1,
     use_scale_shift_norm: bool = False,
-) -> nn.Module:
-    """UNetModel: guided-diffusion's with the legacy attention order, without resblock_updown and num_head_channels."""
-    return guided_diffusion.unet_model(**locals())
+) -> UNet:
+    """As guided-diffusion's with the legacy attention order, without resblock_updown and num_head_channels."""
+    arguments = {name: value for name, value in locals().items() if name != "low_res"}
+    return guided_diffusion.unet_model(low_res, **arguments)
+
+
+KINDS: dict[str, Callable[..., nn.Module]] = {"UNetModel": partial(unet_model, False), "SuperResModel": partial(unet_model, True)}

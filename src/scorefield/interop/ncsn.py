@@ -1,16 +1,72 @@
-"""The network of ermongroup/ncsn (Song & Ermon 2019), by its original name and arguments."""
+"""ermongroup/ncsn (Song & Ermon 2019): its network by constructor, and its checkpoints by its configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from pydantic import Field
+from torch import Tensor, nn
 
+from scorefield.core.errors import InputError
+from scorefield.core.options import Options
+from scorefield.core.shapes import DataSpec
+from scorefield.denoiser import Denoiser
 from scorefield.interop.arguments import CASE_KEYS, build
+from scorefield.interop.fit import Hints, Original, Shapes, fit, shapes_of
+from scorefield.interop.flags import read_flags
 from scorefield.nets import RefineNet
+from scorefield.process import from_sigmas, geometric_sigmas
 
-__all__ = ["network"]
+__all__ = ["load", "network"]
+
+_STEP = 4e-5  # x ← x + (step/2)·s + √step·z: the published step_lr = 2e-5 multiplies s, so it is half of this
+
+
+class Flags(Options):
+    """The fields of the repository's configurations that describe a model; their sections may be left out."""
+
+    image_size: int = Field(ge=2)
+    channels: int = Field(ge=1)
+    ngf: int
+    num_classes: int = Field(ge=2)
+    sigma_begin: float
+    sigma_end: float
+    logit_transform: bool = False
+
+
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+    """A published NCSN, ready to sample with annealed Langevin dynamics.
+
+    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the original's
+    configuration, in their sections {"model": {"ngf": 128, …}, "data": …} or without, as text or numbers; all are needed. The data
+    are in [0, 1]. The published σ_i is the level t = L + 1 − i here.
+
+    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it can be told.
+    """
+    return fit(describe(flags, shapes_of(state_dict)), state_dict)
+
+
+def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
+    """The model of these flags."""
+    table = read_flags(Flags, flags)
+    if table.logit_transform:
+        raise InputError("logit_transform=true is not supported: no published NCSN was trained on logits of its images")
+    with torch.device("meta"):
+        net = cond_refinenet_dilated(channels=table.channels, ngf=table.ngf, num_classes=table.num_classes)
+    with torch.device("cpu"):
+        process = from_sigmas(geometric_sigmas(table.sigma_begin, table.sigma_end, table.num_classes))
+    data = DataSpec((table.channels, table.image_size, table.image_size), (0.0, 1.0), (), 256)
+    sampling = {
+        "sampler": {"kind": "langevin", "step": _STEP},
+        "grid": "staircase",
+        "repeats": 100,
+        "start": "uniform",
+        "clip": False,
+    }
+    model = Denoiser(net, process, parametrization="score", noise_input="rank", data=data)
+    return Original(model, HINTS, sampling=sampling, objective={"kind": "ncsn"})
 
 
 def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -28,3 +84,11 @@ def cond_refinenet_dilated(
 ) -> RefineNet:
     """CondRefineNetDilated as a `RefineNet`; num_classes are the noise levels, and image_size does not matter."""
     return RefineNet(channels, filters=ngf, levels=num_classes, unit_input=not logit_transform)
+
+
+# What names and shapes say about the flags.
+HINTS: Hints = {
+    "ngf": lambda s: str(s["begin_conv.weight"][0]),
+    "channels": lambda s: str(s["begin_conv.weight"][1]),
+    "num_classes": lambda s: str(s["normalizer.embed.weight"][0]),
+}

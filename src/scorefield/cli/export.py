@@ -1,0 +1,35 @@
+"""scorefield export"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scorefield.cli.console import print_json, say
+from scorefield.cli.options import Json, Run
+
+TARGETS = ("diffusers",)
+
+
+def export(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="diffusers.")],
+    run: Run,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make, which diffusers loads.")],
+    as_json: Json = False,
+) -> None:
+    """Write a run as a folder that other software loads; a model that it cannot express exactly is refused, with the reason."""
+    from scorefield.config import load, read_run
+    from scorefield.core.errors import InputError
+    from scorefield.interop import diffusers
+
+    if target not in TARGETS:
+        raise InputError(f"there is no target {target!r}; there is {', '.join(TARGETS)}")
+    model = load(run)
+    notes = diffusers.export(model, directory, read_run(run)[0].sampling)
+    for note in notes:
+        say(f"note: {note}")
+    say(f"wrote {directory}: {sum(p.numel() for p in model.parameters()):,} parameters of {run}")
+    if as_json:
+        print_json({"directory": str(directory), "notes": notes})

@@ -1,0 +1,274 @@
+"""diffusers' folders of a UNet2DModel and its DDPM or DDIM scheduler: written and read without diffusers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.options import Options, build, parse
+from scorefield.core.shapes import DataSpec
+from scorefield.denoiser import Denoiser
+from scorefield.interop.diffusers_names import from_diffusers, modern_names, to_diffusers
+from scorefield.interop.diffusers_scheduler import SchedulerConfig, lacking, read_scheduler, scheduler_config, usage
+from scorefield.interop.diffusers_unet import Structure, UNetConfig, network, read_structure, structure_of
+from scorefield.interop.files import read_weights
+from scorefield.interop.fit import listed, shapes_of
+from scorefield.nets import DDPMUNet, UNet
+from scorefield.sampling import SamplingOptions
+
+__all__ = ["Folder", "export", "load", "read_folder"]
+
+VERSION = "0.42.0"  # of diffusers, whose files these are
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
+IMAGE_BINS = 256
+
+
+class Left(Options):
+    """What an export leaves in the weights' file because diffusers' configuration has no place for it."""
+
+    net: dict[str, Any]
+    classes: tuple[str, ...] = ()
+    bins: int | None = None
+    sampling: SamplingOptions = SamplingOptions()
+
+
+# To diffusers
+
+
+def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None = None) -> list[str]:
+    """Write a folder that diffusers loads: `DDPMPipeline` or `DDIMPipeline`, and a conditional model as `UNet2DModel` + scheduler.
+
+    folder: new or empty; it is written whole or not at all.   sampling: what the scheduler follows.
+    Returns what a reader of the folder should know.
+
+    IncompatibleModel naming everything that diffusers cannot express exactly; InputError where the folder is not free.
+    """
+    path, sampling = Path(folder), sampling or SamplingOptions()
+    structure, data = _expressible(model)
+    scheduler = scheduler_config(model, sampling)
+    notes = usage(model, sampling)
+    files = {"unet/config.json": structure.config(data.shape[1:]), "scheduler/scheduler_config.json": scheduler}
+    if structure.rows:
+        notes = ["diffusers' pipelines take no labels: load it as UNet2DModel (class_labels=…) and scheduler", *notes[1:]]
+    else:
+        kind = scheduler["_class_name"]
+        components = {"scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"]}
+        files["model_index.json"] = {"_class_name": kind.replace("Scheduler", "Pipeline"), **components}
+    net: Any = model.net
+    tensors = to_diffusers(net.state_dict(), structure, net.spec.get("attention_order", "new"))
+    left = Left(net=net.spec, classes=data.classes, bins=data.bins, sampling=sampling)
+    _write(path, files, tensors, left)
+    return notes
+
+
+def _expressible(model: Denoiser) -> tuple[Structure, DataSpec]:
+    """The structure and the data of this model; IncompatibleModel where diffusers lacks anything of it."""
+    if not isinstance(model, Denoiser):
+        raise IncompatibleModel(f"diffusers' pipelines sample denoisers of images, and this is a {type(model).__name__}")
+    reasons, data = lacking(model), model.data
+    if data is None or len(data.shape) != 3:
+        reasons.append("data that is not images (C, H, W)")
+    elif tuple(data.range) != (-1.0, 1.0):
+        reasons.append(f"data in the range {list(data.range)} (only [-1, 1])")
+    try:
+        structure = structure_of(model.net)
+    except IncompatibleModel as error:
+        raise IncompatibleModel("; nor ".join([str(error), *reasons])) from None
+    if reasons or data is None:
+        raise IncompatibleModel(f"diffusers cannot express {'; nor '.join(reasons)}")
+    return structure, data
+
+
+def _write(path: Path, files: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor], left: Left) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists and is not an empty folder: choose another one for the export")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    metadata = {"format": "pt", "scorefield": left.model_dump_json(exclude_none=True)}
+    try:
+        for name, values in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_text(json.dumps({**values, "_diffusers_version": VERSION}, indent=2) + "\n")
+        weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(weights, partial / "unet" / WEIGHTS[0], metadata)
+        partial.rename(path)  # onto an empty folder or nothing
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} could not be written ({reason})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+# From diffusers
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What was read.   sampling: a recipe's table.   weights: the name of their file.   sha256: of that.
+
+    notes: what a reader should know.
+    """
+
+    model: Denoiser
+    sampling: Mapping[str, Any]
+    notes: tuple[str, ...]
+    weights: str = ""
+    sha256: str = ""
+
+
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+    """The model of a UNet2DModel's state dict, ready to sample.
+
+    flags: {"unet": its config, "scheduler": that of its DDPMScheduler or DDIMScheduler}, as in their JSON files.
+
+    InputError for what this library cannot express, and for weights that are not this configuration's.
+    """
+    return _read(flags.get("unet", {}), flags.get("scheduler", {}), state_dict, None).model
+
+
+def read_folder(path: Path) -> Folder:
+    """A model that diffusers saved: unet/ and scheduler/, or the files of both in one folder, as old ones have them.
+
+    InputError for missing and broken files, for what this library's networks and processes cannot express, and for weights that
+    do not fit or would run code.
+    """
+    if not path.is_dir():
+        raise InputError(f"there is no folder {path}: give the folder that diffusers saved, with unet/ and scheduler/ in it")
+    _check_pipeline(path)
+    unet, scheduler = (path / name if (path / name).is_dir() else path for name in ("unet", "scheduler"))
+    config, schedule = _json(unet / "config.json"), _json(scheduler / "scheduler_config.json")
+    file = next((unet / name for name in WEIGHTS if (unet / name).is_file()), None)
+    if file is None:
+        there = ", ".join(sorted(entry.name for entry in unet.iterdir()))
+        raise InputError(f"{unet} has neither {' nor '.join(WEIGHTS)}; there is {there}")
+    weights = read_weights(file)
+    try:
+        found = _read(config, schedule, weights.tensors, _left(file))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return replace(found, weights=file.name, sha256=weights.sha256, notes=(*weights.notes, *found.notes))
+
+
+def _read(config: Mapping[str, Any], schedule: Mapping[str, Any], tensors: Mapping[str, Tensor], left: Left | None) -> Folder:
+    _check_classes(config, schedule)
+    unet = parse(UNetConfig, config, "unet")
+    structure = read_structure(unet)
+    known = {name: value for name, value in schedule.items() if name in SchedulerConfig.model_fields}
+    scheduler = read_scheduler(schedule["_class_name"], parse(SchedulerConfig, known, "scheduler"))
+    _check_channels(structure, scheduler.variance)
+    with torch.device("meta"):
+        net, own = _own_network(left, structure) or (network(structure), None)
+    net = _filled(net, structure, modern_names(tensors))
+    data = DataSpec((structure.in_channels, *_size(unet)), (-1.0, 1.0), _classes(net, own), own.bins if own else IMAGE_BINS)
+    model = Denoiser(net, scheduler.process, scheduler.parametrization, scheduler.variance, data=data).eval()
+    sampling = _own_sampling(own, model, schedule) or scheduler.sampling
+    unknown = [name for name in schedule if name not in known and not name.startswith("_")]
+    notes = (
+        [f"the scheduler's {', '.join(unknown)}: not options that DDPMScheduler or DDIMScheduler has, ignored"] if unknown else []
+    )
+    return Folder(model, sampling, (*notes, *scheduler.notes))
+
+
+def _filled(net: UNet | DDPMUNet, structure: Structure, tensors: Mapping[str, Tensor]) -> UNet | DDPMUNet:
+    """The network, so far on the meta device, with these weights. InputError unless names and shapes are exactly its own."""
+    order = net.spec.get("attention_order", "new")
+    found, expected = shapes_of(tensors), shapes_of(to_diffusers(net.state_dict(), structure, order))
+    if found != expected:
+        raise InputError(f"the weights are not those of unet/config.json: {listed(found, expected)}")
+    renamed = from_diffusers(tensors, structure, order, net.state_dict())
+    net.to_empty(device=next(iter(tensors.values())).device)
+    net.load_state_dict(renamed, strict=True)
+    return net
+
+
+def _own_network(left: Left | None, structure: Structure) -> tuple[UNet | DDPMUNet, Left] | None:
+    """The network that was exported, if it is the one of this configuration: it also says what several networks share."""
+    if left is None:
+        return None
+    try:
+        net = build({"unet": UNet, "ddpm-unet": DDPMUNet}, left.net, "net")
+        return (net, left) if structure_of(net) == structure else None
+    except (InputError, IncompatibleModel, TypeError):
+        return None
+
+
+def _own_sampling(own: Left | None, model: Denoiser, schedule: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the exported run sampled, if the scheduler still says so."""
+    if own is None or scheduler_config(model, own.sampling) != {k: v for k, v in schedule.items() if k != "_diffusers_version"}:
+        return None
+    return own.sampling.model_dump(exclude_none=True)
+
+
+def _classes(net: UNet | DDPMUNet, own: Left | None) -> tuple[str, ...]:
+    """The names of the labels, numbers where none were left; the data of an unconditional model may have some too."""
+    numbers = tuple(str(label) for label in range(net.spec.get("num_classes", 0)))
+    return own.classes if own is not None and (not numbers or len(own.classes) == len(numbers)) else numbers
+
+
+def _size(unet: UNetConfig) -> tuple[int, int]:
+    if unet.sample_size is None:
+        raise InputError("unet/config.json has no sample_size, the pixels of a side: add it")
+    return (unet.sample_size, unet.sample_size) if isinstance(unet.sample_size, int) else unet.sample_size
+
+
+def _left(file: Path) -> Left | None:
+    """What an export left in this file; None where there is nothing, or nothing that can be read."""
+    if file.suffix != ".safetensors":
+        return None
+    with safe_open(file, "pt") as opened:
+        text = (opened.metadata() or {}).get("scorefield")
+    try:
+        return None if text is None else parse(Left, json.loads(text))
+    except (ValueError, TypeError, RecursionError):  # InputError is a ValueError
+        return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); diffusers' save_pretrained writes it") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no table of options but {type(values).__name__}")
+    return values
+
+
+def _check_pipeline(path: Path) -> None:
+    """InputError where model_index.json lists more than a network and its scheduler, such as the decoder of a latent model."""
+    if not (path / "model_index.json").is_file():
+        return
+    other = [name for name in _json(path / "model_index.json") if not name.startswith("_") and name not in ("unet", "scheduler")]
+    if other:
+        raise InputError(f"{path} is a pipeline with {', '.join(other)}, and only a unet and its scheduler can be imported")
+
+
+def _check_classes(config: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
+    for what, name, known in (
+        ("unet", config.get("_class_name"), ("UNet2DModel",)),
+        ("scheduler", schedule.get("_class_name"), SCHEDULERS),
+    ):
+        if name not in known:
+            raise InputError(f"the {what} is a {name} by its configuration, and only {' and '.join(known)} can be imported")
+
+
+def _check_channels(structure: Structure, variance: str | None) -> None:
+    needed = structure.in_channels * (1 if variance is None else 2)
+    if structure.out_channels != needed:
+        why = "without a learned variance" if variance is None else "with variance_type learned_range"
+        raise InputError(
+            f"the network gives {structure.out_channels} channels (out_channels) of {structure.in_channels}, and a model {why} "
+            f"gives {needed}"
+        )

@@ -1,0 +1,113 @@
+"""Weights into a model that flags describe: the names and shapes must be equal, and where they differ the flag is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.denoiser import Denoiser
+from scorefield.noisy_classifier import NoisyClassifier
+
+__all__ = ["Hints", "Original", "Shapes", "count", "fit", "listed", "shapes_of"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+Hints = Mapping[str, Callable[[Shapes], str]]
+Model = TypeVar("Model", Denoiser, NoisyClassifier)
+
+# A parameter that the networks of one origin have, and no others.
+SIGNS = {
+    "time_embed.0.weight": "guided-diffusion or improved-diffusion",
+    "temb.dense.0.weight": "ddpm",
+    "begin_conv.weight": "ncsn",
+}
+
+
+@dataclass(frozen=True)
+class Original(Generic[Model]):
+    """What flags describe.
+
+    model: its network is untrained and on the meta device.   hints: a flag -> what names and shapes say of it (a LookupError
+    where they say nothing).   details: the same for flags that can be told only where all hints agree.
+    sampling, objective: how the original samples and trains it, as tables of a recipe.
+    """
+
+    model: Model
+    hints: Hints
+    details: Hints = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    objective: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shapes_of(state_dict: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(value.shape) for name, value in state_dict.items()}
+
+
+def count(shapes: Shapes, pattern: str) -> int:
+    """One more than the largest number that `pattern`, with one group, finds in the names; LookupError where it finds none."""
+    found = [int(match[1]) for name in shapes if (match := re.match(pattern, name))]
+    if not found:
+        raise LookupError(pattern)
+    return max(found) + 1
+
+
+def fit(original: Original[Model], state_dict: Mapping[str, Tensor]) -> Model:
+    """The model with these weights, in evaluation mode, on their device.
+
+    InputError unless their names and shapes are exactly the network's; it names the flags that differ where they can be told.
+    """
+    model = original.model
+    net: Any = model.net
+    found, expected = shapes_of(state_dict), shapes_of(net.state_dict())
+    if found != expected:
+        raise InputError(_misfit(original, found, expected))
+    net.to_empty(device=next(iter(state_dict.values())).device)
+    net.load_state_dict(state_dict, strict=True)
+    return model.eval()
+
+
+def _misfit(original: Original[Any], found: Shapes, expected: Shapes) -> str:
+    sign, own = _sign(found), _sign(expected)
+    if sign != own:
+        what = f"these are weights of {SIGNS[sign]} (there is {sign})" if sign else f"there is no {own} among these weights"
+        return f"{what}, and the flags describe a network of {SIGNS[own] if own else 'another kind'}"
+    for hints in (original.hints, original.details):
+        wrong = [
+            f"{flag} is {there} in the file and {here} by the flags"
+            for flag, hint in hints.items()
+            if (there := _read(hint, found)) != (here := _read(hint, expected)) and there and here
+        ]
+        if wrong:
+            return f"the flags do not describe this file: {'; '.join(wrong)}"
+    return f"the flags do not describe this file: {listed(found, expected)}"
+
+
+def _sign(shapes: Shapes) -> str | None:
+    return next((name for name in SIGNS if name in shapes), None)
+
+
+def _read(hint: Callable[[Shapes], str], shapes: Shapes) -> str | None:
+    try:
+        return hint(shapes)
+    except (LookupError, ZeroDivisionError):
+        return None
+
+
+def listed(found: Shapes, expected: Shapes) -> str:
+    """The differences that no flag explains, with the first of each kind."""
+    missing, unknown = [n for n in expected if n not in found], [n for n in found if n not in expected]
+    other = [n for n in found if n in expected and found[n] != expected[n]]
+    parts = [
+        f"{len(names)} tensors {what} (the first: {names[0]}{detail(names[0])})"
+        for names, what, detail in (
+            (missing, "are missing", lambda n: ""),
+            (unknown, "do not belong to this network", lambda n: ""),
+            (other, "have another shape", lambda n: f", {list(found[n])} instead of {list(expected[n])}"),
+        )
+        if names
+    ]
+    return "; ".join(parts)
