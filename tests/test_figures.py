@@ -18,12 +18,13 @@ def command(*arguments):
 @pytest.mark.slow
 def test_the_demo_keeps_its_promises(tmp_path):
     command("train", "digits", "--run", tmp_path / "run")
-    figures = json.loads(command("evaluate", tmp_path / "run", "--json"))
-    print({name: figures[name] for name in ("agreement", "frechet_mean", "frechet_heldout", "frechet_ratio", "copying_ratio")})
-    assert figures["sets"] * figures["count"] >= 1000
-    assert figures["agreement"] >= 0.97
-    assert figures["frechet_ratio"] <= 1.1
-    assert figures["copying_ratio"] >= 0.8
+    figures = json.loads(command("evaluate", tmp_path / "run", "--metrics", "fd", "--json"))["figures"]
+    print({name: [figures[name].get(part) for part in ("value", "heldout", "ratio")] for name in figures})
+    sampling = figures["frechet"]["stamp"]["sampling"]
+    assert sampling["sets"] * sampling["samples"] >= 1000
+    assert figures["agreement"]["value"] >= 0.97
+    assert figures["frechet"]["ratio"] <= 1.1
+    assert figures["nearest"]["ratio"] >= 0.8
 
 
 @pytest.mark.slow
@@ -39,6 +40,6 @@ def test_digits_ncsn_under_every_sampler_and_digits_under_langevin(tmp_path):
     ways += [("ncsn", ["--sampler", "heun", "--grid", "full"])]
     ways += [("digits", ["--sampler", "langevin", "--set", "levels=20", "--set", "repeats=10"])]
     for run, options in ways:
-        figures = json.loads(command("evaluate", tmp_path / run, *options, "--sets", 1, "--json"))
-        print(run, options, figures["frechet_mean"], figures["frechet_heldout"])
-        assert figures["frechet_mean"] < 10 * figures["frechet_heldout"], (run, options)
+        frechet = json.loads(command("evaluate", tmp_path / run, *options, "--sets", 1, "--json"))["figures"]["frechet"]
+        print(run, options, frechet["value"], frechet["heldout"])
+        assert frechet["value"] < 10 * frechet["heldout"], (run, options)

@@ -14,6 +14,8 @@ LAYERS = [
     "parametrization",
     "denoiser",
     "score_model",
+    "noisy_classifier",
+    "categorical_denoiser",
     "oracle",
     "nets",
     "data",

@@ -119,6 +119,31 @@ def test_network_receives_what_the_denoiser_promises():
     assert seen["y"] is None
 
 
+def test_null_label_is_what_the_network_says():
+    process, data = PROCESSES["linear"], sf.DataSpec((2,), classes=("a", "b"))
+    nets = {
+        2: sf.nets.MLP(2, hidden=8, num_classes=2, null_label=True),
+        None: sf.nets.MLP(2, hidden=8, num_classes=2),
+    }
+    for label, net in nets.items():
+        assert sf.Denoiser(net, process, data=data).null_label == label
+        assert sf.Denoiser(net, process).null_label == label
+    assert sf.Denoiser(sf.nets.MLP(2, hidden=8), process, data=data).null_label is None
+    assert sf.Denoiser(lambda x, c, y=None: x, process, data=data).null_label == 2  # not described, taken at its word
+    assert sf.Denoiser(lambda x, c, y=None: x, process).null_label is None
+
+
+def test_bound_labels_follow_the_model_between_its_levels():
+    """The likelihood of a model at given labels is that of the network with the labels inside."""
+    torch.manual_seed(0)
+    net, process = sf.nets.MLP(2, hidden=8, layers=1, num_classes=3).double(), PROCESSES["cosine"]
+    inside = sf.Denoiser(lambda x, c, y=None: net(x, c, torch.full((len(x),), 2)), process, "v")
+    x = torch.randn(3, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    options = {"trace": "exact", "rtol": 1e-3, "atol": 1e-3}
+    bound = sf.likelihood.ode_log_prob(sf.Denoiser(net, process, "v").given(2), x, **options)
+    assert relative_error(bound.log_prob, sf.likelihood.ode_log_prob(inside, x, **options).log_prob) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [

@@ -19,7 +19,7 @@ from scorefield.config import (
     with_overrides,
 )
 from scorefield.data.toys import TOYS
-from scorefield.report import expected_data, info_facts, recipe_facts
+from scorefield.report import expected_data, recipe_facts
 
 TOY_RECIPES = [f"toy-{name}" for name in TOYS]
 SHORT = ["--set", "training.steps=3", "--set", "training.batch_size=32", "--set", "net.hidden=16", "--device", "cpu"]
@@ -47,9 +47,9 @@ def test_every_recipe_builds_whole(name):
     model = meta_model(recipe)
     objective = build_objective(recipe, model)
     assert objective.spec["kind"] == recipe.objective["kind"]
-    sampling = build_sampling(recipe.sampling, model)
-    assert sampling.sampler.calls(sampling.grid.tolist()) >= 20
-    assert info_facts(name)["parameters"] == f"{sum(p.numel() for p in model.parameters()):,}"
+    if not recipe.classifies:
+        sampling = build_sampling(recipe.sampling, model)
+        assert sampling.sampler.calls(sampling.grid.tolist()) >= 20
 
 
 def test_the_list_of_recipes_is_whole():

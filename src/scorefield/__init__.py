@@ -24,11 +24,13 @@ _MODULES = {
     "interop": "scorefield.interop",
 }
 _NAMES = {
+    "CategoricalDenoiser": "scorefield.categorical_denoiser",
     "DataSpec": "scorefield.core.shapes",
     "Denoiser": "scorefield.denoiser",
     "IncompatibleModel": "scorefield.core.errors",
     "InputError": "scorefield.core.errors",
     "Level": "scorefield.core.prediction",
+    "NoisyClassifier": "scorefield.noisy_classifier",
     "Prediction": "scorefield.core.prediction",
     "ScoreModel": "scorefield.score_model",
     "ScorefieldError": "scorefield.core.errors",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -15,16 +15,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from scorefield import nets
+from scorefield.categorical_denoiser import CategoricalDenoiser
 from scorefield.core.errors import InputError
 from scorefield.core.options import Options, build, did_you_mean, parse
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, open_source
 from scorefield.denoiser import Denoiser
-from scorefield.objectives import NCSN, VLB, Hybrid, Objective, ScoreMatching, Simple
+from scorefield.noisy_classifier import NoisyClassifier
+from scorefield.objectives import NCSN, VLB, CategoricalVLB, Classify, Hybrid, Objective, ScoreMatching, Simple
 from scorefield.process import (
+    CategoricalProcess,
     DiscreteProcess,
     GaussianProcess,
     Interpolated,
+    absorbing,
     continuous_ve,
     continuous_vp,
     cosine_betas,
@@ -32,12 +36,15 @@ from scorefield.process import (
     from_sigmas,
     geometric_sigmas,
     linear_betas,
+    uniform_categorical,
 )
+from scorefield.process.categorical import SCHEDULES
 from scorefield.sampling import Sampling, SamplingOptions, build_grid, build_sampling
 from scorefield.score_model import ScoreModel
 from scorefield.training import RunFolder, TrainingOptions
 
 __all__ = [
+    "Model",
     "Recipe",
     "Sampling",
     "SamplingOptions",
@@ -55,6 +62,10 @@ __all__ = [
     "recipe_names",
     "with_overrides",
 ]
+
+
+Model = Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser
+Schedule = Literal["cosine", "linear"]
 
 
 def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> DiscreteProcess:
@@ -81,7 +92,19 @@ def interpolated(discrete: dict[str, Any]) -> GaussianProcess:
     return Interpolated(build(PROCESSES, discrete, "process.discrete"))
 
 
-PROCESSES: dict[str, Callable[..., GaussianProcess]] = {
+def uniform_categories(
+    classes: int, schedule: Schedule = "cosine", T: int = 100, kappas: list[float] | None = None
+) -> CategoricalProcess:
+    return uniform_categorical(SCHEDULES[schedule](T) if kappas is None else kappas, classes)
+
+
+def absorbed_categories(
+    classes: int, schedule: Schedule = "linear", T: int = 100, kappas: list[float] | None = None
+) -> CategoricalProcess:
+    return absorbing(SCHEDULES[schedule](T) if kappas is None else kappas, classes)
+
+
+PROCESSES: dict[str, Callable[..., GaussianProcess | CategoricalProcess]] = {
     "linear": linear,
     "cosine": cosine,
     "geometric": geometric,
@@ -90,10 +113,13 @@ PROCESSES: dict[str, Callable[..., GaussianProcess]] = {
     "continuous-vp": continuous_vp,
     "continuous-ve": continuous_ve,
     "interpolated": interpolated,
+    "uniform-categorical": uniform_categories,
+    "absorbing": absorbed_categories,
 }
 NETS: dict[str, Callable[..., torch.nn.Module]] = {
     "mlp": nets.MLP,
     "unet": nets.UNet,
+    "classifier": nets.Classifier,
     "ddpm-unet": nets.DDPMUNet,
     "refinenet": nets.RefineNet,
 }
@@ -103,15 +129,22 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "vlb": VLB,
     "ncsn": NCSN,
     "score-matching": ScoreMatching,
+    "classifier": Classify,
+    "categorical-vlb": CategoricalVLB,
 }
+_CLASSIFIERS = ("classifier", "mlp")  # the networks that can give a logit a class
 
 
 class DataOptions(Options):
-    """Where the examples come from. size and channels None: as the source has them (a folder: 32 × 32 RGB)."""
+    """Where the examples come from. size and channels None: as the source has them (a folder: 32 × 32 RGB).
+
+    classes: how many to expect; it counts only for what is told before the data are seen (`recipes`, `info`).
+    """
 
     source: str | None = None
     size: int | None = Field(None, ge=1)
     channels: int | None = None
+    classes: int | None = Field(None, ge=1)
     upscale: bool = False
     strict: bool = False
     range: tuple[float, float] = (-1.0, 1.0)
@@ -120,8 +153,10 @@ class DataOptions(Options):
 
 
 class ModelOptions(Options):
-    """What joins network and process. conditional: the network receives the class labels of the data.
+    """What joins network and process; a classifier uses noise_input alone.
 
+    conditional: the network receives the class labels of the data.
+    low_res: the side in pixels of the small images that the model enlarges; training makes them of the data by averaging areas.
     energy: of a model without a process (a bare score), whose network then gives an energy E and the score is −∇E.
     """
 
@@ -130,6 +165,7 @@ class ModelOptions(Options):
     noise_input: str = "index"
     sigma_data: float = 0.5
     conditional: bool = False
+    low_res: int | None = Field(None, ge=1)
     energy: bool = False
 
 
@@ -175,6 +211,11 @@ class Recipe(Options):
         bare = isinstance(objective, dict) and objective.get("kind") == "score-matching"
         return {**values, "process": None} if bare else values
 
+    @property
+    def classifies(self) -> bool:
+        """Whether this is a classifier of noisy examples: it has classes and no samples."""
+        return self.objective.get("kind") == "classifier"
+
 
 def recipe_names() -> list[str]:
     """The recipes that come with the package, sorted."""
@@ -193,7 +234,7 @@ def read_recipe(name: str) -> Recipe:
     else:
         known = recipe_names()
         raise InputError(
-            f"there is no recipe {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, or give a .toml file"
+            f"there is no recipe {name!r}{did_you_mean(name, known)}; `scorefield recipes` lists those there are, or give a .toml file"
         )
     try:
         return parse(Recipe, {"name": Path(name).stem, **tomllib.loads(text)})
@@ -241,55 +282,107 @@ def open_data(options: DataOptions) -> tuple[Dataset, Dataset]:
     return data.split(options.holdout, options.split_seed)
 
 
-def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Denoiser | ScoreModel:
+def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Model:
     """The recipe's model for this data, its network freshly initialised unless given."""
+    if recipe.classifies:
+        return _build_classifier(recipe, data, net)
     if recipe.model.conditional and not data.classes:
         raise InputError("this recipe is class-conditional, but the data has no labels: use --set model.conditional=false")
     process = build_process(recipe)
+    if recipe.model.low_res is not None and not isinstance(process, GaussianProcess):
+        raise InputError(
+            "images are enlarged by a model with levels of Gaussian noise: leave model.low_res out, or give one [process]"
+        )
     net = net or build_net(recipe, data, process)
     if process is None:
         return ScoreModel(net, data, recipe.model.energy)
+    if isinstance(process, CategoricalProcess):
+        if recipe.model.variance is not None:
+            raise InputError("categories have no variance: leave model.variance out")
+        return CategoricalDenoiser(net, process, recipe.model.parametrization, recipe.model.noise_input, data)
     options = recipe.model.model_dump(exclude={"conditional", "energy"})
     return Denoiser(net, process, data=data, **options)
 
 
-def build_process(recipe: Recipe) -> GaussianProcess | None:
+def _build_classifier(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None) -> NoisyClassifier:
+    process = build_process(recipe)
+    if not isinstance(process, GaussianProcess):
+        raise InputError("a classifier of noisy examples needs their levels of Gaussian noise: give the recipe such a [process]")
+    if not data.classes:
+        raise InputError(
+            "this recipe trains a classifier, but the data has no labels: use a folder with a subfolder for each class, or an .npz "
+            "with `labels`"
+        )
+    return NoisyClassifier(net or build_net(recipe, data, process), process, recipe.model.noise_input, data)
+
+
+def build_process(recipe: Recipe) -> GaussianProcess | CategoricalProcess | None:
     """The recipe's process; None for a score without noise levels."""
     return None if recipe.process is None else build(PROCESSES, recipe.process, "process")
 
 
-def build_net(recipe: Recipe, data: DataSpec, process: GaussianProcess | None) -> torch.nn.Module:
+def build_net(recipe: Recipe, data: DataSpec, process: GaussianProcess | CategoricalProcess | None) -> torch.nn.Module:
     """The recipe's network, freshly initialised: what the recipe leaves out follows from the data and the process."""
     if recipe.net.get("kind") == "custom":
         raise InputError("this run's network is not one of scorefield's: load it from Python with sf.load(run, net=your_network)")
-    heads = 1 if recipe.model.variance is None else 2
+    wide, heads = 1, 1 if recipe.model.variance is None else 2
+    if isinstance(process, CategoricalProcess):
+        wide, heads = process.states, process.classes  # one-hot in, a logit for each category out
     given: dict[str, Any] = {
-        "in_channels": data.shape[0],
-        "channels_in": data.shape[0],
-        "out_channels": heads * data.shape[0],
-        "dim": data.dimensions,
-        "out_dim": 1 if recipe.model.energy else heads * data.dimensions,
+        "in_channels": wide * data.shape[0],
+        "channels_in": wide * data.shape[0],
+        "dim": wide * data.dimensions,
         "noise_levels": process is not None,
+        **_outputs(recipe, data, heads),
     }
     if process is not None:
         given["levels"] = process.T
-    if recipe.model.conditional:
-        given["num_classes"] = data.num_classes
-    network: torch.nn.Module = build(NETS, recipe.net, "net", given)
-    if recipe.model.conditional and not getattr(network, "spec", {}).get("num_classes"):
+    conditional = recipe.model.conditional and not recipe.classifies
+    if conditional:
+        given |= {"num_classes": data.num_classes, "null_label": recipe.training.label_dropout > 0}
+    enlarges = recipe.model.low_res is not None and not recipe.classifies
+    given["low_res"] = enlarges
+    kinds = {name: make for name, make in NETS.items() if _fits(name, recipe)}
+    network: torch.nn.Module = build(kinds, recipe.net, "net", given)
+    if conditional and not getattr(network, "spec", {}).get("num_classes"):
         raise InputError(
             f"the network {recipe.net['kind']} takes no labels: use --set model.conditional=false, or another net.kind"
         )
+    _check_enlarging(enlarges, network, recipe)
     return network
 
 
-def build_objective(recipe: Recipe, model: Denoiser | ScoreModel) -> Objective:
+def _check_enlarging(enlarges: bool, network: torch.nn.Module, recipe: Recipe) -> None:
+    takes = bool(getattr(network, "spec", {}).get("low_res"))
+    if enlarges and not takes:
+        raise InputError(f"the network {recipe.net['kind']} enlarges no images: leave model.low_res out, or use net.kind=unet")
+    if takes and not enlarges:
+        raise InputError("this network enlarges images: say the side of the small ones, such as --set model.low_res=64")
+
+
+def _fits(kind: str, recipe: Recipe) -> bool:
+    """Whether a network of this kind can give what the recipe's model needs: classes, or something of the data's shape."""
+    return kind in _CLASSIFIERS if recipe.classifies else kind != "classifier"
+
+
+def _outputs(recipe: Recipe, data: DataSpec, heads: int) -> dict[str, int]:
+    """The sizes that follow from what the network gives: logits, an energy, or so many heads of the data's shape."""
+    if recipe.classifies:
+        # An MLP's num_classes are labels that it receives.
+        count = "out_dim" if recipe.net.get("kind") == "mlp" else "num_classes"
+        return {count: data.num_classes, "image_size": data.shape[-1]}
+    return {"out_channels": heads * data.shape[0], "out_dim": 1 if recipe.model.energy else heads * data.dimensions}
+
+
+def build_objective(recipe: Recipe, model: Model) -> Objective:
     objective: Objective = build(OBJECTIVES, recipe.objective, "objective", {"model": model})
     return objective
 
 
 def load(run: str | Path, net: torch.nn.Module | None = None) -> Any:
-    """The model of a run (a Denoiser, or a ScoreModel) with its averaged weights, in evaluation mode. The run describes itself.
+    """The model of a run with its averaged weights, in evaluation mode. The run describes itself.
+
+    A Denoiser; a ScoreModel of a run without noise levels; a NoisyClassifier of a classifier's run; a CategoricalDenoiser.
 
     net: the network, needed only where it is not one of scorefield's.
     """
@@ -317,4 +410,4 @@ def _toml_value(text: str) -> Any:
 
 def describe(recipe: Recipe) -> Mapping[str, Any]:
     """The tables of a recipe that training's own description of its objects lacks."""
-    return recipe.model_dump(include={"name", "title", "paper", "data", "sampling"})
+    return recipe.model_dump(include={"name", "title", "paper", "data"} | (set() if recipe.classifies else {"sampling"}))

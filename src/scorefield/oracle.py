@@ -142,11 +142,15 @@ class MixtureDenoiser:
 
 
 class MixtureClassifier:
-    """(x_t, t) -> ln p(k | x_t), (B, K), exact and differentiable in x_t."""
+    """(x_t, t) -> ln p(k | x_t), (B, K), exact and differentiable in x_t; the class is the component that x_0 came from."""
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
         self.mixture = mixture
         self.process = process
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.mixture.weights)
 
     def __call__(self, x_t: Tensor, t: Time) -> Tensor:
         return torch.log_softmax(self.mixture._joint(x_t, self.process.level(t)), dim=1).to(x_t)

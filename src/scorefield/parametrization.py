@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.kernels import posterior_coefficients
-from scorefield.process.base import GaussianProcess, as_time
+from scorefield.process.base import GaussianProcess, Process, as_time
 
 __all__ = ["NOISE_INPUTS", "PARAMETRIZATIONS", "Affine", "coefficients", "noise_input"]
 
@@ -81,16 +81,16 @@ def coefficients(name: str, process: GaussianProcess, t: Tensor, sigma_data: flo
     return PARAMETRIZATIONS[name](process, t, sigma_data)
 
 
-def _index(process: GaussianProcess, t: Tensor) -> Tensor:
+def _index(process: Process, t: Tensor) -> Tensor:
     _need_index(process, "index")
     return (t - 1).clamp_min(0)
 
 
-def _scaled(process: GaussianProcess, t: Tensor) -> Tensor:
+def _scaled(process: Process, t: Tensor) -> Tensor:
     return 1000 * t if process.levels is None else 1000 * (t - 1).clamp_min(0) / process.levels
 
 
-def _rank(process: GaussianProcess, t: Tensor) -> Tensor:
+def _rank(process: Process, t: Tensor) -> Tensor:
     _need_index(process, "rank")
     rank = (process.T - t).round().long()
     if bool((rank != process.T - t).any()):
@@ -98,19 +98,19 @@ def _rank(process: GaussianProcess, t: Tensor) -> Tensor:
     return rank
 
 
-def _need_index(process: GaussianProcess, name: str) -> None:
+def _need_index(process: Process, name: str) -> None:
     if process.levels is None:
         raise IncompatibleModel(
             f'noise_input="{name}" counts levels, and a continuous process has none: use "scaled" or "log_sigma"'
         )
 
 
-def _log_sigma(process: GaussianProcess, t: Tensor) -> Tensor:
+def _log_sigma(process: Process, t: Tensor) -> Tensor:
     alpha, sigma = process.level(t)
     return (sigma / alpha).log() / 4
 
 
-NOISE_INPUTS: dict[str, Callable[[GaussianProcess, Tensor], Tensor]] = {
+NOISE_INPUTS: dict[str, Callable[[Process, Tensor], Tensor]] = {
     "index": _index,
     "scaled": _scaled,
     "rank": _rank,
@@ -118,7 +118,7 @@ NOISE_INPUTS: dict[str, Callable[[GaussianProcess, Tensor], Tensor]] = {
 }
 
 
-def noise_input(name: str, process: GaussianProcess, t: Tensor, dtype: torch.dtype) -> Tensor:
+def noise_input(name: str, process: Process, t: Tensor, dtype: torch.dtype) -> Tensor:
     """What the network receives as c: "index" t − 1, "scaled" 1000(t − 1)/T, "rank" T − t, "log_sigma" ln(σ/α)/4.
 
     On a continuous process "scaled" is 1000 t, and the two that count levels are refused.

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from scorefield.config import Recipe, build_model, build_net, build_process, read_recipe, read_run, recipe_names
+from scorefield.categorical_denoiser import CategoricalDenoiser
+from scorefield.config import Model, Recipe, TrainedOn, build_model, build_net, build_process, read_recipe, read_run, recipe_names
 from scorefield.core.compute import autocast_dtype, pick_device
 from scorefield.core.shapes import DataSpec
 from scorefield.denoiser import Denoiser
+from scorefield.noisy_classifier import NoisyClassifier
+from scorefield.parametrization import noise_input
 from scorefield.score_model import ScoreModel
 from scorefield.training import RunFolder
 
-__all__ = ["expected_data", "flops", "info_facts", "recipe_facts"]
+__all__ = ["Cost", "cost", "expected_data", "info_facts", "recipe_facts"]
 
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 
 
@@ -28,7 +33,8 @@ def expected_data(recipe: Recipe) -> DataSpec:
         return DataSpec((1, 8, 8), recipe.data.range, _DIGIT_CLASSES, 17)
     if (recipe.data.source or "").startswith("toy:"):
         return DataSpec((2,), recipe.data.range)
-    size, classes = recipe.data.size or 32, _DIGIT_CLASSES if recipe.model.conditional else ()
+    size, labelled = recipe.data.size or 32, recipe.model.conditional or recipe.classifies
+    classes = tuple(str(k) for k in range(recipe.data.classes or 10)) if labelled else ()
     return DataSpec((recipe.data.channels or 3, size, size), recipe.data.range, classes, 256)
 
 
@@ -51,57 +57,124 @@ def info_facts(what: str) -> dict[str, Any]:
     recipe = read_run(what)[0] if is_run else read_recipe(what)
     spec = expected_data(recipe)
     model = _meta_model(recipe, spec)
+    evaluation, training, kept = cost(model)
     facts = {
         "name": f"{what} ({recipe.name})" if is_run else recipe.name,
         "what": recipe.title,
         "paper": recipe.paper,
         "parameters": f"{_count(model):,}",
-        "FLOPs of one evaluation": f"{flops(model):,} for one example of shape {'×'.join(map(str, spec.shape))}",
+        "FLOPs of one evaluation": f"{_readable(evaluation)} for one example of shape {'×'.join(map(str, spec.shape))}",
+        "FLOPs of one training step": f"{_readable(training)} an example",
+        "activations kept for it": f"{_readable(kept)}B an example in fp32",
         "noise levels": _levels(model),
         "network": f"{recipe.net['kind']}, {_meaning(model)}",
         "precision here": "bf16" if autocast_dtype("auto", pick_device(None)) else "fp32",
     }
     if recipe.trained_on is not None:
-        seen = recipe.trained_on
-        facts["trained on"] = f"{seen.examples:,} examples of {seen.source}, fingerprint {seen.fingerprint}"
-        facts["training"] = f"{recipe.training.steps:,} steps of {recipe.training.batch_size}, seed {recipe.training.seed}"
+        facts |= _history(recipe, recipe.trained_on)
     return facts
 
 
-def flops(model: Denoiser | ScoreModel) -> int:
-    """Floating-point operations of one prediction for one example (a multiplication and an addition are two)."""
+def _history(recipe: Recipe, seen: TrainedOn) -> dict[str, str]:
+    if not seen.examples:
+        return {"imported from": f"{seen.source}, {seen.fingerprint}"}
+    return {
+        "trained on": f"{seen.examples:,} examples of {seen.source}, fingerprint {seen.fingerprint}",
+        "training": f"{recipe.training.steps:,} steps of {recipe.training.batch_size}, seed {recipe.training.seed}",
+    }
+
+
+class Cost(NamedTuple):
+    """Of one example in float32. evaluation, training: floating-point operations forward, and forward and backward.
+
+    kept: bytes that autograd keeps between the two.
+    """
+
+    evaluation: int
+    training: int
+    kept: int
+
+
+def cost(model: Model) -> Cost:
+    """What one evaluation of the network costs, and one step of training, for one example.
+
+    model: on the meta device, so that nothing is allocated. Operations are those of matrix products and convolutions, nearly all
+    there are; a multiplication and an addition are two. kept: what is saved on the way forward for the way back, each tensor once
+    and no parameters. It grows in proportion to the batch; what lives only while it is computed comes on top.
+    """
     if model.data is None:
-        return 0
+        return Cost(0, 0, 0)
+    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    saved: dict[int, Tensor] = {}  # by storage; the tensors are held so that no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = _evaluate(model.train())
+        evaluation = int(counter.get_total_flops())
+        output.sum().backward()
+    model.zero_grad(set_to_none=True)
+    kept = sum(tensor.untyped_storage().nbytes() for storage, tensor in saved.items() if storage not in parameters)
+    return Cost(evaluation, int(counter.get_total_flops()), kept)
+
+
+def _evaluate(model: Any) -> Tensor:
+    """The network's output for one example at the noisiest level."""
     x = torch.zeros(1, *model.data.shape, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        if isinstance(model, ScoreModel):
-            model.net(x, None)
-        else:
-            labels = {"y": torch.zeros(1, dtype=torch.long, device="meta")} if model.num_classes else {}
-            model.eval()(x, model.process.T, **labels)
-    return int(counter.get_total_flops())
+    if isinstance(model, ScoreModel):
+        return model.net(x, None)
+    if isinstance(model, CategoricalDenoiser):
+        x = x.repeat(1, model.process.states, *[1] * (x.ndim - 2))
+    c = noise_input(model.noise_input, model.process, torch.tensor(model.process.T), x.dtype).to("meta").expand(1)
+    given: dict[str, Tensor] = {}
+    if isinstance(model, Denoiser | CategoricalDenoiser) and model.num_classes:
+        given["y"] = torch.zeros(1, dtype=torch.long, device="meta")
+    if getattr(model.net, "spec", {}).get("low_res"):
+        given["low_res"] = x
+    return model.net(x, c, **given)
 
 
-def _levels(model: Denoiser | ScoreModel) -> str:
+def _readable(number: float) -> str:
+    """Three digits and the prefix of a unit: 1.93 G."""
+    prefixes = iter(_PREFIXES)
+    prefix = next(prefixes)
+    while number >= 999.5:
+        number, prefix = number / 1000, next(prefixes)
+    return f"{number:.3g} {prefix}"
+
+
+def _levels(model: Model) -> str:
     if isinstance(model, ScoreModel):
         return "none: a score of the data itself"
+    if isinstance(model, CategoricalDenoiser):
+        kept = [float(model.process.level(t)) for t in (1, model.process.T)]
+        return f"{model.process.T}, values kept from {kept[0]:.3g} to {kept[1]:.3g} ({model.process.spec['kind']})"
     process = model.process
     first, last = (float(level.sigma / level.alpha) for level in (process.level(1), process.level(process.T)))
     return f"{process.T}, σ/α from {first:.3g} to {last:.3g} ({process.spec['kind']})"
 
 
-def _meaning(model: Denoiser | ScoreModel) -> str:
+def _meaning(model: Model) -> str:
     if isinstance(model, ScoreModel):
         return "gives an energy" if model.has_energy else "gives the score"
-    return f"predicts {model.parametrization}, noise input {model.noise_input}"
+    if isinstance(model, NoisyClassifier):
+        return f"tells {model.num_classes} classes apart, noise input {model.noise_input}"
+    if isinstance(model, CategoricalDenoiser):
+        what = f"predicts which of {model.process.classes} categories each value is"
+        return f"{what}, parametrization {model.parametrization}, noise input {model.noise_input}"
+    enlarges = f"enlarges images of {model.low_res}×{model.low_res}, " if model.low_res is not None else ""
+    return f"{enlarges}predicts {model.parametrization}, noise input {model.noise_input}"
 
 
-def _meta_model(recipe: Recipe, spec: DataSpec) -> Denoiser | ScoreModel:
+def _meta_model(recipe: Recipe, spec: DataSpec) -> Model:
     process = build_process(recipe)
     with torch.device("meta"):
         net = build_net(recipe, spec, process)
     return build_model(recipe, spec, net)
 
 
-def _count(model: Denoiser | ScoreModel) -> int:
+def _count(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.parameters())

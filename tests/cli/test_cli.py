@@ -93,10 +93,10 @@ def test_evaluate_given_samples(capsys, run, tmp_path):
     assert call(capsys, "sample", run, "-n", 30, "--steps", 2, "--out", tmp_path / "a.npz")[0] == 0
     status, out, err = call(capsys, "evaluate", run, "--samples", tmp_path / "a.npz", "-n", 15, "--json")
     assert status == 0, err
-    result = json.loads(out)
-    assert len(result["frechet"]) == 2
-    assert result["frechet_mean"] > result["frechet_heldout"] > 0
-    assert result["features"].startswith("classifier")
+    frechet = json.loads(out)["figures"]["frechet"]
+    assert len(frechet["sets"]) == 2
+    assert frechet["value"] > frechet["heldout"] > 0
+    assert frechet["stamp"]["features"]["extractor"].startswith("classifier")
 
 
 def test_resume_continues_and_refuses_a_second_run(capsys, tmp_path):

@@ -23,10 +23,22 @@ def test_levels_survive_values_and_back(bins, bounds):
     assert spec.to_uint8(beyond).flatten().tolist() == [0, 255]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_integers_are_levels_already(dtype):
+    spec = sf.DataSpec((3,), bins=17)
+    levels = torch.tensor([[0, 7, 16]], dtype=dtype)
+    assert spec.to_levels(levels).tolist() == spec.exact_levels(levels).tolist() == [[0, 7, 16]]
+    assert spec.exact_levels(spec.from_levels(levels)).tolist() == [[0, 7, 16]]
+    assert spec.to_levels(levels + 1).tolist() == [[1, 8, 16]]
+    for wrong in (levels + 1, spec.from_levels(levels) + 0.01, spec.from_levels(levels) * math.nan):
+        with pytest.raises(sf.InputError, match="grid of 17 bins"):
+            spec.exact_levels(wrong)
+
+
 def test_continuous_data_has_pictures_but_no_levels():
     spec = sf.DataSpec((1, 2, 2))
     assert spec.to_uint8(torch.tensor([[-1.0, 0.0, 1.0]])).tolist() == [[0, 128, 255]]
-    for act in (spec.from_levels, spec.to_levels):
+    for act in (spec.from_levels, spec.to_levels, spec.exact_levels):
         with pytest.raises(sf.InputError, match="levels"):
             act(torch.zeros(1, 1))
 

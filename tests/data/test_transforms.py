@@ -5,7 +5,7 @@ import torch
 
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
-from scorefield.data import dequantize, flip
+from scorefield.data import dequantize, flip, shift
 
 
 def test_flip_mirrors_where_the_coin_is_below_a_half() -> None:
@@ -26,6 +26,37 @@ def test_flip_of_an_example_does_not_depend_on_the_batch() -> None:
 def test_flip_refuses_other_shapes(shape: tuple[int, ...], coins: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="one coin each"):
         flip(torch.zeros(shape), torch.zeros(coins))
+
+
+def test_shift_is_padding_with_the_edge_and_cropping() -> None:
+    far, (height, width) = 2, (5, 7)
+    offsets = torch.cartesian_prod(torch.arange(-far, far + 1), torch.arange(-far, far + 1))
+    x = torch.randn(len(offsets), 3, height, width, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(x, (far, far, far, far), mode="replicate")
+    moved = shift(x, offsets)
+    for k, (down, across) in enumerate(offsets.tolist()):
+        assert torch.equal(moved[k], padded[k, :, far + down : far + down + height, far + across : far + across + width])
+    assert moved.is_contiguous()
+    assert torch.equal(shift(x, torch.zeros_like(offsets)), x)
+
+
+def test_shift_beyond_the_image_repeats_the_corner() -> None:
+    x = torch.arange(6.0).reshape(1, 1, 2, 3)
+    assert torch.equal(shift(x, torch.tensor([[9, 9]])), torch.full((1, 1, 2, 3), 5.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "offsets"),
+    [
+        ((2, 3, 4), torch.zeros(2, 2, dtype=torch.long)),
+        ((2, 1, 4, 4), torch.zeros(2, dtype=torch.long)),
+        ((2, 1, 4, 4), torch.zeros(3, 2, dtype=torch.long)),
+        ((2, 1, 4, 4), torch.zeros(2, 2)),
+    ],
+)
+def test_shift_refuses_other_shapes(shape: tuple[int, ...], offsets: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="two integers each"):
+        shift(torch.zeros(shape), offsets)
 
 
 def test_dequantize_is_ncsn_s_formula_on_8_bit_images() -> None:

@@ -18,11 +18,13 @@ def model():
     return sf.Denoiser(net, sf.process.from_betas(sf.process.cosine_betas(50)), "v", data=spec).eval()
 
 
-def images(model, n, **options):
+def clipped(model, labels):
+    return sf.guidance.ClipX0(model.given(labels))
+
+
+def images(model, n, wrap=clipped, **options):
     grid = sf.grids.uniform(model.process, 4)
-    blocks = list(
-        sample_blocks(model, sf.samplers.Ancestral(), grid, n, seed=3, labels=[0, 1, 2], wrap=sf.guidance.ClipX0, **options)
-    )
+    blocks = list(sample_blocks(model, sf.samplers.Ancestral(), grid, n, seed=3, labels=[0, 1, 2], wrap=wrap, **options))
     return torch.cat([block.x for block in blocks]), [label for block in blocks for label in block.labels]
 
 
@@ -47,6 +49,25 @@ def test_count_and_order_do_not_matter_at_all_in_bf16_blocks(model):
         model.autocast_dtype = None
     assert torch.equal(few, many[:3])
     assert torch.equal(backwards, torch.cat([many[64:], many[:64]]))
+
+
+def test_guided_by_the_labels_of_each_block(model):
+    """A classifier of the brightest third, whose labels are those of the samples whatever block they are in."""
+
+    def classifier(x, t):
+        return x.flatten(1)[:, :63].unflatten(1, (3, 21)).mean(dim=2)
+
+    def wrap(model, labels):
+        return sf.guidance.ClassifierGuidance(clipped(model, labels), classifier, labels, 30.0)
+
+    many, labels = images(model, 70, wrap)
+    assert labels == [i % 3 for i in range(70)]
+    for n in (5, 64):
+        few, _ = images(model, n, wrap)
+        assert (few - many[:n]).abs().max() < 1e-4
+    plain, _ = images(model, 70)
+    thirds = (many - plain).flatten(1)[:, :63].unflatten(1, (3, 21)).mean(dim=2)
+    assert torch.equal(thirds.argmax(dim=1), torch.tensor(labels))
 
 
 def test_blocks_are_at_least_32(model):

@@ -197,3 +197,46 @@ def test_bad_pieces(tmp_path):
     with pytest.raises(sf.InputError, match="seed 0"):
         sf.train(objective, data, run=tmp_path / "one", resume=True, seed=4)
     assert RunFolder(tmp_path / "one").read_config()["training"]["steps"] == 1
+
+
+def test_the_rate_is_annealed_to_zero():
+    """Warm-up times 1 − k/steps at step k = 0, 1, …, the published code's rule; constant without `anneal`."""
+    rates = [step.lr for step in sf.train(*digits_objective(), steps=8, anneal=True, **OPTIONS)]
+    assert rates == pytest.approx([1e-3 * min(1, (k + 1) / 3) * (1 - k / 8) for k in range(8)])
+    assert [step.lr for step in sf.train(*digits_objective(), steps=5, **OPTIONS)][2:] == [1e-3] * 3
+
+
+class Keep(torch.nn.Module):
+    """A network that keeps what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.zeros(())), []
+
+    def forward(self, x, c, y=None):
+        self.seen.append(x.detach())
+        return self.weight * x
+
+
+def shown(batch, **options):
+    """What a network is shown in two steps: noise-free examples, nearly, since the first level of this process is clean."""
+    model = sf.Denoiser(Keep(), sf.process.from_sigmas([1e-6]), data=sf.data.digits().spec)
+    options |= {"steps": 2, "batch_size": batch, "precision": "fp32", "device": "cpu"}
+    list(sf.train(sf.objectives.Simple(model), sf.data.digits(), **options))
+    return torch.stack(model.net.seen)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_shifted_examples_are_moved_copies_each_way_equally_often(flip):
+    """Every example shown is the one shown without `shift`, flipped by the same coin, and moved by −1, 0 or 1 pixels each way."""
+    plain, moved = (shown(900, flip=flip, shift=far).flatten(0, 1) for far in (0, 1))
+    ways = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1)]
+    copies = torch.stack([sf.data.shift(plain, torch.tensor([way] * len(plain))) for way in ways])
+    matches = ((copies - moved).abs() < 1e-3).flatten(2).all(dim=2)
+    assert matches.any(dim=0).all()
+    counts = matches.double().sum(dim=1)
+    # 200 of 1,800 are expected each way, with a standard deviation of 13.3; a few look the same moved in two ways.
+    alike = float(counts.sum()) - len(plain)
+    assert (counts > 200 - 4 * 13.3).all()
+    assert (counts < 200 + 4 * 13.3 + alike).all()
+    assert alike < 50

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from scorefield.cli import evaluate, info, plot, recipes, sample, train
+from scorefield.cli import evaluate, export, import_, info, plot, recipes, sample, train
 from scorefield.cli.console import complain
 
 __all__ = ["app", "main"]
@@ -29,6 +29,8 @@ app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("plot")(plot.plot)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,9 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from scorefield.config import Recipe, SamplingOptions
+    import torch
 
-__all__ = ["Device", "Eta", "Grid", "Json", "Run", "SamplerName", "Seed", "Settings", "Steps", "Variance", "sampling_options"]
+    from scorefield.config import Recipe, SamplingOptions
+    from scorefield.noisy_classifier import NoisyClassifier
+
+__all__ = [
+    "Classifier",
+    "Device",
+    "Eta",
+    "Grid",
+    "Guidance",
+    "Json",
+    "Run",
+    "SamplerName",
+    "Seed",
+    "Settings",
+    "Steps",
+    "Variance",
+    "load_classifier",
+    "sampling_options",
+]
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -29,6 +47,14 @@ Settings = Annotated[
     typer.Option("--set", metavar="A=C", help="Change one value of the run's [sampling] table, such as repeats=10."),
 ]
 Variance = Annotated[str | None, typer.Option(help="Of ancestral sampling: lower, upper or learned.")]
+Classifier = Annotated[str | None, typer.Option(metavar="RUN", help="Guide by the run of a classifier.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S",
+        help="Scale of the guidance: by --classifier (0 is none, 1 if not given), otherwise classifier-free (1 is the model as it is).",
+    ),
+]
 
 
 def sampling_options(
@@ -39,6 +65,8 @@ def sampling_options(
     eta: float | None,
     variance: str | None,
     settings: list[str] | None = None,
+    classifier: str | None = None,
+    guidance: float | None = None,
 ) -> SamplingOptions:
     """The run's own sampling with what the command line says in its place."""
     from scorefield.config import with_overrides
@@ -50,7 +78,10 @@ def sampling_options(
     table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
     if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
         raise typer.BadParameter(f"--grid {grid} says how many steps there are: leave --steps out")
-    changes = {"sampler": table, "steps": steps or (None if grid == "full" else own.steps), "grid": grid or own.grid}
+    changes: dict[str, Any] = {"sampler": table, "grid": grid or own.grid}
+    changes["steps"] = steps or (None if grid == "full" else own.steps)
+    # A scale of the run's own belongs to classifier-free guidance.
+    changes["guidance"] = own.guidance if guidance is None and classifier is None else guidance
     if steps is not None and grid is None and own.grid == "full":
         changes["grid"] = "uniform"
     was, now = own.sampler["kind"], table["kind"]
@@ -60,3 +91,19 @@ def sampling_options(
         changes |= {"grid": grid or "uniform", "start": "prior"}
     changed = recipe.model_copy(update={"sampling": own.model_copy(update=changes)})
     return with_overrides(changed, [f"sampling.{setting}" for setting in settings or []]).sampling
+
+
+def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | None:
+    """The classifier of a run, in that run's precision; None without one. InputError for the run of anything else."""
+    from scorefield.config import load, read_run
+    from scorefield.core.compute import autocast_dtype
+    from scorefield.core.errors import InputError
+
+    if run is None:
+        return None
+    recipe, _ = read_run(run)
+    if not recipe.classifies:
+        raise InputError(f"--classifier takes the run of a classifier, and {run} is a run of {recipe.name}, which makes samples")
+    classifier: NoisyClassifier = load(run).to(device)
+    classifier.autocast_dtype = autocast_dtype(recipe.training.precision, device)
+    return classifier

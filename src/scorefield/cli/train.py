@@ -88,7 +88,8 @@ def _train(
     say(f"{recipe.name}: {len(examples):,} training and {len(heldout):,} held-out examples of {examples.source}")
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, examples.spec)
-    build_sampling(recipe.sampling, model)  # a run that could not be sampled is refused before it is trained
+    if not recipe.classifies:
+        build_sampling(recipe.sampling, model)  # a run that could not be sampled is refused before it is trained
     if init is not None:
         _start_from(init, model)
     options = recipe.training.model_dump()
@@ -108,7 +109,7 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
     from scorefield.core.errors import ScorefieldError
 
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    rate, every = 0.0, recipe.training.sample_every
+    rate, every = 0.0, 0 if recipe.classifies else recipe.training.sample_every
     for step in trainer:
         rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
         bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
@@ -143,12 +144,23 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
     model = trainer.ema_model()
     labels = list(range(getattr(model, "num_classes", 0))) or None
     sampling = build_sampling(recipe.sampling, model)
-    (block,) = sample_blocks(
-        model, *sampling[:2], 40, recipe.training.seed, labels=labels, wrap=sampling.wrap, start=sampling.start
-    )
+    options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start}
+    if recipe.model.low_res is not None:
+        options |= _to_be_enlarged(trainer, recipe.model.low_res, labels is not None)
+    (block,) = sample_blocks(model, *sampling[:2], 40, recipe.training.seed, **options)
     trainer.folder.samples.mkdir(exist_ok=True)
     columns = len(labels) if labels is not None and len(labels) <= 20 else 10
     save_images(trainer.folder.samples / f"step-{trainer.step:08d}.png", trainer.data.spec.to_uint8(block.x), columns=columns)
+
+
+def _to_be_enlarged(trainer: Trainer, side: int, conditional: bool) -> dict[str, Any]:
+    """The first training images, reduced, and their labels."""
+    import torch
+
+    from scorefield.data import reduced
+
+    x0, y = trainer.data.batch(torch.arange(min(40, len(trainer.data))))
+    return {"low_res": reduced(x0, side), "labels": y.tolist() if conditional and y is not None else None}
 
 
 def _finish(trainer: Trainer, recipe: Recipe, folder: Path, received: list[int]) -> dict[str, Any]:
@@ -156,7 +168,8 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, received: list[int])
         say(f"stopped at step {trainer.step:,} and saved; go on with: scorefield train {recipe.name} --run {folder} --resume")
         raise typer.Exit(_EXIT[signal.Signals(received[0])])
     if trainer.step >= recipe.training.steps:
-        say(f"done: {trainer.step:,} steps; sample it with: scorefield sample {folder}")
+        what = "see its accuracy with: scorefield evaluate" if recipe.classifies else "sample it with: scorefield sample"
+        say(f"done: {trainer.step:,} steps; {what} {folder}")
     else:
         say(f"time is up at step {trainer.step:,}; go on with: scorefield train {recipe.name} --run {folder} --resume")
     return {"run": str(folder), "step": trainer.step}

@@ -11,13 +11,13 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec, sum_flat
 
-__all__ = ["CDFS", "Normal", "discretized_log_prob"]
+__all__ = ["CDFS", "LOG_ZERO", "Categorical", "Normal", "discretized_log_prob"]
 
 CDFS = ("exact", "tanh")
+# ln 0 of categories: finite, because a gradient through −∞ is NaN; e to its power is 0, and sums of a few fit float32.
+LOG_ZERO = -1e30
 # The published code's floor under probabilities, of "tanh" only: 27.6 nats.
 _FLOOR = 1e-12
-# How far, in bins, a value may lie from its level: far above float32 rounding, far below any real mistake.
-_OFF_GRID = 1e-3
 _ROOT2 = math.sqrt(2)
 
 
@@ -48,6 +48,51 @@ class Normal:
         return 0.5 * sum_flat(torch.broadcast_to(terms, self.mean.shape))
 
 
+@dataclass(frozen=True, slots=True)
+class Categorical:
+    """Cat(p) with independent dimensions.   log_p: (B, S, *), ln p of the S categories, normalized; ln 0 is `LOG_ZERO`."""
+
+    log_p: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor) -> Categorical:
+        """p ∝ exp(logits).   logits: (B, S, *)."""
+        # ln p relative to the likeliest category, which stays out of the sum: next to its 1 the others would lose their digits, and
+        # a divergence between nearly certain distributions is made of these.
+        best = logits.argmax(dim=1, keepdim=True)
+        above = logits - logits.gather(1, best)
+        return cls(above - torch.log1p(above.exp().scatter(1, best, 0.0).sum(dim=1, keepdim=True)))
+
+    @classmethod
+    def at(cls, x: Tensor, categories: int, dtype: torch.dtype = torch.float32) -> Categorical:
+        """The point mass at x.   x: (B, *), integers 0 … categories − 1."""
+        index = torch.arange(categories, device=x.device).reshape(1, -1, *[1] * (x.ndim - 1))
+        return cls(torch.zeros((), dtype=dtype, device=x.device).where(index == x.unsqueeze(1), LOG_ZERO))
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest category of each dimension, int64 (B, *)."""
+        return self.log_p.argmax(dim=1)
+
+    def sample(self, u: Tensor) -> Tensor:
+        """The category whose share of [0, 1) holds u, int64 (B, *): inverts the distribution function.   u: (B, *), uniform in [0, 1).
+
+        A category of probability 0 is never drawn.
+        """
+        below = self.log_p.exp().cumsum(dim=1)
+        total = below[:, -1:]
+        passed = (below <= u.to(below).unsqueeze(1) * total) & (below < total)
+        return passed.sum(dim=1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """ln Cat(x; p) in nats, summed over dimensions: (B,).   x: (B, *), integers."""
+        return sum_flat(self.log_p.gather(1, x.unsqueeze(1)))
+
+    def kl(self, other: Categorical) -> Tensor:
+        """KL(self ‖ other) in nats, summed over dimensions: (B,). Where only `other` is 0 it is huge (−LOG_ZERO) in place of ∞."""
+        return sum_flat(self.log_p.exp() * (self.log_p - other.log_p))
+
+
 def discretized_log_prob(x: Tensor, p: Normal, data: DataSpec, cdf: str = "exact") -> Tensor:
     """ln P(x) of a Gaussian whose mass is collected in bins around the data's levels, nats, summed: (B,).  [DDPM Eq. 13]
 
@@ -60,7 +105,7 @@ def discretized_log_prob(x: Tensor, p: Normal, data: DataSpec, cdf: str = "exact
     """
     if cdf not in CDFS:
         raise InputError(f"cdf must be one of {', '.join(CDFS)}; got {cdf!r}")
-    level, last = _levels(x, data), _bins(data) - 1
+    last, level = _bins(data) - 1, data.exact_levels(x)
     half = (data.range[1] - data.range[0]) / (2 * last)
     log_prob = _log_mass_exact if cdf == "exact" else _log_mass_tanh
     return sum_flat(log_prob(x - p.mean, half, p.std, level == 0, level == last))
@@ -73,20 +118,6 @@ def _bins(data: DataSpec) -> int:
             "sf.DataSpec(..., bins=256) for 8-bit images"
         )
     return data.bins
-
-
-def _levels(x: Tensor, data: DataSpec) -> Tensor:
-    """The level 0 … bins − 1 of every value; InputError for values between levels or outside the range."""
-    bins, (low, high) = _bins(data), data.range
-    position = (x - low) * ((bins - 1) / (high - low))
-    level = position.round()
-    bad = ~((position - level).abs() <= _OFF_GRID) | (level < 0) | (level > bins - 1)
-    if bool(bad.any()):
-        raise InputError(
-            f"the data must lie on its grid of {bins} bins from {low:g} to {high:g}, and {int(bad.sum())} of {bad.numel()} values do "
-            f'not, the first is {float(x[bad][0]):g}: give quantized data, set the right bins, or use decoder="density"'
-        )
-    return level
 
 
 def _log_mass_exact(delta: Tensor, half: float, std: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
 
+from scorefield.core.errors import IncompatibleModel
 from scorefield.core.shapes import expand
 
 __all__ = ["Level", "Prediction"]
@@ -26,7 +27,9 @@ class Prediction:
 
     x_t, x0: (B, *).   raw: the network's output without its variance half.   var_frac: (B, *) in [0, 1] where Σ is
     interpolated between its bounds (Improved DDPM, Eq. 15).   log_var: (B, *) where the network gives ln Σ of the step
-    to `below`, the next level of the training process.   log_p_grad: (x, t) -> scaled ∇ log p(y|x), placed by the sampler.
+    to `below`, the next level of the training process.
+    log_p_grad: (x, t) -> scaled ∇ log p(y | x_t = x), (B, *), which x0 does not contain: the sampler places it, either by
+    `guided` or in the mean of its step.   grad_at: where such a mean shift takes it, at "x_t" or at the "mean".
     """
 
     x_t: Tensor
@@ -34,9 +37,10 @@ class Prediction:
     x0: Tensor
     raw: Tensor
     var_frac: Tensor | None = None
-    log_p_grad: Callable[[Tensor, Tensor], Tensor] | None = None
+    log_p_grad: Callable[[Tensor, float | Tensor], Tensor] | None = None
     log_var: Tensor | None = None
     below: Level | None = None
+    grad_at: str = "x_t"
 
     @property
     def eps(self) -> Tensor:
@@ -49,6 +53,23 @@ class Prediction:
         """∇ log p_t(x_t) = −ε̂ / σ = (α x̂0 − x_t) / σ²."""
         alpha, sigma = (expand(c, self.x_t) for c in self.level)
         return (alpha * self.x0 - self.x_t) / sigma**2
+
+    def guided(self, t: float | Tensor) -> Prediction:
+        """This prediction at its time t with the gradient g = log_p_grad(x_t, t) folded in; itself where there is none.
+
+        The score gains g, so ε̂ becomes ε̂ − σ g and x̂0 becomes x̂0 + (σ²/α) g.  [ADM Algorithm 2]
+        IncompatibleModel for a gradient at the mean of a step, which only a sampler that has such a mean can place.
+        """
+        if self.log_p_grad is None:
+            return self
+        if self.grad_at != "x_t":
+            raise IncompatibleModel(
+                f'a gradient at the {self.grad_at} of a step cannot shift ε̂, which belongs to x_t: guide with at="x_t", or sample with '
+                "Ancestral"
+            )
+        alpha, sigma = self.level
+        shift = expand(sigma**2 / alpha, self.x_t) * self.log_p_grad(self.x_t, t)
+        return replace(self, x0=self.x0 + shift, log_p_grad=None)
 
     @property
     def velocity(self) -> Tensor:

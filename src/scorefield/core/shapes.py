@@ -12,6 +12,9 @@ from scorefield.core.errors import InputError
 
 __all__ = ["DataSpec", "expand", "mean_flat", "sum_flat"]
 
+# How far, in bins, a value may lie from its level: far above float32 rounding, far below any real mistake.
+_OFF_GRID = 1e-3
+
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     """Bring a coefficient of shape () or (B,) to x's device and dtype, shaped to broadcast over x of shape (B, *)."""
@@ -70,10 +73,34 @@ class DataSpec:
         return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
 
     def to_levels(self, x: Tensor) -> Tensor:
-        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped. InputError for NaN and infinite values."""
+        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped; integers are levels already, clamped.
+
+        InputError for NaN and infinite values.
+        """
         if self.bins is None or self.bins > 256:
             raise InputError(f"only data of at most 256 levels can be rounded to levels, and bins is {self.bins}")
+        if not x.is_floating_point():
+            return x.clamp(0, self.bins - 1).to(torch.uint8)
         return _rounded(x, self.range, self.bins)
+
+    def exact_levels(self, x: Tensor) -> Tensor:
+        """The level of every value, int64.   x: floats in `range`, or integers, which are levels already.
+
+        InputError for continuous data, values between levels, and levels outside 0 … bins-1.
+        """
+        if self.bins is None:
+            raise InputError("this data is continuous: it has no levels (bins is None)")
+        low, high = self.range
+        position = (x - low) * ((self.bins - 1) / (high - low)) if x.is_floating_point() else x
+        level = position.round()
+        bad = ~((position - level).abs() <= _OFF_GRID) | (level < 0) | (level > self.bins - 1)
+        if bool(bad.any()):
+            raise InputError(
+                f"the data must lie on its grid of {self.bins} bins from {low:g} to {high:g}, and {int(bad.sum())} of {bad.numel()} "
+                f"values do not, the first is {float(x[bad][0]):g}: give quantized data, set the right bins, or use what is for "
+                'continuous data (a bound with decoder="density")'
+            )
+        return level.long()
 
     def to_uint8(self, x: Tensor) -> Tensor:
         """Values in `range` -> uint8 0 … 255 for a picture, by the data's own levels where it has fewer than 256."""

@@ -7,6 +7,20 @@ from scorefield.data.hub import hf
 from scorefield.data.order import Order
 from scorefield.data.sources import open_source
 from scorefield.data.toys import toy
-from scorefield.data.transforms import dequantize, flip
+from scorefield.data.transforms import dequantize, flip, reduced, shift
 
-__all__ = ["Dataset", "Order", "dequantize", "digits", "flip", "folder", "hf", "npz", "open_source", "tensor", "toy"]
+__all__ = [
+    "Dataset",
+    "Order",
+    "dequantize",
+    "digits",
+    "flip",
+    "folder",
+    "hf",
+    "npz",
+    "open_source",
+    "reduced",
+    "shift",
+    "tensor",
+    "toy",
+]

@@ -18,14 +18,14 @@ from scorefield.data.images import EXTENSIONS, TooSmall, check_options, convert,
 __all__ = ["folder", "npz"]
 
 
-def folder(path: str | Path, size: int = 32, channels: int = 3, upscale: bool = False, strict: bool = False) -> Dataset:
+def folder(path: str | Path, size: int | None = 32, channels: int = 3, upscale: bool = False, strict: bool = False) -> Dataset:
     """A folder of pictures -> levels uint8 (N, channels, size, size), 256 bins, in the order of their sorted paths.
 
     Subfolders that hold pictures (at any depth) are the classes, named and sorted by folder; without any the data are
     unlabelled. Any mode is read: 16-bit is scaled, transparency laid over white, EXIF orientation applied, of
-    animations the first frame. Larger pictures are reduced to `size` on the shorter side and cropped centrally. Hidden
-    files are ignored and symbolic links followed, their own names counting. Unreadable files are skipped and named in
-    `skipped`.
+    animations the first frame. Larger pictures are reduced to `size` on the shorter side and cropped centrally; with
+    None they keep their size, which must be one. Hidden files are ignored and symbolic links followed, their own names
+    counting. Unreadable files are skipped and named in `skipped`.
 
     InputError: no such folder, no pictures, pictures both beside and inside subfolders, any smaller than `size` (unless
     `upscale` enlarges them), any unreadable (with `strict`; otherwise if more than half are, or all of one class).

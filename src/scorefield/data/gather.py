@@ -68,7 +68,7 @@ def gather(
             height, width = outcome.shape[:2]
             raise InputError(
                 f"{source}: pictures differ in size ({first} is {levels.shape[3]}×{levels.shape[2]}, "
-                f"{name} is {width}×{height}): give the size to reduce and crop them to"
+                f"{name} is {width}×{height}): give the size to reduce and crop them to, or make them one size"
             )
         colour = colour or outcome.ndim == 3
         levels[len(kept)] = outcome[None] if outcome.ndim == 2 else outcome.transpose(2, 0, 1)

@@ -1,14 +1,15 @@
-"""Random changes to a batch. Their randomness is an argument, so it can belong to the example, not the batch."""
+"""Changes to a batch. Where one is random, its randomness is an argument, so it can belong to the example, not the batch."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 
-__all__ = ["dequantize", "flip"]
+__all__ = ["dequantize", "flip", "reduced", "shift"]
 
 
 def flip(x: Tensor, coin: Tensor) -> Tensor:
@@ -16,6 +17,24 @@ def flip(x: Tensor, coin: Tensor) -> Tensor:
     if x.ndim != 4 or coin.shape != x.shape[:1]:
         raise InputError(f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and {tuple(coin.shape)}")
     return torch.where((coin < 0.5).to(x.device).reshape(-1, 1, 1, 1), x.flip(-1), x)
+
+
+def shift(x: Tensor, offsets: Tensor) -> Tensor:
+    """Pixel (i, j) of each image becomes its pixel (i, j) + offset, or the nearest one of the edge outside.
+
+    x: (B, C, H, W); offsets: (B, 2) integers, rows and columns.
+    """
+    if x.ndim != 4 or offsets.shape != (len(x), 2) or offsets.is_floating_point():
+        raise InputError(
+            f"shift takes images (B, C, H, W) and two integers each (B, 2), got {tuple(x.shape)} and {offsets.dtype} "
+            f"{tuple(offsets.shape)}"
+        )
+    rows, columns = (
+        (offset[:, None] + torch.arange(side)).clamp(0, side - 1).to(x.device)
+        for offset, side in zip(offsets.unbind(1), x.shape[2:], strict=True)
+    )
+    each = torch.arange(len(x), device=x.device)[:, None, None]
+    return x[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def dequantize(levels: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
@@ -33,3 +52,14 @@ def dequantize(levels: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
         )
     low, high = spec.range
     return low + (high - low) * ((levels.to(u.dtype) + u) / spec.bins)
+
+
+def reduced(x: Tensor, side: int) -> Tensor:
+    """Images (B, C, H, W) -> (B, C, side, side): each pixel is the mean of the rectangle of pixels that it covers.
+
+    What the published super-resolution models were trained on (interpolation by "area"). Where side divides H and W the
+    rectangles do not overlap; otherwise they are rounded outwards to whole pixels.
+    """
+    if x.ndim != 4 or not 1 <= side <= min(x.shape[2:]):
+        raise InputError(f"images (B, C, H, W) are reduced to a side of 1 … min(H, W) pixels; got {side} for {tuple(x.shape)}")
+    return F.adaptive_avg_pool2d(x, side)

@@ -1,17 +1,47 @@
 """Evaluation: figures that say how good samples are, each next to that of held-out real images."""
 
+from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.copies import copying_ratio, nearest_distances
+from scorefield.evaluation.efficientnet import imagenet_features
+from scorefield.evaluation.evaluator import METRICS, Evaluation, EvaluationOptions, Subject, evaluate
+from scorefield.evaluation.extractors import Extractor, ModuleFeatures, Observed
 from scorefield.evaluation.features import FeatureNet, train_classifier
-from scorefield.evaluation.frechet import Moments, frechet_distance
-from scorefield.evaluation.quality import Quality, quality
+from scorefield.evaluation.figure import Figure
+from scorefield.evaluation.frechet import Moments, enough, frechet_distance
+from scorefield.evaluation.inception import inception_features
+from scorefield.evaluation.inception_score import Score, inception_score
+from scorefield.evaluation.kernel import KernelDistance, kernel_distance
+from scorefield.evaluation.noisy_accuracy import NoisyAccuracy, noisy_accuracy
+from scorefield.evaluation.precision import PrecisionRecall, precision_recall
+from scorefield.evaluation.reference import Reference
 
 __all__ = [
+    "METRICS",
+    "Evaluation",
+    "EvaluationOptions",
+    "Extractor",
     "FeatureNet",
+    "Figure",
+    "KernelDistance",
+    "ModuleFeatures",
     "Moments",
-    "Quality",
+    "NoisyAccuracy",
+    "Observed",
+    "PrecisionRecall",
+    "Reference",
+    "Score",
+    "Subject",
     "copying_ratio",
+    "enough",
+    "evaluate",
     "frechet_distance",
+    "imagenet_features",
+    "inception_features",
+    "inception_score",
+    "kernel_distance",
     "nearest_distances",
-    "quality",
+    "noisy_accuracy",
+    "open_features",
+    "precision_recall",
     "train_classifier",
 ]

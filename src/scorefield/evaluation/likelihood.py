@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.categorical_denoiser import CategoricalDenoise, has_categories
+from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.kernels import Variance
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.denoiser import Denoise
 from scorefield.evaluation.ode import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
+from scorefield.objectives.categorical import categorical_prior_term, categorical_term
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
-from scorefield.process.base import GaussianProcess
+from scorefield.process.base import GaussianProcess, Process
 from scorefield.samplers.grids import as_grid, full
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "OdeBits",
     "OdeLikelihood",
     "bits_per_dim",
+    "categorical_bits_per_dim",
     "estimate_bits_per_dim",
     "ode_bits_per_dim",
     "ode_log_prob",
@@ -89,6 +93,31 @@ def bits_per_dim(
     return BitsPerDim(prior + terms.sum(dim=1), prior, terms)
 
 
+def categorical_bits_per_dim(
+    model: CategoricalDenoise, x0: Tensor, noise: Noise, grid: Tensor | Sequence[float] | None = None
+) -> BitsPerDim:
+    """An upper bound on −log₂ p(x_0)/D of a model of categories: prior + Σ over the grid's steps.  [D3PM Eq. 1]
+
+    The model is the chain of CategoricalAncestral on this grid; the first of `terms` is −log₂ p(x_0 | x_1)/D, the decoder's.
+    model: a CategoricalDenoiser, or one at given labels; S calls for S steps.   x0: (B, *), values on the data's bins, or integers.
+    noise: one uniform draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid: from T down to 0;
+    every level if not given.
+    """
+    if not has_categories(model):
+        raise IncompatibleModel(
+            f"{type(model).__name__} is no model of categories: its bound is sf.likelihood.bits_per_dim(model, x0, noise)"
+        )
+    process, steps, columns = model.process, _descending(model.process, grid).flip(0), []
+    levels = model.categories(x0) if hasattr(model, "categories") else x0
+    with torch.no_grad():
+        for k, (s, t) in enumerate(pairwise(steps.tolist()), start=1):
+            x_t = process.sample(levels, t, noise.at(k).uniform(x0.shape))
+            columns.append(_bits(categorical_term(process, model(x_t, t), x_t, levels, t, s), x0))
+        prior = _bits(categorical_prior_term(process, levels, float(steps[-1])), x0)
+    terms = torch.stack(columns, dim=1)
+    return BitsPerDim(prior + terms.sum(dim=1), prior, terms)
+
+
 def estimate_bits_per_dim(
     model: Denoise,
     x0: Tensor,
@@ -137,11 +166,16 @@ def _stratified_error(values: Tensor) -> Tensor:
     return torch.stack([group.shape[1] * group.var(dim=1) for group in groups if group.shape[1]]).sum(dim=0).sqrt()
 
 
-def _ascending(process: GaussianProcess, grid: Tensor | Sequence[float] | None) -> _Steps:
+def _descending(process: Process, grid: Tensor | Sequence[float] | None) -> Tensor:
+    """The times of a bound; every level if no grid is given."""
     times = torch.as_tensor(as_grid(process, full(process) if grid is None else grid))
     if bool((times.diff() >= 0).any()) or times[-1] != 0:
         raise InputError(f"a bound is summed over a grid that strictly descends to 0, got {times.tolist()}")
-    times = times.flip(0)
+    return times
+
+
+def _ascending(process: GaussianProcess, grid: Tensor | Sequence[float] | None) -> _Steps:
+    times = _descending(process, grid).flip(0)
     # Without a grid time over the first step the process's own next level serves, as in sampling.
     above = times[2] if len(times) > 2 else times[1] + 1
     return _Steps(times[1:], times[:-1], process.level(above) if above <= process.T else None)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.distributions import Normal
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
@@ -172,6 +173,7 @@ def _standard_error(traces: Tensor) -> Tensor:
 
 def _between_levels(model: Denoise) -> tuple[ContinuousProcess, Denoise]:
     """A process with a level at every real t, and the model on it: a shallow copy on `Interpolated` where its own is a table."""
+    refuse_categories("the flow's likelihood", model, "sf.likelihood.categorical_bits_per_dim")
     process = getattr(model, "process", None)
     if isinstance(process, ContinuousProcess):
         return process, model

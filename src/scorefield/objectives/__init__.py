@@ -1,6 +1,8 @@
 """Objectives: what is minimised?"""
 
 from scorefield.objectives.base import Loss, Objective
+from scorefield.objectives.categorical import CategoricalVLB
+from scorefield.objectives.classifier import Classify
 from scorefield.objectives.denoising import Simple
 from scorefield.objectives.score_matching import (
     denoising_score_matching,
@@ -19,6 +21,8 @@ from scorefield.objectives.vlb import VLB, Hybrid
 __all__ = [
     "NCSN",
     "VLB",
+    "CategoricalVLB",
+    "Classify",
     "Hybrid",
     "ImportanceTimes",
     "Loss",

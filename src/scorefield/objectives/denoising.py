@@ -6,20 +6,27 @@ from typing import Any
 
 from torch import Tensor
 
+from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import expand, mean_flat
+from scorefield.data.transforms import reduced
 from scorefield.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import Times, as_times, times_spec
 from scorefield.objectives.weighting import check_weighting, weight
 
-__all__ = ["Simple", "prediction_error", "weighted_error"]
+__all__ = ["Simple", "prediction_error", "shown", "weighted_error"]
 
 
 def weighted_error(model: Denoiser, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, weighting: str = "eps") -> Tensor:
     """w(t)·mean|ε̂ − ε|² an example, (B,), of the model at x_t = α_t x_0 + σ_t ε.   x0, eps: (B, *); t: (B,)."""
-    return prediction_error(model, model(model.process.sample(x0, t, eps), t, y), x0, t, weighting)
+    return prediction_error(model, shown(model, x0)(model.process.sample(x0, t, eps), t, y), x0, t, weighting)
+
+
+def shown(model: Denoiser, x0: Tensor) -> Denoiser:
+    """The model as it is trained on x0 (B, *): one that enlarges sees x0's reduced version beside x_t.  [ADM Sec. 5]"""
+    return model if model.low_res is None else model.enlarging(reduced(x0, model.low_res))
 
 
 def prediction_error(model: Denoiser, pred: Prediction, x0: Tensor, t: Tensor, weighting: str = "eps") -> Tensor:
@@ -47,6 +54,7 @@ class Simple(Objective):
 
     def __init__(self, model: Denoiser, weighting: str = "eps", times: Times = None) -> None:
         super().__init__()
+        refuse_categories("Simple", model, "CategoricalVLB")
         self.model = model
         self.weighting = check_weighting(weighting)
         self.times = as_times(times, model.process)

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.denoising import weighted_error
+from scorefield.objectives.denoising import shown, weighted_error
 from scorefield.objectives.score_matching import (
     ProjectionKind,
     Score,
@@ -56,6 +57,7 @@ class ScoreMatching(Objective):
         sigma: float = 0.0,
     ) -> None:
         super().__init__()
+        refuse_categories("ScoreMatching", model, "CategoricalVLB")
         if not isinstance(model, ScoreModel):
             raise IncompatibleModel(
                 "ScoreMatching trains a ScoreModel, a score without noise levels; a model with levels, such as this "
@@ -104,6 +106,7 @@ class NCSN(Objective):
         projection: ProjectionKind = "rademacher",
     ) -> None:
         super().__init__()
+        refuse_categories("NCSN", model, "CategoricalVLB")
         if not isinstance(model, Denoiser):
             raise IncompatibleModel(
                 f"NCSN trains a Denoiser, whose score has noise levels; {type(model).__name__} is trained with ScoreMatching"
@@ -128,7 +131,8 @@ class NCSN(Objective):
             loss, parts = x0[0].numel() / 2 * mse, {"mse": (importance.to(mse) * mse).detach()}
         else:
             x_t, sigma = self.model.process.sample(x0, t, eps), self.model.process.level(t).sigma
-            bare = _implicit_or_sliced(self, lambda x: self.model(x, t, y).score, x_t, noise)
+            model = shown(self.model, x0)
+            bare = _implicit_or_sliced(self, lambda x: model(x, t, y).score, x_t, noise)
             loss, parts = expand(sigma**2, bare) * bare, {}
         return Loss(importance.to(loss) * loss, t, parts, loss.detach())
 

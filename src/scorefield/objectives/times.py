@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
 from scorefield.core.options import build
-from scorefield.process.base import GaussianProcess, count_levels
+from scorefield.process.base import Process, count_levels
 from scorefield.process.continuous import ContinuousProcess
 
 __all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times", "times_spec"]
@@ -21,7 +21,7 @@ __all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times
 class TimeSampling(Protocol):
     """draw: -> t (B,) and the importance weight 1/(T p_t) of each, (B,) float64, both on the CPU."""
 
-    def draw(self, process: GaussianProcess, batch: int, noise: Noise) -> tuple[Tensor, Tensor]: ...
+    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]: ...
 
 
 Times = TimeSampling | Mapping[str, Any] | str | None
@@ -34,7 +34,7 @@ class UniformTimes:
     def spec(self) -> dict[str, Any]:
         return {"kind": "uniform"}
 
-    def draw(self, process: GaussianProcess, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
         u, one = noise.uniform((batch, 1))[:, 0].double(), torch.ones(batch, dtype=torch.float64)
         if isinstance(process, ContinuousProcess):
             return process.t_min + u * (process.T - process.t_min), one
@@ -78,7 +78,7 @@ class ImportanceTimes:
             return uniform
         return (1 - self.uniform_prob) * root / root.sum() + self.uniform_prob * uniform
 
-    def draw(self, process: GaussianProcess, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
         """t (B,) by inverting the distribution function at uniform draws, and 1/(T p_t) (B,)."""
         T = len(self._counts)
         if count_levels(process, "importance sampling of t") != T:
@@ -119,7 +119,7 @@ class ImportanceTimes:
         self._counts = state["counts"].detach().cpu().long().clone()
 
 
-def as_times(times: Times, process: GaussianProcess) -> TimeSampling:
+def as_times(times: Times, process: Process) -> TimeSampling:
     """The sampling that a name ("uniform", "importance"), a table {"kind": name, **options} or nothing (uniform) describes."""
     if times is None:
         return UniformTimes()

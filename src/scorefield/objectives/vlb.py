@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.distributions import CDFS, Normal, discretized_log_prob
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.kernels import VARIANCES, Variance, posterior, reverse
@@ -17,7 +18,7 @@ from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
 from scorefield.denoiser import Denoiser, has_variance_head
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.denoising import prediction_error
+from scorefield.objectives.denoising import prediction_error, shown
 from scorefield.objectives.times import Times, as_times, times_spec
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
@@ -54,6 +55,7 @@ class Bound:
 
         IncompatibleModel for "learned" without a head.
         """
+        refuse_categories("this bound", model, "CategoricalVLB, or sf.likelihood.categorical_bits_per_dim")
         head = has_variance_head(model)
         if variance == "learned" and not head:
             raise IncompatibleModel(
@@ -133,7 +135,7 @@ class VLB(Objective):
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
-        pred = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
+        pred = shown(self.model, x0)(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
         bits = _scaled_term(self.model, pred, x0, t, self.bound)
         loss = importance.to(bits) * bits
         return Loss(loss, t, {"vlb": loss.detach()}, bits.detach())
@@ -175,7 +177,7 @@ class Hybrid(Objective):
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
-        pred = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
+        pred = shown(self.model, x0)(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
         mse = prediction_error(self.model, pred, x0, t, self.weighting)
         bits = _scaled_term(self.model, replace(pred, x0=pred.x0.detach()), x0, t, self.bound)
         total, scale = mse + self.vlb_scale * bits, importance.to(bits)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.core.errors import InputError
 from scorefield.core.prediction import Level
-from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.process.base import GaussianProcess, Time, table_index
 from scorefield.process.schedules import cosine_betas, geometric_sigmas, linear_betas
 
 __all__ = ["DiscreteProcess", "from_betas", "from_sigmas"]
@@ -38,13 +38,7 @@ class DiscreteProcess(GaussianProcess):
         return dict(self._spec)
 
     def level(self, t: Time) -> Level:
-        time = as_time(t)
-        index = time.round().long() if time.is_floating_point() else time.long()
-        if bool((index != time).any()):
-            raise InputError(f"this process has levels at t = 0, 1, …, {self.T} only, got t = {_first(time, index != time)}")
-        outside = (index < 0) | (index > self.T)
-        if bool(outside.any()):
-            raise InputError(f"t must lie in 0 … {self.T} (0 is the data, {self.T} the noisiest), got {_first(time, outside)}")
+        index = table_index(t, self.T)
         return Level(self._alphas[index], self._sigmas[index])
 
     def __repr__(self) -> str:
@@ -111,7 +105,3 @@ def _identify_sigmas(sigmas: Tensor) -> dict[str, Any]:
     if L > 1 and torch.equal(sigmas, geometric_sigmas(high, low, L)):
         return {"kind": "geometric", "sigma_max": high, "sigma_min": low, "L": L}
     return {"kind": "sigmas", "sigmas": sigmas.tolist()}
-
-
-def _first(t: Tensor, bad: Tensor) -> float:
-    return float(t.reshape(-1)[bad.reshape(-1)][0])

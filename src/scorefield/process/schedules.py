@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from scorefield.core.errors import InputError
 
-__all__ = ["cosine_betas", "geometric_sigmas", "linear_betas"]
+__all__ = ["cosine_betas", "cosine_kappas", "geometric_sigmas", "kappas_from_betas", "linear_betas", "linear_kappas"]
 
 
 def linear_betas(T: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
@@ -41,6 +42,29 @@ def geometric_sigmas(sigma_max: float, sigma_min: float, L: int) -> Tensor:
     sigmas = torch.linspace(math.log(sigma_min), math.log(sigma_max), L, dtype=torch.float64).exp()
     sigmas[0], sigmas[-1] = sigma_min, sigma_max  # exact ends, so that a saved description rebuilds the same table
     return sigmas
+
+
+def linear_kappas(T: int) -> Tensor:
+    """κ_t = 1 − t/T: of the values that are left, a share 1/(T − t + 1) goes at step t, (T,).  [D3PM §3.2]"""
+    _check_count("T", T)
+    return 1 - torch.arange(1, T + 1, dtype=torch.float64) / T
+
+
+def cosine_kappas(T: int, s: float = 0.008) -> Tensor:
+    """κ_t = f(t)/f(0) with the f of `cosine_betas` and nothing clipped, so that κ_T = 0, (T,).  [Improved DDPM Eq. 17]"""
+    _check_count("T", T)
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    # cos² of what is left to π/2 as sin²: κ_T is 0, not a rounding error.
+    f = torch.sin((1 - u) / (1 + s) * (math.pi / 2)) ** 2
+    return f[1:] / f[0]
+
+
+def kappas_from_betas(betas: Tensor | Sequence[float]) -> Tensor:
+    """κ_t = Π_{i ≤ t}(1 − β_i), β_t the probability that a value is redrawn at step t, (T,).   betas: (T,), each in (0, 1]."""
+    table = torch.as_tensor(betas, dtype=torch.float64)
+    if table.ndim != 1 or not len(table) or not bool(((table > 0) & (table <= 1)).all()):
+        raise InputError(f"betas must be a list of probabilities above 0 and at most 1, got {betas!r}")
+    return torch.log1p(-table).cumsum(0).exp()
 
 
 def _check_count(name: str, n: int) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
+from scorefield.core.distributions import Normal
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.kernels import Variance, reverse
 from scorefield.core.noise import Noise
@@ -35,9 +36,12 @@ class Ancestral(Descending):
     """x_s = mean + std·z of p(x_s | x_t); no noise on the step to s = 0.
 
     variance: "lower" (β̃), "upper" (β) or "learned" (the network's variance half).
+    The gradient g of a classifier shifts the mean: N(μ + Σ g, Σ).  [ADM Algorithm 1]   g is taken at x_t and t, as published, or
+    at μ and s, around which the paper expands log p(y|x_s); there is no classifier at s = 0, so there it is taken at x_t too.
     """
 
     variance: Variance = "lower"
+    guidance: ClassVar[str] = "mean"
 
     def __post_init__(self) -> None:
         if self.variance not in get_args(Variance):
@@ -59,5 +63,9 @@ class Ancestral(Descending):
         process, pred = model.process, model(x_t, t)
         above = state if state is not None else (t + 1 if t + 1 <= process.T else None)
         p = reverse(pred, process.level(t), process.level(s), self.variance, None if above is None else process.level(above))
+        # At s = 0 "lower" has its variance for the bound's sake only: sampling has none there, so it shifts by nothing.
+        if pred.log_p_grad is not None and (s > 0 or self.variance != "lower"):
+            where = (p.mean, s) if pred.grad_at == "mean" and s > 0 else (x_t, t)
+            p = Normal(p.mean + p.var * pred.log_p_grad(*where), p.var)
         x_s = p.mean if s == 0 else p.sample(noise.normal_like(x_t))
         return x_s, pred.x0, t

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.denoiser import Denoise
+from scorefield.process.base import Process
 from scorefield.samplers.grids import as_grid
 
 __all__ = ["Grid", "Sampler", "Step", "need_levels", "sample", "trajectory"]
@@ -29,7 +31,12 @@ class Step(NamedTuple):
 
 
 class Sampler(Protocol):
-    """How is x_s made from x_t? Pure steps, the state explicit. `noise` already belongs to this step."""
+    """How is x_s made from x_t? Pure steps, the state explicit. `noise` already belongs to this step.
+
+    A sampler also says in an attribute `guidance` how its steps place the gradient that classifier guidance leaves in a
+    Prediction: "eps" where they take `model(x_t, t).guided(t)`, "mean" where they shift the mean of their own step. One that does
+    not say so is refused guided models.
+    """
 
     def calls(self, grid: Grid) -> int:
         """Network calls on this grid; InputError when this sampler cannot walk it."""
@@ -47,21 +54,26 @@ class Sampler(Protocol):
 def trajectory(model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise | None = None) -> Iterator[Step]:
     """Walk x along the grid, yielding every step; the i-th step draws from noise.at(i). Bad pieces raise here, not later.
 
-    x: (B, *) at the grid's first time.   grid: of times, or `grids.steps(n)` for a score without noise levels.
+    x: (B, *) at the grid's first time, integers where the model is of categories.   grid: of times, or `grids.steps(n)` for a score
+    without noise levels.
     noise: where the draws come from; a fresh seed if not given.
     """
-    if not torch.is_floating_point(x):
+    process: Process | None = getattr(model, "process", None)
+    if process is not None:
+        process.check_states(x)
+    elif not torch.is_floating_point(x):
         raise InputError(f"x must be floating point, got {x.dtype}")
     state = sampler.init(model, x)
-    times = as_grid(getattr(model, "process", None), grid)
+    times = as_grid(process, grid)
     sampler.calls(times)
+    _check_guidance(sampler, model, times)
     return _walk(model, sampler, times, x, state, noise or NoiseSource(fresh_seed()))
 
 
 def sample(
     model: Any, sampler: Sampler, grid: Grid, n: int | None = None, noise: Noise | None = None, *, x_T: Tensor | None = None
 ) -> Tensor:
-    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory.
+    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory. Of categories they are integers.
 
     Starts from x_T (B, *) where given, otherwise from n draws of the process's prior at step 0 of `noise`. Run the model in
     evaluation mode: dropout that is left on stays on.
@@ -79,10 +91,30 @@ def sample(
 
 def need_levels(sampler: object, model: Any) -> None:
     """IncompatibleModel unless the model predicts x̂0 at noise levels."""
+    refuse_categories(type(sampler).__name__, model, "CategoricalAncestral or CategoricalDDIM")
     if not isinstance(model, Denoise):
         raise IncompatibleModel(
             f"{type(sampler).__name__} needs a model with noise levels, and {type(model).__name__} has a score only: sample it with "
             "Langevin, or train it at noise levels (for example sf.process.geometric_sigmas and sf.objectives.NCSN)"
+        )
+
+
+def _check_guidance(sampler: object, model: Any, times: Sequence[float]) -> None:
+    """IncompatibleModel where the guidance around this model would be ignored, or has no meaning on this grid."""
+    if not getattr(model, "guided", False):
+        return
+    if any(s > t for t, s in pairwise(times)):
+        raise IncompatibleModel("encoding walks the unguided flow upwards: encode, and decode, without guidance")
+    at, places, name = getattr(model, "grad_at", None), getattr(sampler, "guidance", None), type(sampler).__name__
+    if at is not None and places is None:
+        raise IncompatibleModel(
+            f"{name} does not say how it places the gradient of a classifier, and would ignore it: let its steps take "
+            'model(x_t, t).guided(t) and give it the attribute guidance = "eps", or use another sampler'
+        )
+    if at == "mean" and places != "mean":
+        raise IncompatibleModel(
+            f'{name} shifts ε̂ by the gradient at x_t, and has no mean at which to take it: guide with at="x_t", or sample with '
+            "Ancestral"
         )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield.categorical_denoiser import has_categories
 from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise, NoiseSource
 from scorefield.samplers.base import Grid, Sampler, Step, trajectory
 
-__all__ = ["Block", "sample_blocks"]
+__all__ = ["Block", "given", "sample_blocks"]
 
 
 @dataclass(frozen=True)
@@ -33,26 +34,32 @@ def sample_blocks(
     seed: int,
     *,
     labels: Sequence[int] | None = None,
-    wrap: Callable[[Any], Any] = lambda model: model,
+    wrap: Callable[[Any, list[int] | None], Any] | None = None,
     start: Callable[[Sequence[int], Noise], Tensor] | None = None,
+    low_res: Tensor | None = None,
     size: int = 64,
     on_step: Callable[[int, Step], None] | None = None,
     blocks: Iterable[int] | None = None,
 ) -> Iterator[Block]:
     """Samples 0 … n−1 of a seed in blocks of `size` consecutive ones.
 
-    labels: cycled over the samples, sample i gets labels[i mod len].   wrap: what goes around the model once its labels are
-    bound, such as ClipX0.   start(shape, noise): the first state; a draw of the process's prior if not given.
+    labels: cycled over the samples, sample i gets labels[i mod len].   wrap(model, labels): what is sampled, given the labels of
+    a block or None; model.given(labels) where there are labels if not given.
+    start(shape, noise): the first state; a draw of the process's prior if not given.
+    low_res: (M, C, h, w) in the data's range, of a model that enlarges images, cycled like the labels.
     on_step(k, step): called after every step of block k.   blocks: which ones; all if not given.
-    A network that runs in bf16 rounds differently at another batch size, so its last block is padded to full size.
+    A network that runs in bf16 rounds differently at another batch size, and the last bit can decide which category is drawn, so
+    with either the last block is padded to full size.
     """
     if n < 1 or size < 32:
         raise InputError(f"at least one sample in blocks of at least 32 is needed, got n = {n} in blocks of {size}")
-    pad = getattr(model, "autocast_dtype", None) is not None
+    _check_low_res(model, low_res)
+    pad = getattr(model, "autocast_dtype", None) is not None or has_categories(model)
     for k in range(-(-n // size)) if blocks is None else blocks:
         indices = range(k * size, (k + 1) * size if pad else min(n, (k + 1) * size))
         chosen = None if labels is None else [labels[i % len(labels)] for i in indices]
-        bound = wrap(model if chosen is None else model.given(chosen))
+        shown = model if low_res is None else model.enlarging(low_res[[i % len(low_res) for i in indices]])
+        bound = (wrap or given)(shown, chosen)
         noise = NoiseSource(seed, indices)
         x = (start or model.process.prior)((len(indices), *_shape(model)), noise.at(0)).to(model.device)
         for step in trajectory(bound, sampler, grid, x, noise):
@@ -61,6 +68,20 @@ def sample_blocks(
                 on_step(k, step)
         kept = min(n, indices.stop) - indices.start
         yield Block(indices[:kept], x[:kept], None if chosen is None else chosen[:kept])
+
+
+def given(model: Any, labels: list[int] | None) -> Any:
+    """The model with these labels bound; the model itself without labels."""
+    return model if labels is None else model.given(labels)
+
+
+def _check_low_res(model: Any, low_res: Tensor | None) -> None:
+    """InputError where images to be enlarged are missing, or are given to a model that enlarges none."""
+    side = getattr(model, "low_res", None)
+    if side is not None and low_res is None:
+        raise InputError(f"this model enlarges images of {side}×{side} pixels: give them as low_res, (M, C, {side}, {side})")
+    if side is None and low_res is not None:
+        raise InputError("this model enlarges no images: leave low_res out")
 
 
 def _shape(model: Any) -> torch.Size:

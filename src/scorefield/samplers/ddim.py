@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -24,10 +24,11 @@ class DDIM:
     """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z with ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
 
     eta: scales the standard deviation, in [0, 1]; 1 is ancestral sampling with the "lower" variance, 0 is deterministic and
-    walks upwards too (encoding).
+    walks upwards too (encoding). A classifier's gradient shifts ε̂.  [ADM Algorithm 2]
     """
 
     eta: float = 0.0
+    guidance: ClassVar[str] = "eps"
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -71,6 +72,6 @@ def ends(model: Denoise, x_t: Tensor, t: float, s: float) -> tuple[Tensor, Tenso
     """(x̂0, ε̂) at x_t, both (B, *), for a step from t to s."""
     if t == 0:
         # x_0 itself is known; ε̂ comes from the smallest positive time of the grid, which is s.
-        return x_t, model(x_t, s).eps
-    pred = model(x_t, t)
+        return x_t, model(x_t, s).guided(s).eps
+    pred = model(x_t, t).guided(t)
     return pred.x0, pred.eps

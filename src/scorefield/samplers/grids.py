@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.errors import InputError
-from scorefield.process.base import GaussianProcess, count_levels
+from scorefield.process.base import Process, count_levels
 from scorefield.process.continuous import ContinuousProcess
 
 __all__ = [
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 
-def full(process: GaussianProcess) -> Tensor:
+def full(process: Process) -> Tensor:
     """T, T−1, …, 0: every level."""
     return torch.arange(count_levels(process, "the full grid"), -1, -1)
 
 
-def uniform(process: GaussianProcess, n: int) -> Tensor:
+def uniform(process: Process, n: int) -> Tensor:
     """n steps, t_i = round(T·i/n) for i = n … 0 (halves up), strictly decreasing for every n ≤ T; also called trailing.
 
     On a continuous process n times evenly spaced from T to its t_min, then 0.
@@ -49,13 +49,13 @@ def uniform(process: GaussianProcess, n: int) -> Tensor:
     return torch.tensor([(2 * T * i + n) // (2 * n) for i in range(n, -1, -1)])
 
 
-def quadratic(process: GaussianProcess, n: int) -> Tensor:
+def quadratic(process: Process, n: int) -> Tensor:
     """n steps, t_i = max(i, round(T·(i/n)²)) for i = n … 0: finer near the data, strictly decreasing for every n ≤ T."""
     T = _check(process, n)
     return torch.tensor([max(i, (2 * T * i * i + n * n) // (2 * n * n)) for i in range(n, -1, -1)])
 
 
-def sections(process: GaussianProcess, counts: int | Sequence[int]) -> Tensor:
+def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
     """The published respacing: T levels cut into len(counts) sections, counts[k] evenly spaced times in the k-th (k = 0 least noisy).
 
     Each section's ends are included; positions are accumulated in float64 and rounded half to even, as the Improved
@@ -79,18 +79,18 @@ def sections(process: GaussianProcess, counts: int | Sequence[int]) -> Tensor:
     return torch.tensor([*reversed(kept), 0])
 
 
-def linspace(process: GaussianProcess, n: int) -> Tensor:
+def linspace(process: Process, n: int) -> Tensor:
     """n times evenly spaced from T to 1, then 0: sections([n])."""
     return sections(process, [n])
 
 
-def leading(process: GaussianProcess, n: int) -> Tensor:
+def leading(process: Process, n: int) -> Tensor:
     """1 + k⌊T/n⌋ for k = n−1 … 0, then 0: what DDIM's code calls uniform. It starts below T; for published numbers only."""
     T = _check(process, n)
     return torch.tensor([*(1 + k * (T // n) for k in range(n - 1, -1, -1)), 0])
 
 
-def ddim_quadratic(process: GaussianProcess, n: int) -> Tensor:
+def ddim_quadratic(process: Process, n: int) -> Tensor:
     """1 + ⌊(k√(0.8T)/(n−1))²⌋ for k = n−1 … 0 without repetitions, then 0: the quadratic grid of DDIM's code.
 
     It starts at 0.8 T and may have fewer than n steps; for published numbers only.
@@ -102,7 +102,7 @@ def ddim_quadratic(process: GaussianProcess, n: int) -> Tensor:
     return torch.tensor([*sorted({1 + int(p) for p in positions.tolist()}, reverse=True), 0])
 
 
-def staircase(process: GaussianProcess, repeats: int, times: Tensor | Sequence[float] | None = None) -> Tensor:
+def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | None = None) -> Tensor:
     """T, …, T, T−1, …, T−1, …, 1, …, 1, 0: `repeats` steps start at every level, as annealed Langevin needs.  [NCSN Algorithm 1]
 
     times: the levels to stop at, strictly descending, such as another grid; every level if not given. Its last 0 is taken
@@ -135,7 +135,7 @@ GRIDS = {
 }
 
 
-def as_grid(process: GaussianProcess | None, grid: Tensor | Sequence[float]) -> list[int] | list[float]:
+def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int] | list[float]:
     """The times of a grid as Python numbers. InputError unless it has two or more finite times within [0, T].
 
     Without a process there are no times, and the grid must be that of `steps`.
@@ -155,7 +155,7 @@ def listed(grid: Tensor | Sequence[float]) -> list[float]:
     return grid.tolist() if isinstance(grid, Tensor) else list(grid)
 
 
-def _check(process: GaussianProcess, n: int) -> int:
+def _check(process: Process, n: int) -> int:
     T = count_levels(process, "this grid")
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= T:
         raise InputError(f"the number of steps must be an integer from 1 to T = {T}, got {n!r}")

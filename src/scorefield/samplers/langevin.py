@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand, sum_flat
@@ -38,7 +39,10 @@ class Langevin:
     step: h at the first level, in squared units of the data. NCSN's code has h = 2·step_lr, so its 2e-5 is step=4e-5.
     metropolis: accept or refuse every update so that p itself is sampled at any h (MALA); needs an energy or a density.
     final_denoise: on the step to t = 0 return x̂0 at the updated x, for one more network call.
+    Guidance adds to the score: at level t the updates then sample p_t(x)·p_t(y|x)^s, for any scale s.
     """
+
+    guidance: ClassVar[str] = "eps"
 
     step_size: float  # not `step`, which is what a sampler does
     metropolis: bool
@@ -64,6 +68,7 @@ class Langevin:
 
     def init(self, model: Any, x: Tensor) -> Kept | None:
         """No state before the first step. IncompatibleModel where the model lacks what the options need."""
+        refuse_categories("Langevin", model, "CategoricalAncestral or CategoricalDDIM")
         if not isinstance(model, ScoreFunction):
             raise IncompatibleModel(f"Langevin needs a model with a method score(x, t=None), and {type(model).__name__} has none")
         if self.metropolis:
@@ -91,14 +96,14 @@ class Langevin:
         hi, lo, first = process.level(t), process.level(s), process.level(_first(process))
         r, r_1 = hi.sigma / hi.alpha, first.sigma / first.alpha
         h = self.step_size * (r / r_1) ** 2
-        pred, z = model(x_t, t), noise.normal_like(x_t)
+        pred, z = model(x_t, t).guided(t), noise.normal_like(x_t)
 
         def updated(alpha: Tensor) -> Tensor:
             drift, std = alpha * h / (2 * r), alpha * h.sqrt()
             return expand(alpha / hi.alpha, x_t) * x_t - expand(drift, x_t) * pred.eps + expand(std, x_t) * z
 
         if s == 0 and self.final_denoise:
-            x0 = model(updated(hi.alpha), t).x0
+            x0 = model(updated(hi.alpha), t).guided(t).x0
             return x0, x0
         return updated(lo.alpha), pred.x0
 
@@ -124,7 +129,8 @@ class Langevin:
 class Corrected:
     """After every step of `predictor` to s > 0, `repeats` Langevin updates at level s.  [Song et al. 2021, predictor-corrector]
 
-    A step's x̂0 is the predictor's. On the step to 0 the predictor has the last word.
+    A step's x̂0 is the predictor's. On the step to 0 the predictor has the last word. Both are guided, so that a gradient must be
+    taken at x_t, where both can.
     """
 
     predictor: Sampler
@@ -136,6 +142,11 @@ class Corrected:
             raise InputError(f"repeats is the number of Langevin updates a level, a positive integer; got {self.repeats!r}")
         if self.langevin.final_denoise:
             raise InputError("a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out")
+
+    @property
+    def guidance(self) -> str | None:
+        """How the predictor and the corrector together place a gradient; None where the predictor does not say."""
+        return None if getattr(self.predictor, "guidance", None) is None else "eps"
 
     def calls(self, grid: Grid) -> int:
         """The predictor's calls and `repeats` for every s > 0. InputError for a grid that ascends."""

@@ -1,12 +1,12 @@
 """Solvers of the probability-flow equation, which carries q(x_t) to the data without noise.  [DDIM Eq. 14]
 
-In y = x/α and r = σ/α it reads dy/dr = ε̂(x, t), so a step needs ε̂ and the two levels only.
+In y = x/α and r = σ/α it reads dy/dr = ε̂(x, t), so a step needs ε̂ and the two levels only. A classifier's gradient shifts ε̂.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +26,8 @@ _LARGEST_RATIO = 80.0
 @dataclass(frozen=True)
 class Euler:
     """y_s = y_t + (r_s − r_t)·ε̂(x_t, t), which is DDIM with η = 0: first order. It walks upwards too (encoding)."""
+
+    guidance: ClassVar[str] = "eps"
 
     def calls(self, grid: Grid) -> int:
         """One network call a step. InputError for a grid that turns or stands still."""
@@ -48,6 +50,8 @@ class Heun:
     An Euler step is taken to and from t = 0, where no model is called, and where r exceeds 80 at the noisier end.
     """
 
+    guidance: ClassVar[str] = "eps"
+
     def calls(self, grid: Grid) -> int:
         """At most two network calls a step, one on a step to or from 0: 2S − 1 for S steps to 0. Steps above r = 80 make
         one call as well, but only the process knows them. InputError for a grid that turns or stands still."""
@@ -66,4 +70,4 @@ class Heun:
             return x_s, x0, None
         # Euler's step is kept in its x̂0 form and corrected, because x/α cancels where α is small.
         half = lo.alpha * (r_s - r_t) / 2
-        return x_s + expand(half, x_t) * (model(x_s, s).eps - eps), x0, None
+        return x_s + expand(half, x_t) * (model(x_s, s).guided(s).eps - eps), x0, None

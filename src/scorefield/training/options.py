@@ -21,6 +21,7 @@ class TrainingOptions(Options):
     accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
     lr: float = Field(2e-4, gt=0)
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
+    anneal: bool = Field(False, description="lower the learning rate linearly, to 0 after the last of `steps`")
     weight_decay: float = Field(0.0, ge=0)
     beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
@@ -29,6 +30,8 @@ class TrainingOptions(Options):
         "auto", description="of the network; auto is bf16 where there are units for it"
     )
     flip: bool = Field(False, description="mirror half of the images left to right")
+    shift: int = Field(0, ge=0, description="move images by up to so many pixels each way; their edges are repeated")
+    label_dropout: float = Field(0.0, ge=0, lt=1, description="share of labels replaced by none, for classifier-free guidance")
     dequantize: bool = Field(False, description="add uniform noise of one level's width to integer data")
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: Positive = 50

@@ -21,7 +21,7 @@ from scorefield.core.compute import autocast_dtype, pick_device
 from scorefield.core.errors import InputError, ScorefieldError
 from scorefield.core.noise import NoiseSource
 from scorefield.core.options import parse
-from scorefield.data import Dataset, Order, dequantize, flip, tensor
+from scorefield.data import Dataset, Order, dequantize, flip, shift, tensor
 from scorefield.objectives.base import Objective
 from scorefield.training import checkpoint
 from scorefield.training.ema import EMA
@@ -266,6 +266,11 @@ class Trainer(Iterator[TrainStep]):
             x0 = dequantize(self.data.levels[indices], noise.uniform(x0.shape), self.data.spec)
         if self.options.flip:
             x0 = flip(x0, noise.uniform((len(x0), 1))[:, 0])
+        if self.options.shift:
+            x0 = shift(x0, _offsets(noise.uniform((len(x0), 2)), self.options.shift))
+        if y is not None and self.options.label_dropout:
+            model: Any = self.objective.model
+            y = torch.where(noise.uniform((len(x0), 1))[:, 0] < self.options.label_dropout, model.null_label, y)
         device = self.accelerator.device
         return x0.to(device), y.to(device) if y is not None and self._conditional else None
 
@@ -277,6 +282,8 @@ class Trainer(Iterator[TrainStep]):
     def _set_lr(self) -> float:
         options = self.options
         lr = options.lr * min(1.0, (self.step + 1) / options.warmup if options.warmup else 1.0)
+        if options.anneal:
+            lr *= 1 - self.step / options.steps
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         return lr
@@ -347,10 +354,26 @@ def _check_data(objective: Objective, data: Dataset, options: TrainingOptions) -
         raise InputError(f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}")
     if getattr(model, "num_classes", 0) and data.spec.num_classes > model.num_classes:
         raise InputError(f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}")
-    if options.flip and len(data.spec.shape) != 3:
-        raise InputError(f"flip mirrors images, and an example of {data.source} has shape {data.spec.shape}: leave it out")
+    if objective.needs_labels and data.labels is None:
+        raise InputError(
+            f"this objective learns from labels, and {data.source} has no labels: use a folder with a subfolder for each class, "
+            "an .npz with `labels`, or a pair (examples, labels)"
+        )
+    for what, asked in (("flip mirrors", options.flip), ("shift moves", options.shift)):
+        if asked and len(data.spec.shape) != 3:
+            raise InputError(f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out")
+    if options.label_dropout and (data.labels is None or getattr(model, "null_label", None) is None):
+        raise InputError(
+            "label_dropout replaces labels by none, so it needs data with labels and a class-conditional network with a row for none: "
+            "build the network with null_label=True, or leave it out"
+        )
     if options.dequantize and data.spec.bins is None:
         raise InputError(f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out")
+
+
+def _offsets(u: Tensor, far: int) -> Tensor:
+    """u in [0, 1) -> the integers −far … far, all equally likely."""
+    return (u.double() * (2 * far + 1)).long() - far
 
 
 @contextmanager

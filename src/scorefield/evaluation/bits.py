@@ -1,0 +1,306 @@
+"""How well a model predicts a data set: the variational bound and the flow's likelihood, batch by batch, with standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.categorical_denoiser import has_categories, refuse_categories
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.kernels import Variance
+from scorefield.core.noise import NoiseSource
+from scorefield.core.prediction import Prediction
+from scorefield.core.shapes import DataSpec
+from scorefield.data import Dataset
+from scorefield.denoiser import Denoise, Wrapper
+from scorefield.evaluation.figure import Figure, Stamp
+from scorefield.evaluation.likelihood import (
+    BitsPerDim,
+    bits_per_dim,
+    categorical_bits_per_dim,
+    estimate_bits_per_dim,
+    ode_bits_per_dim,
+    ode_log_prob,
+)
+from scorefield.evaluation.watch import Bar, Watch
+from scorefield.guidance import ClipX0
+from scorefield.objectives.vlb import Bound
+from scorefield.process import ContinuousProcess, Process
+from scorefield.process.base import Time
+from scorefield.samplers.grids import full, uniform
+
+__all__ = ["BoundPlan", "Examples", "bound_figures", "flow_figures"]
+
+_STEPS = 1000  # of a bound where t is real
+_BOUND_VALUES, _FLOW_VALUES, _MOST = 2**18, 2**17, 256  # in a batch, and examples in one; the flow keeps the network's graph
+_EXACT = 16  # dimensions up to which the flow's trace is exact
+_TOLERANCE = 1e-5
+_OVER = "standard error over examples"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a model is to predict, under the labels it has in the data.
+
+    model: a Denoiser, with levels and with the data's bins, or a CategoricalDenoiser.   indices: (N,), which examples of `data`.
+    split: what `data` is called.   seed: of the noise, which is keyed by the example's index.
+    """
+
+    model: Any
+    data: Dataset
+    indices: Tensor
+    split: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, Denoise) and not has_categories(self.model):
+            raise IncompatibleModel(
+                f"bpd and ode are likelihoods at noise levels, and this {type(self.model).__name__} has none: look at its samples, "
+                "or train a model with a process"
+            )
+        known: DataSpec | None = getattr(self.model, "data", None)
+        bins, found = known and known.bins, self.data.spec.bins
+        if bins != found:
+            raise InputError(
+                f"{self.data.source} has {found or 'no'} levels and the model was trained on data of {bins or 'no'} levels: "
+                "likelihoods are of data on the same levels"
+            )
+        if not len(self.indices):
+            raise InputError(f"{self.data.source}: there are no {self.split} examples: train with data.holdout above 0")
+
+    def batches(self, values: int) -> Iterator[tuple[Tensor, Any, NoiseSource]]:
+        """(x0 (B, *), the model given its labels, noise) with about so many values in x0."""
+        for part in self._parts(values):
+            x0, labels = self.data.batch(part)
+            conditional = labels is not None and bool(getattr(self.model, "num_classes", 0))
+            given = self.model.given(labels) if conditional else self.model
+            yield x0.to(getattr(given, "device", "cpu")), given, NoiseSource(self.seed, part)
+
+    def count_batches(self, values: int) -> int:
+        return len(self._parts(values))
+
+    @property
+    def unit(self) -> str:
+        """Bits a dimension; nats an example for continuous data, whose likelihood is a density."""
+        return "nats" if self.data.spec.bins is None else "bits/dim"
+
+    @property
+    def scale(self) -> float:
+        """What bits a dimension are multiplied by for that unit."""
+        return self.data.spec.dimensions * math.log(2) if self.data.spec.bins is None else 1.0
+
+    def _parts(self, values: int) -> tuple[Tensor, ...]:
+        return self.indices.split(min(max(values // self.data.spec.dimensions, 1), _MOST))
+
+
+@dataclass(frozen=True)
+class BoundPlan:
+    """clip: x̂0 to the data's range.   steps: of a uniform grid; every level if not given, 1,000 steps where t is real.
+    terms: estimate the total from so many terms of each example.   variance: learned where the model has a head, else upper."""
+
+    clip: bool = False
+    steps: int | None = None
+    terms: int | None = None
+    variance: Variance | None = None
+
+    def grid(self, process: Process) -> Tensor:
+        """The times of the bound, descending to 0."""
+        if self.steps is not None:
+            return uniform(process, self.steps)
+        return uniform(process, process.levels or _STEPS) if isinstance(process, ContinuousProcess) else full(process)
+
+    def bound(self, examples: Examples) -> Bound | None:
+        """None for categories, whose steps have no variance. Continuous data have the density decoder.
+
+        IncompatibleModel for a learned variance without a head, and for terms or a variance of categories.
+        """
+        if has_categories(examples.model):
+            if self.terms is not None or self.variance is not None:
+                raise IncompatibleModel(
+                    "the bound of categories is the sum of all its terms, which have no variance: leave both out"
+                )
+            return None
+        return Bound.of(examples.model, self.variance, "density" if examples.data.spec.bins is None else "discretized")
+
+
+def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
+    """The variational bound on −log₂ p(x_0)/D: total, prior, decoder (L_0), the sum of the others; every term's mean in `parts`.
+
+    An estimate has the total and the prior only. The network runs in float32, and guidance is left out.
+    """
+    bound, grid = plan.bound(examples), plan.grid(examples.model.process)
+    found = _measure_bound(examples, plan, bound, grid, watch)
+    count, known = len(grid) - 1, examples.model.process.T
+    facts = {
+        **_facts(examples),
+        "levels": f"{count:,} of {known:,}" if isinstance(known, int) else f"{count:,} of a real t",
+        "terms": "all" if plan.terms is None else f"{plan.terms:,} drawn for each example",
+        **({} if bound is None else {"variance": bound.variance, "decoder": bound.decoder, "clip": plan.clip}),
+    }
+    labels = {
+        "bpd": "variational bound on −log p" if plan.terms is None else "variational bound on −log p, estimated",
+        "prior": "of which the prior, L_T",
+        "decoder": "of which the decoder, L_0",
+        "others": f"of which the other {count - 1:,} terms",
+    }
+    every = {}
+    if "terms" in found:
+        every = {"times": grid.flip(0)[1:].tolist(), "terms": (found["terms"].sum(dim=0) / len(examples.indices)).tolist()}
+    stamped = {"bound": facts, **stamp}
+    return [
+        _mean(
+            "bpd", name if name == "bpd" else f"bpd_{name}", label, found[name], examples, stamped, every if name == "bpd" else {}
+        )
+        for name, label in labels.items()
+        if name in found
+    ]
+
+
+def flow_figures(examples: Examples, stamp: Stamp, watch: Watch) -> list[Figure]:
+    """−log₂ p(x_0)/D by the probability-flow ODE, uniformly dequantized; and by how much the default prior moves it at the most.
+
+    Continuous data: −ln p_{t_min} at the data, in nats. Hutchinson's trace by one probe, exact up to 16 dimensions; the standard
+    error over examples contains the probes'. The network runs in float32, and guidance is left out.
+    """
+    refuse_categories("the flow's likelihood", examples.model, "the bound, bpd")
+    quantized, exact = examples.data.spec.bins is not None, examples.data.spec.dimensions <= _EXACT
+    options = {"trace": "exact" if exact else "hutchinson", "rtol": _TOLERANCE, "atol": _TOLERANCE}
+    found: list[tuple[Tensor, Tensor]] = []
+    calls: list[int] = []
+    done = 0
+    with _in_float32(examples.model), watch.progress("the flow", len(examples.indices)) as bar:
+        for x0, given, noise in examples.batches(_FLOW_VALUES):
+            watched = _Watched(given, _Solved(bar, done, len(x0) / given.process.T))
+            values, prior, count = _flow(watched, x0, noise, quantized, options)
+            found.append((values, prior))
+            calls.append(count)
+            done += len(x0)
+            bar.update(done)
+    facts = {
+        **_facts(examples),
+        "solver": "dopri5",
+        "tolerance": _TOLERANCE,
+        "calls": sorted({min(calls), max(calls)}),
+        "trace": "exact" if exact else "Hutchinson, 1 probe",
+        "dequantization": "uniform" if quantized else "none",
+    }
+    stamped = {"flow": facts, **stamp}
+    values, priors = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return [
+        _mean("ode", "ode", "−log p by the probability-flow ODE", values, examples, stamped),
+        _mean("ode", "ode_prior_error", "the default prior moves it by at most", priors, examples, stamped),
+    ]
+
+
+class _Solved:
+    """Tells a bar how many examples are done: those before a batch, and of the batch in proportion to the largest time reached."""
+
+    def __init__(self, bar: Bar, before: int, per_time: float) -> None:
+        self.bar, self.done, self.before, self.per_time = bar, before, before, per_time
+
+    def __call__(self, t: Time) -> None:
+        reached = self.before + int(self.per_time * float(torch.as_tensor(t).max()))
+        if reached > self.done:
+            self.done = reached
+            self.bar.update(reached)
+
+
+class _Watched(Wrapper):
+    """A model that tells the time of every call."""
+
+    def __init__(self, model: Any, on_call: Callable[[Time], None]) -> None:
+        super().__init__(model)
+        self.on_call = on_call
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        self.on_call(t)
+        return self.model(x_t, t)
+
+
+def _measure_bound(examples: Examples, plan: BoundPlan, bound: Bound | None, grid: Tensor, watch: Watch) -> dict[str, Tensor]:
+    """In the unit: the bound and its parts for each example, (N,); "terms", the sums of every term over each batch, (batches, S)."""
+    batch = _BOUND_VALUES // (examples.model.process.classes if bound is None else 1)
+    calls = len(grid) - 1 if plan.terms is None else plan.terms + 1
+    columns: dict[str, list[Tensor]] = {}
+    with _in_float32(examples.model), watch.progress("the bound", calls * examples.count_batches(batch)) as bar:
+        for x0, given, noise in examples.batches(batch):
+            if bound is None:
+                found = _parts(categorical_bits_per_dim(given, x0, noise, grid))
+                for _ in range(calls):
+                    bar.advance()
+            else:
+                watched = _Watched(ClipX0(given) if plan.clip else given, lambda t: bar.advance())
+                options = {"grid": grid, "variance": bound.variance, "decoder": bound.decoder}
+                found = _bound(watched, x0, noise, plan.terms, options)
+            for name, values in found.items():
+                columns.setdefault(name, []).append(values)
+    return {name: examples.scale * torch.cat(parts) for name, parts in columns.items()}
+
+
+def _bound(model: Denoise, x0: Tensor, noise: NoiseSource, terms: int | None, options: dict[str, Any]) -> dict[str, Tensor]:
+    if terms is not None:
+        estimate = estimate_bits_per_dim(model, x0, noise, terms, **options)
+        return {"bpd": estimate.total, "prior": estimate.prior}
+    return _parts(bits_per_dim(model, x0, noise, **options))
+
+
+def _parts(bits: BitsPerDim) -> dict[str, Tensor]:
+    total, prior, every = bits
+    parts = {"decoder": every[:, 0], "others": every[:, 1:].sum(dim=1)}
+    return {"bpd": total, "prior": prior, **parts, "terms": every.sum(dim=0, keepdim=True)}
+
+
+def _flow(model: Denoise, x0: Tensor, noise: NoiseSource, quantized: bool, options: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
+    """(The figure, what the default prior may move it by), each (B,), and the calls of the network."""
+    if quantized:
+        bits = ode_bits_per_dim(model, x0, noise, **options)
+        return bits.bits, _known(bits.prior_error), bits.calls
+    nats = ode_log_prob(model, x0, noise=noise, **options)
+    return -nats.log_prob, _known(nats.prior_error), nats.calls
+
+
+def _mean(
+    metric: str, name: str, label: str, values: Tensor, examples: Examples, stamp: Stamp, parts: Mapping[str, Any] | None = None
+) -> Figure:
+    """The mean over examples and its standard error. InputError where it is not finite."""
+    wrong = int((~torch.isfinite(values)).sum())
+    if wrong:
+        raise InputError(f"{metric}: of {wrong} of {len(values)} examples it is not finite: the model has diverged")
+    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+    return Figure(metric, name, label, float(values.mean()), stamp, error, _OVER, unit=examples.unit, parts=parts or {})
+
+
+def _facts(examples: Examples) -> dict[str, Any]:
+    bins = examples.data.spec.bins
+    return {
+        "examples": len(examples.indices),
+        "split": examples.split,
+        "bins": "none (a density)" if bins is None else bins,
+        "guidance": "none",
+        "seed": examples.seed,
+        "precision": "fp32",
+    }
+
+
+def _known(error: Tensor | None) -> Tensor:
+    return torch.zeros(0, dtype=torch.float64) if error is None else error
+
+
+@contextmanager
+def _in_float32(model: Any) -> Iterator[None]:
+    """Without autocast: differences of nearby levels are small, and the solver would follow bf16's rounding."""
+    before = getattr(model, "autocast_dtype", None)
+    if before is None:
+        yield
+        return
+    model.autocast_dtype = None
+    try:
+        yield
+    finally:
+        model.autocast_dtype = before

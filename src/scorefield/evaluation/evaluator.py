@@ -1,0 +1,253 @@
+"""The evaluator: metrics by name, each figure with the stamp of what it was measured with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from scorefield import __version__
+from scorefield.core.errors import InputError
+from scorefield.core.kernels import Variance
+from scorefield.core.options import Options, did_you_mean
+from scorefield.core.processes import Processes
+from scorefield.data import Dataset
+from scorefield.data.order import permutation
+from scorefield.data.pictures import are_images
+from scorefield.evaluation.bits import BoundPlan, Examples, bound_figures, flow_figures
+from scorefield.evaluation.catalogue import open_features
+from scorefield.evaluation.extractors import Extractor
+from scorefield.evaluation.figure import Figure, Stamp, append_line
+from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
+from scorefield.evaluation.judge import Judge
+from scorefield.evaluation.quality import SAMPLE_METRICS
+from scorefield.evaluation.watch import SILENT, Watch
+from scorefield.sampling import Sampling, SamplingOptions
+
+__all__ = ["METRICS", "Evaluation", "EvaluationOptions", "Subject", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, and where what is kept of it goes.
+
+    model: in evaluation mode, on its device.   sampling, options: how it is sampled, as objects and as what they were built from.
+    train, heldout: the two parts of its data.   weights: facts about the weights for stamps, their "sha256" among them.
+    folder: of stored samples and results.jsonl; deleting it is always safe.   classifier: the "run" and "sha256" of the classifier
+    that guides the sampling, if one does.
+    """
+
+    model: Any
+    sampling: Sampling
+    options: SamplingOptions
+    train: Dataset
+    heldout: Dataset
+    weights: Mapping[str, Any]
+    folder: Path
+    classifier: Mapping[str, Any] | None = None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether labels decide what is sampled."""
+        return bool(getattr(self.model, "num_classes", 0)) or self.classifier is not None
+
+
+class EvaluationOptions(Options):
+    """What to measure and how much of it.
+
+    n: images a set (as many as are held out if None), and examples of a likelihood (all if None; otherwise the first of a shuffle
+    that is the same for every run of the data).   sets: generated sets, of seeds seed, seed + 1, ….
+    split: the examples of likelihoods.   terms, bound_steps, variance: of the bound, see `BoundPlan`.
+    features: as in `open_features`.   reference: a file of reference statistics, used if it is there and written if not.
+    samples: judge these images, a folder or an .npz file, instead of sampling.
+    """
+
+    metrics: tuple[str, ...] = ("fd",)
+    n: int | None = Field(None, ge=2)
+    sets: int = Field(3, ge=1)
+    seed: int = Field(0, ge=0)
+    split: Literal["heldout", "train"] = "heldout"
+    terms: int | None = Field(None, ge=2)
+    bound_steps: int | None = Field(None, ge=1)
+    variance: Variance | None = None
+    features: str | None = None
+    reference: Path | None = None
+    samples: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """figures: in the order of the metrics.   warnings: sentences for the user."""
+
+    figures: tuple[Figure, ...]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures by name, each with its stamp, for JSON."""
+        return {"figures": {figure.name: figure.as_dict() for figure in self.figures}, "warnings": list(self.warnings)}
+
+
+def evaluate(
+    subject: Subject,
+    options: EvaluationOptions,
+    processes: Processes | None = None,
+    watch: Watch = SILENT,
+    extractor: Extractor | None = None,
+) -> Evaluation | None:
+    """Measure the metrics, and add a line with the figures to results.jsonl in the subject's folder.
+
+    Samples are made by all processes and stored, so that other metrics and larger sets go on with them; everything else is the
+    first process's, and None comes back on the others.   extractor: of features, in place of options.features.
+    InputError, IncompatibleModel: before anything is sampled, for what can be known by then.
+    """
+    processes = processes or Processes()
+    names = _known(options.metrics)
+    _check_data(subject)
+    on_samples = [name for name in names if name in SAMPLE_METRICS]
+    examples = _examples(subject, options) if len(on_samples) < len(names) else None
+    sets = _sets(subject, options, on_samples[0]) if on_samples else None
+    _check_folder(subject.folder)
+    judge = _judge(subject, options, on_samples, extractor, watch) if sets is not None and processes.first else None
+    if sets is not None:
+        sets.make(processes, watch)
+    processes.part()
+    if not processes.first:
+        return None
+    figures: dict[str, list[Figure]] = {}
+    warnings: list[str] = []
+    if judge is not None and sets is not None:
+        figures, warnings = judge.figures(sets, _stamp(subject, sets), watch)
+    if examples is not None:
+        figures |= _likelihoods(subject, options, examples, watch)
+    result = Evaluation(tuple(figure for name in names for figure in figures[name]), tuple(warnings))
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "scorefield": __version__, **result.as_dict()}
+    append_line(subject.folder / "results.jsonl", line)
+    return result
+
+
+def _bpd(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
+    return bound_figures(examples, plan, stamp, watch)
+
+
+def _ode(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
+    return flow_figures(examples, stamp, watch)
+
+
+LIKELIHOODS: dict[str, Callable[[Examples, BoundPlan, Stamp, Watch], list[Figure]]] = {"bpd": _bpd, "ode": _ode}
+METRICS = (*LIKELIHOODS, *SAMPLE_METRICS)
+
+
+def _known(names: Sequence[str]) -> Sequence[str]:
+    """The names, if each is a metric and none comes twice."""
+    for i, name in enumerate(names):
+        if name not in METRICS:
+            raise InputError(f"there is no metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}")
+        if name in names[:i]:
+            raise InputError(f"the metric {name} is asked for twice: name each once")
+    if not names:
+        raise InputError(f"no metric is asked for; there are {', '.join(METRICS)}")
+    return names
+
+
+def _check_data(subject: Subject) -> None:
+    """The data must be what the model was made for."""
+    found = subject.train.spec
+    made_for = subject.model.data or found
+    for what, a, b in (
+        ("shape", made_for.shape, found.shape),
+        ("range", made_for.range, found.range),
+        ("levels", made_for.bins, found.bins),
+        ("classes", made_for.classes if subject.conditional else (), found.classes if subject.conditional else ()),
+    ):
+        if a != b:
+            raise InputError(
+                f"{subject.train.source} is other data than this run was trained on: its {what} {b or 'none'}, the run's {a or 'none'}"
+            )
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable, reason = os.access(folder, os.W_OK), "no permission"
+    except OSError as error:
+        writable, reason = False, str(error.strerror)
+    if not writable:
+        raise InputError(
+            f"{folder} cannot be written ({reason}): figures and samples are kept there, so copy the run to where it can be"
+        )
+
+
+def _examples(subject: Subject, options: EvaluationOptions) -> Examples:
+    data = subject.heldout if options.split == "heldout" else subject.train
+    order = torch.arange(len(data))
+    if options.n is not None:
+        order = torch.from_numpy(permutation(len(data), seed=0)[: options.n])
+    examples = Examples(subject.model, data, order, options.split, options.seed)
+    plan = _plan(subject, options)
+    plan.bound(examples), plan.grid(subject.model.process)  # raise now what would be raised after sampling
+    return examples
+
+
+def _plan(subject: Subject, options: EvaluationOptions) -> BoundPlan:
+    return BoundPlan(subject.options.clip, options.bound_steps, options.terms, options.variance)
+
+
+def _sets(subject: Subject, options: EvaluationOptions, metric: str) -> Generated:
+    spec, heldout = subject.train.spec, subject.heldout
+    if not are_images(spec.shape):
+        raise InputError(
+            f"{metric} compares images, and this run makes points of shape {spec.shape}: look at them with scorefield plot, or ask "
+            f"for {' and '.join(LIKELIHOODS)}"
+        )
+    if len(heldout) < 2:
+        raise InputError(
+            f"figures are read next to held-out images, and this run holds out {len(heldout)}: train with data.holdout above 0"
+        )
+    count = options.n or len(heldout)
+    if options.samples is not None:
+        return GivenSets.open(options.samples, spec, count, options.sets)
+    # Classes come as often as they are held out, a part of them in the same shares: a Fréchet distance also measures that.
+    shuffled = permutation(len(heldout), seed=0)
+    labels = heldout.labels[shuffled].tolist() if subject.conditional and heldout.labels is not None else None
+    facts: dict[str, Any] = {"labels": labels, "weights": str(subject.weights["sha256"]), "classifier": subject.classifier}
+    return SampledSets(
+        subject.model,
+        subject.sampling,
+        subject.options,
+        subject.folder,
+        count=count,
+        sets=options.sets,
+        seed=options.seed,
+        **facts,
+    )
+
+
+def _likelihoods(subject: Subject, options: EvaluationOptions, examples: Examples, watch: Watch) -> dict[str, list[Figure]]:
+    plan, stamp = _plan(subject, options), _stamp(subject)
+    return {name: LIKELIHOODS[name](examples, plan, stamp, watch) for name in options.metrics if name in LIKELIHOODS}
+
+
+def _judge(
+    subject: Subject, options: EvaluationOptions, names: Sequence[str], extractor: Extractor | None, watch: Watch
+) -> Judge:
+    file, train = options.reference, subject.train
+    if file is not None and not file.expanduser().parent.is_dir():
+        raise InputError(f"there is no folder {file.parent} to keep the reference {file.name} in: make it first")
+    if extractor is None:
+        with watch.progress("preparing the judge", 1) as bar:
+            extractor = open_features(options.features, train.spec, train, lambda done, total: bar.update(done, total=total))
+    return Judge.of(names, train, subject.heldout, extractor, file, subject.model.device, watch)
+
+
+def _stamp(subject: Subject, sets: Generated | None = None) -> dict[str, Mapping[str, Any]]:
+    """Of figures of these sets, or of likelihoods; images that the user gave need not be the run's."""
+    train = subject.train
+    data = {"source": train.source, "fingerprint": train.fingerprint(), "training": len(train), "held-out": len(subject.heldout)}
+    weights = {} if isinstance(sets, GivenSets) else {"weights": subject.weights}
+    return {**({} if sets is None else {"sampling": sets.stamp}), **weights, "data": data}

@@ -1,0 +1,134 @@
+"""How well a classifier tells classes apart under noise: accuracy and cross-entropy, one noise level at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.noise import NoiseSource
+from scorefield.data import Dataset
+from scorefield.process.base import GaussianProcess
+from scorefield.process.continuous import ContinuousProcess
+from scorefield.samplers.grids import uniform
+
+__all__ = ["NoisyAccuracy", "noisy_accuracy"]
+
+_LEVELS = 20
+_READ = 256  # examples in memory at a time
+
+
+@dataclass(frozen=True)
+class NoisyAccuracy:
+    """Figures at each level, least noisy first; errors are standard errors over the examples.
+
+    times: t.   ratios: σ_t/α_t.   accuracy: how often the likeliest class is y.   cross_entropy: the mean of −ln p(y | x_t) in
+    nats.   examples: how many.   chance, entropy: the accuracy and the cross-entropy of who knows how often each class comes and
+    does not look; a classifier of pure noise can do no better, and a larger cross-entropy means that it is surer than right.
+    """
+
+    times: tuple[float, ...]
+    ratios: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    accuracy_error: tuple[float, ...]
+    cross_entropy: tuple[float, ...]
+    cross_entropy_error: tuple[float, ...]
+    examples: int
+    chance: float
+    entropy: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def noisy_accuracy(
+    classifier: Any,
+    data: Dataset,
+    times: Sequence[float] | Tensor | None = None,
+    noise: NoiseSource | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> NoisyAccuracy:
+    """Accuracy and cross-entropy of a classifier at x_t = α_t x_0 + σ_t ε, at each of `times`.
+
+    classifier: (x_t, t) -> logits (B, K) with a `process`: a NoisyClassifier in evaluation mode, or an exact one of the oracle.
+    data: labelled examples, by the names of the classifier's classes where it has a `data`.
+    times: 0 < t ≤ T; the smallest and 20 evenly spaced up to T if not given (all of them where there are fewer).
+    noise: each example has its own at every level, so neither the batch nor the order matters; NoiseSource(0) if not given.
+    progress: called with (levels done, levels in all).
+    InputError: data without labels or with classes that the classifier does not know, times outside (0, T].
+    """
+    labels, process = _labels(classifier, data), classifier.process
+    chosen = sorted(set(_times(process) if times is None else torch.as_tensor(times).tolist()))
+    if not chosen or chosen[0] <= 0:
+        raise InputError(f"accuracy is measured at times 0 < t ≤ {process.T}, got {chosen}")
+    level = process.level(torch.tensor(chosen))
+    noise = noise or NoiseSource(0)
+    rows = []
+    for k, t in enumerate(chosen):
+        hits, nats = _judge(classifier, data, labels, t, noise.at(k))
+        rows.append((*_mean(hits), *_mean(nats)))
+        if progress is not None:
+            progress(k + 1, len(chosen))
+    accuracy, accuracy_error, cross_entropy, cross_entropy_error = zip(*rows, strict=True)
+    shares = torch.bincount(labels).double() / len(labels)
+    return NoisyAccuracy(
+        tuple(chosen),
+        tuple((level.sigma / level.alpha).tolist()),
+        accuracy,
+        accuracy_error,
+        cross_entropy,
+        cross_entropy_error,
+        examples=len(labels),
+        chance=float(shares.max()),
+        entropy=float(torch.special.entr(shares).sum()),
+    )
+
+
+def _labels(classifier: Any, data: Dataset) -> Tensor:
+    """The labels as indices of the classifier's classes, (N,)."""
+    if data.labels is None or not len(data):
+        raise InputError(f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels")
+    of_model = getattr(classifier, "data", None)
+    if of_model is None or of_model.classes in ((), data.spec.classes):
+        return data.labels
+    unknown = [name for name in data.spec.classes if name not in of_model.classes]
+    if unknown:
+        raise InputError(
+            f"{data.source} has a class {unknown[0]!r}, and the classifier knows {', '.join(of_model.classes[:20])}: use data of "
+            "its own classes"
+        )
+    return torch.tensor([of_model.classes.index(name) for name in data.spec.classes])[data.labels]
+
+
+def _times(process: GaussianProcess) -> list[float]:
+    if isinstance(process, ContinuousProcess):
+        return uniform(process, _LEVELS)[:-1].tolist()
+    levels = int(process.T)
+    return [1, *uniform(process, min(_LEVELS, levels))[:-1].tolist()]
+
+
+@torch.no_grad()
+def _judge(classifier: Any, data: Dataset, labels: Tensor, t: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+    """(1 where the likeliest class is y, −ln p(y | x_t)) of every example, (N,) float64."""
+    device = getattr(classifier, "device", torch.device("cpu"))
+    hits, nats = [], []
+    for indices in torch.arange(len(data)).split(_READ):
+        x0, y = data.batch(indices)[0], labels[indices]
+        x_t = classifier.process.sample(x0, t, noise.of(indices).normal_like(x0))
+        logits = classifier(x_t.to(device), t).cpu().double()
+        hits.append(logits.argmax(dim=1) == y)
+        nats.append(F.cross_entropy(logits, y, reduction="none"))
+    return torch.cat(hits).double(), torch.cat(nats)
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """The mean and its standard error."""
+    return float(values.mean()), float(values.std(correction=0)) / math.sqrt(len(values))

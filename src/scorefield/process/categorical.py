@@ -1,0 +1,205 @@
+"""Diffusion of categories: at each step a value is kept or redrawn, in log space on the CPU in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.distributions import LOG_ZERO, Categorical
+from scorefield.core.errors import InputError
+from scorefield.core.noise import Noise
+from scorefield.core.shapes import expand
+from scorefield.process.base import Process, Time, table_index
+from scorefield.process.schedules import cosine_kappas, linear_kappas
+
+__all__ = ["CategoricalProcess", "absorbing", "uniform_categorical"]
+
+SCHEDULES = {"cosine": cosine_kappas, "linear": linear_kappas}
+
+
+class CategoricalProcess(Process):
+    """q(x_t = k | x_0) = κ_t 1[k = x_0] + (1 − κ_t) u_k: kept with probability κ_t, otherwise drawn from u.  [D3PM §3.1]
+
+    Every dimension is noised by itself. κ_0 = 1 and κ falls; between s and t > s a value is kept with κ_{t|s} = κ_t/κ_s.
+    Build it with `uniform_categorical` or `absorbing`.
+
+    classes: K, the categories 0 … K − 1 of the data.   states: S, those of x_t, K or K + 1.
+    A state x is an integer tensor (B, *), a distribution a `Categorical` (B, S, *); t and s are numbers or (B,).
+    """
+
+    T: int
+
+    def __init__(self, kappas: Tensor | Sequence[float], classes: int, log_u: Tensor, kind: str) -> None:
+        table = _check_kappas(kappas)
+        self.T, self.classes, self.states = len(table), classes, len(log_u)
+        self._spec = {"kind": kind, "classes": classes, **_identify(table)}
+        self._kappas = torch.cat([torch.ones(1, dtype=torch.float64), table])
+        self._log_kappas = self._kappas.log().clamp_min(LOG_ZERO)
+        self._log_u = log_u
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        return dict(self._spec)
+
+    def level(self, t: Time) -> Tensor:
+        """κ_t, the probability that a value is still that of the data: float64 on the CPU, in t's shape."""
+        return self._kappas[table_index(t, self.T)]
+
+    def check_states(self, x: Tensor) -> None:
+        check_categories(x, self.states, "x")
+
+    def prior(self, shape: Sequence[int], noise: Noise) -> Tensor:
+        """x_T ~ u in every dimension, int64 (B, *)."""
+        return self.prior_distribution(len(shape) - 1).sample(noise.uniform(shape))
+
+    def prior_distribution(self, dimensions: int, dtype: torch.dtype = torch.float32) -> Categorical:
+        """u, (1, S, 1, …) for examples of so many `dimensions`."""
+        return Categorical(self._log_u.to(dtype).reshape(1, -1, *[1] * dimensions))
+
+    def sample(self, x0: Tensor, t: Time, u: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x_0), int64 (B, *).   u: (B, *), uniform in [0, 1)."""
+        return self.transition(x0, t, 0).sample(u)
+
+    def transition(self, x_s: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Categorical:
+        """q(x_t | x_s) = Cat(κ_{t|s} x_s + (1 − κ_{t|s}) u) for t > s; s = 0 is the marginal q(x_t | x_0).  [D3PM Eq. 2–3]"""
+        log_keep, log_redraw = self._log_kept(t, s)
+        keep = Categorical.at(x_s, self.states, dtype).log_p
+        return Categorical(torch.logaddexp(expand(log_keep, keep) + keep, expand(log_redraw, keep) + self._noise(keep)))
+
+    def posterior(self, x_t: Tensor, x0: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Categorical:
+        """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0) for s < t.  [D3PM Eq. 3]   x_t must be possible at t."""
+        return self.reverse(x_t, Categorical.at(x0, self.classes, dtype), t, s)
+
+    def reverse(self, x_t: Tensor, p0: Categorical, t: Time, s: Time) -> Categorical:
+        """Σ_i q(x_s | x_t, x_0 = i) p0(i): Bayes' posterior, marginalized over a distribution of x_0.
+
+        p0: (B, K, *), such as a denoiser's p(x_0 | x_t). Every step of it is in log space and of order K:
+        q(x_t | x_s = j)·(κ_s p0(j)/Z_j + (1 − κ_s) u_j Σ_i p0(i)/Z_i) with Z_i = q(x_t | x_0 = i).
+        """
+        log_z = self.log_likelihood(x_t, t, 0, p0.log_p.dtype)[:, : self.classes]
+        log_w = torch.where(self.possible(log_z), p0.log_p - log_z, LOG_ZERO)  # ln p0/Z
+        log_kappa, log_rest = self._log_kept(s, 0)
+        keep = expand(log_kappa, log_w) + self._padded(log_w)
+        redraw = expand(log_rest, log_w) + self._noise(log_w) + log_w.logsumexp(dim=1, keepdim=True)
+        return Categorical.of(self.log_likelihood(x_t, t, s, log_w.dtype) + torch.logaddexp(keep, redraw))
+
+    def family(self, x_t: Tensor, p0: Categorical, t: Time, s: Time, eta: float) -> Categorical:
+        """Cat(ς x_t + (κ_s − ςκ_t) p0 + ((1 − κ_s) − (1 − κ_t)ς) u), ς = (1 − η)(1 − κ_s)/(1 − κ_t).  [DDIM Appendix A]
+
+        ς is the probability of copying x_t: η = 1 never does, η = 0 never draws from u. q(x_s | x_0) is the same for every η.
+        """
+        kappa_t, kappa_s = self.level(t), self.level(s)
+        copy = (1 - eta) * (1 - kappa_s) / (1 - kappa_t)
+        # κ_s − ςκ_t and (1 − κ_s) − (1 − κ_t)ς, written so that nothing cancels.
+        data = (kappa_s - kappa_t + eta * kappa_t * (1 - kappa_s)) / (1 - kappa_t)
+        redraw = eta * (1 - kappa_s)
+        copied = Categorical.at(x_t, self.states, p0.log_p.dtype).log_p
+        parts = ((copy, copied), (data, self._padded(p0.log_p)), (redraw, self._noise(copied)))
+        terms = torch.broadcast_tensors(*(_weighted(weight, part) for weight, part in parts))
+        return Categorical.of(torch.stack(terms).logsumexp(dim=0))
+
+    def log_likelihood(self, x_t: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Tensor:
+        """ln q(x_t | x_s = j) for every state j, (B, S, *): not a distribution over j."""
+        log_keep, log_redraw = self._log_kept(t, s)
+        same = Categorical.at(x_t, self.states, dtype).log_p
+        drawn = self._log_u.to(same)[x_t].unsqueeze(1)
+        return torch.logaddexp(expand(log_keep, same) + same, expand(log_redraw, same) + drawn)
+
+    @staticmethod
+    def possible(log_p: Tensor) -> Tensor:
+        """Where a sum of log-probabilities contains no ln 0."""
+        return log_p > LOG_ZERO / 2
+
+    def _log_kept(self, t: Time, s: Time) -> tuple[Tensor, Tensor]:
+        """(ln κ_{t|s}, ln(1 − κ_{t|s})), float64, in the shape of t or s. InputError for s above t."""
+        log_t, log_s = self._log_kappas[table_index(t, self.T)], self._log_kappas[table_index(s, self.T)]
+        log_keep = log_t - log_s
+        if bool((log_keep > 0).any()):
+            raise InputError(f"values are noised from s up to t, so s must not lie above t; got t = {t} and s = {s}")
+        return log_keep, _log_complement(log_keep)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        """ln u, (1, S, 1, …)."""
+        return self._log_u.to(like).reshape(1, -1, *[1] * (like.ndim - 2))
+
+    def _padded(self, log_p: Tensor) -> Tensor:
+        """A distribution over the data's categories (B, K, *) as one over all states, (B, S, *)."""
+        missing = self.states - self.classes
+        if not missing:
+            return log_p
+        return torch.cat([log_p, log_p.new_full((log_p.shape[0], missing, *log_p.shape[2:]), LOG_ZERO)], dim=1)
+
+
+def uniform_categorical(kappas: Tensor | Sequence[float], classes: int) -> CategoricalProcess:
+    """Values are redrawn from all K classes alike, u_k = 1/K.  [Multinomial diffusion §4; D3PM §3.1, uniform]
+
+    kappas: (T,), κ_t for t = 1 … T, strictly descending in (0, 1); the last may be 0. See sf.process.cosine_kappas,
+    linear_kappas and kappas_from_betas.   classes: K ≥ 2.
+    """
+    _check_classes(classes)
+    log_u = torch.full((classes,), -math.log(classes), dtype=torch.float64)
+    return CategoricalProcess(kappas, classes, log_u, "uniform-categorical")
+
+
+def absorbing(kappas: Tensor | Sequence[float], classes: int) -> CategoricalProcess:
+    """Values are erased: u is all on one more state, number K, which is never left.  [D3PM §3.1, absorbing]
+
+    kappas: as in `uniform_categorical`; the last must be 0, since sampling starts from all erased.   classes: K ≥ 2.
+    """
+    _check_classes(classes)
+    log_u = torch.full((classes + 1,), LOG_ZERO, dtype=torch.float64)
+    log_u[-1] = 0
+    process = CategoricalProcess(kappas, classes, log_u, "absorbing")
+    if process.level(process.T) > 0:
+        raise InputError(
+            f"an absorbing process must have erased everything at t = T, and its last κ is {float(process.level(process.T)):g}: "
+            "use linear_kappas(T) or cosine_kappas(T), or append a 0"
+        )
+    return process
+
+
+def check_categories(x: Tensor, count: int, what: str) -> None:
+    """InputError unless x holds integers 0 … count − 1."""
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise InputError(f"{what} must hold categories, the integers 0 … {count - 1}; got {x.dtype}")
+    if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < count:
+        raise InputError(f"{what} must hold categories 0 … {count - 1}, got values from {int(x.min())} to {int(x.max())}")
+
+
+def _check_kappas(kappas: Tensor | Sequence[float]) -> Tensor:
+    table = torch.as_tensor(kappas, dtype=torch.float64).detach().cpu()
+    if table.ndim != 1 or not len(table) or not bool(torch.isfinite(table).all()):
+        raise InputError(f"kappas must be a one-dimensional list of finite numbers, got shape {tuple(table.shape)}")
+    if not bool((table.diff() < 0).all()) or not table[0] < 1 or table[-1] < 0:
+        raise InputError(
+            "kappas are the shares of the values that are kept up to t = 1, 2, …, T: they must strictly descend within (0, 1), and only "
+            f"the last may be 0; got {table[:3].tolist()} … {float(table[-1]):g}"
+        )
+    return table
+
+
+def _check_classes(classes: int) -> None:
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+        raise InputError(f"classes is the number of categories of a value, an integer of at least 2; got {classes!r}")
+
+
+def _identify(kappas: Tensor) -> dict[str, Any]:
+    """The shortest description that rebuilds this table exactly, so that a saved configuration stays readable."""
+    T = len(kappas)
+    known = [name for name, make in SCHEDULES.items() if torch.equal(make(T), kappas)]
+    return {"schedule": known[0], "T": T} if known else {"kappas": kappas.tolist()}
+
+
+def _weighted(weight: Tensor, log_p: Tensor) -> Tensor:
+    """ln(weight · p)."""
+    return expand(weight.log().clamp_min(LOG_ZERO), log_p) + log_p
+
+
+def _log_complement(log_p: Tensor) -> Tensor:
+    """ln(1 − p) from ln p ≤ 0, exact at both ends."""
+    near_one = (-torch.expm1(log_p)).log()
+    return torch.where(log_p > -math.log(2), near_one, torch.log1p(-log_p.exp())).clamp_min(LOG_ZERO)

@@ -1,0 +1,329 @@
+"""scorefield evaluate as a user calls it: tables and JSON with stamps, stored samples, one clear line for every mistake."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scorefield as sf
+import scorefield.cli
+from scorefield.core.noise import NoiseSource
+
+TINY = ["--set", 'net={kind="mlp", hidden=32, layers=2}', "--set", "training.batch_size=16", "--set", "training.sample_every=0"]
+TINY += ["--device", "cpu"]
+FAST = ["--steps", 2, "--sets", 2, "-n", 70, "--device", "cpu"]
+
+
+def call(capsys, *arguments):
+    """(exit status, stdout, stderr) of one command in this process."""
+    with pytest.raises(SystemExit) as stop:
+        scorefield.cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+def figures(capsys, *arguments):
+    """The figures of an evaluation that must succeed, and what it said."""
+    status, out, err = call(capsys, "evaluate", *arguments, "--json")
+    assert status == 0, err
+    return json.loads(out)["figures"], err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for recipe, options in (("digits", TINY), ("toy-moons", ["--set", "net.hidden=16", "--device", "cpu"])):
+        with pytest.raises(SystemExit) as stop:
+            scorefield.cli.main(["train", recipe, "--steps", "3", "--run", str(folder / recipe), *options])
+        assert not stop.value.code
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A run of its own for every test, without stored samples."""
+    shutil.copytree(trained / "digits", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture(autouse=True)
+def quick_judge(monkeypatch):
+    """One step of training in place of hundreds: these tests read no figure that depends on how good the judge is."""
+    monkeypatch.setattr("scorefield.evaluation.features._EXAMPLES", 1)
+    monkeypatch.setattr("scorefield.evaluation.features._FEWEST_PASSES", 0)
+
+
+def blocks(run):
+    return {path.relative_to(run): path.read_bytes() for path in (run / "evaluation").rglob("block-*")}
+
+
+def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
+    monkeypatch.setattr("scorefield.evaluation.bits._TOLERANCE", 0.1)  # a network that has learnt nothing makes a stiff flow
+    status, out, err = call(capsys, "evaluate", run, "--metrics", "fd, kid,is,pr,bpd,ode", "--bound-steps", 5, *FAST, "--json")
+    assert status == 0, err
+    result = json.loads(out)
+    found = result["figures"]
+    assert {name: figure["metric"] for name, figure in found.items()} == {
+        **dict.fromkeys(("frechet", "nearest", "near", "agreement"), "fd"),
+        "kid": "kid",
+        "inception_score": "is",
+        "precision": "pr",
+        "recall": "pr",
+        **dict.fromkeys(("bpd", "bpd_prior", "bpd_decoder", "bpd_others"), "bpd"),
+        **dict.fromkeys(("ode", "ode_prior_error"), "ode"),
+    }
+    config, data = sf.config.read_run(run)[0], sf.data.digits().split(0.2, 0)
+    for name, figure in found.items():
+        stamp = figure["stamp"]
+        assert stamp["weights"]["average"] == "EMA"
+        assert stamp["weights"]["decay"] == config.training.ema
+        assert stamp["weights"]["step"] == 3
+        assert stamp["data"]["fingerprint"] == data[0].fingerprint()
+        if figure["metric"] in ("bpd", "ode"):
+            how = stamp[{"bpd": "bound", "ode": "flow"}[figure["metric"]]]
+            assert (how["examples"], how["split"], how["bins"], how["guidance"]) == (70, "heldout", 17, "none")
+            continue
+        how = stamp["sampling"]
+        assert (how["samples"], how["sets"], how["sampler"], how["variance"]) == (70, 2, "Ancestral", "lower")
+        assert (how["grid"], how["steps"], how["guidance"], how["clip"], how["seed"]) == ("uniform", 2, "none", False, 0)
+        assert how["precision"] in ("fp32", "bf16")
+        assert stamp["features"]["extractor"].startswith("classifier trained on 1437 digits images, seed 0")
+        assert (figure["metric"] == "is") == ("reference" not in stamp)
+        if name not in ("near", "agreement"):
+            assert len(figure["sets"]) == 2
+            assert figure["value"] == pytest.approx(sum(figure["sets"]) / 2)
+            assert figure["error"] == pytest.approx(np.std(figure["sets"], ddof=1))
+    assert found["frechet"]["stamp"]["reference"]["fingerprint"] == data[0].fingerprint()
+    assert any("is unfair to the samples" in warning for warning in result["warnings"])
+    (line,) = (run / "evaluation" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["figures"] == found
+    pixels = np.asarray(Image.open(result["pictures"]["bpd"]).convert("L"))
+    assert 0.005 < (pixels < 200).mean() < 0.5
+
+
+def test_tables_have_their_stamps_under_them(capsys, run):
+    status, out, err = call(capsys, "evaluate", run, "--metrics", "bpd,is", "--terms", 2, *FAST)
+    assert status == 0, err
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 120
+    first, second = (next(i for i, line in enumerate(lines) if text in line) for text in ("variational bound", "Inception Score"))
+    above, below = lines[first:second], lines[second:]
+    assert any(line.startswith("bound ") and "examples 70" in line for line in above)
+    assert any(line.startswith("sampling ") and "samples 70, sets 2, sampler Ancestral, variance lower" in line for line in below)
+    for part in (above, below):
+        assert any(line.startswith("weights ") and "EMA" in line and "step 3" in line for line in part)
+        assert any("±" in line for line in part)
+    assert not (run / "figures" / "bound.png").exists()  # an estimate has no terms
+
+
+def test_stored_samples_serve_other_metrics_and_larger_sets(capsys, run, monkeypatch):
+    first, err = figures(capsys, run, "--metrics", "is", *FAST)
+    assert "reused" not in err
+    before = blocks(run)
+    assert len(before) == 4  # two sets of two blocks
+    (run / "evaluation" / "results.jsonl").unlink()
+
+    def never(*arguments, **options):
+        raise AssertionError("nothing is to be sampled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scorefield.evaluation.generated.sample_blocks", never)
+        again, err = figures(capsys, run, "--metrics", "kid,is", *FAST)
+    assert "4 of 4 blocks of samples are stored" in err
+    assert again["inception_score"] == first["inception_score"]
+    larger, err = figures(capsys, run, "--metrics", "is", *FAST, "-n", 140)
+    assert "4 of 6 blocks" in err
+    assert before.items() < blocks(run).items()
+    assert larger["inception_score"]["stamp"]["sampling"]["samples"] == 140
+    figures(capsys, run, "--metrics", "is", *FAST, "--seed", 1)  # its first set is the second one of seed 0
+    assert len(blocks(run)) == 8
+
+
+def test_other_weights_are_other_samples(capsys, run):
+    figures(capsys, run, "--metrics", "is", *FAST)
+    before = set(blocks(run))
+    weights = run / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+    _, err = figures(capsys, run, "--metrics", "is", *FAST)
+    assert "reused" not in err
+    assert len(blocks(run)) == 2 * len(before)
+
+
+def test_an_interrupted_evaluation_goes_on(capsys, run, monkeypatch):
+    from scorefield.samplers.blocks import sample_blocks
+
+    def interrupted(*arguments, **options):
+        yield next(sample_blocks(*arguments, **options))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scorefield.evaluation.generated.sample_blocks", interrupted)
+        status, _, err = call(capsys, "evaluate", run, "--metrics", "is", *FAST)
+    assert status == 130
+    assert "the same command goes on from there" in err
+    assert len(blocks(run)) == 1
+    _, err = figures(capsys, run, "--metrics", "is", *FAST)
+    assert "1 of 4 blocks" in err
+
+
+def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeypatch):
+    """As if there were two: the second one makes blocks 1, 3, … and leaves; the first makes the others and has the figures."""
+    from scorefield.cli.evaluate import _subject
+    from scorefield.core.processes import Processes
+    from scorefield.evaluation import EvaluationOptions, ModuleFeatures, evaluate
+
+    recipe, spec = sf.config.read_run(run)
+    sampling = recipe.sampling.model_copy(update={"steps": 2})
+    options = EvaluationOptions(metrics=("kid",), n=70, sets=1)
+    monkeypatch.setattr(Processes, "part", lambda self: None)
+    pixels = ModuleFeatures(lambda x: x.flatten(1), spec, "pixels")
+    results, stored = [], []
+    for rank in (1, 0):
+        subject = _subject(str(run), recipe, sampling, None, None, torch.device("cpu"))
+        results.append(evaluate(subject, options, Processes(rank, 2), extractor=pixels))
+        stored.append(sorted(int(path.stem.removeprefix("block-")) for path in blocks(run)))
+    assert stored == [[1], [0, 1]]
+    assert results[0] is None
+    assert results[1].figures[0].stamp["features"]["extractor"] == "pixels"
+
+
+def test_guided_samples_are_others_and_say_so(capsys, run, tmp_path):
+    guide = tmp_path / "guide"
+    small = ["--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=16", "--device", "cpu"]
+    assert call(capsys, "train", "digits-classifier", "--steps", 1, "--run", guide, *small)[0] == 0
+    once = ["--metrics", "is", "--steps", 2, "--sets", 1, "-n", 20, "--device", "cpu"]
+    plain, _ = figures(capsys, run, *once)
+    guided, err = figures(capsys, run, *once, "--classifier", guide, "--guidance", 3)
+    assert "reused" not in err
+    assert len(blocks(run)) == 2
+    assert plain["inception_score"]["stamp"]["sampling"]["guidance"] == "none"
+    said = guided["inception_score"]["stamp"]["sampling"]["guidance"]
+    assert said.startswith(f"by the classifier {guide} (sha256 ")
+    assert "scale 3, at x_t" in said
+
+
+def test_given_samples(capsys, run, tmp_path):
+    """The run's own samples from an .npz file and from a folder are judged like the run itself, sampled in the same order."""
+    made, _ = figures(capsys, run, "--metrics", "fd", *FAST)
+    labels = sf.data.digits().split(0.2, 0)[1].labels[sf.data.order.permutation(360, seed=0)][:140].tolist()
+    options = ["--steps", 2, "--label", ",".join(map(str, labels)), "--device", "cpu"]
+    for name in ("a.npz", "folder"):
+        assert call(capsys, "sample", run, "-n", 70, *options, "--out", tmp_path / name)[0] == 0
+        given, _ = figures(capsys, run, "--samples", tmp_path / name, "-n", 70, "--device", "cpu")
+        assert given["frechet"]["value"] == pytest.approx(made["frechet"]["sets"][0], rel=0.02)  # a grey level here and there
+        assert given["frechet"]["stamp"]["sampling"]["images of"] == str(tmp_path / name)
+        assert given["frechet"]["stamp"]["sampling"]["sets"] == 1
+        assert "weights" not in given["frechet"]["stamp"]
+        assert ("agreement" in given) == (name == "a.npz")
+    assert not blocks(run / "nothing")
+
+
+def test_the_bound_is_that_of_the_library(capsys, run):
+    """40 held-out images in a seeded shuffle, under their own labels; x̂0 clipped as the run's sampling says."""
+    for clip in ("false", "true"):
+        options = ["--metrics", "bpd", "--bound-steps", 4, "-n", 40, "--seed", 7, "--set", f"clip={clip}", "--device", "cpu"]
+        found, _ = figures(capsys, run, *options)
+        model, heldout = sf.load(run), sf.data.digits().split(0.2, 0)[1]
+        chosen = torch.from_numpy(sf.data.order.permutation(360, seed=0)[:40])
+        x0, y = heldout.batch(chosen)
+        given = sf.guidance.ClipX0(model.given(y)) if clip == "true" else model.given(y)
+        whole = sf.likelihood.bits_per_dim(given, x0, NoiseSource(7, chosen), sf.grids.uniform(model.process, 4))
+        assert found["bpd"]["value"] == pytest.approx(float(whole.total.mean()), rel=1e-4)
+        assert found["bpd"]["terms"] == pytest.approx(whole.terms.mean(dim=0).tolist(), rel=1e-4)
+        assert found["bpd"]["times"] == [250, 500, 750, 1000]
+        assert found["bpd"]["stamp"]["bound"]["clip"] == (clip == "true")
+    train, _ = figures(capsys, run, *options[:6], "--split", "train", "--device", "cpu")
+    assert train["bpd"]["stamp"]["bound"]["split"] == "train"
+    assert train["bpd"]["value"] != found["bpd"]["value"]
+
+
+def test_points_have_likelihoods_in_nats(capsys, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("scorefield.evaluation.bits._TOLERANCE", 0.1)
+    shutil.copytree(trained / "toy-moons", tmp_path / "run")
+    found, _ = figures(capsys, tmp_path / "run", "--metrics", "bpd,ode", "-n", 30, "--device", "cpu")
+    assert found["bpd"]["unit"] == found["ode"]["unit"] == "nats"
+    assert found["bpd"]["stamp"]["bound"]["decoder"] == "density"
+    assert found["ode"]["stamp"]["flow"]["trace"] == "exact"
+
+
+def test_reference_statistics_are_written_and_used(capsys, run, tmp_path):
+    first, err = figures(capsys, run, "--metrics", "kid", "--reference", tmp_path / "digits.safetensors", *FAST)
+    assert "wrote the reference statistics" in err
+    again, err = figures(capsys, run, "--metrics", "fd,kid", "--reference", tmp_path / "digits.safetensors", *FAST)
+    assert "wrote the reference" not in err
+    assert first["kid"] == again["kid"]
+
+
+def broken_folders(tmp_path):
+    """Folders and files to make mistakes with."""
+    rng = np.random.default_rng(0)
+    for name in ("empty", "large"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / "large" / "a.png")
+    np.savez(tmp_path / "large.npz", images=np.zeros((80, 16, 16), dtype=np.uint8))
+    np.savez(tmp_path / "few.npz", images=np.zeros((3, 8, 8), dtype=np.uint8))
+    np.savez(tmp_path / "bytes.npz", images=rng.integers(0, 256, (80, 8, 8), dtype=np.uint8), labels=np.arange(80) % 10)
+
+
+MISTAKES = [
+    (["--metrics", "fidd"], "no metric 'fidd', did you mean 'fd'"),
+    (["--metrics", "fd,kid,fd"], "fd is asked for twice"),
+    (["--metrics", ""], "no metric ''"),
+    (["--metrics", "bpd", "--variance", "learned"], "needs a model with a variance head"),
+    (["--metrics", "bpd", "--variance", "larger"], "option variance"),
+    (["--metrics", "bpd", "--bound-steps", "2000"], "from 1 to T = 1000"),
+    (["--metrics", "bpd", "--terms", "1"], "--terms"),
+    (["--metrics", "bpd", "--split", "test"], "option split"),
+    (["--metrics", "bpd", "--data", "{tmp}/bytes.npz"], "other data than this run was trained on: its levels 256, the run's 17"),
+    (["--data", "toy:moons"], "its shape (2,), the run's (1, 8, 8)"),
+    (["--samples", "{tmp}/large"], "a.png has 16×16 pixels, but the run makes 8×8"),
+    (["--samples", "{tmp}/large.npz"], "images of shape (1, 16, 16), but the run makes (1, 8, 8)"),
+    (["--samples", "{tmp}/few.npz", "-n", "70"], "holds 3 images, fewer than one set of 70"),
+    (["--samples", "{tmp}/empty"], "no pictures found"),
+    (["--samples", "{tmp}/none"], "no such folder or .npz file"),
+    (["--features", "classifer"], "did you mean 'classifier'"),
+    (["--features", "inception:{tmp}/none.pth"], "there is no such file"),
+    (["--reference", "{tmp}/none/r.safetensors"], "make it first"),
+    (["--reference", "{tmp}/few.npz"], "make the reference again"),
+    (["--sampler", "ancestral", "--variance", "learned"], "variance head"),
+    (["--guidance", "2"], "guidance"),
+    (["-n", "1"], "-n"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_mistakes_get_one_line(capsys, run, tmp_path, arguments, message):
+    broken_folders(tmp_path)
+    status, out, err = call(capsys, "evaluate", run, *(text.format(tmp=tmp_path) for text in arguments), "--device", "cpu")
+    assert status not in (0, None)
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in err + out
+    assert not blocks(run)  # nothing was sampled before it was found
+    assert not (run / "evaluation" / "results.jsonl").exists()
+
+
+def test_runs_that_cannot_be_judged(capsys, run, trained, tmp_path):
+    """No held-out data; points; a folder where nothing can be written; weights that have diverged."""
+    moons = trained / "toy-moons"
+    status, _, err = call(capsys, "evaluate", moons, "--metrics", "bpd,kid", "--device", "cpu")
+    assert (status, "kid compares images" in err) == (1, True)
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("holdout = 0.2", "holdout = 0.0"))
+    for metrics, message in (("fd", "this run holds out 0"), ("bpd", "there are no heldout examples")):
+        status, _, err = call(capsys, "evaluate", run, "--metrics", metrics, "--device", "cpu")
+        assert (status, message in err, "data.holdout" in err) == (1, True, True)
+    (run / "config.toml").write_text(config)
+    assert not (run / "evaluation").exists()
+    (run / "evaluation").write_text("")
+    status, _, err = call(capsys, "evaluate", run, *FAST)
+    assert (status, "copy the run to where it can be" in err) == (1, True)
+    (run / "evaluation").unlink()
+    weights = sf.load(run).state_dict()
+    weights = {name: torch.full_like(value, float("nan")) for name, value in weights.items()}
+    sf.training.checkpoint.save_weights(run / "model.safetensors", weights)
+    status, _, err = call(capsys, "evaluate", run, *FAST)
+    assert (status, "64 of 64 images hold NaN" in err) == (1, True)
