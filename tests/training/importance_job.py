@@ -1,6 +1,8 @@
 """One process of tests/training/test_importance.py: train with importance-sampled times, write their state, say the world size."""
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -40,7 +42,14 @@ def main(out):
     drawn = [step.loss for step in trainer]
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
     state = {**objective.times.state_dict(), "drawn": torch.tensor(drawn, dtype=torch.float64), "world": torch.tensor(world)}
-    save_file(state, Path(out) / f"rank-{rank}-of-{world}.safetensors")
+    partial = Path(out) / f"rank-{rank}.partial"
+    save_file(state, partial)
+    partial.rename(Path(out) / f"rank-{rank}-of-{world}.safetensors")
+    # Leave without tearing down: gloo aborts now and then when its processes end at different moments.
+    wanted = [Path(out) / f"rank-{other}-of-{world}.safetensors" for other in range(world)]
+    while not all(path.exists() for path in wanted):
+        time.sleep(0.05)
+    os._exit(0)
 
 
 if __name__ == "__main__":
