@@ -259,6 +259,7 @@ def sweep(out: Path, picture: Path) -> None:
 
 LINES = {
     "L_hybrid, learned variance": ("hybrid", "learned"),
+    "L_hybrid, fixed variance β̃": ("hybrid", "lower"),
     "L_simple, fixed variance β̃": ("simple", "lower"),
     "L_simple, fixed variance β": ("simple", "upper"),
 }
@@ -272,10 +273,10 @@ def draw(found: dict[str, list[float]], floor: float, picture: Path) -> None:
     with plot_style():
         figure = Figure(figsize=(7, 4.2), layout="compressed")
         axes = figure.subplots()
-        for label, color in zip(LINES, ("#d1495b", "#1b2a41", "#7a93ac"), strict=True):
+        for label, color in zip(LINES, ("#d1495b", "#edae49", "#1b2a41", "#7a93ac"), strict=True):
             axes.plot(SWEEP, [statistics.fmean(found[f"{label}/{steps}"]) for steps in SWEEP], "o-", color=color, label=label)
         axes.axhline(floor, color="0.6", linestyle=":", label="held-out images")
-        axes.set(xscale="log", yscale="log", xlabel="ancestral steps", ylabel="Fréchet distance", xticks=SWEEP)
+        axes.set(xscale="log", ylim=(0, None), xlabel="ancestral steps", ylabel="Fréchet distance", xticks=SWEEP)
         axes.set_xticklabels([f"{steps:,}" for steps in SWEEP])
         axes.minorticks_off()
         axes.set_title("Fast sampling of the digits: learned against fixed variances")
