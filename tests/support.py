@@ -1,12 +1,14 @@
-"""What several test modules share: golden cases, the stub networks behind them, and an exact comparison."""
+"""What several test modules share: golden cases, the stub networks behind them, an exact comparison, and a command."""
 
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 
 import scorefield as sf
+import scorefield.cli
 
 # The published code's names, and what they are called here: parametrization; variance head and variance of a step.
 MEANS = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "mean"}
@@ -73,3 +75,11 @@ def pattern(count, height, width):
     n, c, i, j = (torch.arange(size, dtype=torch.float64) for size in (count, 3, height, width))
     waves = 0.11 * (c + 1)[:, None, None] * i[:, None] + 0.07 * (c + 2)[:, None, None] * j
     return 0.5 + 0.5 * torch.sin(waves + 0.9 * n[:, None, None, None])
+
+
+def call(capsys, *arguments):
+    """(exit status, stdout, stderr) of one command in this process."""
+    with pytest.raises(SystemExit) as stop:
+        scorefield.cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err

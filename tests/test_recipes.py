@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from support import call
 
 import scorefield as sf
 import scorefield.cli
@@ -23,13 +24,6 @@ from scorefield.report import expected_data, recipe_facts
 
 TOY_RECIPES = [f"toy-{name}" for name in TOYS]
 SHORT = ["--set", "training.steps=3", "--set", "training.batch_size=32", "--set", "net.hidden=16", "--device", "cpu"]
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 def meta_model(recipe):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import call
 
 import scorefield as sf
 import scorefield.cli
@@ -13,13 +14,6 @@ from scorefield.config import build_model, build_sampling, read_recipe, with_ove
 from scorefield.report import expected_data
 
 TINY = ["--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=8", "--set", "training.log_every=1", "--device", "cpu"]
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 @pytest.fixture(scope="module")

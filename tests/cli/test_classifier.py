@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import call
 
 import scorefield as sf
 import scorefield.cli
@@ -15,13 +16,6 @@ from scorefield.report import expected_data
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 TINY = ["--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=16", "--set", "training.log_every=1", "--device", "cpu"]
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,12 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from support import call
 
 import scorefield.cli
 
 TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "net.blocks=1", "--set", "training.batch_size=16"]
 TINY += ["--set", "training.sample_every=0", "--device", "cpu"]
-
-
-def call(capsys, *arguments):
-    """(exit status, stdout, stderr) of one command in this process."""
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 @pytest.fixture(scope="module")

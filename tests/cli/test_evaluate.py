@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import call
 
 import scorefield as sf
 import scorefield.cli
@@ -15,14 +16,6 @@ from scorefield.core.noise import NoiseSource
 TINY = ["--set", 'net={kind="mlp", hidden=32, layers=2}', "--set", "training.batch_size=16", "--set", "training.sample_every=0"]
 TINY += ["--device", "cpu"]
 FAST = ["--steps", 2, "--sets", 2, "-n", 70, "--device", "cpu"]
-
-
-def call(capsys, *arguments):
-    """(exit status, stdout, stderr) of one command in this process."""
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 def figures(capsys, *arguments):

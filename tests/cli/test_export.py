@@ -4,20 +4,13 @@ import json
 
 import pytest
 import torch
+from support import call
 
 import scorefield as sf
 import scorefield.cli
 from scorefield.config import read_run
 from scorefield.core.shapes import DataSpec
 from scorefield.interop.runs import Imported, write_run
-
-
-def call(capsys, *arguments):
-    """(exit status, stdout, stderr) of one command in this process."""
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 @pytest.fixture

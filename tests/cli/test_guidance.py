@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from support import call
 
 import scorefield.cli
 from scorefield.config import build_sampling, load, read_run
@@ -22,14 +23,6 @@ TINY += [
     "cpu",
 ]
 FEW = ["-n", 3, "--steps", 3, "--device", "cpu"]
-
-
-def call(capsys, *arguments):
-    """(exit status, stdout, stderr) of one command in this process."""
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 @pytest.fixture(scope="module")

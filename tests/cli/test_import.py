@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import Golden
-
-import scorefield.cli
+from support import Golden, call
 
 NCSN = "image_size=8 channels=1 ngf=8 num_classes=10 sigma_begin=1 sigma_end=0.01"
 DDPM = "image_size=8 model.ch=32 model.ch_mult=2,1 model.num_res_blocks=1 model.attn_resolutions=4"
@@ -23,14 +21,6 @@ class Canary:
 
     def __reduce__(self):
         return os.system, (f"touch {self.trace}",)
-
-
-def call(capsys, *arguments):
-    """(exit status, stdout, stderr) of one command in this process."""
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 def weights(case: str, prefix: str = "") -> dict[str, torch.Tensor]:

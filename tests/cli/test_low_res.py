@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support import call
 
 import scorefield as sf
 import scorefield.cli
@@ -14,13 +15,6 @@ from scorefield.samplers.blocks import sample_blocks
 
 TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=8"]
 TINY += ["--set", "training.precision=fp32", "--set", "training.sample_every=2", "--device", "cpu"]
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from support import call
 
 import scorefield as sf
 import scorefield.cli
 
 SHORT = ["--device", "cpu", "--set", "training.log_every=1", "--set", "training.batch_size=16"]
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 def check_picture(path):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
-from scorefield.data import Dataset, Order
+from scorefield.data import Dataset, Order, shift
 from scorefield.evaluation.extractors import Observed, check_images, observe
 from scorefield.evaluation.weights import SHOWN, sha256
 
@@ -153,12 +153,5 @@ def _fit(net: nn.Module, data: Dataset, all_labels: Tensor, seed: int, progress:
 
 def _shift(x0: Tensor, draws: torch.Generator) -> Tensor:
     """Move each image by up to an eighth of its size, each way and each pixel count alike; the edge fills what comes free."""
-    count, _, height, width = x0.shape
-
-    def places(side: int) -> Tensor:
-        far = side // 8
-        moved = torch.randint(-far, far + 1, (count, 1), generator=draws) + torch.arange(side)
-        return moved.clamp(0, side - 1)
-
-    rows, columns = places(height)[:, :, None], places(width)[:, None, :]
-    return x0[torch.arange(count)[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
+    offsets = [torch.randint(-(side // 8), side // 8 + 1, (len(x0),), generator=draws) for side in x0.shape[2:]]
+    return shift(x0, torch.stack(offsets, dim=1))
