@@ -62,7 +62,7 @@ def train(net: dict[str, Any], data: Dataset, seed: int, seconds: float) -> tupl
     start = time.process_time()
     for step in trainer:
         if time.process_time() - start > seconds:
-            return trainer.ema_model.eval(), step.step
+            return trainer.ema_model(), step.step
     raise SystemExit("a million steps were not enough: give fewer --seconds")
 
 

@@ -29,6 +29,7 @@ LAYERS = [
     "config",
     "report",
     "plots",
+    "charts",
     "cli",
 ]
 

@@ -1,12 +1,9 @@
-"""Pictures of a run: points of the plane with their score field and the sampler's paths; for other data, the curve of training.
-
-Of a classifier also its accuracy under noise, which `evaluate` draws.
-"""
+"""Pictures of a run: points of the plane with their score field and the sampler's paths; for other data, the curve of training."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,6 @@ from torch import Tensor
 from scorefield.config import Recipe, Sampling, build_sampling, load, open_data, read_run
 from scorefield.core.errors import InputError
 from scorefield.core.noise import NoiseSource
-from scorefield.evaluation.figure import stamp_lines
 from scorefield.samplers.base import trajectory
 from scorefield.training import RunFolder
 
@@ -25,14 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from scorefield.evaluation import Figure as Measured
-    from scorefield.evaluation import NoisyAccuracy
-
-__all__ = ["draw_accuracy", "draw_bound", "plot_run", "plot_style", "save_figure"]
+__all__ = ["plot_run", "plot_style", "save_figure"]
 
 _SAMPLES, _PATHS, _STATES, _SEED = 3000, 7, 40, 0
 _BINS, _ARROWS, _MARGIN = 80, 23, 0.1
-_EVERY = 4  # levels from one σ/α that is written to the next
 _DARK, _ACCENT = "#1b2a41", "#d1495b"
 
 
@@ -51,70 +43,6 @@ def plot_run(run: str | Path, out: Path | None = None) -> Path:
     figure = _draw_plane(run, recipe) if plane else _draw_training(RunFolder(Path(run)), recipe.name)
     save_figure(figure, out)
     return out
-
-
-def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
-    """Accuracy and cross-entropy against t, with σ/α above, and what guessing attains as a dashed line.
-
-    parts: by what the examples are, such as "held-out"; the first is drawn with its standard errors, the others thin.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    first = next(iter(parts.values()))
-    with plot_style():
-        figure = Figure(figsize=(9, 4.2), layout="compressed")
-        left, right = figure.subplots(1, 2)
-        _draw_levels(left, parts, "accuracy", first.chance)
-        left.yaxis.set_major_formatter(PercentFormatter(1))
-        _draw_levels(right, parts, "cross_entropy", first.entropy)
-        right.set_title("cross-entropy in nats")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(parts))
-        figure.suptitle(f"{name}: the class of noisy examples", x=0.01, ha="left", fontsize=12)
-    return figure
-
-
-def _draw_levels(axes: Axes, parts: Mapping[str, NoisyAccuracy], field: str, guessing: float) -> None:
-    first = next(iter(parts.values()))
-    for name, part in parts.items():
-        errors = getattr(part, f"{field}_error") if part is first else None
-        style: Any = {"color": _ACCENT, "marker": "o", "zorder": 3} if part is first else {"color": "0.55", "linewidth": 1}
-        label = f"{part.examples:,} {name} examples"
-        axes.errorbar(part.times, getattr(part, field), errors, markersize=3.5, capsize=2, label=label, **style)
-    axes.axhline(guessing, color=_DARK, linestyle="--", linewidth=1, label="guessing")
-    axes.set(title=field, xlabel="t", ylim=(0, None))
-    above = axes.secondary_xaxis("top")
-    above.set_xticks(first.times[::_EVERY], [f"{ratio:.2g}" for ratio in first.ratios[::_EVERY]])
-    above.set_xlabel("σ/α", loc="right")
-
-
-def draw_bound(bound: Measured, name: str) -> Figure:
-    """The terms of a variational bound (`evaluation.bound_figures`) against t, where they are positive, over its stamp.
-
-    A decoder that is far smaller, or negative as a density of continuous data may be, is at the bottom with its value beside it.
-    """
-    from matplotlib.figure import Figure
-
-    times, terms = (torch.tensor(bound.parts[part], dtype=torch.float64) for part in ("times", "terms"))
-    shown = (terms > 0) & (torch.arange(len(terms)) > 0)
-    error = "" if bound.error is None else f" ± {bound.error:.3f}"
-    with plot_style():
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.subplots()
-        marker = "." if len(terms) <= 50 else ""
-        axes.plot(times[shown], terms[shown], color=_DARK, linewidth=1.2, marker=marker, label="L of the step down from t")
-        axes.set(xscale="log", yscale="log", xlabel="t", ylabel=f"mean of the term, {bound.unit}")
-        low = axes.get_ylim()[0]  # the decoder of few grey levels may be 10²⁰ times smaller
-        seen = "" if terms[0] >= low else ", below this"
-        label = f"L₀, the decoder: {float(terms[0]):.3g}{seen}"
-        axes.plot(
-            times[:1], terms[:1].clamp_min(low), "v" if seen else "o", color=_ACCENT, markersize=6, label=label, clip_on=False
-        )
-        axes.set_title(f"{name}: {bound.label}, {bound.value:.3f}{error} {bound.unit} in all")
-        axes.legend()
-        stamp = "\n".join(stamp_lines(bound.stamp, 140))
-        figure.supxlabel(stamp, x=0.01, ha="left", fontsize=6, family="monospace", color="0.35")
-    return figure
 
 
 @contextmanager

@@ -164,7 +164,7 @@ def test_an_interrupted_evaluation_goes_on(capsys, run, monkeypatch):
 
 def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeypatch):
     """As if there were two: the second one makes blocks 1, 3, … and leaves; the first makes the others and has the figures."""
-    from scorefield.cli.evaluate import _subject
+    from scorefield.cli.evaluate import _subjects
     from scorefield.core.processes import Processes
     from scorefield.evaluation import EvaluationOptions, ModuleFeatures, evaluate
 
@@ -175,7 +175,7 @@ def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeyp
     pixels = ModuleFeatures(lambda x: x.flatten(1), spec, "pixels")
     results, stored = [], []
     for rank in (1, 0):
-        subject = _subject(str(run), recipe, sampling, None, None, torch.device("cpu"))
+        (subject,) = _subjects(str(run), recipe, [sampling], None, None, torch.device("cpu"))
         results.append(evaluate(subject, options, Processes(rank, 2), extractor=pixels))
         stored.append(sorted(int(path.stem.removeprefix("block-")) for path in blocks(run)))
     assert stored == [[1], [0, 1]]
@@ -196,6 +196,34 @@ def test_guided_samples_are_others_and_say_so(capsys, run, tmp_path):
     said = guided["inception_score"]["stamp"]["sampling"]["guidance"]
     assert said.startswith(f"by the classifier {guide} (sha256 ")
     assert "scale 3, at x_t" in said
+
+
+def test_several_scales_of_guidance(capsys, run, tmp_path):
+    """One figure a scale, each that of the scale alone; scale 0 is the unguided model asked for the same labels; a picture."""
+    guide = tmp_path / "guide"
+    small = ["--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=16", "--device", "cpu"]
+    assert call(capsys, "train", "digits-classifier", "--steps", 1, "--run", guide, *small)[0] == 0
+    once = [run, "--steps", 2, "--sets", 1, "-n", 70, "--device", "cpu", "--classifier", guide]
+    status, out, err = call(capsys, "evaluate", *once, "--guidance", "0,0.5,400", "--json")
+    assert status == 0, err
+    result = json.loads(out)
+    assert [row["scale"] for row in result["guidance"]] == [0, 0.5, 400]
+    for row in result["guidance"]:
+        assert set(row["figures"]) == {"frechet", "nearest", "near", "agreement", "precision", "recall"}
+        alone, err = figures(capsys, *once, "--metrics", "fd,pr", "--guidance", row["scale"])
+        assert "2 of 2 blocks of samples are stored" in err
+        assert alone == row["figures"]
+    values = [row["figures"]["frechet"]["value"] for row in result["guidance"]]
+    assert len(set(values)) == 3
+    plain, _ = figures(capsys, *once[:-2], "--metrics", "fd")
+    assert plain["frechet"]["value"] == pytest.approx(values[0])
+    assert Image.open(result["pictures"]["guidance"]).size[0] > 600
+    status, out, _ = call(capsys, "evaluate", *once, "--guidance", "0,0.5,400", "--metrics", "pr")
+    assert status == 0
+    lines = [line.split() for line in out.splitlines() if "%" in line]
+    assert [line[0] for line in lines] == ["0", "0.5", "400", "held-out"]
+    assert "scale of the row" in " ".join(out.split())
+    assert "Fréchet" not in out
 
 
 def test_given_samples(capsys, run, tmp_path):
@@ -283,6 +311,11 @@ MISTAKES = [
     (["--reference", "{tmp}/few.npz"], "make the reference again"),
     (["--sampler", "ancestral", "--variance", "learned"], "variance head"),
     (["--guidance", "2"], "guidance"),
+    (["--guidance", "0,a"], "0,a"),
+    (["--guidance", "1,1"], "each once"),
+    (["--guidance", "0,nan"], "finite"),
+    (["--guidance", "0,1", "--metrics", "pr,bpd"], "bpd ignore guidance"),
+    (["--guidance", "0,1", "--samples", "{tmp}/few.npz"], "--samples are as they are"),
     (["-n", "1"], "-n"),
 ]
 

@@ -23,9 +23,10 @@ def evaluate_classifier(
     run: str, recipe: Recipe, data: str | None, n: int | None, seed: int, device: str | None, as_json: bool
 ) -> None:
     """Judge a classifier's run on n held-out and n training examples (2,000, or all where there are fewer, if not given)."""
+    from scorefield.charts import draw_accuracy
     from scorefield.config import open_data
     from scorefield.evaluation.weights import SHOWN, file_sha256
-    from scorefield.plots import draw_accuracy, save_figure
+    from scorefield.plots import save_figure
     from scorefield.training import RunFolder
 
     options = recipe.data if data is None else recipe.data.model_copy(update={"source": data})

@@ -3,7 +3,7 @@
 from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.copies import copying_ratio, nearest_distances
 from scorefield.evaluation.efficientnet import imagenet_features
-from scorefield.evaluation.evaluator import METRICS, Evaluation, EvaluationOptions, Subject, evaluate
+from scorefield.evaluation.evaluator import METRICS, Evaluation, EvaluationOptions, Subject, evaluate, evaluate_each
 from scorefield.evaluation.extractors import Extractor, ModuleFeatures, Observed
 from scorefield.evaluation.features import FeatureNet, train_classifier
 from scorefield.evaluation.figure import Figure
@@ -34,6 +34,7 @@ __all__ = [
     "copying_ratio",
     "enough",
     "evaluate",
+    "evaluate_each",
     "frechet_distance",
     "imagenet_features",
     "inception_features",

@@ -30,7 +30,7 @@ from scorefield.evaluation.quality import SAMPLE_METRICS
 from scorefield.evaluation.watch import SILENT, Watch
 from scorefield.sampling import Sampling, SamplingOptions
 
-__all__ = ["METRICS", "Evaluation", "EvaluationOptions", "Subject", "evaluate"]
+__all__ = ["METRICS", "Evaluation", "EvaluationOptions", "Subject", "evaluate", "evaluate_each"]
 
 
 @dataclass(frozen=True)
@@ -106,29 +106,44 @@ def evaluate(
     first process's, and None comes back on the others.   extractor: of features, in place of options.features.
     InputError, IncompatibleModel: before anything is sampled, for what can be known by then.
     """
+    results = evaluate_each([subject], options, processes, watch, extractor)
+    return None if results is None else results[0]
+
+
+def evaluate_each(
+    subjects: Sequence[Subject],
+    options: EvaluationOptions,
+    processes: Processes | None = None,
+    watch: Watch = SILENT,
+    extractor: Extractor | None = None,
+) -> list[Evaluation] | None:
+    """`evaluate` of several subjects that differ in nothing but how they are sampled, by one judge; one result each."""
     processes = processes or Processes()
-    names = _known(options.metrics)
-    _check_data(subject)
+    names, first = _known(options.metrics), subjects[0]
+    _check_data(first)
     on_samples = [name for name in names if name in SAMPLE_METRICS]
-    examples = _examples(subject, options) if len(on_samples) < len(names) else None
-    sets = _sets(subject, options, on_samples[0]) if on_samples else None
-    _check_folder(subject.folder)
-    judge = _judge(subject, options, on_samples, extractor, watch) if sets is not None and processes.first else None
-    if sets is not None:
-        sets.make(processes, watch)
+    examples = _examples(first, options) if len(on_samples) < len(names) else None
+    sets = [_sets(subject, options, on_samples[0]) if on_samples else None for subject in subjects]
+    _check_folder(first.folder)
+    judge = _judge(first, options, on_samples, extractor, watch) if on_samples and processes.first else None
+    for generated in sets:
+        if generated is not None:
+            generated.make(processes, watch)
     processes.part()
     if not processes.first:
         return None
-    figures: dict[str, list[Figure]] = {}
-    warnings: list[str] = []
-    if judge is not None and sets is not None:
-        figures, warnings = judge.figures(sets, _stamp(subject, sets), watch)
-    if examples is not None:
-        figures |= _likelihoods(subject, options, examples, watch)
-    result = Evaluation(tuple(figure for name in names for figure in figures[name]), tuple(warnings))
-    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "scorefield": __version__, **result.as_dict()}
-    append_line(subject.folder / "results.jsonl", line)
-    return result
+    results = []
+    for subject, generated in zip(subjects, sets, strict=True):
+        figures: dict[str, list[Figure]] = {}
+        warnings: list[str] = []
+        if judge is not None and generated is not None:
+            figures, warnings = judge.figures(generated, _stamp(subject, generated), watch)
+        if examples is not None:
+            figures |= _likelihoods(subject, options, examples, watch)
+        results.append(Evaluation(tuple(figure for name in names for figure in figures[name]), tuple(warnings)))
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "scorefield": __version__, **results[-1].as_dict()}
+        append_line(subject.folder / "results.jsonl", line)
+    return results
 
 
 def _bpd(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
