@@ -23,11 +23,12 @@ def test_embeddings_are_never_computed_below_float32(c: torch.dtype, weight: tor
 
 
 def test_norm_is_group_norm_then_modulation_then_silu() -> None:
-    x, scale, shift = torch.randn(2, 64, 3, 3), torch.randn(2, 64, 1, 1), torch.randn(2, 64, 1, 1)
+    x, modulation = torch.randn(2, 64, 3, 3), torch.randn(2, 128)
+    scale, shift = modulation[:, :64, None, None], modulation[:, 64:, None, None]
     norm = Norm(64)
     h = F.group_norm(x, 32)
     torch.testing.assert_close(norm(x), F.silu(h))
-    torch.testing.assert_close(norm(x, scale, shift), F.silu(h * (1 + scale) + shift))
+    torch.testing.assert_close(norm(x, modulation), F.silu(h * (1 + scale) + shift))
     torch.testing.assert_close(Norm(64, silu=False)(x), h)
 
 

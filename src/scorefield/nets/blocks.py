@@ -1,6 +1,6 @@
 """What the networks are built of: embeddings, normalization, attention, resampling and the ADM residual block.
 
-Normalization (with modulation and activation) and attention are computed here and nowhere else.
+Normalization (with modulation and activation) and attention are computed here and nowhere else; `fused` says by which kernel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.core.errors import InputError
+from scorefield.nets.fused import fused_norm, is_fused, plain_norm, takes_fused_attention
 
 __all__ = [
     "AttentionBlock",
@@ -109,8 +110,8 @@ def zero(module: M) -> M:
 class Norm(nn.GroupNorm):
     """GN(x), modulated to GN(x)·(1 + scale) + shift if these are given, then SiLU unless silu=False.
 
-    Modulation by an embedding is adaptive group normalization.  [ADM Sec. 3.1]   x: (B, C, *); scale, shift broadcast
-    over x. Raises InputError unless 32 groups divide the channels.
+    Modulation by an embedding is adaptive group normalization.  [ADM Sec. 3.1]   x: (B, C, *); modulation: (B, 2C), the scales,
+    then the shifts. Raises InputError unless 32 groups divide the channels.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, silu: bool = True) -> None:
@@ -119,20 +120,16 @@ class Norm(nn.GroupNorm):
         super().__init__(GROUPS, channels, eps=eps)
         self.silu = silu
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        # Contiguous: the CPU's channels-last kernel is several times slower, loses digits where the mean is large (1e-4
-        # in golden case C02) and has no forward-mode derivative. F.group_norm would refuse one example of one pixel.
-        h = torch.group_norm(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
-        if scale is not None and shift is not None:
-            h = h * (1 + scale) + shift
-        return F.silu(h) if self.silu else h
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        norm = fused_norm if is_fused(x) else plain_norm
+        return norm(x, self.num_groups, self.weight, self.bias, self.eps, modulation, self.silu)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Weights softmax over keys of (q·k)/√d, applied to v. q, k, v and the result: (B, heads, d, L).
-
-    The plain formula: on a CPU the fused kernel's bf16 backward is several times slower; it has no second derivative.
-    """
+    """Weights softmax over keys of (q·k)/√d, applied to v. q, k, v and the result: (B, heads, d, L)."""
+    if takes_fused_attention(q):
+        q, k, v = (part.transpose(-1, -2) for part in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
     scaled = q * q.shape[-2] ** -0.5
     weights = torch.softmax(scaled.transpose(-1, -2) @ k, dim=-1)
     return v @ weights.transpose(-1, -2)
@@ -171,9 +168,18 @@ class AttentionBlock(nn.Module):
         self.proj_out = zero(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_fused(x):  # in channels-last memory a pixel is a row, and a convolution over pixels a matrix product
+            rows = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+            joined = attention_of(_per_row(self.qkv, rows).transpose(1, 2), self.heads, self.order)
+            return x + _per_row(self.proj_out, joined.transpose(1, 2)).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         qkv = self.qkv(self.norm(x).flatten(2))
         h: Tensor = self.proj_out(attention_of(qkv, self.heads, self.order))
         return x + h.reshape(x.shape)
+
+
+def _per_row(conv: nn.Conv1d, rows: Tensor) -> Tensor:
+    """A convolution of kernel 1 on rows (B, L, C)."""
+    return F.linear(rows, conv.weight[:, :, 0], conv.bias)
 
 
 # Resampling
@@ -235,8 +241,8 @@ class ResidualBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv_in(h)
-        e = self.emb_layers(emb)[:, :, None, None]
-        h = norm_out(h, *e.chunk(2, dim=1)) if self.scale_shift else norm_out(h + e)
+        e = self.emb_layers(emb)
+        h = norm_out(h, e) if self.scale_shift else norm_out(h + e[:, :, None, None])
         total: Tensor = self.skip_connection(x) + conv_out(dropout(h))
         return total * 0.5**0.5 if self.rescale else total
 

@@ -18,6 +18,7 @@ from scorefield.nets.blocks import (
     level_widths,
     zero,
 )
+from scorefield.nets.fused import to_layout
 from scorefield.nets.unet_adm import Parts, encoder, middle, run_stage
 
 __all__ = ["Classifier"]
@@ -87,7 +88,7 @@ class Classifier(nn.Module):
                 'pooling has a parameter for each pixel; build it with this image_size, or with pool="adaptive"'
             )
         emb = self.time_embed(c)
-        h, means = x, []
+        h, means = to_layout(x), []
         for stage in (*self.input_blocks, self.middle_block):
             h = run_stage(stage, h, emb, self.checkpoint)
             means.append(h.mean(dim=(2, 3)))

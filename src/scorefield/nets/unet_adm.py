@@ -26,6 +26,7 @@ from scorefield.nets.blocks import (
     up2,
     zero,
 )
+from scorefield.nets.fused import to_layout
 
 __all__ = ["UNet"]
 
@@ -117,7 +118,7 @@ class UNet(nn.Module):
         check_images(x, self.in_channels, self.levels)
         check_call(x, c, y, self.num_classes)
         emb = self.embed(c, y)
-        h, skips = self._input(x, low_res), []
+        h, skips = to_layout(self._input(x, low_res)), []
         for stage in self.input_blocks:
             h = run_stage(stage, h, emb, self.checkpoint)
             skips.append(h)

@@ -22,6 +22,7 @@ from scorefield.nets.blocks import (
     sin_cos_embedding,
     zero,
 )
+from scorefield.nets.fused import to_layout
 
 __all__ = ["DDPMUNet"]
 
@@ -80,7 +81,7 @@ class DDPMUNet(nn.Module):
         check_images(x, self.in_channels, len(self.down))
         check_call(x, c, y, num_classes=0)
         emb = self.temb(c)
-        skips = [self.conv_in(x)]
+        skips = [self.conv_in(to_layout(x))]
         for level in self.down:
             skips += level(skips[-1], emb)
         h = self.mid["block_2"](self.mid["attn_1"](self.mid["block_1"](skips[-1], emb)), emb)

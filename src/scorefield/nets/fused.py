@@ -1,0 +1,193 @@
+"""Normalization, modulation and SiLU at once on a CPU, in channels-last memory, in bf16 or float32.
+
+A convolution is fastest in channels-last memory, and torch's group normalization is slowest there; this closes the gap.
+Where the compiled loops cannot be used the plain formula is, and memory stays as it was.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["available", "fused_norm", "is_fused", "plain_norm", "switch", "takes_fused_attention", "to_layout"]
+
+_DTYPES = (torch.bfloat16, torch.float32)
+_LONG = 128  # positions from which fused attention is faster in bf16
+_enabled = True
+
+
+@cache
+def available() -> bool:
+    """Whether the loops can be compiled here: numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def switch(on: bool) -> None:
+    """Use the compiled loops (the default) or the plain formulas in this process."""
+    global _enabled
+    _enabled = on
+
+
+def to_layout(x: Tensor) -> Tensor:
+    """Images (B, C, H, W) in the memory layout in which the networks are fastest; the same numbers.
+
+    Channels-last on CUDA under bf16 and where the compiled loops serve; as they are elsewhere.
+    """
+    if x.ndim != 4 or not (_serves(x) or (x.device.type == "cuda" and torch.is_autocast_enabled("cuda"))):
+        return x
+    if x.shape[1] == 1:  # in both layouts at once: only strides written as channels-last bring a convolution into it
+        return x.reshape(len(x), *x.shape[2:], 1).as_strided(x.shape, (x[0].numel(), 1, x.shape[3], 1))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def is_fused(x: Tensor) -> bool:
+    """Whether x (B, C, H, W) is normalized by the compiled loops: `to_layout` brought its network's input into their layout."""
+    return x.ndim == 4 and _serves(x) and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def plain_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, modulation: Tensor | None, silu: bool) -> Tensor:
+    """GN(x)·(1 + scale) + shift, then SiLU.   modulation: (B, 2C), scales then shifts."""
+    # Contiguous: the CPU's channels-last kernel is several times slower, loses digits where the mean is large (1e-4
+    # in golden case C02) and has no forward-mode derivative. F.group_norm would refuse one example of one pixel.
+    h = torch.group_norm(x.contiguous(), groups, weight, bias, eps)
+    if modulation is not None:
+        scale, shift = modulation.reshape(*modulation.shape, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        h = h * (1 + scale) + shift
+    return F.silu(h) if silu else h
+
+
+def fused_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, modulation: Tensor | None, silu: bool) -> Tensor:
+    """`plain_norm` by the compiled loops, for x of which `is_fused` is true. It has a second derivative, by the plain formula."""
+    result: Tensor = _Norm.apply(x, weight, bias, modulation, groups, eps, silu)
+    return result
+
+
+def takes_fused_attention(q: Tensor) -> bool:
+    """Whether scaled_dot_product_attention is the faster one for queries (B, heads, d, L), and has all derivatives needed.
+
+    Its bf16 backward on a CPU is several times slower than the formula's, and it has no second derivative: on a CPU only where
+    nothing is recorded. Of short sequences in bf16 the formula is faster forward, too.
+    """
+    if q.device.type == "cuda":
+        return q.dtype in (torch.bfloat16, torch.float16)
+    return not torch.is_grad_enabled() and _serves(q) and (q.dtype == torch.float32 or q.shape[-1] >= _LONG)
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor | None, groups: int, eps: float, silu: bool
+    ) -> Tensor:
+        from scorefield.nets import kernels
+
+        y = torch.empty_like(x)
+        mean, rstd = x.new_empty(len(x), groups, dtype=torch.float32), x.new_empty(len(x), groups, dtype=torch.float32)
+        if not _is_fake(x):
+            _match_threads()
+        kernels.norm_forward(
+            _pixels(x), *_parameters(weight, bias, modulation), groups, eps, silu, _pixels(y), mean.numpy(), rstd.numpy()
+        )
+        ctx.save_for_backward(x, weight, bias, modulation, mean, rstd)
+        ctx.options = groups, eps, silu
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight, bias, modulation, mean, rstd = ctx.saved_tensors
+        groups, eps, silu = ctx.options
+        if torch.is_grad_enabled():  # create_graph: the loops have no derivative of their own
+            inputs = [part for part in (x, weight, bias, modulation) if part is not None and part.requires_grad]
+            y = plain_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), eps, modulation, silu)
+            found = iter(torch.autograd.grad(y, inputs, dy.to(y.dtype), create_graph=True))
+            parts = (x, weight, bias, modulation)
+            return *(next(found) if part is not None and part.requires_grad else None for part in parts), None, None, None
+        return *_gradients(dy, x, weight, bias, modulation, mean, rstd, groups, silu), None, None, None
+
+
+def _gradients(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    modulation: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    groups: int,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    from scorefield.nets import kernels
+
+    dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    dx = torch.empty_like(x)
+    dslope, doffset = x.new_empty(2, *x.shape[:2], dtype=torch.float32)
+    if not _is_fake(x):
+        plain = _parameters(weight, bias, modulation)
+        _match_threads()
+    kernels.norm_backward(
+        _pixels(x), _pixels(dy), *plain, groups, silu, mean.numpy(), rstd.numpy(), _pixels(dx), dslope.numpy(), doffset.numpy()
+    )
+    if modulation is None:
+        return dx, dslope.sum(0).to(weight.dtype), doffset.sum(0).to(bias.dtype), None
+    more = 1 + modulation[:, : x.shape[1]].float()
+    dscale = dslope * weight.float() + doffset * bias.float()
+    dmodulation = torch.cat([dscale, doffset], dim=1).to(modulation.dtype)
+    return dx, (dslope * more).sum(0).to(weight.dtype), (doffset * more).sum(0).to(bias.dtype), dmodulation
+
+
+def _serves(x: Tensor) -> bool:
+    """Whether the loops can take this tensor: its place, its dtype, and no transformation of torch.func or forward mode around it."""
+    if not (
+        _enabled and x.device.type == "cpu" and x.dtype in _DTYPES and (type(x) in (Tensor, torch.nn.Parameter) or _is_fake(x))
+    ):
+        return False
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+    return not (transformed or torch.compiler.is_compiling()) and available()
+
+
+def _is_fake(x: Tensor) -> bool:
+    """Whether x has a shape and no numbers: what is computed from it is as large as it would be, and is not computed."""
+    return type(x).__name__ == "FakeTensor"
+
+
+@cache
+def _start_threads() -> int:
+    """How many threads the loops may have. Starting them changes torch's own number where both share one pool: put it back.
+
+    A process that is forked off has no such threads, and must not wait for them: it uses the formulas.
+    """
+    from numba import config
+    from numba.np.ufunc.parallel import _launch_threads
+
+    threads = torch.get_num_threads()
+    _launch_threads()
+    torch.set_num_threads(threads)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: switch(False))
+    return int(vars(config)["NUMBA_NUM_THREADS"])
+
+
+def _match_threads() -> None:
+    """As many threads as torch has."""
+    import numba
+
+    numba.set_num_threads(max(1, min(torch.get_num_threads(), _start_threads())))
+
+
+def _pixels(x: Tensor) -> Any:
+    """(B, C, H, W) in channels-last memory as an array (B, H·W, C) of the same memory, bf16 as uint16."""
+    batch, channels, height, width = x.shape
+    rows = x.detach().permute(0, 2, 3, 1).view(batch, height * width, channels)
+    return rows.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else rows.numpy()
+
+
+def _parameters(weight: Tensor, bias: Tensor, modulation: Tensor | None) -> tuple[Any, Any, Any]:
+    """As float32 arrays; (0, 0) for no modulation."""
+    mod = weight.new_empty(0, 0) if modulation is None else modulation
+    weight, bias, mod = (part.detach().float().contiguous() for part in (weight, bias, mod))
+    return weight.numpy(), bias.numpy(), mod.numpy()

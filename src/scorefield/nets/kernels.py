@@ -1,0 +1,168 @@
+"""Compiled loops for the CPU: group normalization, modulation and SiLU in two passes over channels-last memory.
+
+Loops over examples run on several threads: besides speed, only there does the compiler know that arrays do not overlap, and
+vectorize. Everything is float32 arithmetic; bf16 numbers come and go as the upper halves of their float32 bits (uint16). Importing this module
+needs numba, which compiles a loop at its first call (seconds) and keeps the result on the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import overload
+
+__all__ = ["norm_backward", "norm_forward"]
+
+# No "nnan" or "ninf": a diverged activation must stay visible.
+_FAST = {"contract", "arcp", "nsz", "reassoc"}
+
+
+def _load(a: Any, b: Any, p: Any, c: Any) -> Any:
+    """a[b, p, c] as float32."""
+    raise NotImplementedError
+
+
+def _store(a: Any, b: Any, p: Any, c: Any, value: Any) -> Any:
+    """a[b, p, c] = value, rounded to nearest even where a is bf16."""
+    raise NotImplementedError
+
+
+@overload(_load, inline="always")
+def _typed_load(a, b, p, c):  # type: ignore[no-untyped-def]
+    if a.dtype == types.uint16:
+        return lambda a, b, p, c: np.uint32(np.uint32(a[b, p, c]) << np.uint32(16)).view(np.float32)
+    return lambda a, b, p, c: a[b, p, c]
+
+
+@overload(_store, inline="always")
+def _typed_store(a, b, p, c, value):  # type: ignore[no-untyped-def]
+    def store_bf16(a, b, p, c, value):  # type: ignore[no-untyped-def]
+        bits = np.float32(value).view(np.uint32)
+        a[b, p, c] = np.uint16(np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    def store(a, b, p, c, value):  # type: ignore[no-untyped-def]
+        a[b, p, c] = value
+
+    return store_bf16 if a.dtype == types.uint16 else store
+
+
+@njit(inline="always", error_model="numpy")
+def _sigmoid(z):  # type: ignore[no-untyped-def]
+    """1/(1 + e^{-z}), relative error at most (2 + |z|) units in the last place: e^{-z} = 2^n e^r, |r| ≤ ½ ln 2, by Taylor's polynomial."""
+    t = min(max(-z, np.float32(-87.0)), np.float32(87.0)) * np.float32(1.4426950408889634)
+    biased = np.int32(t + np.float32(127.5))  # n + 127, rounded: what is truncated is positive
+    r = (t - np.float32(biased - np.int32(127))) * np.float32(0.6931471805599453)
+    e = np.float32(1 / 720)
+    e = e * r + np.float32(1 / 120)
+    e = e * r + np.float32(1 / 24)
+    e = e * r + np.float32(1 / 6)
+    e = e * r + np.float32(0.5)
+    e = e * r + np.float32(1.0)
+    e = e * r + np.float32(1.0)
+    e = e * np.int32(biased << np.int32(23)).view(np.float32)
+    return np.float32(1.0) / (np.float32(1.0) + e)
+
+
+@njit(parallel=True, fastmath=_FAST, error_model="numpy", cache=True)
+def norm_forward(x, weight, bias, modulation, groups, eps, silu, y, mean, rstd):  # type: ignore[no-untyped-def]
+    """y = silu?(GN(x)·weight·(1 + scale) + bias·(1 + scale) + shift) for every example.
+
+    x, y: (B, P, C) uint16 or float32.   weight, bias: (C,).   modulation: (B, 2C), scales then shifts, or (0, 0) for none.
+    mean, rstd: (B, groups), of the groups, are filled.
+    """
+    batch, pixels, channels = x.shape
+    size = channels // groups
+    modulated = modulation.shape[0] > 0
+    for b in prange(batch):
+        pivot, total, square = np.empty(channels, np.float32), np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        # Sums of differences from the first pixel: nothing is lost where the mean is large. Four pixels share a store.
+        for c in range(channels):
+            pivot[c] = _load(x, b, 0, c)
+        whole = pixels - pixels % 4
+        for p in range(0, whole, 4):
+            for c in range(channels):
+                k = pivot[c]
+                v0, v1 = _load(x, b, p, c) - k, _load(x, b, p + 1, c) - k
+                v2, v3 = _load(x, b, p + 2, c) - k, _load(x, b, p + 3, c) - k
+                total[c] += (v0 + v1) + (v2 + v3)
+                square[c] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+        for p in range(whole, pixels):
+            for c in range(channels):
+                v = _load(x, b, p, c) - pivot[c]
+                total[c] += v
+                square[c] += v * v
+        center, slope, offset = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
+        for g in range(groups):
+            first = g * size
+            m, spread = 0.0, 0.0
+            for c in range(first, first + size):
+                m += pivot[c] + total[c] / pixels
+            m /= size
+            for c in range(first, first + size):
+                away = pivot[c] + total[c] / pixels - m
+                spread += square[c] - np.float64(total[c]) * total[c] / pixels + pixels * away * away
+            r = 1.0 / math.sqrt(max(spread / (pixels * size), 0.0) + eps)
+            mean[b, g], rstd[b, g] = m, r
+            for c in range(first, first + size):
+                more = np.float32(1.0) + modulation[b, c] if modulated else np.float32(1.0)
+                center[c], slope[c], offset[c] = m, r * weight[c] * more, bias[c] * more
+                if modulated:
+                    offset[c] += modulation[b, channels + c]
+        if silu:
+            for p in range(pixels):
+                for c in range(channels):
+                    z = (_load(x, b, p, c) - center[c]) * slope[c] + offset[c]
+                    _store(y, b, p, c, z * _sigmoid(z))
+        else:
+            for p in range(pixels):
+                for c in range(channels):
+                    _store(y, b, p, c, (_load(x, b, p, c) - center[c]) * slope[c] + offset[c])
+
+
+@njit(parallel=True, fastmath=_FAST, error_model="numpy", cache=True)
+def norm_backward(x, dy, weight, bias, modulation, groups, silu, mean, rstd, dx, dslope, doffset):  # type: ignore[no-untyped-def]
+    """Gradients of `norm_forward`.
+
+    dx: (B, P, C), of x.   dslope, doffset: (B, C), of γ and β in z = x̂·γ + β, with x̂ the normalized x, γ = weight·(1 + scale) and
+    β = bias·(1 + scale) + shift; with d = ∂L/∂z:  ∂L/∂x = r(γd − ⟨γd⟩ − x̂⟨γd x̂⟩), means over a group.
+    """
+    batch, pixels, channels = x.shape
+    size = channels // groups
+    modulated = modulation.shape[0] > 0
+    for b in prange(batch):
+        center, slope, offset = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
+        gamma, sums, products = np.empty(channels, np.float32), np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        for c in range(channels):
+            more = np.float32(1.0) + modulation[b, c] if modulated else np.float32(1.0)
+            gamma[c], offset[c] = weight[c] * more, bias[c] * more
+            center[c], slope[c] = mean[b, c // size], rstd[b, c // size] * gamma[c]
+            if modulated:
+                offset[c] += modulation[b, channels + c]
+        for p in range(pixels):
+            for c in range(channels):
+                v, d = _load(x, b, p, c) - center[c], _load(dy, b, p, c)
+                if silu:
+                    z = v * slope[c] + offset[c]
+                    s = _sigmoid(z)
+                    d = d * s * (np.float32(1.0) + z * (np.float32(1.0) - s))
+                    _store(dx, b, p, c, d)  # kept here for the second pass
+                sums[c] += d
+                products[c] += d * v
+        constant, linear = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        for g in range(groups):
+            first, r = g * size, rstd[b, g]
+            mean_d, mean_dx = 0.0, 0.0
+            for c in range(first, first + size):
+                dslope[b, c], doffset[b, c] = r * products[c], sums[c]
+                mean_d += gamma[c] * sums[c]
+                mean_dx += gamma[c] * r * products[c]
+            for c in range(first, first + size):
+                constant[c] = -r * mean_d / (pixels * size)
+                linear[c] = -r * r * mean_dx / (pixels * size)
+        for p in range(pixels):
+            for c in range(channels):
+                d = _load(dx, b, p, c) if silu else _load(dy, b, p, c)
+                _store(dx, b, p, c, slope[c] * d + linear[c] * (_load(x, b, p, c) - center[c]) + constant[c])
