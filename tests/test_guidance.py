@@ -12,7 +12,7 @@ from support import relative_error
 import scorefield as sf
 from scorefield.core.noise import NoiseSource
 from scorefield.guidance import ClassifierFree, ClassifierGuidance, ClipX0, DynamicThreshold
-from scorefield.samplers import DDIM, Ancestral, Corrected, Euler, Heun, Langevin
+from scorefield.samplers import DDIM, Ancestral, Corrected, DPMSolver2M, DPMSolver2S, Euler, Heun, Langevin, between_levels
 from scorefield.sampling import SAMPLERS, SamplingOptions, build_sampling
 
 F64 = torch.float64
@@ -42,9 +42,9 @@ def label_free(variance=None, process=LINEAR, data=SPEC):
     return sf.Denoiser(net, process, "v", variance, data=data)
 
 
-def mlp_classifier(dtype=F64):
+def mlp_classifier(dtype=F64, process=LINEAR):
     torch.manual_seed(1)
-    return sf.NoisyClassifier(sf.nets.MLP(2, hidden=16, layers=2, out_dim=3).to(dtype), LINEAR, data=SPEC)
+    return sf.NoisyClassifier(sf.nets.MLP(2, hidden=16, layers=2, out_dim=3).to(dtype), process, data=SPEC)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -235,6 +235,10 @@ EVERY = {
     "ddim 1": DDIM(1.0),
     "euler": Euler(),
     "heun": Heun(),
+    "heun with churn": Heun(churn=1.0),
+    "dpm-solver": DPMSolver2M(),
+    "dpm-solver with noise": DPMSolver2M(stochastic=True),
+    "dpm-solver, singlestep": DPMSolver2S(),
     "langevin": Langevin(1e-6),
     "langevin with a last denoising": Langevin(1e-6, final_denoise=True),
     "ddim corrected": Corrected(DDIM(), Langevin(1e-6)),
@@ -242,13 +246,18 @@ EVERY = {
 }
 GUIDANCE = {
     "none": lambda m: m.given(1),
-    "classifier": lambda m: ClassifierGuidance(ClipX0(m.given(1)), mlp_classifier(), 1, 5.0),
-    "classifier at the mean": lambda m: ClassifierGuidance(m.given(1), mlp_classifier(), 1, 5.0, at="mean"),
+    "classifier": lambda m: ClassifierGuidance(ClipX0(m.given(1)), mlp_classifier(process=m.process), 1, 5.0),
+    "classifier at the mean": lambda m: ClassifierGuidance(m.given(1), mlp_classifier(process=m.process), 1, 5.0, at="mean"),
     "classifier-free": lambda m: ClassifierFree(m, 1, 5.0),
     "classifier-free, clipped": lambda m: ClipX0(ClassifierFree(m, 1, 5.0)),
-    "both": lambda m: ClassifierGuidance(ClassifierFree(m, 1, 5.0), mlp_classifier(), 1, 5.0),
-    "classifier, clipped after": lambda m: ClipX0(ClassifierGuidance(m.given(1), mlp_classifier(), 1, 5.0)),
+    "both": lambda m: ClassifierGuidance(ClassifierFree(m, 1, 5.0), mlp_classifier(process=m.process), 1, 5.0),
+    "classifier, clipped after": lambda m: ClipX0(ClassifierGuidance(m.given(1), mlp_classifier(process=m.process), 1, 5.0)),
 }
+
+
+def suited(model, sampler):
+    """The model, between the levels of its table where the sampler asks for such times."""
+    return between_levels(model) if getattr(sampler, "between_levels", False) else model
 
 
 def refused(sampler, guidance):
@@ -259,7 +268,8 @@ def refused(sampler, guidance):
 @pytest.mark.parametrize("guidance", GUIDANCE)
 @pytest.mark.parametrize("sampler", EVERY)
 def test_every_sampler_honours_or_refuses_guidance(sampler, guidance):
-    calls, model, sampler = [], label_free("range"), EVERY[sampler]
+    calls, sampler = [], EVERY[sampler]
+    model = suited(label_free("range"), sampler)
     model.net.register_forward_hook(lambda net, args, out: calls.append(1))
     guided, x_T = GUIDANCE[guidance](model), points(3)
     for grid in (GRID, GRID[:-1]):
@@ -319,12 +329,13 @@ def test_a_new_sampler_cannot_ignore_a_gradient():
 
 def test_without_guidance_nothing_changes():
     """A scale of 0 adds exactly nothing."""
-    model, x_T = label_free(), points(4)
+    x_T = points(4)
     for sampler in EVERY.values():
         if sampler == Ancestral("learned"):
             continue
+        model = suited(label_free(), sampler)
         plain = sf.sample(model.given(1), sampler, GRID, x_T=x_T, noise=NoiseSource(0))
-        zero = ClassifierGuidance(model.given(1), mlp_classifier(), 1, 0.0)
+        zero = ClassifierGuidance(model.given(1), mlp_classifier(process=model.process), 1, 0.0)
         assert torch.equal(sf.sample(zero, sampler, GRID, x_T=x_T, noise=NoiseSource(0)), plain)
 
 

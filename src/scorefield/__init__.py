@@ -14,6 +14,7 @@ _MODULES = {
     "data": "scorefield.data",
     "grids": "scorefield.samplers.grids",
     "guidance": "scorefield.guidance",
+    "latents": "scorefield.samplers.latents",
     "likelihood": "scorefield.evaluation.likelihood",
     "nets": "scorefield.nets",
     "noise": "scorefield.core.noise",

@@ -16,7 +16,19 @@ from scorefield.denoiser import Denoiser
 from scorefield.guidance import ClassifierFree, ClassifierGuidance, ClipX0
 from scorefield.noisy_classifier import NoisyClassifier
 from scorefield.process import ContinuousProcess, Process
-from scorefield.samplers import DDIM, Ancestral, CategoricalAncestral, CategoricalDDIM, Euler, Heun, Langevin, Sampler
+from scorefield.samplers import (
+    DDIM,
+    Ancestral,
+    CategoricalAncestral,
+    CategoricalDDIM,
+    DPMSolver2M,
+    DPMSolver2S,
+    Euler,
+    Heun,
+    Langevin,
+    Sampler,
+    between_levels,
+)
 from scorefield.samplers.blocks import given
 from scorefield.samplers.grids import GRIDS, full, sections, staircase, steps
 from scorefield.score_model import ScoreModel
@@ -28,6 +40,8 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ddim": DDIM,
     "euler": Euler,
     "heun": Heun,
+    "dpm-solver": DPMSolver2M,
+    "dpm-solver-2s": DPMSolver2S,
     "langevin": Langevin,
 }
 CATEGORICAL_SAMPLERS: dict[str, Callable[..., Sampler]] = {  # of the same papers, so under the same names
@@ -93,6 +107,8 @@ def build_sampling(
     sampler: Sampler = build(SAMPLERS, _with_step(options.sampler, model), "sampling.sampler")
     grid = steps(options.steps or 1000) if isinstance(model, ScoreModel) else build_grid(options, model.process)
     start = _uniform_start(model) if options.start == "uniform" or isinstance(model, ScoreModel) else None
+    if getattr(sampler, "between_levels", False) and isinstance(model, Denoiser):
+        return Sampling(sampler, grid, _wrap_between_levels(options, model, classifier), start)
     return Sampling(sampler, grid, _wrap(options, model, classifier), start)
 
 
@@ -117,6 +133,12 @@ def _wrap(options: SamplingOptions, model: Denoiser | ScoreModel, classifier: No
         return lambda model, labels=None: clipped(given(model, labels))
     wrap(model, [0])  # pieces that do not fit are refused before anything is sampled
     return wrap
+
+
+def _wrap_between_levels(options: SamplingOptions, model: Denoiser, classifier: NoisyClassifier | None) -> Wrap:
+    """`_wrap` for samplers that ask for times between the levels of a table."""
+    wrap = _wrap(options, between_levels(model), None if classifier is None else between_levels(classifier))
+    return lambda model, labels=None: wrap(between_levels(model), labels)
 
 
 def _classifier_free(clipped: Callable[[Any], Any], model: Denoiser | ScoreModel, scale: float) -> Wrap:

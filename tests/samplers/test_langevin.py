@@ -8,7 +8,7 @@ from support import Golden, assert_close, relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
-from scorefield.samplers import Corrected, Langevin
+from scorefield.samplers import Corrected, Inpaint, Langevin
 
 F64 = torch.float64
 EYE = torch.eye(2, dtype=F64)
@@ -54,6 +54,23 @@ def test_golden_annealed_langevin():
     assert_close(before, golden["out64.states"], 1e-9)
     assert_close(before.clamp(0, 1), golden["out64.images"], 1e-9)
     assert_close(final, golden["out64.final_state"], 1e-9)
+
+
+def test_golden_inpainting():
+    """The original draws the known half once a level, before the first update, and its result keeps the last level's noise."""
+    golden = Golden("E06_annealed_langevin_inpainting")
+    model, config = stub_a(golden), golden.config
+    known = torch.zeros(3, 32, 32, dtype=torch.bool)
+    known[:, :, :16] = True
+    tape = []
+    for half, updates in zip(golden["in.noise_half"], golden["in.noise_full"], strict=True):
+        tape += [torch.nn.functional.pad(half, (0, 16)), *updates]
+    sampler = Inpaint(Langevin(2 * config["step_lr"]), golden["in.reference"][0].double(), known)
+    grid = sf.grids.staircase(model.process, config["n_steps_each"])
+    before, final = states(model, sampler, grid, golden["in.x_init"][0], tape)
+    assert_close(before[-1].clamp(0, 1), golden["out64.last_image"], 1e-9)
+    assert_close(final[..., 16:], golden["out64.final_state"][..., 16:], 1e-9)
+    assert torch.equal(final[..., :16].float(), golden["in.reference"][..., :16])
 
 
 def test_golden_langevin_at_one_level():

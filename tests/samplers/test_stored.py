@@ -122,7 +122,7 @@ def test_damaged_and_foreign_blocks_are_made_again(tmp_path, damage):
 
 def test_a_folder_of_other_samples_is_refused(tmp_path):
     plain(tmp_path, seed=0, clip=True)
-    with pytest.raises(sf.InputError, match=r"holds other samples \(seed differ\)"):
+    with pytest.raises(sf.InputError, match=r"holds other samples \(seed is 0 there and 1 here\)"):
         plain(tmp_path, seed=1, clip=True)
     (tmp_path / "manifest.json").write_text("{")  # cut off: the blocks still know whose they are
     assert plain(tmp_path, seed=0, clip=True).missing(128) == []

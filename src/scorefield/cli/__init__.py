@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from scorefield.cli import evaluate, export, import_, info, plot, recipes, sample, train
+from scorefield.cli import encode, evaluate, export, import_, info, interpolate, plot, recipes, sample, train
 from scorefield.cli.console import complain
 
 __all__ = ["app", "main"]
@@ -27,6 +27,9 @@ app.command("recipes")(recipes.recipes)
 app.command("info")(info.info)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("encode")(encode.encode)
+app.command("decode")(encode.decode)
+app.command("interpolate")(interpolate.interpolate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("plot")(plot.plot)
 app.command("import")(import_.import_)

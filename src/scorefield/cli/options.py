@@ -34,12 +34,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int, typer.Option(min=0, help="Sample i of a seed is the same image however many are asked for.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the fastest one found if not given.")]
 SamplerName = Annotated[
-    str | None, typer.Option("--sampler", help="ancestral, ddim, euler, heun or langevin; the run's own if not given.")
+    str | None,
+    typer.Option(
+        "--sampler", help="ancestral, ddim, euler, heun, dpm-solver, dpm-solver-2s or langevin; the run's own if not given."
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the grid; the run's own number if not given.")]
 Grid = Annotated[
     str | None,
-    typer.Option(help="full, uniform, quadratic, linspace, leading, staircase (annealed Langevin), or counts such as 10,15,20."),
+    typer.Option(
+        help="full, uniform, quadratic, log_snr, karras, linspace, leading, staircase (annealed Langevin), or counts such as 10,15,20."
+    ),
 ]
 Eta = Annotated[float | None, typer.Option(help="DDIM's η, 0 (deterministic) to 1 (ancestral).")]
 Settings = Annotated[

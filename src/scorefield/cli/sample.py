@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scorefield.cli.console import print_json, progress, say
+from scorefield.cli.console import print_json, say
 from scorefield.cli.options import (
     Classifier,
     Device,
@@ -27,15 +29,12 @@ from scorefield.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from scorefield.config import Recipe, Sampling, SamplingOptions
     from scorefield.core.shapes import DataSpec
     from scorefield.data import Dataset
     from scorefield.denoiser import Denoiser
     from scorefield.noisy_classifier import NoisyClassifier
-
-_FRAMES = 100  # of an animation, at the most
+    from scorefield.samplers.blocks import Block
 
 
 def sample(
@@ -63,46 +62,64 @@ def sample(
             "a folder of them. Classes are the file's own if --label is not given.",
         ),
     ] = None,
+    inpaint: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="IMAGE MASK",
+            help="Fill in a picture of the run's size where the black and white picture MASK is white; what is black stays as it is.",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")] = None,
     trajectory: Annotated[Path | None, typer.Option(metavar="FILE.gif", help="Show the denoising of the first images.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Sample a run with its averaged (EMA) weights: images, or points as an .npz with `samples`."""
+    """Sample a run with its averaged (EMA) weights: images, or points as an .npz with `samples`.
+
+    Samples are made in blocks of 64, whole ones for a folder and for more than 64. These are kept on the disk as they are made, in
+    the folder or beside FILE in FILE.blocks: the same command goes on with what is missing after any interruption, and makes the
+    same files. A larger -n adds to a folder. Several processes share the work: torchrun --nproc_per_node 2 -m -- scorefield sample
+    RUN …
+    """
+    from scorefield.cli.sample_job import SampleJob
     from scorefield.config import build_sampling, load, read_run
-    from scorefield.core.compute import autocast_dtype, pick_device
-    from scorefield.data.pictures import are_images, check_animation, check_target, save_animation
+    from scorefield.core.compute import autocast_dtype
+    from scorefield.core.processes import join_processes
+    from scorefield.data.pictures import are_images, check_animation, check_target
 
     recipe, spec = read_run(run)
     small = _small_images(run, recipe, spec, low_res)
     n = n or (64 if small is None else len(small))
-    model = load(run).to(pick_device(device))
-    model.autocast_dtype = autocast_dtype(recipe.training.precision, model.device)
-    guide = load_classifier(classifier, model.device)
-    options = sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, guidance)
-    sampling = build_sampling(options, model, guide)
-    labels = class_labels(model, label, guide) if label or small is None else _labels_of(small, model, guide)
     target = out or _default_target(run, f"seed-{seed}-n-{n}{'.png' if are_images(spec.shape) else '.npz'}")
     check_target(target, spec.shape)
     if trajectory is not None:
         check_animation(trajectory, spec.shape)
+    processes = join_processes(device)
+    model = load(run).to(processes.device)
+    model.autocast_dtype = autocast_dtype(recipe.training.precision, model.device)
+    guide = load_classifier(classifier, model.device)
+    options = sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, guidance)
+    sampling = build_sampling(options, model, guide)
+    if inpaint is not None:
+        sampling = _inpainting(sampling, model, spec, *inpaint)
+    labels = class_labels(model, label, guide) if label or small is None else labels_of(small, model, guide)
+    what = _identity(run, model, sampling, options, seed, labels, classifier, small)
+    draw = _sampler_of(model, sampling, seed, labels, small)
+    job = SampleJob(draw, what, spec, n, len(sampling.grid) - 1, target, labels, trajectory)
     calls = sampling.sampler.calls(sampling.grid.tolist())
-    precision = "bf16" if model.autocast_dtype else "fp32"
     guided = _guidance(options, classifier)
-    say(f"{run}: EMA weights, {sampling.sampler}, {calls} network calls, seed {seed}, {precision}{guided and ', ' + guided}")
+    facts = [str(sampling.sampler), f"{calls} network calls", f"seed {seed}", what["precision"], guided]
+    facts += [f"{processes.world} processes"] if processes.world > 1 else []
+    say(f"{run}: EMA weights, {', '.join(filter(None, facts))}")
     start = time.perf_counter()
-    samples, chosen, frames = _draw(model, sampling, n, seed, labels, small, spec if trajectory is not None else None)
+    job.run(processes)
     seconds = time.perf_counter() - start
-    columns = len(labels) if labels is not None and 1 < len(labels) <= 20 else None
-    _write(target, spec, samples, chosen, columns)
-    if trajectory is not None:
-        save_animation(trajectory, frames, columns)
-        say(f"wrote {trajectory}")
-    say(f"wrote {target}: {n} samples in {seconds:.1f} s ({n / seconds:,.1f} a second)")
-    if as_json:
-        facts = {"out": str(target), "n": n, "seed": seed, "sampler": str(sampling.sampler), "calls": calls}
-        print_json({**facts, "guidance": guided or None, "weights": "ema", "seconds": round(seconds, 3)})
+    rate = "" if job.kept else f" ({n / seconds:,.1f} a second)"
+    say(f"wrote {target}: {n} samples in {seconds:.1f} s{rate}")
+    if as_json and processes.first:
+        result = {"out": str(target), "n": n, "seed": seed, "sampler": str(sampling.sampler), "calls": calls}
+        print_json({**result, "guidance": guided or None, "weights": "ema", "seconds": round(seconds, 3)})
 
 
 def _small_images(run: str, recipe: Recipe, spec: DataSpec, low_res: Path | None) -> Dataset | None:
@@ -118,8 +135,8 @@ def _small_images(run: str, recipe: Recipe, spec: DataSpec, low_res: Path | None
     return None if side is None or low_res is None else low_res_images(low_res, side, spec)
 
 
-def _labels_of(small: Dataset, model: Denoiser, classifier: NoisyClassifier | None) -> list[int] | None:
-    """The classes of the images to be enlarged, in the numbering of the model, or of the classifier of an unconditional one."""
+def labels_of(small: Dataset, model: Denoiser, classifier: NoisyClassifier | None = None) -> list[int] | None:
+    """The classes of a user's images, in the numbering of the model, or of the classifier of an unconditional one."""
     from scorefield.core.errors import InputError
 
     labelled = model if model.num_classes else classifier
@@ -128,6 +145,24 @@ def _labels_of(small: Dataset, model: Denoiser, classifier: NoisyClassifier | No
     if small.labels is None:
         raise InputError(f"{small.source} does not say the classes of its images: name them by --label")
     return [_class_number(labelled, small.spec.classes[label]) for label in small.labels.tolist()]
+
+
+def _inpainting(sampling: Sampling, model: Denoiser, spec: DataSpec, image: Path, mask: Path) -> Sampling:
+    """The same sampling with what the mask leaves of the picture held. InputError where one does not fit the run."""
+    import torch
+
+    from scorefield.core.errors import IncompatibleModel, InputError
+    from scorefield.data.inputs import images_of, mask_of
+    from scorefield.denoiser import Denoiser
+    from scorefield.samplers import Inpaint
+
+    if not isinstance(model, Denoiser):
+        raise IncompatibleModel(f"--inpaint holds values at levels of Gaussian noise, and a {type(model).__name__} has none")
+    data = images_of(image, spec)
+    if len(data) != 1:
+        raise InputError(f"--inpaint fills in one picture, and {image} holds {len(data)}")
+    known = data.batch(torch.arange(1))[0][0]
+    return sampling._replace(sampler=Inpaint(sampling.sampler, known, mask_of(mask, spec)))
 
 
 def _guidance(options: SamplingOptions, classifier: str | None) -> str:
@@ -145,41 +180,43 @@ def _default_target(run: str, name: str) -> Path:
     return folder / name
 
 
-def _draw(
-    model: Any, sampling: Sampling, n: int, seed: int, labels: list[int] | None, small: Dataset | None, shown: DataSpec | None
-) -> tuple[Tensor, list[int] | None, list[Tensor]]:
-    """Samples (n, *), their labels, and the states of the first block as uint8 images where `shown` says how to show them."""
+def _identity(
+    run: str,
+    model: Any,
+    sampling: Sampling,
+    options: SamplingOptions,
+    seed: int,
+    labels: list[int] | None,
+    classifier: str | None,
+    small: Dataset | None,
+) -> dict[str, Any]:
+    """Everything that decides the samples."""
+    from scorefield.samplers.stored import identity
+
+    settings = options.model_dump(include={"clip", "start", "guidance", "guidance_at"})
+    weights = {"weights": _weights_hash(run), "classifier": classifier and _weights_hash(classifier)}
+    images = None if small is None else small.fingerprint()
+    return identity(model, sampling.sampler, sampling.grid, seed, labels, **weights, **settings, low_res=images)
+
+
+def _weights_hash(run: str) -> str:
+    from scorefield.evaluation.weights import SHOWN, file_sha256
+    from scorefield.training import RunFolder
+
+    return file_sha256(RunFolder(Path(run)).weights)[:SHOWN]
+
+
+def _sampler_of(
+    model: Any, sampling: Sampling, seed: int, labels: list[int] | None, small: Dataset | None
+) -> Callable[..., Iterator[Block]]:
+    """`sample_blocks` of this model, sampled like this."""
     import torch
 
     from scorefield.samplers.blocks import sample_blocks
 
-    parts: list[Tensor] = []
-    frames: list[Tensor] = []
-    chosen: list[int] = []
-    with progress("sampling", -(-n // 64) * (len(sampling.grid) - 1)) as bar:
-        every = max(1, (len(sampling.grid) - 1) // _FRAMES)
-
-        def on_step(k: int, step: Any) -> None:
-            bar.advance()
-            if k == 0 and shown is not None and (bar.done % every == 0 or bar.done == len(sampling.grid) - 1):
-                frames.append(shown.to_uint8(step.x[:n]).cpu())
-
-        options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start, "on_step": on_step}
-        if small is not None:
-            options["low_res"] = small.batch(torch.arange(len(small)))[0]
-        for block in sample_blocks(model, sampling.sampler, sampling.grid, n, seed, **options):
-            parts.append(block.x.cpu())
-            chosen += block.labels or []
-    return torch.cat(parts), chosen or None, frames
-
-
-def _write(target: Path, spec: DataSpec, samples: Tensor, labels: list[int] | None, columns: int | None) -> None:
-    from scorefield.data.pictures import are_images, save_images, save_points
-
-    if are_images(spec.shape):
-        save_images(target, spec.to_uint8(samples), labels, columns)
-    else:
-        save_points(target, samples, labels)
+    low_res = None if small is None else small.batch(torch.arange(len(small)))[0]
+    options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start, "low_res": low_res}
+    return partial(sample_blocks, model, sampling.sampler, sampling.grid, seed=seed, **options)
 
 
 def class_labels(

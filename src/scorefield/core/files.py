@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replace_file", "sync_folder", "whole"]
+__all__ = ["MANIFEST", "abandoned", "is_another_process", "replace_file", "sync_folder", "whole"]
+
+MANIFEST = "manifest.json"  # in a folder of samples: says what they are
+_LONG = 3600.0  # seconds after which an unfinished file is nobody's, whoever began it
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, sync: bool = True) -> Iterator[Path]:
     """A name to write under; renamed to `path` when the block ends well, removed when it fails. No reader meets half a file.
 
     Processes that write the same file at once do not disturb each other: the last one stays.
+    sync: wait until the disk has it; without, a power cut can still take it, but a process that is killed cannot.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.partial")
     try:
         yield partial
-        replace_file(partial, path)
+        if sync:
+            replace_file(partial, path)
+        else:
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def abandoned(partials: Iterable[Path]) -> Iterator[Path]:
+    """Those unfinished files (`.*.partial`) that nobody will finish: their process has ended, or they are an hour old.
+
+    A process of another machine cannot be asked, so its files count as abandoned by their age alone.
+    """
+    for partial in partials:
+        try:
+            age = time.time() - partial.stat().st_mtime
+        except FileNotFoundError:  # finished or removed by now
+            continue
+        written_by = re.search(r"\.(\d+)@(.+)\.partial$", partial.name)
+        here = written_by is not None and written_by[2] == socket.gethostname()
+        if age > _LONG or (here and written_by is not None and not is_another_process(int(written_by[1]))):
+            yield partial
+
+
+def is_another_process(pid: int) -> bool:
+    """Whether another process of this number runs on this machine; one that has ended and waits to be noticed does not."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs for another user, or this system has no /proc
+        state = ""
+    return state != "Z" and pid != os.getpid()
 
 
 def replace_file(partial: Path, final: Path) -> None:

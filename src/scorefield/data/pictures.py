@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,18 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield.core.errors import InputError
+from scorefield.core.files import MANIFEST, whole
 
-__all__ = ["are_images", "check_animation", "check_target", "picture_grid", "save_animation", "save_images", "save_points"]
+__all__ = [
+    "are_images",
+    "channels_last",
+    "check_animation",
+    "check_target",
+    "picture_grid",
+    "save_animation",
+    "save_images",
+    "save_points",
+]
 
 _GAP, _GAP_GREY, _WANTED_WIDTH = 2, 128, 640
 
@@ -40,13 +49,13 @@ def are_images(shape: Sequence[int]) -> bool:
 
 
 def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
-    """InputError unless samples of this shape can be written to this path: .png, .npz, or a folder that is new or empty.
+    """InputError unless samples of this shape can be written to this path: .png, .npz, or a folder.
 
-    shape: of one example; what is not an image is written as .npz only.
+    The folder is new or empty, or holds samples already.   shape: of one example; only images are written as .png.
     """
-    if not are_images(shape) and path.suffix.lower() != ".npz":
+    if not are_images(shape) and path.suffix and path.suffix.lower() != ".npz":
         raise InputError(
-            f"{path}: these samples have shape {tuple(shape)} and are not images, so they are written as .npz; "
+            f"{path}: these samples have shape {tuple(shape)} and are not images, so they are written as .npz or into a folder; "
             "scorefield plot draws points of the plane"
         )
     if path.suffix.lower() in (".png", ".npz"):
@@ -56,8 +65,13 @@ def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
             raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
     elif path.suffix:
         raise InputError(f"{path}: images are written as .png (a grid), .npz (arrays) or into a folder (one PNG each)")
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} is not an empty folder: choose another one for the images")
+    elif path.exists() and not _takes_samples(path):
+        raise InputError(f"{path} is not an empty folder, and no {MANIFEST} says that it holds samples: choose another one")
+
+
+def _takes_samples(path: Path) -> bool:
+    """Whether this folder holds nothing, or samples; a job that was killed may have left a file with a hidden name."""
+    return path.is_dir() and ((path / MANIFEST).is_file() or all(file.suffix == ".partial" for file in path.iterdir()))
 
 
 def check_animation(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
@@ -71,19 +85,15 @@ def check_animation(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
 
 
 def save_images(path: Path, images: Tensor, labels: Sequence[int] | None = None, columns: int | None = None) -> None:
-    """Write uint8 images (N, C, H, W): a .png grid, an .npz with `images` (N, H, W[, C]) and `labels`, or a folder of PNGs."""
+    """Write uint8 images (N, C, H, W): a .png grid, or an .npz with `images` (N, H, W[, C]) and `labels`."""
     check_target(path)
     if path.suffix.lower() == ".png":
         _whole(path, lambda partial: picture_grid(images, columns).save(partial, format="PNG"))
-    elif path.suffix.lower() == ".npz":
-        arrays = {"images": _channels_last(images)}
-        if labels is not None:
-            arrays["labels"] = np.asarray(labels, dtype=np.int64)
-        _whole(path, lambda partial: _save_npz(partial, arrays))
-    else:
-        path.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(_channels_last(images)):
-            Image.fromarray(image).save(path / f"{i:06d}.png")
+        return
+    arrays = {"images": channels_last(images)}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    _whole(path, lambda partial: _save_npz(partial, arrays))
 
 
 def save_points(path: Path, samples: Tensor, labels: Sequence[int] | None = None) -> None:
@@ -105,7 +115,8 @@ def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = N
     )
 
 
-def _channels_last(images: Tensor) -> np.ndarray:
+def channels_last(images: Tensor) -> np.ndarray:
+    """(N, C, H, W) -> (N, H, W, C), or (N, H, W) where C is 1."""
     array = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
     return array.squeeze(-1) if array.shape[-1] == 1 else array
 
@@ -117,11 +128,8 @@ def _save_npz(partial: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _whole(path: Path, write) -> None:  # type: ignore[no-untyped-def]
     """Write under a temporary name and rename, so that no reader meets half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        write(partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            write(partial)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,12 +19,14 @@ from scorefield.core.noise import NoiseSource
 from scorefield.core.processes import Processes
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, folder, npz
+from scorefield.data.dataset import number_labels
 from scorefield.data.images import EXTENSIONS
 from scorefield.evaluation.sets import Images
 from scorefield.evaluation.watch import Watch
 from scorefield.samplers import Sampler
 from scorefield.samplers.base import trajectory
 from scorefield.samplers.blocks import Block, sample_blocks
+from scorefield.samplers.sample_files import classes_of
 from scorefield.samplers.stored import StoredSamples, identity
 from scorefield.sampling import Sampling, SamplingOptions
 
@@ -161,7 +164,7 @@ class GivenSets:
             data = npz(path)
         else:
             _check_sizes(path, spec)
-            data = folder(path, size=size, channels=channels)
+            data = _with_classes(folder(path, size=size, channels=channels), path)
         if data.spec.shape != spec.shape:
             raise InputError(
                 f"{path} holds images of shape {data.spec.shape}, but the run makes {spec.shape}: give samples of the run's size"
@@ -191,6 +194,16 @@ class GivenSets:
         if not names or not set(names) <= set(self.spec.classes):
             return None
         return torch.tensor([self.spec.classes.index(name) for name in names])
+
+
+def _with_classes(data: Dataset, path: Path) -> Dataset:
+    """Pictures that lie together, with the classes that `sample` says they have, where it says so of all of them."""
+    said = classes_of(path)
+    names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
+    if data.labels is not None or data.skipped or not all(said.get(name) for name in names):
+        return data
+    labels, classes = number_labels(np.array([said[name] for name in names]), str(path))
+    return dataclasses.replace(data, labels=labels, spec=dataclasses.replace(data.spec, classes=classes))
 
 
 def _check_sizes(path: Path, spec: DataSpec) -> None:

@@ -6,7 +6,6 @@ where v̂ is the velocity. u stays of order one on every process and every ℓ, 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from importlib import import_module
@@ -22,8 +21,9 @@ from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.core.shapes import expand, sum_flat
 from scorefield.denoiser import Denoise
 from scorefield.objectives.vlb import prior_term
-from scorefield.process.continuous import ContinuousProcess, Interpolated
+from scorefield.process.continuous import ContinuousProcess
 from scorefield.process.discrete import DiscreteProcess
+from scorefield.samplers.between import between_levels
 
 __all__ = ["OdeBits", "OdeLikelihood", "ode_bits_per_dim", "ode_log_prob"]
 
@@ -179,16 +179,8 @@ def _between_levels(model: Denoise) -> tuple[ContinuousProcess, Denoise]:
         return process, model
     if not isinstance(process, DiscreteProcess):
         raise IncompatibleModel(f"the ODE likelihood needs a model with noise levels, and {type(model).__name__} has none")
-    between = Interpolated(process)
-    return between, _on(model, between)
-
-
-def _on(model: Any, process: ContinuousProcess) -> Any:
-    model = copy.copy(model)
-    model.process = process
-    if hasattr(model, "model"):
-        model.model = _on(model.model, process)
-    return model
+    between = between_levels(model)
+    return between.process, between
 
 
 def _norm(process: ContinuousProcess, t: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from scorefield.process.base import GaussianProcess, Process
 from scorefield.process.categorical import CategoricalProcess, absorbing, uniform_categorical
-from scorefield.process.continuous import ContinuousProcess, Interpolated, continuous_ve, continuous_vp
+from scorefield.process.continuous import ContinuousProcess, Interpolated, continuous_ve, continuous_vp, edm
 from scorefield.process.discrete import DiscreteProcess, from_betas, from_sigmas
 from scorefield.process.schedules import (
     cosine_betas,
@@ -25,6 +25,7 @@ __all__ = [
     "continuous_vp",
     "cosine_betas",
     "cosine_kappas",
+    "edm",
     "from_betas",
     "from_sigmas",
     "geometric_sigmas",

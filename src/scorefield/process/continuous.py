@@ -1,4 +1,4 @@
-"""Processes with a level at every real t: the continuous VP and VE, and a table of levels read between its entries."""
+"""Processes with a level at every real t: the continuous VP, VE and EDM, and a table of levels read between its entries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from scorefield.core.prediction import Level
 from scorefield.process.base import GaussianProcess, Time, as_time
 from scorefield.process.discrete import DiscreteProcess
 
-__all__ = ["ContinuousProcess", "Interpolated", "continuous_ve", "continuous_vp"]
+__all__ = ["ContinuousProcess", "Interpolated", "continuous_ve", "continuous_vp", "edm"]
+
+
+# Where grids on an EDM process stop short of t = 0: σ is σ_min there to five digits and more.
+_EDM_START = 1e-9
 
 
 class ContinuousProcess(GaussianProcess):
@@ -81,6 +85,29 @@ class _ContinuousVE(ContinuousProcess):
 
     def time(self, log_ratio: Tensor) -> Tensor:
         return (-log_ratio.double() - math.log(self._sigma_min)) / math.log(self._sigma_max / self._sigma_min)
+
+
+class _EDM(ContinuousProcess):
+    """x_t = x_0 + σ(t) ε with σ(t)^{1/ρ} linear in t > 0."""
+
+    def __init__(self, sigma_min: float, sigma_max: float, rho: float, mean: float, std: float) -> None:
+        self.T, self.t_min = 1.0, _EDM_START
+        self._sigma_min, self._sigma_max, self._rho, self._mean, self._std = sigma_min, sigma_max, rho, mean, std
+        self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+        self.prior_mean, self.prior_std = mean, math.hypot(sigma_max, std)
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        levels = {"sigma_min": self._sigma_min, "sigma_max": self._sigma_max, "rho": self._rho}
+        return {"kind": "edm", **levels, "mean": self._mean, "std": self._std}
+
+    def _level(self, t: Tensor) -> Level:
+        # Written as a mean, so that T has exactly the largest root.
+        sigma = ((1 - t) * self._low + t * self._high) ** self._rho
+        return Level(torch.ones_like(t), torch.where(t > 0, sigma, 0.0))
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        return ((-log_ratio.double() / self._rho).exp() - self._low) / (self._high - self._low)
 
 
 class Interpolated(ContinuousProcess):
@@ -153,12 +180,33 @@ def continuous_ve(
     """
     if not 0 < sigma_min < sigma_max:
         raise InputError(f"a variance-exploding process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-    if std < 0:
-        raise InputError(f"std is a standard deviation of the data and cannot be negative, got {std}")
+    _check_std(std)
     return _ContinuousVE(sigma_min, sigma_max, mean, std, _check_start(t_min))
+
+
+def edm(
+    sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, mean: float = 0.0, std: float = 0.0
+) -> ContinuousProcess:
+    """x_t = x_0 + σ(t) ε, σ(t) = (σ_min^{1/ρ} + t (σ_max^{1/ρ} − σ_min^{1/ρ}))^ρ on 0 < t ≤ 1, σ(0) = 0.  [Karras et al. 2022, Eq. 5]
+
+    Times spaced evenly are the paper's time steps, so `grids.uniform` is its schedule; parametrization "edm" and noise_input
+    "log_sigma" are the rest of it.   rho: how much finer the steps are near σ_min, 1 for none.
+    mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
+    """
+    if not 0 < sigma_min < sigma_max:
+        raise InputError(f"an EDM process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    if not 0 < rho < math.inf:
+        raise InputError(f"rho is a positive power, got {rho}")
+    _check_std(std)
+    return _EDM(sigma_min, sigma_max, rho, mean, std)
 
 
 def _check_start(t_min: float) -> float:
     if not 0 < t_min < 1:
         raise InputError(f"t_min is a time between 0 and 1, both excluded; got {t_min}")
     return t_min
+
+
+def _check_std(std: float) -> None:
+    if std < 0:
+        raise InputError(f"std is a standard deviation of the data and cannot be negative, got {std}")

@@ -2,22 +2,29 @@
 
 from scorefield.samplers.ancestral import Ancestral
 from scorefield.samplers.base import Sampler, Step, sample, trajectory
+from scorefield.samplers.between import between_levels
 from scorefield.samplers.categorical import CategoricalAncestral, CategoricalDDIM
 from scorefield.samplers.ddim import DDIM
+from scorefield.samplers.dpm_solver import DPMSolver2M, DPMSolver2S
+from scorefield.samplers.inpaint import Inpaint
 from scorefield.samplers.langevin import Corrected, Langevin
 from scorefield.samplers.ode import Euler, Heun
 
 __all__ = [
     "DDIM",
+    "DPMSolver2M",
+    "DPMSolver2S",
     "Ancestral",
     "CategoricalAncestral",
     "CategoricalDDIM",
     "Corrected",
     "Euler",
     "Heun",
+    "Inpaint",
     "Langevin",
     "Sampler",
     "Step",
+    "between_levels",
     "sample",
     "trajectory",
 ]

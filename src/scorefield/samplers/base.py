@@ -16,7 +16,7 @@ from scorefield.denoiser import Denoise
 from scorefield.process.base import Process
 from scorefield.samplers.grids import as_grid
 
-__all__ = ["Grid", "Sampler", "Step", "need_levels", "sample", "trajectory"]
+__all__ = ["Grid", "Sampler", "Step", "need_levels", "planned", "sample", "trajectory"]
 
 Grid = Tensor | Sequence[float]
 
@@ -36,6 +36,9 @@ class Sampler(Protocol):
     A sampler also says in an attribute `guidance` how its steps place the gradient that classifier guidance leaves in a
     Prediction: "eps" where they take `model(x_t, t).guided(t)`, "mean" where they shift the mean of their own step. One that does
     not say so is refused guided models.
+
+    One whose steps need to know the whole grid also has `plan(model, times, state)`: the state of `init` with what it takes from the
+    grid, or a refusal. A sampler around another one passes it on by `planned`.
     """
 
     def calls(self, grid: Grid) -> int:
@@ -67,6 +70,7 @@ def trajectory(model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise
     times = as_grid(process, grid)
     sampler.calls(times)
     _check_guidance(sampler, model, times)
+    state = planned(sampler, model, times, state)
     return _walk(model, sampler, times, x, state, noise or NoiseSource(fresh_seed()))
 
 
@@ -87,6 +91,12 @@ def sample(
     for step in trajectory(model, sampler, grid, x, noise):
         x = step.x
     return x
+
+
+def planned(sampler: Sampler, model: Any, times: Sequence[float], state: Any) -> Any:
+    """The state before the first step on this grid; that of `init` where the sampler does not ask for the grid."""
+    plan = getattr(sampler, "plan", None)
+    return state if plan is None else plan(model, times, state)
 
 
 def need_levels(sampler: object, model: Any) -> None:

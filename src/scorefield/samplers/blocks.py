@@ -14,7 +14,9 @@ from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise, NoiseSource
 from scorefield.samplers.base import Grid, Sampler, Step, trajectory
 
-__all__ = ["Block", "given", "sample_blocks"]
+__all__ = ["BLOCK", "Block", "given", "sample_blocks"]
+
+BLOCK = 64  # samples that a model is run on at once
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def sample_blocks(
     wrap: Callable[[Any, list[int] | None], Any] | None = None,
     start: Callable[[Sequence[int], Noise], Tensor] | None = None,
     low_res: Tensor | None = None,
-    size: int = 64,
+    size: int = BLOCK,
     on_step: Callable[[int, Step], None] | None = None,
     blocks: Iterable[int] | None = None,
 ) -> Iterator[Block]:

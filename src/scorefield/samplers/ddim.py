@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from scorefield.core.errors import InputError
 from scorefield.core.kernels import transition
 from scorefield.core.noise import Noise
+from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 from scorefield.denoiser import Denoise
 from scorefield.samplers.base import Grid, need_levels
@@ -21,40 +24,93 @@ __all__ = ["DDIM", "direction", "ends"]
 
 @dataclass(frozen=True)
 class DDIM:
-    """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z with ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
+    """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z, by default with ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
 
     eta: scales the standard deviation, in [0, 1]; 1 is ancestral sampling with the "lower" variance, 0 is deterministic and
-    walks upwards too (encoding). A classifier's gradient shifts ε̂.  [ADM Algorithm 2]
+    walks upwards too (encoding).
+    varsigma: ς itself in the place of η, any 0 ≤ ς ≤ σ_s: whatever it is, x_s has the right distribution given x_0 [DDIM Lemma 1].
+    One number a step, the last one 0 on a grid that ends in t = 0; or a function (t, s) -> ς, which is not asked about s = 0, where
+    no noise is added.
+    A classifier's gradient shifts ε̂.  [ADM Algorithm 2]
+
+    InputError before the first step where ς² > σ_s², and where the numbers are not one a step.
     """
 
     eta: float = 0.0
+    varsigma: Callable[[float, float], float] | Sequence[float] | None = None
     guidance: ClassVar[str] = "eps"
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise InputError(f"η scales the standard deviation of the noise and lies in [0, 1], got {self.eta!r}")
+        if self.varsigma is not None and self.eta != 0:
+            raise InputError("η and varsigma both say how much noise a step adds: give one of them")
+        if self.varsigma is not None and not callable(self.varsigma):
+            object.__setattr__(self, "varsigma", tuple(float(std) for std in self.varsigma))
+
+    def __repr__(self) -> str:
+        return f"DDIM(eta={self.eta})" if self.varsigma is None else f"DDIM(varsigma={self.varsigma})"
 
     def calls(self, grid: Grid) -> int:
-        """One network call a step. InputError for a grid that turns, or that ascends with η > 0."""
-        if direction(self, grid) == "up" and self.eta > 0:
-            raise InputError(f"encoding walks the deterministic ODE upwards, so it needs η = 0; got η = {self.eta}")
-        return len(grid) - 1
+        """One network call a step. InputError for a grid that turns, that ascends with noise, or that has other steps than ς."""
+        if direction(self, grid) == "up" and (self.eta > 0 or self.varsigma is not None):
+            with_noise = f"η = {self.eta}" if self.varsigma is None else "varsigma"
+            raise InputError(f"encoding walks the deterministic ODE upwards, so it needs η = 0; got {with_noise}")
+        steps = len(grid) - 1
+        if isinstance(self.varsigma, tuple) and len(self.varsigma) != steps:
+            raise InputError(f"varsigma has one number for each of the {steps} steps of this grid; got {len(self.varsigma)}")
+        return steps
 
-    def init(self, model: Any, x: Tensor) -> None:
+    def init(self, model: Any, x: Tensor) -> int:
+        """The number of steps taken, which finds the ς of a list of them."""
         need_levels(self, model)
+        return 0
 
-    def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, Tensor, None]:
-        process = model.process
-        hi, lo = process.level(t), process.level(s)
+    def plan(self, model: Denoise, times: Sequence[float], state: int) -> int:
+        """The state as it is. InputError where a ς is too large for its step."""
+        if self.varsigma is not None:
+            for i, (t, s) in enumerate(pairwise(times)):
+                self._chosen(model.process.level(s), t, s, i)
+        return state
+
+    def step(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: int | None, noise: Noise
+    ) -> tuple[Tensor, Tensor, int]:
+        hi, lo, i = model.process.level(t), model.process.level(s), state or 0
         x0, eps = ends(model, x_t, t, s)
-        if self.eta == 0 or s == 0:
-            return expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps, x0, None
+        varsigma, along = self._by_eta(hi, lo) if self.varsigma is None else self._by_schedule(lo, t, s, i)
+        if s == 0 or varsigma == 0:
+            return expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps, x0, i + 1
+        mean = expand(lo.alpha, x_t) * x0 + expand(along, x_t) * eps
+        return mean + expand(varsigma, x_t) * noise.normal_like(x_t), x0, i + 1
+
+    def _by_eta(self, hi: Level, lo: Level) -> tuple[Tensor, Tensor]:
+        """(ς, √(σ_s² − ς²)) of η."""
+        if self.eta == 0:
+            return torch.zeros_like(lo.sigma), lo.sigma
         _, var_ts = transition(hi, lo)
         varsigma = self.eta * (lo.sigma / hi.sigma) * var_ts.sqrt()
         # σ_s √(1 − η² σ²_{t|s}/σ_t²), not √(σ_s² − ς²): the difference can round below 0.
-        direction = lo.sigma * (1 - self.eta**2 * var_ts / hi.sigma**2).clamp_min(0).sqrt()
-        mean = expand(lo.alpha, x_t) * x0 + expand(direction, x_t) * eps
-        return mean + expand(varsigma, x_t) * noise.normal_like(x_t), x0, None
+        return varsigma, lo.sigma * (1 - self.eta**2 * var_ts / hi.sigma**2).clamp_min(0).sqrt()
+
+    def _by_schedule(self, lo: Level, t: float, s: float, i: int) -> tuple[Tensor, Tensor]:
+        """(ς, √(σ_s² − ς²)) of the i-th step."""
+        varsigma = torch.as_tensor(self._chosen(lo, t, s, i), dtype=torch.float64)
+        return varsigma, ((lo.sigma - varsigma) * (lo.sigma + varsigma)).sqrt()
+
+    def _chosen(self, lo: Level, t: float, s: float, i: int) -> float:
+        """ς of the i-th step. InputError unless 0 ≤ ς ≤ σ_s."""
+        varsigma, sigma = 0.0, float(lo.sigma)
+        if callable(self.varsigma):
+            varsigma = float(self.varsigma(t, s)) if s > 0 else 0.0
+        elif self.varsigma is not None:
+            varsigma = self.varsigma[i]
+        if not 0 <= varsigma <= sigma:
+            raise InputError(
+                f"ς is the part of the noise at s that is drawn anew, so ς² ≤ σ_s² (0 at s = 0); step {i + 1}, from t = {t:g} to "
+                f"s = {s:g}, has σ_s = {sigma:.6g} and got ς = {varsigma:.6g}"
+            )
+        return varsigma
 
 
 def direction(sampler: object, grid: Grid) -> Literal["down", "up"]:

@@ -7,13 +7,15 @@ A step of a sampler goes from one entry to the next, so n steps have n + 1 entri
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.process.base import Process, count_levels
+from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.process.base import GaussianProcess, Process, Time, count_levels
 from scorefield.process.continuous import ContinuousProcess
 
 __all__ = [
@@ -21,14 +23,19 @@ __all__ = [
     "as_grid",
     "ddim_quadratic",
     "full",
+    "karras",
     "leading",
     "linspace",
+    "log_snr",
     "quadratic",
     "sections",
     "staircase",
     "steps",
+    "trailing",
     "uniform",
 ]
+
+_ROUNDING = 1e-9  # by how much, relatively, ends computed elsewhere may leave a process
 
 
 def full(process: Process) -> Tensor:
@@ -42,17 +49,54 @@ def uniform(process: Process, n: int) -> Tensor:
     On a continuous process n times evenly spaced from T to its t_min, then 0.
     """
     if isinstance(process, ContinuousProcess):
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InputError(f"the number of steps must be a positive integer, got {n!r}")
-        return torch.cat([torch.linspace(process.T, process.t_min, n, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+        _check_positive(n)
+        return _ended(torch.linspace(process.T, process.t_min, n, dtype=torch.float64))
     T = _check(process, n)
     return torch.tensor([(2 * T * i + n) // (2 * n) for i in range(n, -1, -1)])
+
+
+trailing = uniform
 
 
 def quadratic(process: Process, n: int) -> Tensor:
     """n steps, t_i = max(i, round(T·(i/n)²)) for i = n … 0: finer near the data, strictly decreasing for every n ≤ T."""
     T = _check(process, n)
     return torch.tensor([max(i, (2 * T * i * i + n * n) // (2 * n * n)) for i in range(n, -1, -1)])
+
+
+def log_snr(
+    process: Process, n: int, *, sigma_min: float | None = None, sigma_max: float | None = None, to_zero: bool = True
+) -> Tensor:
+    """n steps evenly spaced in λ = ln(α/σ), the grid of DPM-Solver.  [Lu et al. 2022a]
+
+    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times. Arguments, rules and errors as in `karras`.
+    """
+    return _spaced(process, n, _Scale(torch.log, torch.neg), sigma_min, sigma_max, to_zero)
+
+
+def karras(
+    process: Process,
+    n: int,
+    rho: float = 7.0,
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    to_zero: bool = True,
+) -> Tensor:
+    """n steps evenly spaced in (σ/α)^{1/ρ}, coarse in the noise and fine near the data.  [Karras et al. 2022, Eq. 5]
+
+    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times.
+    sigma_min, sigma_max: values of σ/α; those of the noisiest time and of the least noisy positive one (1, or t_min where t is
+    continuous) if not given.
+    The times are exact where t is continuous. Of a table they are the nearest levels; where two are the same, the noisier one
+    moves to the next free level, and the noisiest ones move back if that would take them above the first.
+
+    InputError for n < 1, for values outside the process, and for more times than there are levels between the two ends.
+    """
+    if not 0 < rho < math.inf:
+        raise InputError(f"rho is a positive power, got {rho!r}")
+    scale = _Scale(lambda ratio: ratio ** (1 / rho), lambda u: -rho * u.log())
+    return _spaced(process, n, scale, sigma_min, sigma_max, to_zero)
 
 
 def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
@@ -110,7 +154,7 @@ def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | 
     """
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise InputError(f"repeats is the number of steps at a level, a positive integer; got {repeats!r}")
-    levels = full(process) if times is None else torch.as_tensor(times)
+    levels = full(process) if times is None else _as_tensor(times)
     levels = levels[:-1] if len(levels) and levels[-1] == 0 else levels
     if not len(levels) or bool((levels.diff() >= 0).any()) or levels[-1] < 0:
         raise InputError(f"the times of a staircase must be positive and strictly descend, got {levels.tolist()}")
@@ -127,11 +171,13 @@ def steps(n: int) -> Tensor:
 
 GRIDS = {
     "uniform": uniform,
-    "trailing": uniform,
+    "trailing": trailing,
     "quadratic": quadratic,
     "linspace": linspace,
     "leading": leading,
     "ddim_quadratic": ddim_quadratic,
+    "log_snr": log_snr,
+    "karras": karras,
 }
 
 
@@ -140,7 +186,7 @@ def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int
 
     Without a process there are no times, and the grid must be that of `steps`.
     """
-    times = torch.as_tensor(grid)
+    times = _as_tensor(grid)
     if times.ndim != 1 or len(times) < 2 or not bool(torch.isfinite(times).all()):
         raise InputError(f"a grid is a one-dimensional list of at least two times, got {grid!r}")
     if process is not None:
@@ -155,8 +201,90 @@ def listed(grid: Tensor | Sequence[float]) -> list[float]:
     return grid.tolist() if isinstance(grid, Tensor) else list(grid)
 
 
+def _as_tensor(times: Tensor | Sequence[float]) -> Tensor:
+    """Times as they are: of a list of Python floats torch would make float32."""
+    return times if isinstance(times, Tensor) else torch.as_tensor(np.asarray(times))
+
+
 def _check(process: Process, n: int) -> int:
     T = count_levels(process, "this grid")
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= T:
         raise InputError(f"the number of steps must be an integer from 1 to T = {T}, got {n!r}")
     return T
+
+
+class _Scale(NamedTuple):
+    """What a grid is evenly spaced in: σ/α -> u, ascending, and back from u to λ = ln(α/σ)."""
+
+    of: Callable[[Tensor], Tensor]
+    log_ratio: Callable[[Tensor], Tensor]
+
+
+def _spaced(process: Process, n: int, scale: _Scale, sigma_min: float | None, sigma_max: float | None, to_zero: bool) -> Tensor:
+    if not isinstance(process, GaussianProcess):
+        raise IncompatibleModel("this grid is spaced in σ/α, and categories have neither: use a grid such as sf.grids.uniform")
+    _check_positive(n)
+    first = process.t_min if isinstance(process, ContinuousProcess) else 1
+    high = _ratio(process, process.T) if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
+    low = _ratio(process, first) if sigma_min is None else torch.tensor(sigma_min, dtype=torch.float64)
+    if not 0 < low <= high < math.inf:
+        raise InputError(f"this grid descends from sigma_max to sigma_min, positive values of σ/α; got {high:g} and {low:g}")
+    wanted = torch.linspace(float(scale.of(high)), float(scale.of(low)), n if to_zero else n + 1, dtype=torch.float64)
+    if not isinstance(process, ContinuousProcess):
+        times = _nearest_levels(process, wanted, scale)
+        return _ended(times) if to_zero else times
+    times = _exact_times(process, wanted, scale)
+    # Rounding must not move the ends of the process itself.
+    times[0] = process.T if sigma_max is None else times[0]
+    times[-1] = first if sigma_min is None and len(times) > 1 else times[-1]
+    return _ended(times) if to_zero else times
+
+
+def _exact_times(process: ContinuousProcess, wanted: Tensor, scale: _Scale) -> Tensor:
+    times = process.time(scale.log_ratio(wanted))
+    if times[-1] <= 0 or times[0] > process.T * (1 + _ROUNDING):
+        raise _outside(process, wanted, scale, process.t_min)
+    return times.clamp_max(process.T)
+
+
+def _nearest_levels(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> Tensor:
+    """Descending levels next to the `wanted` values of the scale, no two of them the same."""
+    table = scale.of(_ratio(process, torch.arange(1, int(process.T) + 1)))
+    slack = _ROUNDING * table.abs().max()
+    if wanted[-1] < table[0] - slack or wanted[0] > table[-1] + slack:
+        raise _outside(process, wanted, scale, 1)
+    nearest = (torch.searchsorted((table[1:] + table[:-1]) / 2, wanted) + 1).tolist()
+    first, last, count = nearest[-1], nearest[0], len(nearest)
+    if last - first + 1 < count:
+        raise InputError(
+            f"these ends have {last - first + 1} levels from one to the other, and {count} times were asked for: take fewer"
+        )
+    times = [first]
+    for above, t in enumerate(reversed(nearest[:-1]), start=2 - count):
+        times.append(min(max(t, times[-1] + 1), last + above))  # leaves a level for each of the -above noisier times
+    return torch.tensor(times[::-1])
+
+
+def _outside(process: GaussianProcess, wanted: Tensor, scale: _Scale, first: float) -> InputError:
+    low, high = (-scale.log_ratio(wanted[[-1, 0]])).exp().tolist()
+    least, most = float(_ratio(process, first)), float(_ratio(process, process.T))
+    return InputError(
+        f"a grid from σ/α = {high:g} to {low:g} leaves this process, whose noisiest level has σ/α = {most:g} and whose least noisy one "
+        f"{least:g}"
+    )
+
+
+def _ratio(process: GaussianProcess, t: Time) -> Tensor:
+    """σ/α at t."""
+    alpha, sigma = process.level(t)
+    return sigma / alpha
+
+
+def _ended(times: Tensor) -> Tensor:
+    """The times and then 0."""
+    return torch.cat([times, times.new_zeros(1)])
+
+
+def _check_positive(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InputError(f"the number of steps must be a positive integer, got {n!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from scorefield.core.shapes import expand, sum_flat
 from scorefield.denoiser import Denoise, ScoreFunction
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
-from scorefield.samplers.base import Grid, Sampler, need_levels
+from scorefield.samplers.base import Grid, Sampler, need_levels, planned
 from scorefield.samplers.grids import listed
 
 __all__ = ["Corrected", "Langevin"]
@@ -157,6 +157,9 @@ class Corrected:
         need_levels(self, model)
         self.langevin.init(model, x)
         return self.predictor.init(model, x)
+
+    def plan(self, model: Any, times: Sequence[float], state: Any) -> Any:
+        return planned(self.predictor, model, times, state)
 
     def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: Any, noise: Noise) -> tuple[Tensor, Tensor, Any]:
         x, x0, state = self.predictor.step(model, x_t, t, s, state, noise)

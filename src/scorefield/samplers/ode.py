@@ -5,15 +5,21 @@ In y = x/α and r = σ/α it reads dy/dr = ε̂(x, t), so a step needs ε̂ and 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.denoiser import Denoise
+from scorefield.process.base import GaussianProcess
+from scorefield.process.continuous import ContinuousProcess
 from scorefield.samplers.base import Grid, need_levels
+from scorefield.samplers.between import need_between_levels
 from scorefield.samplers.ddim import direction, ends
 from scorefield.samplers.grids import listed
 
@@ -21,6 +27,9 @@ __all__ = ["Euler", "Heun"]
 
 # Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it.
 _LARGEST_RATIO = 80.0
+
+# So that the noise added is never more than the noise there was.  [Karras et al. 2022, Alg. 2]
+_LARGEST_RAISE = math.sqrt(2) - 1
 
 
 @dataclass(frozen=True)
@@ -48,26 +57,88 @@ class Heun:
     """y_s = y_t + (r_s − r_t)·½(ε̂(x_t, t) + ε̂(x_s', s)) with x_s' the Euler step: second order.  [Karras et al. 2022, Alg. 1]
 
     An Euler step is taken to and from t = 0, where no model is called, and where r exceeds 80 at the noisier end.
+
+    churn (S_churn): each of N steps first adds noise that raises r to r̂ = (1 + γ)·r, γ = min(churn/N, √2 − 1), and then goes from
+    there to s, so that what earlier steps did wrong is forgotten.  [Karras et al. 2022, Alg. 2]   r̂ stays within the process: at
+    t = T nothing is added. The raised level lies between those of a table, so a discrete process is refused.
+    churn_min, churn_max (S_tmin, S_tmax): the r at which noise is added, both included.   churn_noise (S_noise): its standard
+    deviation, 1 to stay on the marginals of the process.
     """
 
+    churn: float = 0.0
+    churn_min: float = 0.0
+    churn_max: float = math.inf
+    churn_noise: float = 1.0
     guidance: ClassVar[str] = "eps"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.churn < math.inf:
+            raise InputError(f"churn is how often the noise is renewed along the grid, 0 or more; got {self.churn!r}")
+        if not 0 <= self.churn_min <= self.churn_max:
+            raise InputError(
+                f"churn needs 0 ≤ churn_min ≤ churn_max, values of σ/α; got {self.churn_min!r} and {self.churn_max!r}"
+            )
+        if not 0 < self.churn_noise < math.inf:
+            raise InputError(f"churn_noise is a standard deviation and must be positive, got {self.churn_noise!r}")
+
+    def __repr__(self) -> str:
+        if self.churn == 0:
+            return "Heun()"
+        within = f"churn_min={self.churn_min}, churn_max={self.churn_max}, churn_noise={self.churn_noise}"
+        return f"Heun(churn={self.churn}, {within})"
+
+    @property
+    def between_levels(self) -> bool:
+        """Whether the model is asked about times between the levels of a table."""
+        return self.churn > 0
 
     def calls(self, grid: Grid) -> int:
         """At most two network calls a step, one on a step to or from 0: 2S − 1 for S steps to 0. Steps above r = 80 make
-        one call as well, but only the process knows them. InputError for a grid that turns or stands still."""
-        direction(self, grid)
+        one call as well, but only the process knows them. InputError for a grid that turns or stands still, or ascends with churn."""
+        if direction(self, grid) == "up" and self.churn > 0:
+            raise InputError(f"encoding walks the deterministic ODE upwards, so it needs churn = 0; got {self.churn}")
         return 2 * (len(grid) - 1) - sum(t == 0 for t in (listed(grid)[0], listed(grid)[-1]))
 
     def init(self, model: Any, x: Tensor) -> None:
         need_levels(self, model)
+        if self.between_levels:
+            need_between_levels(self, model)
 
-    def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, Tensor, None]:
+    def plan(self, model: Denoise, times: Sequence[float], state: None) -> float | None:
+        """γ, by which the steps of this grid raise r; None without churn."""
+        return min(self.churn / (len(times) - 1), _LARGEST_RAISE) if self.churn > 0 else None
+
+    def step(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: float | None, noise: Noise
+    ) -> tuple[Tensor, Tensor, float | None]:
+        if self.churn > 0:
+            x_t, t = self._raised(model.process, x_t, t, state, noise)
         x0, eps = ends(model, x_t, t, s)
         here, lo = model.process.level(t), model.process.level(s)
         x_s = expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps
         r_t, r_s = here.sigma / here.alpha, lo.sigma / lo.alpha
         if t == 0 or s == 0 or max(r_t, r_s) > _LARGEST_RATIO:
-            return x_s, x0, None
+            return x_s, x0, state
         # Euler's step is kept in its x̂0 form and corrected, because x/α cancels where α is small.
         half = lo.alpha * (r_s - r_t) / 2
-        return x_s + expand(half, x_t) * (model(x_s, s).guided(s).eps - eps), x0, None
+        return x_s + expand(half, x_t) * (model(x_s, s).guided(s).eps - eps), x0, state
+
+    def _raised(self, process: GaussianProcess, x_t: Tensor, t: float, gamma: float | None, noise: Noise) -> tuple[Tensor, float]:
+        """x_t with noise added that takes it from r to r̂ = (1 + γ)·r, and the time of r̂."""
+        if gamma is None or not isinstance(process, ContinuousProcess):
+            raise InputError(
+                "the churn of a step follows from the grid: walk it by sf.trajectory, or start from plan(model, times, state)"
+            )
+        r = _ratio(process, t)
+        raised = min((1 + gamma) * r, _ratio(process, process.T))
+        if raised <= r or not self.churn_min <= r <= self.churn_max:
+            return x_t, t
+        t_hat = min(float(process.time(-raised.log())), process.T)
+        hat, now = process.level(t_hat), process.level(t)
+        added = ((raised - r) * (raised + r)).sqrt() * self.churn_noise
+        return expand(hat.alpha / now.alpha, x_t) * x_t + expand(hat.alpha * added, x_t) * noise.normal_like(x_t), t_hat
+
+
+def _ratio(process: GaussianProcess, t: float) -> Tensor:
+    alpha, sigma = process.level(t)
+    return sigma / alpha

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import time
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,49 +17,40 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scorefield.core.errors import InputError
-from scorefield.core.files import whole
+from scorefield.core.files import MANIFEST, abandoned, whole
 from scorefield.core.processes import Processes
 from scorefield.core.shapes import DataSpec
 from scorefield.samplers.base import Grid, Sampler
-from scorefield.samplers.blocks import Block
+from scorefield.samplers.blocks import BLOCK, Block
 from scorefield.samplers.grids import listed
 
-__all__ = ["StoredSamples", "identity"]
+__all__ = ["BlockFolder", "StoredSamples", "finite", "identity"]
 
-_MANIFEST = "manifest.json"
-_ABANDONED = 3600.0  # seconds after which a file under a temporary name was left by a process that was killed
+_BRIEF = 120  # characters of two values that an error shows side by side
 
 
-class StoredSamples:
-    """Samples 0, 1, … in a folder, `size` consecutive ones a file, each file whole or absent.
+class BlockFolder(ABC):
+    """Samples 0, 1, … in a folder, made in blocks of `size` consecutive ones by any number of processes.
 
-    manifest.json says what they are, and every file carries its digest, so that other samples are never taken for these.
-    block-00000000.safetensors holds `levels` (size, *shape), integer levels as in `Dataset` (float32 for continuous data), and
-    `labels` int64 (size,) where there are any, with their SHA-256. Every block is made whole, so that a sample does not depend
-    on how many were asked for. Deleting any of the files is safe.
-
-    what: everything that decides the samples (see `identity`).   spec: of one sample.   size: at least 32.
+    manifest.json says what they are, so that other samples are never taken for these. Every block is sampled whole, so that a
+    sample does not depend on how many were asked for.   what: everything that decides the samples (see `identity`).
+    spec: of one sample.   size: at least 32.
     """
 
-    def __init__(self, folder: Path, what: Mapping[str, Any], spec: DataSpec, size: int = 64) -> None:
+    def __init__(self, folder: Path, what: Mapping[str, Any], spec: DataSpec, size: int = BLOCK) -> None:
         self.folder, self.spec, self.size = folder, spec, size
         data = {"shape": list(spec.shape), "range": list(spec.range), "bins": spec.bins}
         self.what = json.loads(json.dumps({**what, **data, "block": size}, default=str))
         self.digest = _digest(self.what)
 
-    @classmethod
-    def within(cls, parent: Path, what: Mapping[str, Any], spec: DataSpec, size: int = 64) -> StoredSamples:
-        """In parent/samples-DIGEST, a folder for each different `what`."""
-        digest = cls(parent, what, spec, size).digest
-        return cls(parent / f"samples-{digest}", what, spec, size)
-
     def rounded(self, n: int) -> int:
         """n samples and those that fill their last block."""
         return -(-n // self.size) * self.size
 
-    def missing(self, n: int) -> list[int]:
-        """The blocks of samples 0 … n−1 that are absent, truncated, damaged or of other samples, ascending."""
-        return [k for k in range(self.rounded(n) // self.size) if self._read(k) is None]
+    def missing(self, n: int, processes: Processes | None = None) -> list[int]:
+        """The blocks of samples 0 … n−1 that are absent, damaged or of other samples, ascending; of them a process's share."""
+        numbers = (processes or Processes()).share(range(self.rounded(n) // self.size))
+        return [k for k in numbers if not self._is_whole(k, self._count(k, n))]
 
     def make(self, n: int, sample: Callable[[list[int]], Iterable[Block]], processes: Processes | None = None) -> int:
         """Make those missing blocks of samples 0 … n−1 that are this process's share; how many were made.
@@ -67,30 +60,34 @@ class StoredSamples:
         InputError: the folder holds other samples or cannot be written; samples that are not finite.
         """
         self._open()
-        todo = (processes or Processes()).share(self.missing(n))
+        todo = self.missing(n, processes)
+        if todo and not os.access(self.folder, os.W_OK):
+            raise self._unwritable(self.folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         for k, block in zip(todo, sample(todo) if todo else (), strict=True):
-            self._write(k, block)
+            if tuple(block.x.shape) != (self.size, *self.spec.shape):
+                raise InputError(f"a block is {self.size} samples of shape {self.spec.shape}, got {tuple(block.x.shape)}")
+            self._write(k, block, self._count(k, n))
         return len(todo)
 
-    def blocks(self, n: int) -> Iterator[Block]:
-        """Samples 0 … n−1 a block at a time, x float32 in spec.range on the CPU. InputError where a block is not there."""
-        for k in range(self.rounded(n) // self.size):
-            stored = self._read(k)
-            if stored is None:
-                raise InputError(f"{self._path(k)} is missing or damaged: make the samples again, what is whole will be kept")
-            indices = range(k * self.size, min(n, (k + 1) * self.size))
-            levels, labels = stored["levels"][: len(indices)], stored.get("labels")
-            x = levels if self.spec.bins is None else self.spec.from_levels(levels)
-            yield Block(indices, x, None if labels is None else labels[: len(indices)].tolist())
+    @abstractmethod
+    def _is_whole(self, k: int, count: int) -> bool:
+        """Whether at least the first `count` samples of block k are there, undamaged, and these."""
+
+    @abstractmethod
+    def _write(self, k: int, block: Block, count: int) -> None:
+        """Keep a whole block, of which the first `count` samples were asked for. InputError where it cannot be written."""
+
+    def _count(self, k: int, n: int) -> int:
+        """How many of the samples 0 … n−1 are in block k."""
+        return min(self.size, n - k * self.size)
 
     def _open(self) -> None:
         """Make the folder and say in it what it holds. InputError where it holds something else."""
-        manifest = self.folder / _MANIFEST
+        manifest = self.folder / MANIFEST
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for partial in self.folder.glob(".*.partial"):
-                if time.time() - partial.stat().st_mtime > _ABANDONED:
-                    partial.unlink(missing_ok=True)
+            for partial in abandoned(self.folder.rglob(".*.partial")):
+                partial.unlink(missing_ok=True)
             there = _read_json(manifest)
             if there is None:
                 with whole(manifest) as partial:
@@ -98,14 +95,45 @@ class StoredSamples:
         except OSError as error:
             raise self._unwritable(self.folder, error) from None
         if there is not None and there != self.what:
-            names = sorted(name for name in {*there, *self.what} if there.get(name) != self.what.get(name))
             raise InputError(
-                f"{self.folder} holds other samples ({', '.join(names)} differ): remove it, or choose another folder"
+                f"{self.folder} holds other samples ({_difference(there, self.what)}): remove it, or choose another folder"
             )
 
-    def _write(self, k: int, block: Block) -> None:
-        if tuple(block.x.shape) != (self.size, *self.spec.shape):
-            raise InputError(f"a block is {self.size} samples of shape {self.spec.shape}, got {tuple(block.x.shape)}")
+    def _unwritable(self, path: Path, error: Exception) -> InputError:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return InputError(f"{path} cannot be written ({reason}): free the disk or make the folder writable; what is there stays")
+
+
+class StoredSamples(BlockFolder):
+    """Samples 0, 1, … in a folder, `size` consecutive ones a file, each file whole or absent.
+
+    block-00000000.safetensors holds `levels` (size, *shape), integer levels as in `Dataset` (float32 for continuous data), and
+    `labels` int64 (size,) where there are any, with their SHA-256 and the digest of the manifest. Deleting any of the files is
+    safe.
+    """
+
+    @classmethod
+    def within(cls, parent: Path, what: Mapping[str, Any], spec: DataSpec, size: int = BLOCK) -> StoredSamples:
+        """In parent/samples-DIGEST, a folder for each different `what`."""
+        digest = cls(parent, what, spec, size).digest
+        return cls(parent / f"samples-{digest}", what, spec, size)
+
+    def blocks(self, n: int) -> Iterator[Block]:
+        """Samples 0 … n−1 a block at a time, x float32 in spec.range on the CPU. InputError where a block is not there."""
+        for k in range(self.rounded(n) // self.size):
+            stored = self._read(k)
+            if stored is None:
+                raise InputError(f"{self._path(k)} is missing or damaged: make the samples again, what is whole will be kept")
+            count = self._count(k, n)
+            levels, labels = stored["levels"][:count], stored.get("labels")
+            x = levels if self.spec.bins is None else self.spec.from_levels(levels)
+            indices = range(k * self.size, k * self.size + count)
+            yield Block(indices, x, None if labels is None else labels[:count].tolist())
+
+    def _is_whole(self, k: int, count: int) -> bool:
+        return self._read(k) is not None
+
+    def _write(self, k: int, block: Block, count: int) -> None:
         tensors = {"levels": self._levels(block.x).cpu().contiguous()}
         if block.labels is not None:
             tensors["labels"] = torch.tensor(block.labels, dtype=torch.int64)
@@ -126,12 +154,7 @@ class StoredSamples:
         return tensors if seal == self._seal(k, tensors) else None
 
     def _levels(self, x: Tensor) -> Tensor:
-        if self.spec.bins is not None:
-            return self.spec.to_levels(x)
-        wrong = int((~torch.isfinite(x)).flatten(1).any(dim=1).sum())
-        if wrong:
-            raise InputError(f"{wrong} of {len(x)} samples hold NaN or infinite values: the model that made them has diverged")
-        return x.to(torch.float32)
+        return self.spec.to_levels(x) if self.spec.bins is not None else finite(x)
 
     def _seal(self, k: int, tensors: Mapping[str, Tensor]) -> str:
         """What a file says of itself: whose samples, which block, and a hash of its content."""
@@ -145,9 +168,13 @@ class StoredSamples:
     def _path(self, k: int) -> Path:
         return self.folder / f"block-{k:08d}.safetensors"
 
-    def _unwritable(self, path: Path, error: Exception) -> InputError:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return InputError(f"{path} cannot be written ({reason}): free the disk or make the folder writable; what is there stays")
+
+def finite(x: Tensor) -> Tensor:
+    """x (B, *) as float32. InputError where any of it is NaN or infinite."""
+    wrong = int((~torch.isfinite(x)).flatten(1).any(dim=1).sum())
+    if wrong:
+        raise InputError(f"{wrong} of {len(x)} samples hold NaN or infinite values: the model that made them has diverged")
+    return x.to(torch.float32)
 
 
 def identity(
@@ -173,6 +200,13 @@ def identity(
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What two descriptions disagree on: "seed is 0 there and 1 here, grid differs"."""
+    names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
+    texts = [(name, str(there.get(name, "not said")), str(wanted.get(name, "not said"))) for name in names]
+    return ", ".join(f"{name} is {a} there and {b} here" if len(a + b) <= _BRIEF else f"{name} differs" for name, a, b in texts)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,127 @@
+"""DPM-Solver++: the probability-flow equation in terms of x̂0, integrated exactly but for x̂0 itself.  [Lu et al. 2022b]
+
+With λ = ln(α/σ) and h = λ_s − λ_t a step is x_s = (σ_s/σ_t) x_t + α_s ∫ e^{λ−λ_s} x̂0 dλ from λ_t to λ_s. Constant x̂0 gives
+α_s x̂0 + σ_s ε̂, the step of DDIM; the solvers here add the bend of x̂0 along λ to it. Written so, a step holds at σ_s = 0 and at any
+σ_t/α_t. A classifier's gradient shifts ε̂.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.noise import Noise
+from scorefield.core.prediction import Level
+from scorefield.core.shapes import expand
+from scorefield.denoiser import Denoise
+from scorefield.process.continuous import ContinuousProcess
+from scorefield.samplers.base import Grid, need_levels
+from scorefield.samplers.between import need_between_levels
+from scorefield.samplers.grids import listed
+
+__all__ = ["Before", "DPMSolver2M", "DPMSolver2S"]
+
+
+class Before(NamedTuple):
+    """What a step leaves for the next one: its x̂0 (B, *), and its length h in λ."""
+
+    x0: Tensor
+    h: Tensor
+
+
+@dataclass(frozen=True)
+class DPMSolver2M:
+    """DPM-Solver++(2M): x̂0 extrapolated from the step before, second order for one call a step.  [Lu et al. 2022b, Alg. 2]
+
+    x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1) D,  D = x̂0 + h/(2h')·(x̂0 − x̂0')  with ' of the step before. The first step and the step
+    to 0, where h is infinite, have D = x̂0: they are first order.
+    stochastic: SDE-DPM-Solver++(2M), x_s = (σ_s/σ_t)e^{−h} x_t + α_s(1 − e^{−2h}) D + σ_s√(1 − e^{−2h}) z, which is ancestral sampling
+    with the "lower" variance where D = x̂0; no noise on the step to 0.
+    """
+
+    stochastic: bool = False
+    guidance: ClassVar[str] = "eps"
+
+    def calls(self, grid: Grid) -> int:
+        """One network call a step. InputError unless the grid strictly descends."""
+        return _descending(self, grid)
+
+    def init(self, model: Any, x: Tensor) -> Before | None:
+        need_levels(self, model)
+        return None
+
+    def step(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: Before | None, noise: Noise
+    ) -> tuple[Tensor, Tensor, Before | None]:
+        hi, lo = model.process.level(t), model.process.level(s)
+        pred = model(x_t, t).guided(t)
+        if s == 0:
+            return pred.x0, pred.x0, None
+        shrink = _ratio(lo) / _ratio(hi)  # e^{−h}
+        h, kept = -shrink.log(), shrink if self.stochastic else torch.ones_like(shrink)
+        x_s = expand(lo.alpha, x_t) * pred.x0 + expand(kept * lo.sigma, x_t) * pred.eps
+        if state is not None:
+            bend = lo.alpha * (1 - kept * shrink) * h / (2 * state.h)
+            x_s = x_s + expand(bend, x_t) * (pred.x0 - state.x0)
+        if self.stochastic:
+            x_s = x_s + expand(lo.sigma * ((1 - kept) * (1 + kept)).sqrt(), x_t) * noise.normal_like(x_t)
+        return x_s, pred.x0, Before(pred.x0, h)
+
+
+@dataclass(frozen=True)
+class DPMSolver2S:
+    """DPM-Solver++(2S): x̂0 of a first-order step to the middle of λ, second order for two calls a step.  [Lu et al. 2022b, Alg. 1]
+
+    x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1)·x̂0(x_m, m) with λ_m = (λ_t + λ_s)/2 (r = ½). No step knows of another one. The step to 0,
+    where h is infinite, is first order. The middle lies between the levels of a table, so a discrete process is refused.
+    """
+
+    guidance: ClassVar[str] = "eps"
+    between_levels: ClassVar[bool] = True
+
+    def calls(self, grid: Grid) -> int:
+        """Two network calls a step, one on the step to 0. InputError unless the grid strictly descends."""
+        return 2 * _descending(self, grid) - int(listed(grid)[-1] == 0)
+
+    def init(self, model: Any, x: Tensor) -> None:
+        need_levels(self, model)
+        need_between_levels(self, model)
+
+    def step(self, model: Any, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, Tensor, None]:
+        hi, lo = model.process.level(t), model.process.level(s)
+        pred = model(x_t, t).guided(t)
+        if s == 0:
+            return pred.x0, pred.x0, None
+        m = _middle(model.process, hi, lo)
+        x_m = _first_order(pred.x0, pred.eps, model.process.level(m))
+        bend = model(x_m, m).guided(m).x0 - pred.x0
+        x_s = _first_order(pred.x0, pred.eps, lo)
+        return x_s + expand(lo.alpha * (1 - _ratio(lo) / _ratio(hi)), x_t) * bend, pred.x0, None
+
+
+def _descending(sampler: object, grid: Grid) -> int:
+    """The number of steps of a grid. InputError unless it strictly descends."""
+    if any(s >= t for t, s in pairwise(listed(grid))):
+        raise InputError(
+            f"{type(sampler).__name__} walks from noise to data: its grid must strictly descend, got {listed(grid)} (encode with DDIM, "
+            "Euler or Heun)"
+        )
+    return len(grid) - 1
+
+
+def _first_order(x0: Tensor, eps: Tensor, lo: Level) -> Tensor:
+    return expand(lo.alpha, x0) * x0 + expand(lo.sigma, x0) * eps
+
+
+def _middle(process: ContinuousProcess, hi: Level, lo: Level) -> float:
+    """The time half-way in λ."""
+    return float(process.time(-(_ratio(hi) * _ratio(lo)).log() / 2))
+
+
+def _ratio(level: Level) -> Tensor:
+    return level.sigma / level.alpha

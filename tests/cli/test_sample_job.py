@@ -1,0 +1,254 @@
+"""Large jobs of `sample`: streamed to the disk, shared by processes, killed and gone on with to the same bytes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cli.killed_job import kill_at_random
+from PIL import Image
+from support import call
+
+import scorefield as sf
+import scorefield.cli
+from scorefield.samplers.blocks import sample_blocks
+
+JOB = Path(__file__).with_name("killed_job.py")
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--", "scorefield"]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+FEW = ["--steps", "3", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A conditional U-Net in bf16, where the sums of a block depend on its size."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    tiny = ["net.channels=32", "net.channel_mult=[1]", "net.blocks=1", "net.attention=[]", "training.batch_size=16"]
+    settings = [word for setting in (*tiny, "training.precision=bf16", "training.sample_every=0") for word in ("--set", setting)]
+    with pytest.raises(SystemExit) as stop:
+        scorefield.cli.main(["train", "digits", "--steps", "2", "--run", str(folder), "--device", "cpu", *settings])
+    assert not stop.value.code
+    return folder
+
+
+def sample(capsys, run, target, *options):
+    status, _, err = call(capsys, "sample", run, *FEW, "--out", target, *options)
+    assert status == 0, err
+    return err
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pictures(folder):
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+
+
+def test_a_folder_holds_the_samples_of_the_seed(capsys, run, tmp_path):
+    sample(capsys, run, tmp_path / "a", "-n", 70, "--label", "3,5,8", "--seed", 2)
+    model = sf.load(run)
+    model.autocast_dtype = torch.bfloat16
+    options = {"labels": [3, 5, 8], "wrap": sf.config.build_sampling(sf.config.read_run(run)[0].sampling, model).wrap}
+    grid, sampler = sf.grids.uniform(model.process, 3), sf.samplers.Ancestral()
+    blocks = sample_blocks(model, sampler, grid, 70, 2, **options)
+    expected = torch.cat([model.data.to_uint8(block.x) for block in blocks])[:, 0].numpy()
+    assert np.array_equal(pictures(tmp_path / "a"), expected)
+    sample(capsys, run, tmp_path / "a.npz", "-n", 70, "--label", "3,5,8", "--seed", 2)
+    arrays = np.load(tmp_path / "a.npz")
+    assert np.array_equal(arrays["images"], expected)
+    lines = (tmp_path / "a" / "labels.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[1]) for line in lines] == arrays["labels"].tolist() == [[3, 5, 8][i % 3] for i in range(70)]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.npz"}  # the blocks beside the archive are gone
+
+
+def test_a_larger_n_adds_and_the_same_command_makes_nothing(capsys, run, tmp_path, monkeypatch):
+    sample(capsys, run, tmp_path / "a", "-n", 20)
+    assert "1 of 3 blocks are in" not in sample(capsys, run, tmp_path / "a", "-n", 130)  # the first block was not complete
+    sample(capsys, run, tmp_path / "b", "-n", 130)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    (tmp_path / "b" / "000100.png").unlink()
+    assert "2 of 3 blocks are in" in sample(capsys, run, tmp_path / "b", "-n", 130)
+    with monkeypatch.context() as patch:
+        patch.setattr("scorefield.samplers.blocks.trajectory", None)
+        assert "a second" not in sample(capsys, run, tmp_path / "b", "-n", 130)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_an_animation_of_what_is_there_already(capsys, run, tmp_path):
+    sample(capsys, run, tmp_path / "a", "-n", 100, "--trajectory", tmp_path / "a.gif")
+    sample(capsys, run, tmp_path / "a", "-n", 100, "--trajectory", tmp_path / "b.gif")
+    assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
+    assert Image.open(tmp_path / "a.gif").n_frames == 3
+
+
+OTHERS = [
+    (["--seed", 1], "seed is 0 there and 1 here"),
+    (["--label", "3"], "labels is"),
+    (["--steps", 4], "grid is"),
+    (["--eta", 0.5], "sampler is"),
+    (["--set", "clip=true"], "clip is"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), OTHERS)
+def test_other_samples_are_never_mixed_in(capsys, run, tmp_path, options, message):
+    sample(capsys, run, tmp_path / "a", "-n", 3)
+    before = files(tmp_path / "a")
+    status, _, err = call(capsys, "sample", run, *FEW, "-n", 3, "--out", tmp_path / "a", *options)
+    assert status == 1
+    assert "holds other samples" in err
+    assert message in err
+    assert len(err.splitlines()) == 2
+    assert files(tmp_path / "a") == before
+
+
+def test_other_weights_are_other_samples(capsys, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    sample(capsys, tmp_path / "run", tmp_path / "a", "-n", 3)
+    weights = tmp_path / "run" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+    status, _, err = call(capsys, "sample", tmp_path / "run", *FEW, "-n", 3, "--out", tmp_path / "a")
+    assert (status, "weights is" in err) == (1, True)
+
+
+def test_folders_of_other_files_are_refused(capsys, run, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine.png").write_text("")
+    status, _, err = call(capsys, "sample", run, *FEW, "-n", 3, "--out", tmp_path / "a")
+    assert status == 1
+    assert "not an empty folder, and no manifest.json says that it holds samples: choose another" in err
+
+
+def test_evaluate_reads_the_folder(capsys, run, tmp_path):
+    """With the labels that lie beside the pictures: the figures of the archive, how often classes agree among them."""
+    common = ["--metrics", "fd", "-n", 70, "--sets", 1, "--device", "cpu", "--json"]
+    found = []
+    for target in (tmp_path / "a", tmp_path / "a.npz"):
+        sample(capsys, run, target, "-n", 70, "--label", "7,3")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("scorefield.evaluation.features._EXAMPLES", 1)
+            patch.setattr("scorefield.evaluation.features._FEWEST_PASSES", 0)
+            status, out, err = call(capsys, "evaluate", run, "--samples", target, *common)
+        assert status == 0, err
+        figures = json.loads(out)["figures"]
+        assert figures["frechet"]["stamp"]["sampling"]["samples"] == 70
+        found.append({name: figure["value"] for name, figure in figures.items()})
+    assert "agreement" in found[0]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("target", ["a", "a.npz"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_signals_keep_what_is_made(capsys, run, tmp_path, monkeypatch, target, number, status):
+    """In the middle of the second block: its work is lost, the first block is not."""
+    handler = signal.getsignal(number)
+
+    def on_step(self, bar, k, step):
+        if k == 1:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scorefield.cli.sample_job.SampleJob._on_step", on_step)
+        found, _, err = call(capsys, "sample", run, *FEW, "-n", 130, "--out", tmp_path / target)
+    assert found == status
+    assert f"what is made stays in {tmp_path / target}" in err
+    assert "the same command goes on from there" in err
+    assert signal.getsignal(number) == handler
+    assert "1 of 3 blocks are in" in sample(capsys, run, tmp_path / target, "-n", 130)
+    sample(capsys, run, tmp_path / f"b-{target}", "-n", 130)
+    first, second = tmp_path / target, tmp_path / f"b-{target}"
+    assert files(first) == files(second) if first.is_dir() else first.read_bytes() == second.read_bytes()
+    assert not list(tmp_path.glob("*.blocks"))
+
+
+def test_a_failure_says_so_and_what_was_made_stays(capsys, run, tmp_path, monkeypatch):
+    def diverge(self, bar, k, step):
+        if k == 1:
+            step.x.fill_(float("nan"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scorefield.cli.sample_job.SampleJob._on_step", diverge)
+        status, _, err = call(capsys, "sample", run, *FEW, "-n", 130, "--out", tmp_path / "a")
+    assert status == 1
+    assert "the model that made them has diverged" in err
+    assert len(list((tmp_path / "a").glob("*.png"))) == 64
+
+
+# And how many files there are shortly before the end.
+FOLDER, ARCHIVE = ("folder", 640), ("archive.npz", 10)
+
+
+@pytest.mark.parametrize(
+    ("kills", "target", "last"),
+    [(2, *FOLDER), pytest.param(10, *FOLDER, marks=pytest.mark.slow), pytest.param(10, *ARCHIVE, marks=pytest.mark.slow)],
+)
+def test_killed_at_random_moments(run, tmp_path, kills, target, last):
+    """Kills of the command at work, then to the end: the same files, byte for byte, as without a kill."""
+    whole, broken = tmp_path / "whole" / target, tmp_path / "broken" / target
+    whole.parent.mkdir(), broken.parent.mkdir()
+    arguments = ["sample", run, *FEW, "-n", "640"]
+    seed = 6
+    job = [sys.executable, JOB, seed, kills, last, whole, broken, *arguments]
+    done = subprocess.run(list(map(str, job)), capture_output=True, text=True, timeout=300, env=ONE_THREAD)
+    assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
+    assert len(json.loads(re.findall(r"killed with (\[.*\]) files", done.stdout)[0])) == kills
+    assert files(broken.parent) == files(whole.parent), f"seed {seed}"
+
+
+def two_processes(run, target, *options):
+    launch = [*LAUNCH, "sample", run, *FEW, "--out", target, *options]
+    return subprocess.Popen(list(map(str, launch)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ONE_THREAD)
+
+
+def test_two_processes_make_the_bytes_of_one(capsys, run, tmp_path):
+    """They go on from where one process was, and are as many as they should be."""
+    sample(capsys, run, tmp_path / "one", "-n", 300)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for i in (5, 70, 250, 299):
+        (tmp_path / "two" / f"{i:06d}.png").unlink()
+    out, err = (job := two_processes(run, tmp_path / "two", "-n", "300", "--json")).communicate(timeout=300)
+    assert job.returncode == 0, err[-2000:]
+    assert ", bf16, 2 processes" in err
+    assert json.loads(out)["n"] == 300  # said once
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "last"), [FOLDER, ARCHIVE])
+def test_two_processes_killed_at_ten_random_moments(capsys, run, tmp_path, target, last):
+    whole, broken = tmp_path / "whole" / target, tmp_path / "broken" / target
+    whole.parent.mkdir(), broken.parent.mkdir()
+    sample(capsys, run, whole, "-n", 640)
+    started = []
+
+    def start():
+        started.append(two_processes(run, broken, "-n", "640"))
+        return started[-1].pid
+
+    hits, status = kill_at_random(start, broken.parent, 10, last, seed=7)
+    assert len(hits) == 10
+    assert status == 0
+    assert "2 processes" in started[-1].stderr.read()
+    assert files(broken.parent) == files(whole.parent)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_other(capsys, run, tmp_path):
+    """The second one cannot write its first file; the first one does not wait for it."""
+    sample(capsys, run, tmp_path / "a", "-n", 20)
+    (tmp_path / "a" / "000064.png").mkdir()
+    _, err = (job := two_processes(run, tmp_path / "a", "-n", "300")).communicate(timeout=120)
+    assert job.returncode == 1
+    assert "000064.png cannot be written" in err
+    (tmp_path / "a" / "000064.png").rmdir()
+    sample(capsys, run, tmp_path / "a", "-n", 300)
+    sample(capsys, run, tmp_path / "b", "-n", 300)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
