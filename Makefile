@@ -31,7 +31,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+# Other libraries' networks, without what those libraries ask for: their torchvision does not import beside the CPU's torch, and only
+# their data loading uses it.
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt azula denoising-diffusion-pytorch einops
+	touch $@
+
+bench: $(VENV)/.peers  ## speed, memory and start-up beside other libraries and the plain formulas; every figure in runs/performance.json
+	$(BIN)/python benchmarks/performance.py network memory startup trainer sampler --json runs/performance.json
 	$(BIN)/python benchmarks/score_matching_cost.py
 
 clean:

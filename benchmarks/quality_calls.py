@@ -1,7 +1,8 @@
 """Quality against network calls: the Fréchet distance of one trained run under every sampler and budget of calls, as measured.
 
-Every cell is `scorefield evaluate RUN --metrics fd` with the labels of the held-out images: sets of samples with seeds 0, 1, 2, their mean
-and standard deviation. Heun makes 2S − 1 calls in S steps, so it has the largest odd number within the budget. All walk the uniform grid.
+Every cell is what `scorefield evaluate RUN --metrics fd` prints, with the labels of the held-out images: sets of samples with seeds
+0, 1, 2, their mean and standard deviation. Heun makes 2S − 1 calls in S steps, so it has the largest odd number within the budget. All
+walk the uniform grid.
 
     python benchmarks/quality_calls.py digits runs/demo                                    the run of `make demo`
     python benchmarks/quality_calls.py mnist runs/mnist --data mnist10k.npz -n 500 --most 100
@@ -13,19 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from scorefield.config import build_sampling, load, open_data, read_run
+from scorefield.core.compute import autocast_dtype
+from scorefield.evaluation import EvaluationOptions, Subject, evaluate, open_features
+from scorefield.evaluation.weights import SHOWN, file_sha256
+
 CALLS = (5, 10, 20, 50, 100, 1000)
-SAMPLERS: dict[str, tuple[list[str], str]] = {
-    "ancestral": (["--sampler", "ancestral", "--variance", "lower"], "#1b2a41"),
-    "DDIM, η = 1": (["--sampler", "ddim", "--eta", "1"], "#7a93ac"),
-    "DDIM, η = 0.5": (["--sampler", "ddim", "--eta", "0.5"], "#edae49"),
-    "DDIM, η = 0": (["--sampler", "ddim", "--eta", "0"], "#d1495b"),
-    "Heun": (["--sampler", "heun"], "#66a182"),
-    "DPM-Solver++(2M)": (["--sampler", "dpm-solver"], "#8d4b9f"),
+SAMPLERS: dict[str, tuple[dict[str, Any], str]] = {
+    "ancestral": ({"kind": "ancestral", "variance": "lower"}, "#1b2a41"),
+    "DDIM, η = 1": ({"kind": "ddim", "eta": 1.0}, "#7a93ac"),
+    "DDIM, η = 0.5": ({"kind": "ddim", "eta": 0.5}, "#edae49"),
+    "DDIM, η = 0": ({"kind": "ddim", "eta": 0.0}, "#d1495b"),
+    "Heun": ({"kind": "heun"}, "#66a182"),
+    "DPM-Solver++(2M)": ({"kind": "dpm-solver"}, "#8d4b9f"),
 }
 ONE_SET = 1000  # calls from which one set is drawn
 
@@ -34,35 +38,32 @@ def steps_of(name: str, calls: int) -> int:
     return (calls + 1) // 2 if name == "Heun" else calls
 
 
-def measure(run: Path, data: str | None, n: int | None, most: int, also: list[str]) -> dict[str, Any]:
+def measure(run: Path, source: str | None, n: int | None, most: int, also: list[str]) -> dict[str, Any]:
     """{sampler/calls: the Fréchet figure of evaluate, with its sets}."""
     path = run / "quality-calls.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    recipe, _ = read_run(run)
+    train, heldout = open_data(recipe.data if source is None else recipe.data.model_copy(update={"source": source}))
+    model, extractor = load(run), open_features(None, train.spec, train)
+    model.autocast_dtype = autocast_dtype(recipe.training.precision, model.device)
+    weights = {"sha256": file_sha256(run / "model.safetensors")[:SHOWN]}
     for calls in CALLS:
-        for name, (options, _) in SAMPLERS.items():
+        for name, (sampler, _) in SAMPLERS.items():
             key = f"{name}/{calls}"
             if key in found or (calls > most and name not in also):
                 continue
-            arguments = [*options, "--grid", "uniform", "--steps", steps_of(name, calls), "--sets", 1 if calls >= ONE_SET else 3]
-            arguments += [] if data is None else ["--data", data]
-            arguments += [] if n is None else ["-n", n]
-            figure = evaluate(run, arguments)
-            found[key] = {name: figure[name] for name in ("value", "error", "heldout") if name in figure}
-            found[key]["calls"] = figure["stamp"]["sampling"]["calls"]
+            way = recipe.sampling.model_copy(update={"sampler": sampler, "grid": "uniform", "steps": steps_of(name, calls)})
+            subject = Subject(model, build_sampling(way, model), way, train, heldout, weights, run / "evaluation")
+            options = EvaluationOptions(n=n, sets=1 if calls >= ONE_SET else 3)
+            result = evaluate(subject, options, extractor=extractor)
+            figure = next(figure for figure in result.figures if figure.name == "frechet")
+            found[key] = {"value": figure.value, "error": figure.error, "heldout": figure.heldout}
+            found[key]["calls"] = figure.stamp["sampling"]["calls"]
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(found))
             partial.rename(path)
             print(key, found[key], flush=True)
     return found
-
-
-def evaluate(run: Path, arguments: list[Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "scorefield", "evaluate", str(run), *map(str, arguments), "--device", "cpu", "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    figure: dict[str, Any] = json.loads(done.stdout)["figures"]["frechet"]
-    return figure
 
 
 def table(found: dict[str, Any]) -> None:
@@ -77,7 +78,7 @@ def table(found: dict[str, Any]) -> None:
 def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return ""
-    return f"{figure['value']:.2f}" + (f" ± {figure['error']:.2f}" if "error" in figure else "")
+    return f"{figure['value']:.2f}" + (f" ± {figure['error']:.2f}" if figure["error"] is not None else "")
 
 
 def draw(found: dict[str, Any], name: str, picture: Path) -> None:
@@ -91,9 +92,7 @@ def draw(found: dict[str, Any], name: str, picture: Path) -> None:
         for label, (_, color) in SAMPLERS.items():
             cells = [cell for key, cell in found.items() if key.startswith(f"{label}/")]
             calls, values = [cell["calls"] for cell in cells], [cell["value"] for cell in cells]
-            axes.errorbar(
-                calls, values, [cell.get("error", 0) for cell in cells], fmt="o-", color=color, markersize=4, label=label
-            )
+            axes.errorbar(calls, values, [cell["error"] or 0 for cell in cells], fmt="o-", color=color, markersize=4, label=label)
         axes.axhline(next(iter(found.values()))["heldout"], color="0.6", linestyle=":", label="held-out images")
         axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="Fréchet distance")
         ticks = [calls for calls in CALLS if any(key.endswith(f"/{calls}") for key in found)]

@@ -287,15 +287,6 @@ def test_every_sampler_honours_or_refuses_guidance(sampler, guidance):
         assert torch.equal(x, plain) == (guidance == "none")
 
 
-@pytest.mark.parametrize("guidance", [name for name in GUIDANCE if name != "none"])
-@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun"])
-def test_encoding_is_unguided(sampler, guidance):
-    guided = GUIDANCE[guidance](label_free())
-    with pytest.raises(sf.IncompatibleModel, match="encoding walks the unguided flow"):
-        sf.trajectory(guided, EVERY[sampler], [0, 100, 1000], points(2))
-    assert sf.sample(GUIDANCE["none"](label_free()), EVERY[sampler], [0, 100, 1000], x_T=points(2)).shape == (2, 2)
-
-
 def test_the_table_has_every_sampler():
     assert set(SAMPLERS.values()) <= {type(sampler) for sampler in EVERY.values()}
 

@@ -28,6 +28,7 @@ LAYERS = [
     "interop",
     "config",
     "report",
+    "planning",
     "plots",
     "charts",
     "cli",

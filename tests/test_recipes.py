@@ -174,7 +174,7 @@ def test_a_bare_score_is_refused_by_what_needs_levels(capsys, bare, sampler):
 
 
 def test_points_are_not_pictures(capsys, bare, tmp_path):
-    for arguments in (["--out", tmp_path / "a.png"], ["--out", tmp_path / "a"], ["--trajectory", tmp_path / "a.gif"]):
+    for arguments in (["--out", tmp_path / "a.png"], ["--trajectory", tmp_path / "a.gif"]):
         status, _, err = call(capsys, "sample", bare, "--steps", 2, *arguments)
         assert status == 1
         assert "scorefield plot" in err

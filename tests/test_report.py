@@ -10,7 +10,7 @@ import scorefield as sf
 from scorefield.config import build_net, build_process, read_recipe, recipe_names
 from scorefield.nets import UNet
 from scorefield.nets.blocks import AttentionBlock
-from scorefield.report import _readable, cost, expected_data, info_facts
+from scorefield.report import cost, expected_data, info_facts, readable
 
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(100))
 
@@ -52,6 +52,20 @@ def by_hand(net: nn.Module, *inputs: Tensor) -> tuple[int, int]:
     of_data = forward[net.input_blocks[0][0]] + forward[net.time_embed[0]]
     total = sum(forward.values())
     return total, 3 * total - of_data
+
+
+def test_info_says_what_this_machine_computes_in(monkeypatch) -> None:
+    """With bf16 units and numba, and without either."""
+    monkeypatch.setattr("scorefield.report.bf16_units", lambda device: "AMX")
+    monkeypatch.setattr("scorefield.nets.fused.available", lambda: True)
+    facts = info_facts("digits")
+    assert facts["precision here"] == "bf16 (AMX)"
+    monkeypatch.setattr("scorefield.report.bf16_units", lambda device: None)
+    monkeypatch.setattr("scorefield.nets.fused.available", lambda: False)
+    facts = info_facts("digits")
+    assert facts["precision here"].startswith("fp32 (nothing here")
+    if facts["device here"] == "cpu":
+        assert "pip install scorefield[fast]" in facts["kernels here"]
 
 
 def test_two_layers_counted_by_hand() -> None:
@@ -141,4 +155,4 @@ def test_readable_numbers() -> None:
         1.2345e10: "12.3 G",
         3.96e12: "3.96 T",
     }
-    assert {number: _readable(number) for number in numbers} == numbers
+    assert {number: readable(number) for number in numbers} == numbers

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from scorefield.core.compute import Precision
 from scorefield.core.distributions import Categorical
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.shapes import DataSpec
@@ -83,6 +83,7 @@ class CategoricalDenoiser(nn.Module):
         self.noise_input = noise_input
         self.data = data
         self.autocast_dtype: torch.dtype | None = None
+        self._precision = Precision()
         if data is not None:
             self._check_bins(data)
 
@@ -149,8 +150,7 @@ class CategoricalDenoiser(nn.Module):
         x = one_hot(x_t, process.states).movedim(-1, 1).flatten(1, 2).to(dtype)
         c = noise_input(self.noise_input, process, time, dtype).to(x_t.device).expand(x_t.shape[0])
         labels = {} if y is None else {"y": y}
-        with nullcontext() if self.autocast_dtype is None else torch.autocast(x.device.type, dtype=self.autocast_dtype):
-            raw = self.net(x, c, **labels)
+        raw = self._precision.call(self.net, self.autocast_dtype, x, c, **labels)
         expected = (x_t.shape[0], process.classes * x_t.shape[1], *x_t.shape[2:])
         if tuple(raw.shape) != expected:
             raise InputError(

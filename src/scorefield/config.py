@@ -141,6 +141,7 @@ class DataOptions(Options):
     """Where the examples come from. size and channels None: as the source has them (a folder: 32 × 32 RGB).
 
     classes: how many to expect; it counts only for what is told before the data are seen (`recipes`, `info`).
+    stream: decode pictures when a batch asks for them, not before; not given, where they would take more than 2 GiB decoded.
     """
 
     source: str | None = None
@@ -149,6 +150,7 @@ class DataOptions(Options):
     classes: int | None = Field(None, ge=1)
     upscale: bool = False
     strict: bool = False
+    stream: bool | None = None
     range: tuple[float, float] = (-1.0, 1.0)
     holdout: float = Field(0.1, ge=0, lt=1)
     split_seed: int = Field(0, ge=0)
@@ -276,9 +278,8 @@ def open_data(options: DataOptions) -> tuple[Dataset, Dataset]:
     """(training, held-out) examples, in the range that the recipe asks for."""
     if options.source is None:
         raise InputError("this recipe needs data of yours: give --data with a folder of images, an .npz file or hf:NAME")
-    data = open_source(
-        options.source, size=options.size, channels=options.channels, upscale=options.upscale, strict=options.strict
-    )
+    asked = options.model_dump(include={"size", "channels", "upscale", "strict", "stream"})
+    data = open_source(options.source, **asked)
     if data.spec.bins is not None:
         data = replace(data, spec=replace(data.spec, range=options.range))
     return data.split(options.holdout, options.split_seed)

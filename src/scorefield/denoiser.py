@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from scorefield.core.compute import Precision
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec, expand
@@ -98,6 +99,7 @@ class Denoiser(nn.Module):
         self.sigma_data = sigma_data
         self.low_res = low_res
         self.autocast_dtype: torch.dtype | None = None
+        self._precision = Precision()
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -176,10 +178,7 @@ class Denoiser(nn.Module):
     def _network(self, x: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
         c = noise_input(self.noise_input, self.process, time, x.dtype).to(x.device).expand(x.shape[0])
         labels = {} if y is None else {"y": y}
-        if self.autocast_dtype is None:
-            return self.net(x, c, **labels).to(x.dtype)
-        with torch.autocast(x.device.type, dtype=self.autocast_dtype):
-            return self.net(x, c, **labels).to(x.dtype)
+        return self._precision.call(self.net, self.autocast_dtype, x, c, **labels).to(x.dtype)
 
     def _split(self, raw: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
         """(F, variance half); InputError when the network's output has another shape than the model needs."""

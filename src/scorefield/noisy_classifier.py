@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scorefield.core.compute import Precision
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.parametrization import NOISE_INPUTS, noise_input
@@ -44,6 +44,7 @@ class NoisyClassifier(nn.Module):
         self.noise_input = noise_input
         self.data = data
         self.autocast_dtype: torch.dtype | None = None
+        self._precision = Precision()
         if data is not None and data.num_classes > self.num_classes:
             raise InputError(f"the network tells {self.num_classes} classes apart, and the data has {data.num_classes}")
 
@@ -74,8 +75,7 @@ class NoisyClassifier(nn.Module):
                 "no classifier is called at t = 0, where x_t is the data itself; the smallest time of a discrete process is 1"
             )
         c = noise_input(self.noise_input, self.process, time, x_t.dtype).to(x_t.device).expand(x_t.shape[0])
-        with nullcontext() if self.autocast_dtype is None else torch.autocast(x_t.device.type, dtype=self.autocast_dtype):
-            logits = self.net(x_t, c)
+        logits = self._precision.call(self.net, self.autocast_dtype, x_t, c)
         self._check(logits, x_t)
         return logits.to(torch.promote_types(x_t.dtype, torch.float32))
 

@@ -80,7 +80,7 @@ def _draw_plane(run: str | Path, recipe: Recipe) -> Figure:
     model = load(run)
     sampling = build_sampling(recipe.sampling, model)
     samples, paths = _walk(model, sampling)
-    data = samples if recipe.data.source is None else open_data(recipe.data)[0].levels
+    data = samples if recipe.data.source is None else open_data(recipe.data)[0].everything()
     limits = _limits(data)
     with plot_style():
         wide, high = (b - a for a, b in limits)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from scorefield.categorical_denoiser import CategoricalDenoiser
 from scorefield.config import Model, Recipe, TrainedOn, build_model, build_net, build_process, read_recipe, read_run, recipe_names
-from scorefield.core.compute import autocast_dtype, pick_device
+from scorefield.core.compute import bf16_units, pick_device
 from scorefield.core.shapes import DataSpec
 from scorefield.denoiser import Denoiser
+from scorefield.nets import fused
 from scorefield.noisy_classifier import NoisyClassifier
 from scorefield.parametrization import noise_input
 from scorefield.score_model import ScoreModel
 from scorefield.training import RunFolder
 
-__all__ = ["Cost", "cost", "expected_data", "info_facts", "recipe_facts"]
+__all__ = ["Cost", "cost", "evaluate", "expected_data", "info_facts", "meta_model", "noise_number", "readable", "recipe_facts"]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
@@ -44,7 +47,7 @@ def recipe_facts() -> list[dict[str, Any]]:
     for name in recipe_names():
         recipe = read_recipe(name)
         spec = expected_data(recipe)
-        parameters = _count(_meta_model(recipe, spec))
+        parameters = _count(meta_model(recipe, spec))
         facts.append(
             {"name": name, "title": recipe.title, "shape": list(spec.shape), "parameters": parameters, "paper": recipe.paper}
         )
@@ -56,23 +59,35 @@ def info_facts(what: str) -> dict[str, Any]:
     is_run = RunFolder(Path(what)).config.is_file()
     recipe = read_run(what)[0] if is_run else read_recipe(what)
     spec = expected_data(recipe)
-    model = _meta_model(recipe, spec)
+    model = meta_model(recipe, spec)
     evaluation, training, kept = cost(model)
     facts = {
         "name": f"{what} ({recipe.name})" if is_run else recipe.name,
         "what": recipe.title,
         "paper": recipe.paper,
         "parameters": f"{_count(model):,}",
-        "FLOPs of one evaluation": f"{_readable(evaluation)} for one example of shape {'×'.join(map(str, spec.shape))}",
-        "FLOPs of one training step": f"{_readable(training)} an example",
-        "activations kept for it": f"{_readable(kept)}B an example in fp32",
+        "FLOPs of one evaluation": f"{readable(evaluation)} for one example of shape {'×'.join(map(str, spec.shape))}",
+        "FLOPs of one training step": f"{readable(training)} an example",
+        "activations kept for it": f"{readable(kept)}B an example in fp32",
         "noise levels": _levels(model),
         "network": f"{recipe.net['kind']}, {_meaning(model)}",
-        "precision here": "bf16" if autocast_dtype("auto", pick_device(None)) else "fp32",
+        **_machine(),
     }
     if recipe.trained_on is not None:
         facts |= _history(recipe, recipe.trained_on)
     return facts
+
+
+def _machine() -> dict[str, str]:
+    """What this machine will compute in, and by what."""
+    device = pick_device(None)
+    units = bf16_units(device)
+    precision = "fp32 (nothing here multiplies bf16 in hardware)" if units is None else f"bf16 ({units})"
+    kernels = "torch's own"
+    if device.type == "cpu":
+        compiled, without = "compiled normalization, channels-last", "plain formulas; pip install scorefield[fast] compiles some"
+        kernels = compiled if fused.available() else without
+    return {"device here": device.type, "precision here": precision, "kernels here": kernels}
 
 
 def _history(recipe: Recipe, seen: TrainedOn) -> dict[str, str]:
@@ -104,6 +119,24 @@ def cost(model: Model) -> Cost:
     """
     if model.data is None:
         return Cost(0, 0, 0)
+    number = noise_number(model)
+    model = copy.deepcopy(model)
+    with FakeTensorMode():
+        return _counted(_as_on_cpu(model).train(), number)
+
+
+def _as_on_cpu(model: nn.Module) -> nn.Module:
+    """The model with tensors of the kind that FakeTensorMode makes, which choose a CPU's kernels, in place of a meta device's."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            module._parameters[name] = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+    return model
+
+
+def _counted(model: Any, number: NoiseNumber | None) -> Cost:
+    """For a model whose tensors have shapes and no numbers, and pass for a CPU's."""
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved: dict[int, Tensor] = {}  # by storage; the tensors are held so that no address is used twice
 
@@ -113,31 +146,42 @@ def cost(model: Model) -> Cost:
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = _evaluate(model.train())
+            output = evaluate(model, number, 1, "cpu")
         evaluation = int(counter.get_total_flops())
         output.sum().backward()
-    model.zero_grad(set_to_none=True)
     kept = sum(tensor.untyped_storage().nbytes() for storage, tensor in saved.items() if storage not in parameters)
     return Cost(evaluation, int(counter.get_total_flops()), kept)
 
 
-def _evaluate(model: Any) -> Tensor:
-    """The network's output for one example at the noisiest level."""
-    x = torch.zeros(1, *model.data.shape, device="meta")
-    if isinstance(model, ScoreModel):
+def evaluate(model: Any, c: NoiseNumber | None, batch: int, device: str) -> Tensor:
+    """The network's output for `batch` examples of zeros, made on this device.   c: as `noise_number` gives it."""
+    x = torch.zeros(batch, *model.data.shape, device=device)
+    if c is None:
         return model.net(x, None)
     if isinstance(model, CategoricalDenoiser):
         x = x.repeat(1, model.process.states, *[1] * (x.ndim - 2))
-    c = noise_input(model.noise_input, model.process, torch.tensor(model.process.T), x.dtype).to("meta").expand(1)
     given: dict[str, Tensor] = {}
     if isinstance(model, Denoiser | CategoricalDenoiser) and model.num_classes:
-        given["y"] = torch.zeros(1, dtype=torch.long, device="meta")
+        given["y"] = torch.zeros(batch, dtype=torch.long, device=device)
     if getattr(model.net, "spec", {}).get("low_res"):
         given["low_res"] = x
-    return model.net(x, c, **given)
+    return model.net(x, torch.full((batch,), c.value, dtype=c.dtype, device=device), **given)
 
 
-def _readable(number: float) -> str:
+class NoiseNumber(NamedTuple):
+    value: float
+    dtype: torch.dtype
+
+
+def noise_number(model: Any) -> NoiseNumber | None:
+    """What the network receives as the noisiest level; None for a model without levels."""
+    if isinstance(model, ScoreModel):
+        return None
+    c = noise_input(model.noise_input, model.process, torch.tensor(model.process.T), torch.float32)
+    return NoiseNumber(c.item(), c.dtype)
+
+
+def readable(number: float) -> str:
     """Three digits and the prefix of a unit: 1.93 G."""
     prefixes = iter(_PREFIXES)
     prefix = next(prefixes)
@@ -169,7 +213,7 @@ def _meaning(model: Model) -> str:
     return f"{enlarges}predicts {model.parametrization}, noise input {model.noise_input}"
 
 
-def _meta_model(recipe: Recipe, spec: DataSpec) -> Model:
+def meta_model(recipe: Recipe, spec: DataSpec) -> Model:
     process = build_process(recipe)
     with torch.device("meta"):
         net = build_net(recipe, spec, process)

@@ -33,7 +33,7 @@ from scorefield.samplers.blocks import given
 from scorefield.samplers.grids import GRIDS, full, sections, staircase, steps
 from scorefield.score_model import ScoreModel
 
-__all__ = ["CATEGORICAL_SAMPLERS", "SAMPLERS", "Sampling", "SamplingOptions", "build_grid", "build_sampling"]
+__all__ = ["CATEGORICAL_SAMPLERS", "SAMPLERS", "Sampling", "SamplingOptions", "build_grid", "build_sampling", "caution"]
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ancestral": Ancestral,
@@ -48,6 +48,9 @@ CATEGORICAL_SAMPLERS: dict[str, Callable[..., Sampler]] = {  # of the same paper
     "ancestral": CategoricalAncestral,
     "ddim": CategoricalDDIM,
 }
+
+
+_HUGE_RATIO = 80.0  # σ/α, as in `Heun`
 
 
 class SamplingOptions(Options):
@@ -110,6 +113,20 @@ def build_sampling(
     if getattr(sampler, "between_levels", False) and isinstance(model, Denoiser):
         return Sampling(sampler, grid, _wrap_between_levels(options, model, classifier), start)
     return Sampling(sampler, grid, _wrap(options, model, classifier), start)
+
+
+def caution(sampling: Sampling, model: Any, guided_by_classifier: bool) -> str | None:
+    """A sentence where a classifier's gradient will be multiplied by a very large σ²/α, as an ε̂-shifting sampler does at its start."""
+    if not guided_by_classifier or getattr(sampling.sampler, "guidance", None) != "eps":
+        return None
+    level = model.process.level(float(sampling.grid[0]))
+    ratio = float(level.sigma / level.alpha)
+    if ratio <= _HUGE_RATIO:
+        return None
+    return (
+        f"this sampler shifts ε̂ by the classifier's gradient from σ/α = {ratio:,.0f} on, where an error of that gradient becomes an "
+        f"error of x̂0 some {ratio:,.0f} times larger: if the samples are noise, use --sampler ancestral, or --grid leading"
+    )
 
 
 def _of_categories(options: SamplingOptions, model: CategoricalDenoiser, classifier: NoisyClassifier | None) -> Sampling:

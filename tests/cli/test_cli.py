@@ -213,17 +213,20 @@ def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, me
     assert len(line) < 500
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_signals_save_and_say_how_to_go_on(tmp_path, number, status):
-    command = [sys.executable, "-m", "scorefield", "train", "digits", "--run", str(tmp_path / "r"), "--steps", "100000", *TINY]
+    run = tmp_path / "a run"
+    command = [sys.executable, "-m", "scorefield", "train", "digits", "--run", str(run), "--steps", "100000", *TINY]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        while not (tmp_path / "r" / "metrics.jsonl").exists() and process.poll() is None:
+        while not (run / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
-    assert "--resume" in err
+    assert f"go on with: scorefield train digits --run '{run}' --resume --device cpu" in err
     assert "Traceback" not in err
-    (checkpoint,) = (tmp_path / "r" / "checkpoints").iterdir()
-    assert (checkpoint / "manifest.json").exists()
+    first, last = sorted((run / "checkpoints").iterdir())
+    assert first.name == "step-00000000"
+    assert (last / "manifest.json").exists()
+    assert not (run / ".lock").exists()

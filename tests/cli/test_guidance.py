@@ -78,6 +78,19 @@ def test_by_a_classifier(capsys, runs, tmp_path, name, sampler):
     assert np.array_equal(none["images"], unguided["images"])
 
 
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [(["--sampler", "ddim"], True), (["--sampler", "ddim", "--grid", "leading"], False), (["--sampler", "ancestral"], False)],
+)
+def test_deterministic_samplers_from_pure_noise_get_a_note(capsys, runs, tmp_path, options, noted):
+    """On a cosine schedule ε̂-shifting multiplies the classifier's error by 20,000 at t = T; from t = 667 by less than 80."""
+    guide = ["--classifier", runs / "classifier", "--label", 2]
+    _, _, err = sampled(capsys, runs, tmp_path / "a.npz", runs / "unconditional", *guide, *options)
+    assert ("note: this sampler shifts" in err) == noted
+    _, _, err = sampled(capsys, runs, tmp_path / "a.npz", runs / "unconditional", *options)
+    assert "note:" not in err
+
+
 def test_an_unconditional_run_takes_the_classifiers_classes_in_turn(capsys, runs, tmp_path):
     arrays, facts, _ = sampled(capsys, runs, tmp_path / "a.npz", runs / "unconditional", "--classifier", runs / "classifier")
     assert arrays["labels"].tolist() == [0, 1, 2]

@@ -176,30 +176,10 @@ def test_absorbed_values_stay_as_they_are_once_revealed():
     assert 0 < changed["ddim0.3"] < changed["ddim1"]
 
 
-def test_refusals():
-    process = sf.process.uniform_categorical(KAPPAS, 3)
-    model = sf.CategoricalDenoiser(lambda x, c, y=None: x, process, data=sf.DataSpec((2,), bins=3))
-    gaussian = sf.Denoiser(lambda x, c, y=None: x, sf.process.from_betas(sf.process.cosine_betas(5)), data=sf.DataSpec((2,)))
-    bare = sf.ScoreModel(lambda x, c: -x, data=sf.DataSpec((2,)))
-    ints, floats, grid = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2), [5, 0]
-    samplers = sf.samplers
-    for sampler in (samplers.Ancestral(), samplers.DDIM(), samplers.Euler(), samplers.Heun(), samplers.Langevin(0.1)):
-        with pytest.raises(sf.IncompatibleModel, match=r"of categories.*CategoricalAncestral"):
-            sf.trajectory(model, sampler, grid, ints)
-    for sampler in (samplers.CategoricalAncestral(), samplers.CategoricalDDIM()):
-        for other in (gaussian, bare):
-            with pytest.raises(sf.IncompatibleModel, match="samples categories"):
-                sf.trajectory(other, sampler, grid, floats)
-    for x, message in ((floats, "0 … 2"), (ints + 3, "from 3 to 3"), (ints - 1, "from -1")):
-        with pytest.raises(sf.InputError, match=message):
-            sf.trajectory(model, samplers.CategoricalAncestral(), grid, x)
-    with pytest.raises(sf.InputError, match="descend"):
-        sf.trajectory(model, samplers.CategoricalDDIM(), [0, 5], ints)
-    with pytest.raises(sf.InputError, match="floating point"):
-        sf.trajectory(gaussian, samplers.DDIM(), grid, ints)
+def test_bad_options():
     for eta in (-0.1, 1.1):
         with pytest.raises(sf.InputError, match="η lies in"):
-            samplers.CategoricalDDIM(eta)
+            sf.samplers.CategoricalDDIM(eta)
 
 
 def test_the_guided_model_of_a_class_is_sampled():

@@ -206,26 +206,6 @@ def test_a_schedule_goes_with_guidance_and_a_corrector():
     assert set(seen) == {(16, 8), (8, 3)}  # s = 0 is not asked about
 
 
-@pytest.mark.parametrize(
-    ("sampler", "grid", "message"),
-    [
-        (DDIM(varsigma=lambda t, s: 0.5), [16, 8, 1, 0], r"step 2, from t = 8 to s = 1, has σ_s = \S+ and got ς = 0.5"),
-        (DDIM(varsigma=[0.1, 0.1]), [16, 8, 0], r"0 at s = 0.*step 2"),
-        (DDIM(varsigma=[-0.1, 0.0]), [16, 8, 0], "step 1"),
-        (DDIM(varsigma=[math.nan, 0.0]), [16, 8, 0], "step 1"),
-        (DDIM(varsigma=[0.1, 0.0]), [16, 8, 4, 0], "each of the 3 steps of this grid; got 2"),
-        (DDIM(varsigma=lambda t, s: 0.0), [0, 8, 16], "needs η = 0; got varsigma"),
-        (Corrected(DDIM(varsigma=[5.0, 0.0]), Langevin(1e-3)), [16, 8, 0], "step 1"),
-    ],
-)
-def test_refusals_come_before_the_first_step(sampler, grid, message):
-    def net(x, c, y=None):
-        raise AssertionError("called")
-
-    with pytest.raises(sf.InputError, match=message):
-        sf.trajectory(sf.Denoiser(net, PROCESSES["cosine"]), sampler, grid, torch.zeros(1, 2))
-
-
 def test_eta_and_varsigma_exclude_each_other():
     with pytest.raises(sf.InputError, match="give one"):
         DDIM(0.5, varsigma=[0.1])

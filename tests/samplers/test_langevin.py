@@ -1,4 +1,4 @@
-"""Langevin dynamics: the original samplers to 1e-9, exact stationary laws, the two-mode toy, and refusals."""
+"""Langevin dynamics: the original samplers to 1e-9, exact stationary laws, and the two-mode toy."""
 
 import itertools
 
@@ -264,45 +264,6 @@ def test_a_corrector_brings_a_coarse_walk_closer_to_p_t():
         errors.append(torch.linalg.norm(current - exact).item())
     print("errors", errors)
     assert errors[1] < errors[0] / 2
-
-
-SCORE = sf.ScoreModel(lambda x, _: -x)
-BARE_SAMPLERS = [
-    sf.samplers.DDIM(),
-    sf.samplers.Ancestral(),
-    sf.samplers.Euler(),
-    sf.samplers.Heun(),
-    Corrected(sf.samplers.DDIM(), Langevin(0.1)),
-]
-
-
-@pytest.mark.parametrize("sampler", BARE_SAMPLERS, ids=lambda sampler: type(sampler).__name__)
-@pytest.mark.parametrize("grid", [[100, 50, 0], [3, 2, 1, 0]])
-def test_a_score_without_levels_is_refused_by_all_but_langevin(sampler, grid):
-    for model in (SCORE, TWO_MODES):
-        with pytest.raises(sf.IncompatibleModel, match=r"needs a model with noise levels.*Langevin.*train it at noise levels"):
-            sf.sample(model, sampler, grid, x_T=torch.zeros(1, 2))
-        with pytest.raises(sf.IncompatibleModel, match="Langevin"):
-            sf.sample(model, sampler, grid, n=3)
-
-
-@pytest.mark.parametrize(
-    ("model", "sampler", "grid", "message"),
-    [
-        (SCORE, Langevin(0.1, metropolis=True), [1, 0], "energy=True"),
-        (SCORE, Langevin(0.1, final_denoise=True), [1, 0], "noise levels"),
-        (SCORE, Langevin(0.1), [100, 50, 0], r"grids.steps\(n\)"),
-        (SCORE, Langevin(0.1), [1], "at least two times"),
-        (object(), Langevin(0.1), [1, 0], "score"),
-        (sf.Denoiser(lambda x, c, y=None: x, VE), Langevin(0.1, metropolis=True), [2, 1, 0], "noise levels"),
-        (sf.Denoiser(lambda x, c, y=None: x, VE), Langevin(0.1), [1, 2, 0], "never walks up"),
-        (sf.Denoiser(lambda x, c, y=None: x, VE), Langevin(0.1), [1, 0, 0], "t > 0"),
-        (sf.Denoiser(lambda x, c, y=None: x, VE), Corrected(sf.samplers.DDIM(), Langevin(0.1)), [0, 1, 2], "never walks up"),
-    ],
-)
-def test_refusals_come_before_the_first_step(model, sampler, grid, message):
-    with pytest.raises(sf.ScorefieldError, match=message):
-        sf.trajectory(model, sampler, grid, torch.zeros(1, 2), NoiseSource(0))
 
 
 def test_bad_options():

@@ -17,7 +17,8 @@ GROUPS = {"weights": {"a": torch.arange(1000.0), "b": torch.ones(2, 3)}, "optimi
 
 def test_round_trip_and_keep(tmp_path):
     for step in (1, 2, 3, 10):
-        checkpoint.save(tmp_path, step, GROUPS, {"step": step}, keep=2)
+        saved = checkpoint.save(tmp_path, step, GROUPS, {"step": step})
+        checkpoint.prune(tmp_path, saved, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000010"]
     found = checkpoint.newest(tmp_path)
     assert found.state == {"step": 10}
@@ -29,7 +30,7 @@ def test_round_trip_and_keep(tmp_path):
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "no manifest", "broken manifest"])
 def test_damaged_checkpoints_are_passed_over_and_named(tmp_path, damage):
     for step in (1, 2):
-        checkpoint.save(tmp_path, step, GROUPS, {"step": step}, keep=5)
+        checkpoint.save(tmp_path, step, GROUPS, {"step": step})
     broken = tmp_path / "step-00000002"
     data = (broken / "weights.safetensors").read_bytes()
     {
@@ -54,10 +55,10 @@ import scorefield as sf
 from scorefield.training import checkpoint
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-checkpoint.save(folder, 1, {"weights": {"a": torch.ones(1000)}}, {"step": 1}, keep=3)
+checkpoint.save(folder, 1, {"weights": {"a": torch.ones(1000)}}, {"step": 1})
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    checkpoint.save(folder, 2, {"weights": {"a": torch.ones(100_000)}}, {"step": 2}, keep=3)
+    checkpoint.save(folder, 2, {"weights": {"a": torch.ones(100_000)}}, {"step": 2})
 except sf.InputError as error:
     print(error)
 """

@@ -1,16 +1,9 @@
-"""Importance-sampled times in training: saved, restored, and the same on one process and on two."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Importance-sampled times in training: saved and restored. (test_processes.py: the same on one process and on two.)"""
 
 import torch
-from safetensors.torch import load_file
 
 import scorefield as sf
 from scorefield.training import checkpoint
-
-JOB = Path(__file__).with_name("importance_job.py")
 
 
 def objective():
@@ -38,19 +31,3 @@ def test_resumes_exactly(tmp_path):
     ours, theirs = second.objective.times, whole.objective.times
     assert torch.equal(ours.probabilities(), theirs.probabilities())
     assert not torch.equal(ours.probabilities(), torch.full((5,), 0.2, dtype=torch.float64))
-
-
-def test_two_processes_draw_and_remember_what_one_does(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for command in ([sys.executable], launch):
-        done = subprocess.run([*command, str(JOB), str(tmp_path)], capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-    alone = load_file(tmp_path / "rank-0-of-1.safetensors")
-    assert alone["world"] == 1
-    assert bool((alone["counts"] == 3).all())
-    for rank in (0, 1):
-        state = load_file(tmp_path / f"rank-{rank}-of-2.safetensors")
-        assert state["world"] == 2
-        assert torch.equal(state["losses"], alone["losses"])
-        assert torch.equal(state["counts"], alone["counts"])
-        assert torch.allclose(state["drawn"], alone["drawn"], rtol=1e-6)

@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 import torch
+from accelerate import DistributedType
 
 import scorefield as sf
 from scorefield.training import RunFolder
@@ -123,7 +124,7 @@ def test_a_network_of_the_users_own(tmp_path):
 
 def test_divergence_stops_with_the_last_good_checkpoint_named(tmp_path):
     objective, data = digits_objective()
-    trainer = sf.train(objective, data, steps=9, run=tmp_path / "r", **{**OPTIONS, "checkpoint_every": 2})
+    trainer = sf.train(objective, data, steps=9, run=tmp_path / "r", **{**OPTIONS, "checkpoint_every": 2, "bad_steps": 1})
     next(trainer), next(trainer), next(trainer)
     with torch.no_grad():
         next(objective.parameters()).fill_(float("nan"))
@@ -176,6 +177,13 @@ def test_bad_options(options, message):
     objective, data = digits_objective()
     with pytest.raises(sf.InputError, match=message):
         sf.train(objective, data, **options)
+
+
+def test_weights_in_pieces_are_refused(monkeypatch):
+    """FSDP by Accelerate's configuration: a checkpoint would hold a piece."""
+    monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
+    with pytest.raises(sf.InputError, match="do not put together"):
+        sf.train(*digits_objective(), steps=1, **OPTIONS)
 
 
 def test_bad_pieces(tmp_path):

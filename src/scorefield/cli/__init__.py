@@ -7,8 +7,9 @@ from typing import Any
 
 import typer
 
-from scorefield.cli import encode, evaluate, export, import_, info, interpolate, plot, recipes, sample, train
+from scorefield.cli import encode, evaluate, export, import_, info, interpolate, plan, plot, recipes, sample, train
 from scorefield.cli.console import complain
+from scorefield.cli.memory import keep_memory
 
 __all__ = ["app", "main"]
 
@@ -32,6 +33,7 @@ app.command("decode")(encode.decode)
 app.command("interpolate")(interpolate.interpolate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("plot")(plot.plot)
+app.command("plan")(plan.plan)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 
@@ -49,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; mistakes of the user become one line on stderr and an exit status other than 0."""
     from scorefield.core.errors import ScorefieldError
 
+    keep_memory()
     try:
         status = app(arguments, standalone_mode=False)
     except typer.Exit as stop:

@@ -26,6 +26,7 @@ from scorefield.cli.options import (
     Variance,
     load_classifier,
     sampling_options,
+    say_caution,
 )
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ def _subjects(
     model.autocast_dtype = autocast_dtype(recipe.training.precision, device)
     guide = load_classifier(classifier, device)
     built = [build_sampling(sampling, model, guide) for sampling in ways]
+    say_caution(built[0], model, guide)
     options = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
     train, heldout = open_data(options)
     if recipe.trained_on is not None and train.fingerprint() != recipe.trained_on.fingerprint:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scorefield.cli.console import say
+
 if TYPE_CHECKING:
     import torch
 
-    from scorefield.config import Recipe, SamplingOptions
+    from scorefield.config import Recipe, Sampling, SamplingOptions
     from scorefield.noisy_classifier import NoisyClassifier
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Variance",
     "load_classifier",
     "sampling_options",
+    "say_caution",
 ]
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
@@ -112,3 +115,12 @@ def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | 
     classifier: NoisyClassifier = load(run).to(device)
     classifier.autocast_dtype = autocast_dtype(recipe.training.precision, device)
     return classifier
+
+
+def say_caution(sampling: Sampling, model: Any, guide: NoisyClassifier | None) -> None:
+    """What the user should know before samples are made."""
+    from scorefield.sampling import caution
+
+    text = caution(sampling, model, guide is not None)
+    if text is not None:
+        say(f"note: {text}")

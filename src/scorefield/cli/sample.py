@@ -26,6 +26,7 @@ from scorefield.cli.options import (
     Variance,
     load_classifier,
     sampling_options,
+    say_caution,
 )
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def sample(
     guide = load_classifier(classifier, model.device)
     options = sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, guidance)
     sampling = build_sampling(options, model, guide)
+    say_caution(sampling, model, guide)
     if inpaint is not None:
         sampling = _inpainting(sampling, model, spec, *inpaint)
     labels = class_labels(model, label, guide) if label or small is None else labels_of(small, model, guide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from scorefield.config import Recipe
     from scorefield.training import Trainer
 
-_EXIT = {signal.SIGINT: 130, signal.SIGTERM: 75}
+# SIGUSR1 is what Slurm's --signal is usually set to: time is about to be up.
+_NAMES = {"SIGINT": 130, "SIGTERM": 75, "SIGUSR1": 75}
+_EXIT = {getattr(signal, name): status for name, status in _NAMES.items() if hasattr(signal, name)}
+_LATE = 1  # a vote to stop that is no signal: --minutes are over
 
 
 def train(
@@ -101,11 +105,14 @@ def _train(
     precision = "bf16" if model.autocast_dtype is not None else "fp32"
     say(f"run {folder}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {trainer.accelerator.device}")
     with _signals() as received, progress("training", recipe.training.steps) as bar:
-        _loop(trainer, recipe, minutes, received, bar)
-    return _finish(trainer, recipe, folder, received)
+        stopped = _loop(trainer, recipe, minutes, received, bar)
+        trainer.close()
+    go_on = ["scorefield", "train", recipe.name, "--run", str(folder), "--resume", *(["--device", device] if device else [])]
+    return _finish(trainer, recipe, folder, stopped, shlex.join(go_on))
 
 
-def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> None:
+def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> int:
+    """Train to the end (0), or until any process is told to stop by a signal (its number) or by its clock (_LATE)."""
     from scorefield.core.errors import ScorefieldError
 
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -114,14 +121,15 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
         rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
         bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
         late = deadline is not None and time.monotonic() >= deadline
-        if trainer.agree(bool(received) or late):
+        if stop := trainer.agree(received[0] if received else _LATE * late):
             trainer.save()
-            return
+            return stop
         if every and step.step % every == 0 and trainer.accelerator.is_main_process:
             try:
                 _preview(trainer, recipe)
             except ScorefieldError as error:
                 say(f"no preview at step {step.step}: {error}")
+    return 0
 
 
 def _start_from(run: Path, model: torch.nn.Module) -> None:
@@ -163,21 +171,21 @@ def _to_be_enlarged(trainer: Trainer, side: int, conditional: bool) -> dict[str,
     return {"low_res": reduced(x0, side), "labels": y.tolist() if conditional and y is not None else None}
 
 
-def _finish(trainer: Trainer, recipe: Recipe, folder: Path, received: list[int]) -> dict[str, Any]:
-    if received:
-        say(f"stopped at step {trainer.step:,} and saved; go on with: scorefield train {recipe.name} --run {folder} --resume")
-        raise typer.Exit(_EXIT[signal.Signals(received[0])])
+def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on: str) -> dict[str, Any]:
+    if stopped > _LATE:
+        say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")
+        raise typer.Exit(_EXIT[signal.Signals(stopped)])
     if trainer.step >= recipe.training.steps:
         what = "see its accuracy with: scorefield evaluate" if recipe.classifies else "sample it with: scorefield sample"
         say(f"done: {trainer.step:,} steps; {what} {folder}")
     else:
-        say(f"time is up at step {trainer.step:,}; go on with: scorefield train {recipe.name} --run {folder} --resume")
+        say(f"time is up at step {trainer.step:,}; go on with: {go_on}")
     return {"run": str(folder), "step": trainer.step}
 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted, so that the step in hand is finished and saved; a second one acts at once."""
+    """SIGINT, SIGTERM and SIGUSR1 are noted, so that the step in hand is finished and saved; a second one acts at once."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor, nn
 
 from scorefield.core.errors import InputError
 
-__all__ = ["PRECISIONS", "autocast_dtype", "has_bf16_units", "pick_device"]
+__all__ = ["PRECISIONS", "Precision", "autocast_dtype", "bf16_units", "pick_device"]
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
-def has_bf16_units(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices in hardware: AMX or AVX512-BF16 on a CPU, Ampere or later on CUDA."""
+def bf16_units(device: torch.device) -> str | None:
+    """What multiplies bf16 matrices in hardware: AMX or AVX512-BF16 on a CPU, tensor cores from Ampere on; None where nothing does."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return "tensor cores" if torch.cuda.is_bf16_supported(including_emulation=False) else None
     if device.type != "cpu":
-        return False
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(probe() for probe in probes if probe is not None)
+        return None
+    probes = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
+    return next((name for name, probe in probes.items() if getattr(torch.cpu, probe, lambda: False)()), None)
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The dtype that networks run in under autocast: bf16, or None for plain fp32. "auto" asks the device."""
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    use = has_bf16_units(device) if precision == "auto" else precision == "bf16"
+    use = bf16_units(device) is not None if precision == "auto" else precision == "bf16"
     return torch.bfloat16 if use else None
 
 
@@ -46,3 +50,48 @@ def pick_device(name: str | None) -> torch.device:
     if kind == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise InputError(f"this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0; got {name!r}")
     return device
+
+
+class Precision:
+    """Calls a network under autocast, or plainly.
+
+    Autocast casts every weight at every call. Where nothing is recorded the weights are cast once instead, for as long as they stay the
+    same tensors with the same values; the result is the same to the bit.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[Any, ...] | None = None
+        self._weights: dict[str, Tensor] = {}
+
+    def call(self, net: Callable[..., Tensor], dtype: torch.dtype | None, x: Tensor, *rest: Any, **given: Any) -> Tensor:
+        """net(x, *rest, **given).   dtype: of autocast, None for plain."""
+        if dtype is None:
+            return net(x, *rest, **given)
+        with torch.autocast(x.device.type, dtype=dtype):
+            if torch.is_grad_enabled() or not isinstance(net, nn.Module):
+                return net(x, *rest, **given)
+            result: Tensor = torch.func.functional_call(net, self._cast(net, dtype), (x, *rest), given)
+            return result
+
+    def _cast(self, net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The float32 weights of products and convolutions in this dtype: those that autocast would cast."""
+        found = {
+            f"{path}.{name}" if path else name: value
+            for path, module in net.named_modules()
+            if isinstance(module, _CAST)
+            for name, value in module.named_parameters(recurse=False)
+            if value.dtype == torch.float32
+        }
+        key = (dtype, *((value.data_ptr(), value._version, value.device) for value in found.values()))
+        if key != self._of:
+            self._weights = {name: _laid_out(value.detach().to(dtype)) for name, value in found.items()}
+            self._of = key
+        return self._weights
+
+
+_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """Convolutions' weights in the layout of their fastest kernels."""
+    return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight

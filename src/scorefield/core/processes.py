@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from scorefield.core.compute import pick_device
+from scorefield.core.errors import ScorefieldError
 
 __all__ = ["Processes", "join_processes"]
 
@@ -33,6 +34,21 @@ class Processes:
     def share(self, numbers: Iterable[int]) -> list[int]:
         """Which of these pieces of work are this process's: k belongs to rank k mod world, whatever else is left to do."""
         return [k for k in numbers if k % self.world == self.rank]
+
+    def first_does(self, work: Callable[[], None]) -> None:
+        """The first process works while the others wait; an error of the user's that it meets is raised by all of them."""
+        problem: ScorefieldError | None = None
+        if self.first:
+            try:
+                work()
+            except ScorefieldError as error:
+                problem = error
+        if self.world > 1:
+            from accelerate.utils import broadcast_object_list
+
+            (problem,) = broadcast_object_list([problem])
+        if problem is not None:
+            raise problem
 
     def part(self) -> None:
         """Wait until every process is here, then end what they share: the first one can go on alone, for as long as it takes."""

@@ -2,6 +2,7 @@
 
 from scorefield.data.dataset import Dataset, tensor
 from scorefield.data.embedded import digits
+from scorefield.data.feed import Feed, Part
 from scorefield.data.files import folder, npz
 from scorefield.data.hub import hf
 from scorefield.data.order import Order
@@ -11,7 +12,9 @@ from scorefield.data.transforms import dequantize, flip, reduced, shift
 
 __all__ = [
     "Dataset",
+    "Feed",
     "Order",
+    "Part",
     "dequantize",
     "digits",
     "flip",

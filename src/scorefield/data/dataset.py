@@ -1,4 +1,4 @@
-"""Examples in memory: what every source returns, and what training and evaluation read."""
+"""Examples: what every source returns, and what training and evaluation read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
+from scorefield.data.broken import Broken
 from scorefield.data.order import permutation
+from scorefield.data.streaming import Pictures
 
 __all__ = ["Dataset", "number_labels", "tensor"]
 
@@ -24,13 +26,14 @@ _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from 
 class Dataset:
     """N examples, images as the integer levels that files hold.
 
-    levels: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous data).
+    levels: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous data). Pictures that
+    do not fit in memory are decoded when they are indexed; `in_memory` says which it is.
     labels: int64 (N,), indices into spec.classes, or None.   source: what the user named.
     skipped: the files that could not be read, by name.
     """
 
     spec: DataSpec
-    levels: Tensor
+    levels: Tensor | Pictures
     labels: Tensor | None
     source: str
     skipped: tuple[str, ...] = ()
@@ -43,7 +46,7 @@ class Dataset:
                 f"{self.source}: expected examples of {wanted} (N, {', '.join(map(str, self.spec.shape))}), "
                 f"got {self.levels.dtype} {tuple(self.levels.shape)}"
             )
-        if bins is not None and len(self) and int(self.levels.max()) >= bins:
+        if bins is not None and len(self) and isinstance(self.levels, Tensor) and int(self.levels.max()) >= bins:
             raise InputError(f"{self.source}: level {int(self.levels.max())} is not one of the {bins} levels 0 … {bins - 1}")
         if self.labels is None:
             return
@@ -61,6 +64,24 @@ class Dataset:
     def __len__(self) -> int:
         return int(self.levels.shape[0])
 
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.levels, Tensor)
+
+    @property
+    def broken(self) -> Broken:
+        """The files that could not be used: those skipped, or those that were met so far when decoding on demand."""
+        if not isinstance(self.levels, Tensor):
+            return self.levels.broken
+        found = Broken()
+        for name in self.skipped:
+            found.add(name)
+        return found
+
+    def everything(self) -> Tensor:
+        """The levels of all examples at once."""
+        return self.levels if isinstance(self.levels, Tensor) else self.levels[torch.arange(len(self))]
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """(x0, y) at `indices` (B,): x0 float32 (B, *spec.shape) in spec.range, y int64 (B,) or None."""
         levels = self.levels[indices]
@@ -70,7 +91,8 @@ class Dataset:
     def subset(self, indices: Tensor) -> Dataset:
         """The examples at `indices` (M,), in that order, with the same classes."""
         labels = None if self.labels is None else self.labels[indices]
-        return replace(self, levels=self.levels[indices], labels=labels)
+        levels = self.levels[indices] if isinstance(self.levels, Tensor) else self.levels.subset(indices)
+        return replace(self, levels=levels, labels=labels)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """(training, held-out): ⌈fraction·N⌉ examples held out, classes in proportion, each part in the data's order.
@@ -91,7 +113,12 @@ class Dataset:
         return self.subset(train), self.subset(heldout)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of SHA-256 over the levels and labels with their types and shapes, to stamp runs."""
+        """16 hexadecimal digits of SHA-256 over the levels and labels with their types and shapes, to stamp runs.
+
+        Of pictures that are decoded on demand: over the names, classes and size of the files.
+        """
+        if not isinstance(self.levels, Tensor):
+            return hashlib.sha256(self.levels.digest()).hexdigest()[:16]
         digest = hashlib.sha256()
         for part in (self.levels, self.labels):
             if part is None:

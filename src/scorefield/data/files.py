@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,21 @@ from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.gather import gather
-from scorefield.data.images import EXTENSIONS, TooSmall, check_options, convert, fit
+from scorefield.data.images import TooSmall, check_options, convert, fit
+from scorefield.data.listing import list_pictures, text
+from scorefield.data.streaming import pictures, streams
 
 __all__ = ["folder", "npz"]
 
 
-def folder(path: str | Path, size: int | None = 32, channels: int = 3, upscale: bool = False, strict: bool = False) -> Dataset:
+def folder(
+    path: str | Path,
+    size: int | None = 32,
+    channels: int = 3,
+    upscale: bool = False,
+    strict: bool = False,
+    stream: bool | None = False,
+) -> Dataset:
     """A folder of pictures -> levels uint8 (N, channels, size, size), 256 bins, in the order of their sorted paths.
 
     Subfolders that hold pictures (at any depth) are the classes, named and sorted by folder; without any the data are
@@ -27,74 +37,30 @@ def folder(path: str | Path, size: int | None = 32, channels: int = 3, upscale: 
     None they keep their size, which must be one. Hidden files are ignored and symbolic links followed, their own names
     counting. Unreadable files are skipped and named in `skipped`.
 
+    stream: decode pictures when a batch asks for them instead of holding all; None where they would take more than 2 GiB.
+    An unusable file is then found when its turn comes: the next one of its class stands in for it.
+
     InputError: no such folder, no pictures, pictures both beside and inside subfolders, any smaller than `size` (unless
     `upscale` enlarges them), any unreadable (with `strict`; otherwise if more than half are, or all of one class).
     """
-    root, source = Path(os.path.expanduser(path)), _text(str(path))
-    if not os.path.exists(root):
-        raise InputError(f"{source}: no such folder")
-    if not os.path.isdir(root):
-        raise InputError(f"{source}: expected a folder of pictures, found a file")
-    classes, files, labels = _classes(root, source)
-    found = gather(
-        ((_text(str(file.relative_to(root))), file) for file in files),
-        len(files),
-        source,
-        size=size,
-        channels=channels,
-        upscale=upscale,
-        strict=strict,
-    )
+    source = text(str(path))
+    check_options(size, channels)
+    listing = list_pictures(Path(os.path.expanduser(path)), source)
+    options: dict[str, Any] = {"size": size, "channels": channels, "upscale": upscale, "strict": strict}
+    labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
+    if streams(stream, len(listing), size, channels):
+        levels = pictures(listing, labels, source, **options)
+        return Dataset(DataSpec(levels.shape[1:], classes=classes, bins=256), levels, labels, source)
+    found = gather(listing.files(), len(listing), source, **options)
     spec = DataSpec(shape=found.levels.shape[1:], classes=classes, bins=256)
-    if not classes:
-        return Dataset(spec, torch.from_numpy(found.levels), None, source, found.skipped)
-    labels = labels[found.kept]
-    lost = sorted(set(range(len(classes))) - set(labels.tolist()))
-    if lost:
-        raise InputError(f"{source}: no picture of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder")
-    return Dataset(spec, torch.from_numpy(found.levels), torch.from_numpy(labels), source, found.skipped)
-
-
-def _classes(root: Path, source: str) -> tuple[tuple[str, ...], list[Path], np.ndarray]:
-    """(class names, every picture, its label int64 (N,)); no names where the pictures lie in the folder itself."""
-    files, folders = _listing(root)
-    inside = [(_text(sub.name), pictures) for sub in folders if (pictures := _pictures(sub, (root.resolve(),)))]
-    if files and inside:
-        raise InputError(
-            f"{source}: pictures lie both in the folder itself ({_text(files[0].name)}, …) "
-            f"and in subfolders ({inside[0][0]}, …): "
-            f"put every picture into a subfolder (its class), or all into one folder (no classes)"
-        )
-    if not files and not inside:
-        raise InputError(f"{source}: no pictures found; expected files ending in {', '.join(EXTENSIONS)}")
-    names = tuple(name for name, _ in inside)
-    labels = np.repeat(np.arange(len(inside)), [len(pictures) for _, pictures in inside])
-    return names, files or [file for _, pictures in inside for file in pictures], labels.astype(np.int64)
-
-
-def _listing(path: Path) -> tuple[list[Path], list[Path]]:
-    """(pictures, subfolders) directly in a folder, sorted by name, without hidden ones."""
-    try:
-        entries = sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=lambda e: e.name)
-        folders = [entry for entry in entries if entry.is_dir()]
-        return [e for e in entries if e.suffix.lower() in EXTENSIONS and not e.is_dir()], folders
-    except OSError as fault:
-        raise InputError(f"{_text(str(path))}: this folder cannot be listed ({fault.strerror})") from fault
-
-
-def _pictures(path: Path, above: tuple[Path, ...]) -> list[Path]:
-    """Every picture under a folder, in the order of sorted paths; a link back to a folder `above` is not followed."""
-    here = path.resolve()
-    if here in above:
-        return []
-    files, folders = _listing(path)
-    below = [file for sub in folders for file in _pictures(sub, (*above, here))]
-    return sorted(files + below)
-
-
-def _text(name: str) -> str:
-    """A file name as text that can be printed and saved, whatever bytes it holds."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    if labels is not None:
+        labels = labels[torch.from_numpy(found.kept)]
+        lost = sorted(set(range(len(classes))) - set(labels.tolist()))
+        if lost:
+            raise InputError(
+                f"{source}: no picture of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder"
+            )
+    return Dataset(spec, torch.from_numpy(found.levels), labels, source, found.skipped)
 
 
 def npz(path: str | Path, size: int | None = None, channels: int | None = None, upscale: bool = False) -> Dataset:
@@ -105,7 +71,7 @@ def npz(path: str | Path, size: int | None = None, channels: int | None = None, 
     does.
     """
     check_options(size, channels)
-    source = _text(str(path))
+    source = text(str(path))
     arrays = _arrays(Path(os.path.expanduser(path)), source)
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8:

@@ -15,7 +15,7 @@ import numpy as np
 from scorefield.core.errors import InputError
 from scorefield.data.images import TooSmall, check_options, convert, fit, read_image
 
-__all__ = ["Gathered", "gather"]
+__all__ = ["Gathered", "gather", "reason_of"]
 
 _CHUNK = 1024  # files in flight: bounds memory where the encoded bytes come from a table
 
@@ -104,8 +104,7 @@ class _Faults:
     small: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, fault: Exception) -> None:
-        reason = " ".join(str(fault).split()) or type(fault).__name__
-        (self.small if isinstance(fault, TooSmall) else self.broken).append((name, reason))
+        (self.small if isinstance(fault, TooSmall) else self.broken).append((name, reason_of(fault)))
 
     def check(self, size: int | None, strict: bool) -> None:
         """Raise InputError unless the rest can be used without these."""
@@ -118,6 +117,11 @@ class _Faults:
         if self.broken and (strict or 2 * len(self.broken) > self.count):
             hint = "repair or remove them" + (", or leave strict out to skip them" if strict else "; that is more than half")
             raise InputError(f"{self.source}: {len(self.broken)} {total} cannot be read ({_some(self.broken)}): {hint}")
+
+
+def reason_of(fault: Exception) -> str:
+    """What a decoder complains of, on one line."""
+    return " ".join(str(fault).split()) or type(fault).__name__
 
 
 def _some(named: list[tuple[str, str]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
 from scorefield.core.errors import InputError
 from scorefield.data.dataset import Dataset
@@ -19,12 +20,20 @@ _ACCEPTED = "`digits`, toy:NAME, a folder of pictures (subfolders are classes), 
 
 
 def open_source(
-    source: str, *, size: int | None = None, channels: int | None = None, upscale: bool = False, strict: bool = False
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    upscale: bool = False,
+    strict: bool = False,
+    stream: bool | None = None,
 ) -> Dataset:
     """Open `digits`, toy:NAME, a folder, an .npz file or hf:NAME. size and channels None mean what each of these does by itself.
 
-    A folder called digits is ./digits.
+    A folder called digits is ./digits.   stream: decode the pictures of a folder or of hf:NAME when a batch asks for them; None:
+    where they would take more than 2 GiB decoded.
     """
+    options: dict[str, Any] = {"upscale": upscale, "strict": strict, "stream": stream}
     if source == "digits":
         if size not in (None, 8) or channels not in (None, 1):
             raise InputError(
@@ -37,10 +46,10 @@ def open_source(
             raise InputError(f"{source} is points of the plane, not images: leave size and channels out")
         return toy(source.removeprefix("toy:"))
     if source.startswith("hf:"):
-        return hf(source.removeprefix("hf:"), size=size, channels=channels, upscale=upscale, strict=strict)
+        return hf(source.removeprefix("hf:"), size=size, channels=channels, **options)
     path = Path(os.path.expanduser(source))
     if source and os.path.isdir(path):
-        return folder(source, size=size or 32, channels=channels or 3, upscale=upscale, strict=strict)
+        return folder(source, size=size or 32, channels=channels or 3, **options)
     if path.suffix.lower() == ".npz":
         return npz(source, size=size, channels=channels, upscale=upscale)
     if source and os.path.exists(path):

@@ -90,9 +90,9 @@ class _Norm(torch.autograd.Function):
         mean, rstd = x.new_empty(len(x), groups, dtype=torch.float32), x.new_empty(len(x), groups, dtype=torch.float32)
         if not _is_fake(x):
             _match_threads()
-        kernels.norm_forward(
-            _pixels(x), *_parameters(weight, bias, modulation), groups, eps, silu, _pixels(y), mean.numpy(), rstd.numpy()
-        )
+            kernels.norm_forward(
+                _pixels(x), *_parameters(weight, bias, modulation), groups, eps, silu, _pixels(y), mean.numpy(), rstd.numpy()
+            )
         ctx.save_for_backward(x, weight, bias, modulation, mean, rstd)
         ctx.options = groups, eps, silu
         return y
@@ -129,9 +129,18 @@ def _gradients(
     if not _is_fake(x):
         plain = _parameters(weight, bias, modulation)
         _match_threads()
-    kernels.norm_backward(
-        _pixels(x), _pixels(dy), *plain, groups, silu, mean.numpy(), rstd.numpy(), _pixels(dx), dslope.numpy(), doffset.numpy()
-    )
+        kernels.norm_backward(
+            _pixels(x),
+            _pixels(dy),
+            *plain,
+            groups,
+            silu,
+            mean.numpy(),
+            rstd.numpy(),
+            _pixels(dx),
+            dslope.numpy(),
+            doffset.numpy(),
+        )
     if modulation is None:
         return dx, dslope.sum(0).to(weight.dtype), doffset.sum(0).to(bias.dtype), None
     more = 1 + modulation[:, : x.shape[1]].float()

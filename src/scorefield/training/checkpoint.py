@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.core.files import replace_file, sync_folder
 
-__all__ = ["Checkpoint", "newest", "save", "save_weights"]
+__all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
+
+Accept = Callable[[Mapping[str, Any]], bool]
 
 _MANIFEST = "manifest.json"
 
@@ -37,12 +39,17 @@ class Checkpoint:
     skipped: tuple[str, ...] = ()
 
 
-def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `step` whole or not at all, then delete all but the newest `keep`.
+def place(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
+
+
+def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of `step` whole or not at all.
 
     InputError when it cannot be written (disk full, no permission): the checkpoints before it are untouched.
     """
-    final, partial = folder / f"step-{step:08d}", folder / f".partial-{step:08d}"
+    final, partial = place(folder, step), folder / f".partial-{step:08d}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -60,26 +67,38 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
         intact = _steps(folder)
         last = f"the checkpoint before it is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
         raise InputError(f"the checkpoint of step {step} could not be saved ({_reason(error)}); {last}") from None
-    # What is newer was damaged and passed over when this run was resumed; it must not push out what is whole.
-    newer = [path for path in _steps(folder) if path.name > final.name]
-    for old in newer + [path for path in _steps(folder) if path not in newer][keep:]:
-        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, naming the damaged ones it passed over; None where none was ever saved.
+def prune(folder: Path, newest: Path, keep: int, keep_every: int = 0, accept: Accept = lambda state: True) -> None:
+    """Delete all checkpoints but: the `keep` up to `newest`; the newest of these whose state is accepted; those of the steps
+    divisible by keep_every (0: of none).
+
+    What is newer was damaged, or left by a divergence, and was passed over: it must not push out what is whole.
+    """
+    past = [path for path in _steps(folder) if _step(path) <= _step(newest)]
+    kept = {*past[:keep], *[path for path in past if accept(_read_state(path))][:1]}
+    kept |= {path for path in past if keep_every and _step(path) and _step(path) % keep_every == 0}
+    for path in [path for path in _steps(folder) if path not in kept] + list(folder.glob(".partial-*")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | None:
+    """The newest checkpoint that is whole and whose state is accepted, naming the damaged ones passed over; None where there is none.
 
     InputError when there are checkpoints and all are damaged.
     """
     skipped: list[str] = []
-    for path in _steps(folder):
+    steps = _steps(folder)
+    for path in steps:
         problem = _damage(path)
-        if problem is None:
+        if problem is not None:
+            skipped.append(f"{path.name} ({problem})")
+            continue
+        if accept(state := _read_state(path)):
             groups = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-            return Checkpoint(path, groups, json.loads((path / "state.json").read_text()), tuple(skipped))
-        skipped.append(f"{path.name} ({problem})")
-    if skipped:
+            return Checkpoint(path, groups, state, tuple(skipped))
+    if skipped and len(skipped) == len(steps):
         raise InputError(f"every checkpoint in {folder} is damaged: {'; '.join(skipped)}")
     return None
 
@@ -97,7 +116,20 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _steps(folder: Path) -> list[Path]:
     """The checkpoints of a folder, newest first."""
-    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The numbers of a checkpoint; none where they cannot be read."""
+    try:
+        return json.loads((path / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _write_manifest(folder: Path) -> None:
@@ -117,6 +149,8 @@ def _damage(folder: Path) -> str | None:
     """Why this checkpoint cannot be trusted, or None."""
     try:
         files = json.loads((folder / _MANIFEST).read_text())
+        if "state.json" not in files:
+            return f"{_MANIFEST} does not list what was written"
         for name, expected in files.items():
             path = folder / name
             if not path.is_file():

@@ -23,16 +23,17 @@ class EMA:
             raise InputError(f"the decay of the moving average must lie in [0, 1), got {decay!r}")
         self.decay = decay
         self.shadow = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        self._trained = {name for name, _ in model.named_parameters()}
+        trained = {name for name, _ in model.named_parameters()}
+        self._averaged = [name for name in self.shadow if name in trained]
+        self._copied = [name for name in self.shadow if name not in trained]
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after `step` steps (1, 2, …)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        state = model.state_dict()
-        averaged = [name for name in self.shadow if name in self._trained]
-        torch._foreach_lerp_([self.shadow[n] for n in averaged], [state[n].detach() for n in averaged], 1 - decay)
-        for name in self.shadow.keys() - self._trained:
+        state = model.state_dict(keep_vars=True)
+        torch._foreach_lerp_([self.shadow[n] for n in self._averaged], [state[n] for n in self._averaged], 1 - decay)
+        for name in self._copied:
             self.shadow[name].copy_(state[name])
 
     def load(self, shadow: Mapping[str, Tensor]) -> None:

@@ -36,6 +36,10 @@ class TrainingOptions(Options):
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
-    keep: Positive = Field(2, description="checkpoints kept")
+    keep: Positive = Field(2, description="checkpoints kept, the newest ones")
+    keep_every: int = Field(0, ge=0, description="of the steps divisible by this, checkpoints are kept for good; 0 for none")
+    bad_steps: Positive = Field(5, description="steps in a row whose loss or gradient is not finite that count as divergence")
+    on_divergence: Literal["stop", "rollback"] = Field("stop", description="rollback: go on from the last good checkpoint")
+    rollback_lr: float = Field(0.5, gt=0, le=1, description="factor on the learning rate at each such return")
     sample_every: int = Field(0, ge=0, description="steps between preview pictures of the command; 0 for none")
     trackers: list[str] = Field([], description='Accelerate\'s trackers, for example ["tensorboard"]')

@@ -26,6 +26,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
+        self.broken_files = path / "broken-files.txt"
+        self.lock = path / ".lock"
 
     def require(self) -> RunFolder:
         """This folder, if it holds a run; InputError otherwise."""
@@ -34,20 +36,30 @@ class RunFolder:
         return self
 
     def check_free(self) -> None:
-        """InputError where there is already a run, or anything else."""
+        """InputError where there is already a run, or anything else but what is left of a run killed while it was made."""
         if self.config.exists():
             raise InputError(f"{self.path} already holds a run: go on with it by --resume, or choose another folder")
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or any(not self._is_beginning(path) for path in self.path.iterdir())):
             raise InputError(f"{self.path} exists and is not an empty folder: choose another one for the run")
 
-    def create(self, description: Mapping[str, Any]) -> None:
-        """Make the folder and write config.toml; InputError where it is not free or cannot be written."""
+    def make(self) -> None:
+        """Make the folder; InputError where it is not free or cannot be made."""
         self.check_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path} cannot be made ({error.strerror})") from None
+
+    def create(self, description: Mapping[str, Any]) -> None:
+        """Make the folder and write config.toml; InputError where it is not free or cannot be written."""
+        self.make()
         self.write_config(description)
+
+    def _is_beginning(self, path: Path) -> bool:
+        """Whether this is there before config.toml is: the lock, and the checkpoint of step 0."""
+        if path == self.checkpoints and path.is_dir():
+            return all(checkpoint.name.endswith("-00000000") for checkpoint in path.iterdir())
+        return path in (self.lock, _partial(self.config))
 
     def write_config(self, description: Mapping[str, Any]) -> None:
         _replace_text(self.config, tomli_w.dumps(_without_none(description)))
@@ -76,13 +88,17 @@ class RunFolder:
 
 def _replace_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. InputError where it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         partial.write_text(text)
         replace_file(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written ({error.strerror}); what was there before is intact") from None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def _step_of(line: str) -> float:

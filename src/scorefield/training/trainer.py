@@ -6,7 +6,9 @@ Every draw of step k is a function of (seed, k, position in the batch), so the w
 from __future__ import annotations
 
 import copy
-import time
+import logging
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,23 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
-from scorefield.core.compute import autocast_dtype, pick_device
-from scorefield.core.errors import InputError, ScorefieldError
-from scorefield.core.noise import NoiseSource
+from scorefield.core.compute import autocast_dtype
+from scorefield.core.errors import ScorefieldError
 from scorefield.core.options import parse
-from scorefield.data import Dataset, Order, dequantize, flip, shift, tensor
+from scorefield.core.processes import Processes
+from scorefield.data import Dataset
 from scorefield.objectives.base import Objective
-from scorefield.training import checkpoint
+from scorefield.training.batches import Batches, as_dataset, check_data
 from scorefield.training.ema import EMA
+from scorefield.training.launch import make_accelerator, make_optimizer
+from scorefield.training.meter import Meter
 from scorefield.training.options import TrainingOptions
 from scorefield.training.run import RunFolder
+from scorefield.training.state import TrainingState
+from scorefield.training.writer import RunWriter
 
 __all__ = ["Diverged", "TrainStep", "Trainer", "train"]
 
-_ENVIRONMENT = ("torch", "threads", "world", "device", "precision")
+_LOG = logging.getLogger(__name__)
+_RETURNS = 3  # to the same checkpoint
 
 
 class Diverged(ScorefieldError):
@@ -39,7 +45,10 @@ class Diverged(ScorefieldError):
 
 @dataclass(frozen=True, slots=True)
 class TrainStep:
-    """One optimizer step. step: how many are done; loss: mean over the batch; examples_per_second: over this step."""
+    """One optimizer step. step: how many are done; loss: mean over the batch; examples_per_second: over this step.
+
+    skipped: how many steps of this run left the weights as they were, because the loss or the gradient was not finite.
+    """
 
     step: int
     loss: float
@@ -47,6 +56,12 @@ class TrainStep:
     lr: float
     examples_per_second: float
     parts: Mapping[str, float] = field(default_factory=dict)
+    skipped: int = 0
+
+    @property
+    def finite(self) -> bool:
+        """Whether it changed the weights."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
 def train(
@@ -66,13 +81,17 @@ def train(
     the newest whole checkpoint of `run`; N steps, a stop and M more equal N + M.   device: "cpu", "cuda", "mps", or what
     Accelerate finds.   describe: further tables for config.toml.   options: see TrainingOptions (steps, batch_size, lr, …).
 
-    Raises InputError for bad options or a `run` that already holds a run, and Diverged when the loss stops being finite.
+    Raises InputError for bad options, a `run` that already holds a run or that another process is writing, and a disk that is
+    full; Diverged when the loss or the gradient stays not finite.
     """
     return Trainer(objective, data, parse(TrainingOptions, options), run, resume=resume, device=device, describe=describe)
 
 
 class Trainer(Iterator[TrainStep]):
-    """What `train` returns. `step` says how many steps are done; `save` writes a checkpoint now; `ema_model` is ready to sample."""
+    """What `train` returns. `step` says how many steps are done; `save` writes a checkpoint now; `ema_model` is ready to sample.
+
+    Launched as several processes, each makes a trainer and all call the same methods in the same order.
+    """
 
     def __init__(
         self,
@@ -86,28 +105,34 @@ class Trainer(Iterator[TrainStep]):
         describe: Mapping[str, Any] | None = None,
     ) -> None:
         self.options = options
-        self.data = _as_dataset(data)
-        self.accelerator = _accelerator(device, options, run, getattr(objective.model, "has_energy", False))
-        _check_share(options, self.accelerator.num_processes)
-        _check_data(objective, self.data, options)
-        self._conditional = self.data.labels is not None and bool(getattr(objective.model, "num_classes", 0))
-        self.folder = None if run is None else RunFolder(Path(run))
-        self.step = 0
-        objective.to(self.accelerator.device)
+        self.data = as_dataset(data)
+        self.accelerator = make_accelerator(device, options, run, getattr(objective.model, "has_energy", False))
+        accelerator = self.accelerator
+        self._processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
+        check_data(objective, self.data, options, self._processes.world)
+        objective.to(accelerator.device)
         objective.train()
         model: Any = objective.model
         if hasattr(model, "autocast_dtype"):
-            model.autocast_dtype = autocast_dtype(options.precision, self.accelerator.device)
+            model.autocast_dtype = autocast_dtype(options.precision, accelerator.device)
         self.ema = EMA(objective.model, options.ema)
-        betas = (0.9, options.beta2)
-        fused = self.accelerator.device.type in ("cpu", "cuda")
-        decay = options.weight_decay
-        optimizer = torch.optim.AdamW(objective.parameters(), lr=options.lr, betas=betas, weight_decay=decay, fused=fused)
-        self._objective, self._optimizer = self.accelerator.prepare(objective, optimizer)
-        self._order = Order(len(self.data), options.batch_size, options.seed)
-        self.warnings: list[str] = []
-        if self.folder is not None:
-            self._open(self.folder, resume, describe or {})
+        self._objective, self._optimizer = accelerator.prepare(objective, make_optimizer(objective, options, accelerator.device))
+        self._state = TrainingState(self.objective, self._optimizer, self.ema)
+        self._meter, self._returns = Meter(accelerator.device), Counter[Path]()
+        self.folder = None if run is None else RunFolder(Path(run))
+        self._writer = None if self.folder is None else self._open(self.folder, resume, describe or {})
+        broken_files = None if self.folder is None else self.folder.broken_files
+        self._batches = Batches(self.data, objective, options, self._processes, broken_files)
+
+    @property
+    def step(self) -> int:
+        """How many steps are done, the skipped ones too."""
+        return self._state.step
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was met when the run was opened, and did not keep it from going on."""
+        return [] if self._writer is None else self._writer.warnings
 
     @property
     def objective(self) -> Objective:
@@ -123,103 +148,64 @@ class Trainer(Iterator[TrainStep]):
     def __next__(self) -> TrainStep:
         if self.step >= self.options.steps:
             raise StopIteration
-        start = time.perf_counter()
+        self._meter.start()
+        waited, lr = self._batches.waited, self._set_lr()
         loss, parts = self._forward_backward()
-        grad_norm = self._gradient_norm()
-        if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
-            raise Diverged(self._divergence(loss, grad_norm))
-        lr = self._set_lr()
-        self._optimizer.step()
+        # The one place of a step where the host waits for the device: no update may follow what is not finite.
+        values = _read([loss, self._gradient_norm(), *parts.values()])
+        finite = all(math.isfinite(value) for value in values[:2])
+        if finite:
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.ema.update(self.objective.model, self.step)
-        rate = self.options.batch_size / (time.perf_counter() - start)
-        done = TrainStep(self.step, float(loss), float(grad_norm), lr, rate, {k: float(v) for k, v in parts.items()})
-        self._record(done)
+        before = self._state.in_a_row
+        self._state.advance(finite)
+        if finite:
+            self.ema.update(self.objective.model, self.step)
+        seconds = self._meter.stop(self.options.batch_size, self._batches.waited - waited)
+        rate, named = self.options.batch_size / seconds, dict(zip(parts, values[2:], strict=True))
+        done = TrainStep(self.step, values[0], values[1], lr, rate, named, self._state.skipped)
+        self._record(done, before)
         return done
 
     def save(self) -> Path | None:
         """Write a checkpoint and the averaged weights now; the checkpoint's folder, or None without a run."""
-        if self.folder is None or not self.accelerator.is_main_process:
-            return None
-        groups = {
-            "weights": self.objective.state_dict(),
-            "ema": self.ema.shadow,
-            "optimizer": _optimizer_tensors(self._optimizer),
-        }
-        if hasattr(self.objective.times, "state_dict"):
-            groups["times"] = self.objective.times.state_dict()
-        state = {"step": self.step, "seed": self.options.seed, **self._environment()}
-        path = checkpoint.save(self.folder.checkpoints, self.step, groups, state, self.options.keep)
-        checkpoint.save_weights(self.folder.weights, self.ema.shadow)
-        return path
+        return None if self._writer is None else self._writer.save()
 
-    def _open(self, folder: RunFolder, resume: bool, describe: Mapping[str, Any]) -> None:
+    def close(self) -> None:
+        """Let others write the run, finish the trackers, and leave the other processes together: nothing can be trained after it.
+
+        The end of a script that several processes run; where there is one, the last step does all that is needed.
+        """
+        if self._writer is not None:
+            self._writer.close()
+        processes, self._processes = self._processes, Processes(device=self._processes.device)
+        processes.part()
+
+    def agree(self, vote: int) -> int:
+        """The largest vote of any process: all must leave the loop after the same step, for the same reason."""
+        if self._processes.world == 1:
+            return int(vote)
+        votes = self.accelerator.gather(torch.tensor([int(vote)], device=self.accelerator.device))
+        return int(votes.max())
+
+    def _open(self, folder: RunFolder, resume: bool, describe: Mapping[str, Any]) -> RunWriter:
+        writer = RunWriter(folder, self._state, self.options, self.accelerator, self._processes)
         if resume:
-            self._resume(folder)
-        elif self.accelerator.is_main_process:
-            folder.create({**self._description(), **describe})
-        if self.options.trackers and self.accelerator.is_main_process:
-            self.accelerator.init_trackers("tracker")
-
-    def _resume(self, folder: RunFolder) -> None:
-        found = checkpoint.newest(folder.require().checkpoints)
-        if found is None:
-            raise InputError(f"{folder.path} has no checkpoint to resume from; train it anew in another folder")
-        if found.state["seed"] != self.options.seed:
-            raise InputError(f"{folder.path} was trained with seed {found.state['seed']}: resume it with the same seed")
-        fingerprint = folder.read_config().get("trained_on", {}).get("fingerprint")
-        if fingerprint != self.data.fingerprint():
-            raise InputError(
-                f"{folder.path} was trained on other data (fingerprint {fingerprint}, now {self.data.fingerprint()}): to go on with "
-                "this data start a new run from its weights (--init)"
-            )
-        self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
-        for key, now in self._environment().items():
-            if found.state.get(key) != now:
-                self.warnings.append(
-                    f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit"
-                )
-        try:
-            self.objective.load_state_dict(found.groups["weights"])
-        except RuntimeError as error:
-            raise InputError(
-                f"{found.path} holds another model: {str(error).splitlines()[0]} Resume with the run's own"
-            ) from None
-        self.ema.load(found.groups["ema"])
-        _load_optimizer(self._optimizer, found.groups["optimizer"])
-        if "times" in found.groups:
-            self.objective.times.load_state_dict(found.groups["times"])
-        self.step = int(found.state["step"])
-        if self.accelerator.is_main_process:
-            folder.truncate_metrics(self.step)
-            folder.write_config({**folder.read_config(), "training": self.options.model_dump()})
-
-    def agree(self, stop: bool) -> bool:
-        """Whether any process wants to stop: all must leave the loop after the same step."""
-        if self.accelerator.num_processes == 1:
-            return stop
-        votes = self.accelerator.gather(torch.tensor([float(stop)], device=self.accelerator.device))
-        return bool(votes.any())
-
-    def _environment(self) -> dict[str, Any]:
-        """What bit-exactness depends on beside the seed."""
-        dtype = getattr(self.objective.model, "autocast_dtype", None)
-        precision = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
-        device = self.accelerator.device.type
-        values = (torch.__version__, torch.get_num_threads(), self.accelerator.num_processes, device, precision)
-        return dict(zip(_ENVIRONMENT, values, strict=True))
+            writer.resume(self.data.fingerprint())
+        else:
+            writer.begin({**self._description(), **describe})
+        return writer
 
     def _description(self) -> dict[str, Any]:
         """Everything that rebuilds the model without the data and without the code that made it."""
         objective, spec = self.objective, self.data.spec
-        model = objective.model
+        model: Any = objective.model
         facts = {"source": self.data.source, "examples": len(self.data), "fingerprint": self.data.fingerprint()}
         data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
         process = getattr(model, "process", None)
         return {
             **({} if process is None else {"process": dict(process.spec)}),
-            "net": dict(getattr(_network(objective), "spec", {"kind": "custom"})),
+            "net": dict(getattr(getattr(model, "net", None), "spec", {"kind": "custom"})),
             "model": model.spec,
             "objective": objective.spec,
             "training": self.options.model_dump(),
@@ -228,15 +214,11 @@ class Trainer(Iterator[TrainStep]):
 
     def _forward_backward(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the mean loss over the global batch; (that mean, the means of its parts)."""
-        rank, world, cuts = self.accelerator.process_index, self.accelerator.num_processes, self.options.accumulation
-        indices = self._order.indices(self.step, rank, world).chunk(cuts)
-        positions = self._order.positions(self.step, rank, world).chunk(cuts)
+        rank, cuts = self._processes.rank, self.options.accumulation
         totals: dict[str, Tensor] = {}
         drawn: list[tuple[Tensor | None, Tensor | None]] = []
         with _dropout_stream(self.options.seed, self.step, rank, self.accelerator.device):
-            for cut in range(cuts):
-                noise = NoiseSource(self.options.seed, positions[cut], self.step)
-                x0, y = self._batch(indices[cut], noise)
+            for cut, (x0, y, noise) in enumerate(self._batches.at(self.step)):
                 with nullcontext() if cut == cuts - 1 else self.accelerator.no_sync(self._objective):
                     loss = self._objective(x0, y, noise)
                     mean = loss.per_example.mean() / cuts
@@ -244,7 +226,7 @@ class Trainer(Iterator[TrainStep]):
                 drawn.append((loss.t, loss.unweighted))
                 terms = {"loss": mean.detach(), **{k: v.mean() / cuts for k, v in loss.parts.items()}}
                 totals = {k: totals.get(k, torch.zeros_like(v)) + v for k, v in terms.items()}
-        if world > 1:
+        if self._processes.world > 1:
             totals = self.accelerator.reduce(totals, reduction="mean")
         self._observe(drawn)
         return totals.pop("loss"), totals
@@ -257,22 +239,8 @@ class Trainer(Iterator[TrainStep]):
         device = self.accelerator.device
         t, losses = (torch.cat([part.to(device) for part in parts if part is not None]) for parts in zip(*drawn, strict=True))
         t, losses = self.accelerator.gather(t), self.accelerator.gather(losses)
-        if bool(torch.isfinite(losses).all()):  # a loss that is not finite stops the run, and is not history
+        if bool(torch.isfinite(losses).all()):  # a loss that is not finite is not history
             times.update(t, losses)
-
-    def _batch(self, indices: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
-        x0, y = self.data.batch(indices)
-        if self.options.dequantize:
-            x0 = dequantize(self.data.levels[indices], noise.uniform(x0.shape), self.data.spec)
-        if self.options.flip:
-            x0 = flip(x0, noise.uniform((len(x0), 1))[:, 0])
-        if self.options.shift:
-            x0 = shift(x0, _offsets(noise.uniform((len(x0), 2)), self.options.shift))
-        if y is not None and self.options.label_dropout:
-            model: Any = self.objective.model
-            y = torch.where(noise.uniform((len(x0), 1))[:, 0] < self.options.label_dropout, model.null_label, y)
-        device = self.accelerator.device
-        return x0.to(device), y.to(device) if y is not None and self._conditional else None
 
     def _gradient_norm(self) -> Tensor:
         limit = self.options.clip or float("inf")
@@ -281,99 +249,62 @@ class Trainer(Iterator[TrainStep]):
 
     def _set_lr(self) -> float:
         options = self.options
-        lr = options.lr * min(1.0, (self.step + 1) / options.warmup if options.warmup else 1.0)
+        lr = options.lr * self._state.lr_factor * min(1.0, (self.step + 1) / options.warmup if options.warmup else 1.0)
         if options.anneal:
             lr *= 1 - self.step / options.steps
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         return lr
 
-    def _record(self, done: TrainStep) -> None:
-        options, last = self.options, done.step == self.options.steps
-        if self.folder is not None and self.accelerator.is_main_process and (done.step % options.log_every == 0 or last):
-            values = {"loss": done.loss, "grad_norm": done.grad_norm, "lr": done.lr, **done.parts}
-            self.folder.append_metrics({"step": done.step, **values, "examples_per_second": done.examples_per_second})
-            if options.trackers:
-                self.accelerator.log(values, step=done.step)
-        if done.step % options.checkpoint_every == 0 or last:
-            self.save()
+    def _record(self, done: TrainStep, skipped_before: int) -> None:
+        """Log, save, and see to steps that were skipped. skipped_before: how many of those came just before this one."""
+        options, writer, last = self.options, self._writer, done.step == self.options.steps
+        if writer is not None and done.finite:
+            # A line that a skipped step would have written is written by the next one that counts.
+            passed = done.step // options.log_every > (done.step - 1 - skipped_before) // options.log_every
+            if passed or last:
+                values = {"loss": done.loss, "grad_norm": done.grad_norm, "lr": done.lr, **done.parts}
+                writer.log({**values, "skipped": done.skipped, **self._meter.read()})
+            if done.step % options.checkpoint_every == 0 and self._state.good:
+                writer.save()
+        if not done.finite:
+            self._see_to(done)
+        if writer is not None and self.step == options.steps:
+            writer.save()
+            writer.close()
 
-    def _divergence(self, loss: Tensor, grad_norm: Tensor) -> str:
-        what = f"the loss is {float(loss)}" if not torch.isfinite(loss) else f"the gradient norm is {float(grad_norm)}"
-        good = checkpoint.newest(self.folder.checkpoints) if self.folder is not None else None
-        last = f"the last good checkpoint is {good.path}" if good else "no checkpoint was saved before it"
-        return f"training stopped at step {self.step + 1}: {what}; {last}. Lower the learning rate, or use precision fp32"
-
-
-def _as_dataset(data: Dataset | Tensor | tuple[Tensor, Tensor]) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, Tensor):
-        return tensor(data)
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        return tensor(*data)
-    raise InputError(f"data must come from sf.data, or be a tensor or a pair (examples, labels); got {type(data).__name__}")
-
-
-def _accelerator(device: str | None, options: TrainingOptions, run: str | Path | None, energy: bool) -> Accelerator:
-    chosen = None if device is None else pick_device(device)
-    if options.trackers and run is None:
-        raise InputError("trackers write into the run folder: give run=")
-    logging: dict[str, Any] = {"log_with": options.trackers, "project_dir": str(run)} if options.trackers else {}
-    # The constant of an energy never reaches its gradient, so some parameters get none; several processes must know that.
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if energy else []
-    try:
-        accelerator = Accelerator(kwargs_handlers=handlers, cpu=chosen is not None and chosen.type == "cpu", **logging)
-    except ValueError as error:  # an unknown tracker, or another kind of device used before in this process
-        raise InputError(f"Accelerate refuses these options: {error}") from None
-    if chosen is not None and accelerator.device.type != chosen.type:
-        raise InputError(f"this process already trains on {accelerator.device.type}: use a new process for {chosen.type}")
-    return accelerator
-
-
-def _check_share(options: TrainingOptions, world: int) -> None:
-    parts = world * options.accumulation
-    if options.batch_size % parts:
-        raise InputError(
-            f"batch_size {options.batch_size} cannot be cut into {world} processes × {options.accumulation} parts: "
-            f"make it a multiple of {parts}"
+    def _see_to(self, done: TrainStep) -> None:
+        """Say that a step was skipped; after too many in a row go back to the last good checkpoint, or stop."""
+        options, in_a_row = self.options, self._state.in_a_row
+        what = f"the loss is {done.loss}" if not math.isfinite(done.loss) else f"the gradient norm is {done.grad_norm}"
+        self._say(f"step {done.step} skipped: {what} ({in_a_row} in a row, {options.bad_steps} are a divergence)")
+        if in_a_row < options.bad_steps:
+            return
+        good = None if self._writer is None else self._writer.last_good()
+        if self._writer is None or good is None:
+            raise Diverged(self._divergence(what, None))
+        self._writer.forget_after(good)
+        if options.on_divergence == "stop" or self._returns[good.path] == _RETURNS:
+            raise Diverged(self._divergence(what, good.path))
+        self._returns[good.path] += 1
+        self._writer.go_back(good, options.rollback_lr)
+        factor = self._state.lr_factor
+        self._say(
+            f"went back to {good.path} with {factor:g} times the learning rate, return {self._returns[good.path]} of {_RETURNS}"
         )
 
-
-def _network(objective: Objective) -> Any:
-    return getattr(objective.model, "net", None)
-
-
-def _check_data(objective: Objective, data: Dataset, options: TrainingOptions) -> None:
-    """What the model and the options ask of the data; a model without an idea of an example takes the data's."""
-    model: Any = objective.model
-    spec = getattr(model, "data", None)
-    if spec is None:
-        model.data = data.spec
-    elif spec.shape != data.spec.shape:
-        raise InputError(f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}")
-    if getattr(model, "num_classes", 0) and data.spec.num_classes > model.num_classes:
-        raise InputError(f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}")
-    if objective.needs_labels and data.labels is None:
-        raise InputError(
-            f"this objective learns from labels, and {data.source} has no labels: use a folder with a subfolder for each class, "
-            "an .npz with `labels`, or a pair (examples, labels)"
+    def _divergence(self, what: str, good: Path | None) -> str:
+        row = f" ({self.options.bad_steps} steps in a row)" if self.options.bad_steps > 1 else ""
+        last = f"the last good checkpoint is {good}" if good else "no checkpoint was saved before it"
+        returns = f", to which it went back {_RETURNS} times" if good and self._returns[good] == _RETURNS else ""
+        return (
+            f"training stopped at step {self.step}: {what}{row}; {last}{returns}. "
+            "Lower the learning rate, use precision fp32, or on_divergence rollback"
         )
-    for what, asked in (("flip mirrors", options.flip), ("shift moves", options.shift)):
-        if asked and len(data.spec.shape) != 3:
-            raise InputError(f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out")
-    if options.label_dropout and (data.labels is None or getattr(model, "null_label", None) is None):
-        raise InputError(
-            "label_dropout replaces labels by none, so it needs data with labels and a class-conditional network with a row for none: "
-            "build the network with null_label=True, or leave it out"
-        )
-    if options.dequantize and data.spec.bins is None:
-        raise InputError(f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out")
 
-
-def _offsets(u: Tensor, far: int) -> Tensor:
-    """u in [0, 1) -> the integers −far … far, all equally likely."""
-    return (u.double() * (2 * far + 1)).long() - far
+    def _say(self, text: str) -> None:
+        if self._processes.first:
+            _LOG.warning(text)
 
 
 @contextmanager
@@ -386,15 +317,8 @@ def _dropout_stream(seed: int, step: int, rank: int, device: torch.device) -> It
         yield
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    saved = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**saved, "state": state})
+def _read(scalars: list[Tensor]) -> list[float]:
+    """Numbers of the device, all in one transfer."""
+    device = scalars[0].device
+    dtype = torch.float32 if device.type == "mps" else torch.float64  # which mps does not have
+    return torch.stack([scalar.detach().to(device, dtype) for scalar in scalars]).tolist()

@@ -1,0 +1,80 @@
+"""Batches in the order of training, read ahead while the network computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from scorefield.data.dataset import Dataset
+from scorefield.data.order import Order
+
+__all__ = ["Feed", "Part"]
+
+_AHEAD = 4  # steps: a slow file delays training only if it takes longer than so many
+
+
+class Part(NamedTuple):
+    """Examples of a batch. x0: float32 (B, *) in the data's range; y: int64 (B,) or None; levels: what x0 was made of.
+
+    positions: int64 (B,), the places in the global batch, which key the noise.
+    """
+
+    x0: Tensor
+    y: Tensor | None
+    levels: Tensor
+    positions: Tensor
+
+
+class Feed:
+    """This process's share of each step's batch. Any step can be asked for; asked for in turn, they are ready ahead of time.
+
+    What a step gets is a function of (data, order, step, rank, world) alone, and the shares of all ranks in turn are the batch.
+    broken_files: where the names of unusable files are kept, each once.   waited: seconds that the caller has waited for data, in all.
+    """
+
+    def __init__(
+        self, data: Dataset, order: Order, rank: int = 0, world: int = 1, cuts: int = 1, broken_files: Path | None = None
+    ) -> None:
+        self.data, self.order, self.rank, self.world, self.cuts = data, order, rank, world, cuts
+        self.waited = 0.0
+        self._reader = None if data.in_memory else ThreadPoolExecutor(1, thread_name_prefix="read ahead")
+        self._pending: dict[int, Future[list[Part]]] = {}
+        if broken_files is not None and (rank == 0 or not data.in_memory):
+            data.broken.write_to(broken_files)
+
+    def parts(self, step: int) -> list[Part]:
+        """The share of `step`'s batch, in `cuts` parts."""
+        start = time.perf_counter()
+        try:
+            return self._read(step) if self._reader is None else self._ahead(step, self._reader.submit)
+        finally:
+            self.waited += time.perf_counter() - start
+
+    def close(self) -> None:
+        """Wait for what is being read, and read no further."""
+        if self._reader is not None:
+            self._reader.shutdown(cancel_futures=True)
+
+    def _ahead(self, step: int, submit: Callable[..., Future[list[Part]]]) -> list[Part]:
+        wanted = range(step, step + 1 + _AHEAD)
+        for other in [other for other in self._pending if other not in wanted]:
+            self._pending.pop(other).cancel()
+        for other in wanted:
+            if other not in self._pending:
+                self._pending[other] = submit(self._read, other)
+        return self._pending.pop(step).result()
+
+    def _read(self, step: int) -> list[Part]:
+        indices = self.order.indices(step, self.rank, self.world).chunk(self.cuts)
+        positions = self.order.positions(step, self.rank, self.world).chunk(self.cuts)
+        return [self._part(*both) for both in zip(indices, positions, strict=True)]
+
+    def _part(self, indices: Tensor, positions: Tensor) -> Part:
+        levels = self.data.levels[indices]
+        x0 = levels if self.data.spec.bins is None else self.data.spec.from_levels(levels)
+        return Part(x0, None if self.data.labels is None else self.data.labels[indices], levels, positions)

@@ -1,0 +1,116 @@
+"""How long a step of training takes: a few real ones, on made-up data."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from scorefield.config import Recipe, build_model, build_objective
+from scorefield.core.noise import NoiseSource
+from scorefield.core.shapes import DataSpec
+from scorefield.training.ema import EMA
+
+__all__ = ["Setting", "speed"]
+
+_TRIAL_FLOPS = 3e11  # of one step of the trial: seconds on a processor
+_TRIAL_STEPS, _TRIAL_SECONDS = 5, 4.0
+_GIB = 2**30
+
+
+class Setting(NamedTuple):
+    """What is planned: `each` examples a step on each of `devices`."""
+
+    recipe: Recipe
+    spec: DataSpec
+    kind: str
+    dtype: torch.dtype | None
+    devices: int
+    each: int
+
+
+def speed(setting: Setting, operations: int, needed: int) -> tuple[float | None, int, str]:
+    """(FLOP/s of a device, bytes of the process on a CPU, where the speed comes from)."""
+    kind, batch = setting.kind, setting.each
+    if kind == "cuda" and not torch.cuda.is_available():
+        return (
+            None,
+            0,
+            "unknown: there is no such device here to try; say --flops, what one sustains (a third of its data sheet's)",
+        )
+    while batch > 1 and (operations * batch > _TRIAL_FLOPS or needed > _free(kind) // 2):
+        batch, needed = batch // 2, needed // 2
+    if operations * batch > 10 * _TRIAL_FLOPS or needed > _free(kind) // 2:
+        return None, 0, "unknown: the network is too large for a trial on this machine; say --flops, what a device sustains"
+    _trial(setting, min(batch, 2), steps=1)
+    gc.collect()
+    _give_back()
+    process = _resident() if kind == "cpu" else 0
+    seconds = _trial(setting, batch, steps=_TRIAL_STEPS)
+    return operations * batch / seconds, process, f"measured on {batch} examples a step"
+
+
+def _trial(setting: Setting, batch: int, steps: int) -> float:
+    """The median time of a step of training on made-up data, in seconds, after one that is not counted."""
+    recipe, spec, device = setting.recipe, setting.spec, torch.device(setting.kind)
+    model: Any = build_model(recipe, spec).to(device)
+    if hasattr(model, "autocast_dtype"):
+        model.autocast_dtype = setting.dtype
+    objective = build_objective(recipe, model).train()
+    optimizer, average = torch.optim.AdamW(objective.parameters(), fused=True), EMA(model, recipe.training.ema)
+    x0 = (
+        torch.zeros(batch, *spec.shape) if spec.bins is None else spec.from_levels(torch.randint(spec.bins, (batch, *spec.shape)))
+    )
+    y = torch.randint(spec.num_classes, (batch,)) if objective.needs_labels or bool(getattr(model, "num_classes", 0)) else None
+    taken: list[float] = []
+    for step in range(steps + 1):
+        start = time.perf_counter()
+        noise = NoiseSource(0, torch.arange(batch), step)
+        objective(x0.to(device), None if y is None else y.to(device), noise).per_example.mean().backward()
+        nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update(model, step + 1)
+        _finish(device)
+        taken.append(time.perf_counter() - start)
+        if sum(taken[1:]) > _TRIAL_SECONDS:
+            break
+    return statistics.median(taken[1:] or taken)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, so that what is resident is in use; the command keeps it otherwise (`cli/memory.py`)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _free(kind: str) -> int:
+    """Bytes that can be had now."""
+    if kind == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 8 * _GIB
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    except OSError:
+        return 0

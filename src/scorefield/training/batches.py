@@ -1,0 +1,115 @@
+"""What training shows the network at step k: this process's share of the batch, and the noise that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.core.noise import NoiseSource
+from scorefield.core.processes import Processes
+from scorefield.data import Dataset, Feed, Order, Part, dequantize, flip, shift, tensor
+from scorefield.objectives.base import Objective
+from scorefield.training.options import TrainingOptions
+
+__all__ = ["Batches", "as_dataset", "check_data"]
+
+
+class Batches:
+    """Every example, its noise and its random changes are a function of (seed, step, position in the batch).
+
+    The batch of a step is therefore the same however it is cut into processes and accumulated parts.
+    The data suit the objective and the options (see `check_data`).   broken_files: where the names of unusable files are kept.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        objective: Objective,
+        options: TrainingOptions,
+        processes: Processes,
+        broken_files: Path | None = None,
+    ) -> None:
+        self.data, self.options, self.device = data, options, processes.device
+        self._null_label: Any = getattr(objective.model, "null_label", None)
+        self._conditional = data.labels is not None and bool(getattr(objective.model, "num_classes", 0))
+        order = Order(len(data), options.batch_size, options.seed)
+        self._feed = Feed(data, order, processes.rank, processes.world, options.accumulation, broken_files)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited for data, in all."""
+        return self._feed.waited
+
+    def at(self, step: int) -> Iterator[tuple[Tensor, Tensor | None, NoiseSource]]:
+        """The accumulated parts of a step, equal in size: x0 (B, *) and y (B,) or None on the device, and their noise."""
+        for part in self._feed.parts(step):
+            noise = NoiseSource(self.options.seed, part.positions, step)
+            yield *self._changed(part, noise), noise
+
+    def _changed(self, part: Part, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
+        x0, y, size = part.x0, part.y, len(part.x0)
+        if self.options.dequantize:
+            x0 = dequantize(part.levels, noise.uniform(x0.shape), self.data.spec)
+        if self.options.flip:
+            x0 = flip(x0, noise.uniform((size, 1))[:, 0])
+        if self.options.shift:
+            x0 = shift(x0, _offsets(noise.uniform((size, 2)), self.options.shift))
+        if y is not None and self.options.label_dropout:
+            y = torch.where(noise.uniform((size, 1))[:, 0] < self.options.label_dropout, self._null_label, y)
+        return x0.to(self.device), y.to(self.device) if y is not None and self._conditional else None
+
+
+def as_dataset(data: Dataset | Tensor | tuple[Tensor, Tensor]) -> Dataset:
+    """A source of `sf.data` as it is; tensors as continuous data."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Tensor):
+        return tensor(data)
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        return tensor(*data)
+    raise InputError(f"data must come from sf.data, or be a tensor or a pair (examples, labels); got {type(data).__name__}")
+
+
+def check_data(objective: Objective, data: Dataset, options: TrainingOptions, world: int) -> None:
+    """What the model and the options ask of the data; a model without an idea of an example takes the data's.
+
+    InputError: the data do not suit them, or the batch cannot be cut into equal parts.
+    """
+    if options.batch_size % (parts := world * options.accumulation):
+        raise InputError(
+            f"batch_size {options.batch_size} cannot be cut into {world} processes × {options.accumulation} parts: "
+            f"make it a multiple of {parts}"
+        )
+    model: Any = objective.model
+    spec = getattr(model, "data", None)
+    if spec is None:
+        model.data = data.spec
+    elif spec.shape != data.spec.shape:
+        raise InputError(f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}")
+    if getattr(model, "num_classes", 0) and data.spec.num_classes > model.num_classes:
+        raise InputError(f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}")
+    if objective.needs_labels and data.labels is None:
+        raise InputError(
+            f"this objective learns from labels, and {data.source} has no labels: use a folder with a subfolder for each class, "
+            "an .npz with `labels`, or a pair (examples, labels)"
+        )
+    for what, asked in (("flip mirrors", options.flip), ("shift moves", options.shift)):
+        if asked and len(data.spec.shape) != 3:
+            raise InputError(f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out")
+    if options.label_dropout and (data.labels is None or getattr(model, "null_label", None) is None):
+        raise InputError(
+            "label_dropout replaces labels by none, so it needs data with labels and a class-conditional network with a row for none: "
+            "build the network with null_label=True, or leave it out"
+        )
+    if options.dequantize and data.spec.bins is None:
+        raise InputError(f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out")
+
+
+def _offsets(u: Tensor, far: int) -> Tensor:
+    """u in [0, 1) -> the integers −far … far, all equally likely."""
+    return (u.double() * (2 * far + 1)).long() - far

@@ -1,0 +1,89 @@
+"""What changes in training, and is therefore saved: weights, averages, the optimizer, times, and a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.errors import InputError
+from scorefield.objectives.base import Objective
+from scorefield.training.checkpoint import Checkpoint
+from scorefield.training.ema import EMA
+
+__all__ = ["TrainingState"]
+
+_NUMBERS = ("step", "skipped", "in_a_row", "lr_factor")
+
+
+class TrainingState:
+    """step: how many are done, the skipped ones too.   skipped: steps whose loss or gradient was not finite, in all;
+    in_a_row: how many of them were the last ones.   lr_factor: on the learning rate, after returns to earlier checkpoints.
+    """
+
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, ema: EMA) -> None:
+        self.objective, self.optimizer, self.ema = objective, optimizer, ema
+        self.step, self.skipped, self.in_a_row, self.lr_factor = 0, 0, 0, 1.0
+
+    def advance(self, finite: bool) -> None:
+        """Count a step."""
+        self.step += 1
+        self.skipped += not finite
+        self.in_a_row = 0 if finite else self.in_a_row + 1
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights and averages are."""
+        tensors = [*self.objective.parameters(), *self.ema.shadow.values()]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    @property
+    def good(self) -> bool:
+        """Whether training can go on from here: the last step was not skipped, and what it left is finite."""
+        return not self.in_a_row and self.finite
+
+    def groups(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of a checkpoint."""
+        groups = {
+            "weights": self.objective.state_dict(),
+            "ema": self.ema.shadow,
+            "optimizer": _optimizer_tensors(self.optimizer),
+        }
+        if hasattr(self.objective.times, "state_dict"):
+            groups["times"] = self.objective.times.state_dict()
+        return groups
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of a checkpoint."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+    def load(self, found: Checkpoint) -> None:
+        """Become what was saved. InputError where it belongs to another model."""
+        try:
+            self.objective.load_state_dict(found.groups["weights"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{found.path} holds another model: {str(error).splitlines()[0]} Resume with the run's own"
+            ) from None
+        self.ema.load(found.groups["ema"])
+        _load_optimizer(self.optimizer, found.groups["optimizer"])
+        if "times" in found.groups:
+            self.objective.times.load_state_dict(found.groups["times"])
+        for name in _NUMBERS:
+            setattr(self, name, found.state.get(name, getattr(self, name)))
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    saved = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**saved, "state": state})

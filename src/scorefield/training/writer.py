@@ -1,0 +1,175 @@
+"""A run as training writes it: one process of those launched together writes, all of them hear of a failure."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from scorefield.core.errors import InputError
+from scorefield.core.processes import Processes
+from scorefield.nets import fused
+from scorefield.training import checkpoint
+from scorefield.training.checkpoint import Checkpoint
+from scorefield.training.lock import RunLock
+from scorefield.training.options import TrainingOptions
+from scorefield.training.run import RunFolder
+from scorefield.training.state import TrainingState
+
+__all__ = ["RunWriter"]
+
+
+class RunWriter:
+    """Checkpoints, metrics and trackers of one run, and its lock. Every process calls every method, at the same step.
+
+    Where a method raises InputError (the disk is full, say), every process raises it.
+    """
+
+    def __init__(
+        self, folder: RunFolder, state: TrainingState, options: TrainingOptions, accelerator: Accelerator, processes: Processes
+    ) -> None:
+        if options.keep_every % options.checkpoint_every:
+            raise InputError(
+                f"keep_every keeps some of the checkpoints, so it must be a multiple of checkpoint_every "
+                f"({options.checkpoint_every}), got {options.keep_every}"
+            )
+        self.folder, self.state, self.options = folder, state, options
+        self._accelerator, self._processes = accelerator, processes
+        self._lock: RunLock | None = None
+        self._saved = -1
+        self.warnings: list[str] = []
+
+    def begin(self, description: Mapping[str, Any]) -> None:
+        """Make the folder. Its config.toml, which makes it a run, comes last: a run always has a checkpoint to go on from."""
+
+        def make() -> None:
+            self.folder.make()
+            self._take()
+            self.folder.check_free()  # another process may have made a run here before the lock was ours
+            self._write_checkpoint()
+            self.folder.write_config(description)
+
+        self._processes.first_does(make)
+        self._saved = self.state.step
+        self._start_trackers()
+
+    def resume(self, fingerprint: str) -> None:
+        """Load the newest whole checkpoint. InputError where it is of another seed, other data or another model."""
+        self.folder.require()
+        self._processes.first_does(self._take)
+        found = checkpoint.newest(self.folder.checkpoints)
+        if found is None:
+            raise InputError(f"{self.folder.path} has no checkpoint to resume from; train it anew in another folder")
+        if found.state["seed"] != self.options.seed:
+            raise InputError(f"{self.folder.path} was trained with seed {found.state['seed']}: resume it with the same seed")
+        known = self.folder.read_config().get("trained_on", {}).get("fingerprint")
+        if known != fingerprint:
+            raise InputError(
+                f"{self.folder.path} was trained on other data (fingerprint {known}, now {fingerprint}): to go on with "
+                "this data start a new run from its weights (--init)"
+            )
+        self.state.load(found)
+        self._processes.first_does(self._tidy)
+        self._saved = self.state.step
+        self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
+        self.warnings += [
+            f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit"
+            for key, now in self._environment().items()
+            if found.state.get(key, now) != now
+        ]
+        self._start_trackers()
+
+    def save(self) -> Path:
+        """The folder of this step's checkpoint, written unless it is there already; then delete those that need not be kept."""
+        if self._saved != self.state.step:
+            self._processes.first_does(self._save)
+            self._saved = self.state.step
+        return checkpoint.place(self.folder.checkpoints, self.state.step)
+
+    def last_good(self) -> Checkpoint | None:
+        """The newest whole checkpoint that a divergence may go back to.
+
+        One that was saved because the run was stopped is none: the run that was not stopped does not have it.
+        """
+        return checkpoint.newest(self.folder.checkpoints, _is_good)
+
+    def go_back(self, good: Checkpoint, lr_factor: float) -> None:
+        """Become what was saved, with a smaller learning rate; the count of skipped steps goes on."""
+        skipped, factor = self.state.skipped, self.state.lr_factor * lr_factor
+        self.state.load(good)
+        self.state.skipped, self.state.lr_factor = skipped, factor
+        self._saved = -1
+        self._processes.first_does(lambda: self.folder.truncate_metrics(self.state.step))
+
+    def forget_after(self, good: Checkpoint) -> None:
+        """Delete the checkpoints that a divergence left behind it, so that a run which is resumed goes on from `good`."""
+        self._processes.first_does(lambda: self._prune(good.path))
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl, and the trackers."""
+        line = {"step": self.state.step, **values}
+        self._processes.first_does(lambda: self.folder.append_metrics(line))
+        if self.options.trackers:
+            self._accelerator.log(dict(values), step=self.state.step)
+
+    def close(self) -> None:
+        """Let others write, and finish the trackers."""
+        if self._lock is not None:
+            self._lock.release()
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+        self._accelerator.trackers = []
+
+    def _take(self) -> None:
+        self._lock = RunLock(self.folder.lock)
+        weakref.finalize(self, self._lock.release)
+        if self._lock.taken_over:
+            self.warnings.append(f"took over the lock of {self._lock.taken_over}, which ended without releasing it")
+
+    def _save(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+        path = self._write_checkpoint()
+        if self.state.finite:
+            checkpoint.save_weights(self.folder.weights, self.state.ema.shadow)
+        self._prune(path)
+
+    def _prune(self, newest: Path) -> None:
+        checkpoint.prune(self.folder.checkpoints, newest, self.options.keep, self.options.keep_every, _is_good)
+
+    def _write_checkpoint(self) -> Path:
+        good = self.state.good and self.state.step % self.options.checkpoint_every == 0
+        numbers = {**self.state.numbers(), "good": good, "seed": self.options.seed, **self._environment()}
+        return checkpoint.save(self.folder.checkpoints, self.state.step, self.state.groups(), numbers)
+
+    def _tidy(self) -> None:
+        """Make the other files agree with the checkpoint: the last process may have been killed between writing them."""
+        self.folder.truncate_metrics(self.state.step)
+        self.folder.write_config({**self.folder.read_config(), "training": self.options.model_dump()})
+        if self.state.step and self.state.finite:
+            checkpoint.save_weights(self.folder.weights, self.state.ema.shadow)
+
+    def _environment(self) -> dict[str, Any]:
+        """What bit-exactness depends on beside the seed."""
+        dtype = getattr(self.state.objective.model, "autocast_dtype", None)
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "world": self._processes.world,
+            "device": self._processes.device.type,
+            "numba": fused.available(),
+            "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
+        }
+
+    def _start_trackers(self) -> None:
+        if self.options.trackers and self._processes.first:
+            names = {"wandb": {"name": self.folder.path.name}}
+            self._accelerator.init_trackers("scorefield", init_kwargs=names)
+
+
+def _is_good(state: Mapping[str, Any]) -> bool:
+    return "step" in state and bool(state.get("good", True))

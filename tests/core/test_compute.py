@@ -1,0 +1,81 @@
+"""Precision: weights that are cast once give the same bits, and are cast again when they change; what the machine can do."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from scorefield.core import compute
+from scorefield.core.compute import Precision, autocast_dtype
+from scorefield.core.errors import InputError
+from scorefield.nets import UNet
+
+BF16 = torch.bfloat16
+
+
+def network():
+    torch.manual_seed(0)
+    net = UNet(3, channels=32, channel_mult=(1, 2), blocks=1, attention=(2,), num_classes=4)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return net.eval()
+
+
+def autocast(net, *arguments):
+    with torch.no_grad(), torch.autocast("cpu", BF16):
+        return net(*arguments)
+
+
+def test_the_same_bits_as_autocast():
+    net, precision = network(), Precision()
+    x, c, y = torch.randn(5, 3, 8, 8), torch.rand(5) * 1000, torch.arange(5) % 4
+    for _ in range(2):
+        with torch.no_grad():
+            assert torch.equal(precision.call(net, BF16, x, c, y=y), autocast(net, x, c, y))
+    with torch.no_grad():
+        assert torch.equal(precision.call(net, None, x, c, y), net(x, c, y))
+    assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
+
+
+def test_weights_are_cast_again_when_they_change():
+    net, precision = network(), Precision()
+    x, c, y = torch.randn(2, 3, 8, 8), torch.rand(2), torch.zeros(2, dtype=torch.long)
+    with torch.no_grad():
+        first = precision.call(net, BF16, x, c, y)
+        for change in (
+            lambda: net.out[2].weight.mul_(2),
+            lambda: net.load_state_dict({k: v * 0.5 for k, v in net.state_dict().items()}),
+            lambda: setattr(net.out[2].weight, "data", torch.randn_like(net.out[2].weight)),
+        ):
+            change()
+            again = precision.call(net, BF16, x, c, y)
+            assert not torch.equal(again, first)
+            assert torch.equal(again, autocast(net, x, c, y))
+            first = again
+
+
+def test_gradients_reach_the_weights_and_copies_are_of_their_own():
+    net, precision = network(), Precision()
+    x, c, y = torch.randn(2, 3, 8, 8), torch.rand(2), torch.zeros(2, dtype=torch.long)
+    with torch.no_grad():
+        before = precision.call(net, BF16, x, c, y)
+    precision.call(net, BF16, x, c, y).float().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    other, its = copy.deepcopy((net, precision))
+    with torch.no_grad():
+        other.out[2].weight.zero_()
+        assert torch.equal(its.call(other, BF16, x, c, y), autocast(other, x, c, y))
+        assert torch.equal(precision.call(net, BF16, x, c, y), before)
+
+
+def test_without_bf16_units_the_choice_is_fp32(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(compute, "bf16_units", lambda device: None)
+    assert autocast_dtype("auto", cpu) is None
+    assert autocast_dtype("bf16", cpu) is BF16  # asked for by name
+    monkeypatch.setattr(compute, "bf16_units", lambda device: "AMX")
+    assert autocast_dtype("auto", cpu) is BF16
+    assert autocast_dtype("fp32", cpu) is None
+    with pytest.raises(InputError, match="precision must be one of"):
+        autocast_dtype("fp16", cpu)

@@ -1,0 +1,119 @@
+"""One process of tests/training/test_processes.py: the same trainings whatever the number of processes; as a script, write what came of them."""
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+from safetensors.torch import save_file
+
+import scorefield as sf
+from scorefield.core.processes import Processes
+from scorefield.objectives.base import Loss, Objective
+from scorefield.objectives.times import ImportanceTimes
+
+BATCH, T = 16, 5
+OPTIONS = {"batch_size": BATCH, "lr": 1e-3, "precision": "fp32", "device": "cpu", "ema": 0.9, "flip": True}
+OPTIONS |= {"checkpoint_every": 100, "log_every": 1}
+
+
+class Watched(sf.objectives.Simple):
+    """L_simple in float32 or float64 that keeps the examples it was given, and can spoil one of a batch."""
+
+    def __init__(self, model, dtype, spoiled=()):
+        super().__init__(model, weighting="v", times={"kind": "importance", "history": 2})
+        self.dtype, self.spoiled, self.rate, self.seen = dtype, spoiled, lambda: 0.0, []
+
+    def forward(self, x0, y, noise):
+        self.seen.append(x0)
+        loss = super().forward(x0.to(self.dtype), y, noise)
+        last = torch.from_numpy(noise.samples == BATCH - 1)
+        bad = noise.step in self.spoiled and self.rate() == OPTIONS["lr"]
+        return loss._replace(per_example=torch.where(last & bad, torch.nan, loss.per_example))
+
+
+class Costs(Objective):
+    """Losses that every batch size computes alike, bit for bit: a function of t and of one number of the example, without sums."""
+
+    def __init__(self, T=6):
+        super().__init__()
+        process = sf.process.from_betas(sf.process.cosine_betas(T))
+        self.model = sf.Denoiser(torch.nn.Linear(1, 1), process, data=sf.DataSpec((1,)))
+        self.times, self.seen = ImportanceTimes(T, history=3), []
+
+    @property
+    def spec(self):
+        return {"kind": "costs"}
+
+    def forward(self, x0, y, noise):
+        self.seen.append(x0)
+        t, importance = self.times.draw(self.model.process, len(x0), noise)
+        costs = (x0[:, 0].abs() + 0.1) * t**2
+        used = sum(parameter.sum() for parameter in self.model.parameters())
+        return Loss(importance * costs + 0 * used, t, {}, costs.detach())
+
+
+def make(dtype=torch.float32, spoiled=()):
+    torch.manual_seed(0)
+    data = sf.data.digits().split(0.2, 0)[0]
+    net = sf.nets.UNet(1, channels=32, channel_mult=(1,), blocks=1, attention=())
+    process = sf.process.from_betas(sf.process.cosine_betas(T))
+    return Watched(sf.Denoiser(net, process, "v", data=data.spec).to(dtype), dtype, spoiled), data
+
+
+def sgd(parameters, lr, **_):
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+
+
+def trained(trainer):
+    """What came of it, by name: losses, weights, averages, the importance of times, and the examples shown to this process."""
+    trainer.objective.rate = lambda: trainer._optimizer.param_groups[0]["lr"]
+    losses = torch.tensor([step.loss for step in trainer], dtype=torch.float64)
+    weights = {f"weights.{name}": tensor for name, tensor in trainer.objective.state_dict().items()}
+    averages = {f"ema.{name}": tensor for name, tensor in trainer.ema.shadow.items()}
+    times = {f"times.{name}": tensor for name, tensor in trainer.objective.times.state_dict().items()}
+    return {"losses": losses, "seen": torch.stack(trainer.objective.seen), **weights, **averages, **times}
+
+
+def trainings(folder):
+    """AdamW in float32 and float64, SGD, importance alone, and a run that returns from a divergence which one process alone meets."""
+    yield "adam", trained(sf.train(*make(), steps=20, **OPTIONS))
+    yield "float64", trained(sf.train(*make(torch.float64), steps=20, **OPTIONS))
+    with mock.patch("torch.optim.AdamW", sgd):
+        yield "sgd", trained(sf.train(*make(), steps=20, **OPTIONS))
+    numbers = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
+    yield "costs", trained(sf.train(Costs(), numbers, steps=20, **{**OPTIONS, "flip": False}))
+    options = {**OPTIONS, "steps": 10, "checkpoint_every": 2, "bad_steps": 3, "on_divergence": "rollback"}
+    yield "spoiled", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder, **options))
+
+
+def go_on(run, steps):
+    return sf.train(*make(), run=run, resume=True, steps=steps, **OPTIONS)
+
+
+def told(processes):
+    """Whether this process hears of what went wrong in the first one."""
+
+    def fail():
+        raise sf.InputError("the disk is full")
+
+    try:
+        processes.first_does(fail)
+    except sf.InputError as error:
+        return str(error) == "the disk is full"
+    return False
+
+
+def main(out, run):
+    results = dict(trainings(out / "spoiled"))
+    trainer = go_on(run, 14)
+    results["resumed"] = trained(trainer)
+    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+    tensors = {f"{case}.{name}": tensor for case, result in results.items() for name, tensor in result.items()}
+    tensors["first_fails.told"] = torch.tensor(told(Processes(rank, world)))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / f"rank-{rank}-of-{world}.safetensors")
+    trainer.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

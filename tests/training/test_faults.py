@@ -1,0 +1,257 @@
+"""Faults of the machine: a full disk, a read-only folder, files cut off, two writers. One clear line each, and the last good state."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import torch
+from support import call
+
+import scorefield as sf
+from scorefield.training import RunFolder, checkpoint, lock
+from scorefield.training.lock import RunLock
+
+OPTIONS = {"batch_size": 8, "lr": 1e-3, "device": "cpu", "precision": "fp32", "checkpoint_every": 2, "log_every": 1}
+PROCESS = sf.process.from_betas(sf.process.cosine_betas(20))
+POINTS = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+TRAIN = ["train", "toy-moons", "--device", "cpu", "--set", "training.batch_size=8", "--set", "training.checkpoint_every=2"]
+
+
+def objective():
+    torch.manual_seed(0)
+    return sf.objectives.Simple(sf.Denoiser(sf.nets.MLP(2, hidden=16, layers=1), PROCESS, "v"))
+
+
+def train(run, steps, **options):
+    return sf.train(objective(), POINTS, run=run, steps=steps, **{**OPTIONS, **options})
+
+
+def weights(run):
+    return (run / "model.safetensors").read_bytes()
+
+
+def one_line(err):
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in err
+    return line
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """The weights of 8 steps without a fault, of the command."""
+
+    def make(capsys):
+        assert call(capsys, *TRAIN, "--run", tmp_path / "whole", "--steps", 8)[0] == 0
+        return weights(tmp_path / "whole")
+
+    return make
+
+
+@contextmanager
+def tiny_disk(tmp_path):
+    """At most 40 kB a file, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def mounted(*arguments, at):
+    """A mount for as long as the block runs, where this machine lets us make one."""
+    at.mkdir(exist_ok=True)
+    if shutil.which("mount") is None or subprocess.run(["mount", *arguments, str(at)], capture_output=True).returncode:
+        pytest.skip("this machine lets no test mount a file system")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def test_a_disk_that_fills_up(capsys, tmp_path, whole):
+    """The checkpoint cannot be written: one line, and the run goes on from the last one once there is room."""
+    expected = whole(capsys)
+    run = tmp_path / "r"
+    assert call(capsys, *TRAIN, "--run", run, "--steps", 4)[0] == 0
+    before = weights(run)
+    go_on = ["train", "toy-moons", "--run", run, "--resume", "--steps", 8, "--device", "cpu"]
+    with tiny_disk(tmp_path):
+        status, _, err = call(capsys, *go_on)
+    assert status == 1
+    line = one_line(err)
+    assert "could not be saved" in line
+    assert weights(run) == before
+    assert checkpoint.newest(run / "checkpoints").state["step"] == 4
+    assert call(capsys, *go_on)[0] == 0
+    assert weights(run) == expected
+
+
+def test_a_small_file_system(capsys, tmp_path, whole):
+    """As above, on a real file system that is full."""
+    expected = whole(capsys)
+    with mounted("-t", "tmpfs", "-o", "size=8m", "tmpfs", at=tmp_path / "small") as small:
+        run, filler = small / "r", small / "filler"
+        assert call(capsys, *TRAIN, "--run", run, "--steps", 4)[0] == 0
+        filler.write_bytes(bytes(shutil.disk_usage(small).free))
+        go_on = ["train", "toy-moons", "--run", run, "--resume", "--steps", 8, "--device", "cpu"]
+        status, _, err = call(capsys, *go_on)
+        assert status == 1
+        assert "no space left" in one_line(err).lower()
+        assert checkpoint.newest(run / "checkpoints").state["step"] == 4
+        filler.unlink()
+        assert call(capsys, *go_on)[0] == 0
+        assert weights(run) == expected
+
+
+def test_a_read_only_folder(capsys, tmp_path):
+    """Root may write in spite of permissions, so the file system itself is read-only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    assert call(capsys, *TRAIN, "--run", disk / "r", "--steps", 2)[0] == 0
+    before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+    with mounted("--bind", str(disk), at=tmp_path / "view") as view:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(view)], check=True)
+        for options in (["--run", view / "new"], ["--run", view / "r", "--resume", "--steps", 8]):
+            status, _, err = call(capsys, "train", "toy-moons", "--device", "cpu", *options)
+            assert status == 1
+            assert "read-only file system" in one_line(err).lower()
+    assert {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()} == before
+
+
+def test_checkpoints_cut_off_at_every_tenth_of_their_length(tmp_path):
+    list(train(tmp_path / "r", 4))
+    last = checkpoint.place(tmp_path / "r" / "checkpoints", 4)
+    for path in sorted(last.iterdir()):
+        content = path.read_bytes()
+        for tenth in range(10):
+            path.write_bytes(content[: len(content) * tenth // 10])
+            found = checkpoint.newest(last.parent)
+            assert found.state["step"] == 2, (path.name, tenth)
+            assert found.skipped[0].startswith("step-00000004 (")
+        path.write_bytes(content)
+    assert checkpoint.newest(last.parent).state["step"] == 4
+    (last / "manifest.json").write_text("{}")  # whole, but it vouches for nothing
+    assert checkpoint.newest(last.parent).state["step"] == 2
+    (last / "manifest.json").unlink()
+    assert checkpoint.newest(last.parent).state["step"] == 2
+
+
+def test_weights_that_were_not_written_before_a_kill_are_written_on_resume(tmp_path):
+    list(train(tmp_path / "r", 4))
+    expected = weights(tmp_path / "r")
+    (tmp_path / "r" / "model.safetensors").unlink()
+    assert list(train(tmp_path / "r", 4, resume=True)) == []
+    assert weights(tmp_path / "r") == expected
+
+
+def test_a_run_killed_while_it_was_made_can_be_made_again(tmp_path):
+    list(train(tmp_path / "r", 2, keep=5))
+    for path in ("config.toml", "model.safetensors", "metrics.jsonl"):
+        (tmp_path / "r" / path).unlink()
+    shutil.rmtree(tmp_path / "r" / "checkpoints" / "step-00000002")
+    (tmp_path / "r" / ".lock").write_text("")
+    (tmp_path / "r" / ".config.toml.partial").write_text("[proc")
+    list(train(tmp_path / "r", 2))
+    list(train(tmp_path / "s", 2))
+    assert weights(tmp_path / "r") == weights(tmp_path / "s")
+
+
+def test_a_run_killed_before_its_first_checkpoint_goes_on_from_its_beginning(tmp_path):
+    trainer = train(tmp_path / "r", 3, checkpoint_every=100)
+    next(trainer), next(trainer)
+    assert RunFolder(tmp_path / "r").checkpoints.exists()
+    again = train(tmp_path / "r", 3, resume=True)
+    assert again.step == 0
+    list(again)
+    list(train(tmp_path / "s", 3))
+    assert weights(tmp_path / "r") == weights(tmp_path / "s")
+
+
+def test_every_so_many_checkpoints_stay(tmp_path):
+    list(train(tmp_path / "r", 13, checkpoint_every=2, keep=2, keep_every=4))
+    names = sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir())
+    assert [int(name.removeprefix("step-")) for name in names] == [4, 8, 12, 13]
+    with pytest.raises(sf.InputError, match="multiple of checkpoint_every"):
+        train(tmp_path / "s", 2, keep_every=3)
+
+
+HOLD = """
+import importlib.util, sys, time
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("lock", sys.argv[2])  # by its file: without torch it is quicker
+lock = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lock)
+lock.RunLock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def holder(tmp_path_factory):
+    """A run that another process writes."""
+    run = tmp_path_factory.mktemp("held") / "r"
+    list(train(run, 2))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run / ".lock"), lock.__file__], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield run, process
+        process.kill()
+
+
+def test_a_second_writer_is_refused_and_a_dead_one_followed(capsys, holder):
+    run, process = holder
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(sf.InputError, match=f"is being written by process {process.pid} on .* since 20"):
+        train(run, 4, resume=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    process.kill()
+    process.wait()
+    trainer = train(run, 4, resume=True)
+    assert f"took over the lock of process {process.pid}" in trainer.warnings[0]
+    list(trainer)
+    assert not (run / ".lock").exists()
+
+
+def test_without_locks_in_the_file_system_the_text_decides(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock.fcntl, "lockf", none)
+    path = tmp_path / ".lock"
+
+    def held_by(pid, host):
+        path.write_text(json.dumps({"pid": pid, "host": host, "since": "2030-01-01 00:00:00"}))
+
+    host = os.uname().nodename
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for pid, where in ((os.getppid(), host), (1, "elsewhere"), (ended.pid, "elsewhere")):
+        held_by(pid, where)
+        with pytest.raises(sf.InputError, match=f"process {pid} on {where} since 2030.*If it has ended, remove"):
+            RunLock(path)
+    held_by(ended.pid, host)
+    later = RunLock(path)
+    assert str(ended.pid) in later.taken_over
+    later.release()
+    assert not path.exists()
+
+
+def test_a_later_trainer_of_the_same_process_takes_over(tmp_path):
+    first = train(tmp_path / "r", 8)
+    next(first), next(first)
+    second = train(tmp_path / "r", 8, resume=True)
+    next(first)
+    with pytest.raises(sf.InputError, match="later trainer"):
+        first.save()
+    list(second)
+    list(train(tmp_path / "s", 8))
+    assert weights(tmp_path / "r") == weights(tmp_path / "s")
