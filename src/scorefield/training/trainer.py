@@ -115,7 +115,7 @@ class Trainer(Iterator[TrainStep]):
         model: Any = objective.model
         if hasattr(model, "autocast_dtype"):
             model.autocast_dtype = autocast_dtype(options.precision, accelerator.device)
-        self.ema = EMA(objective.model, options.ema)
+        self.ema, self.objective = EMA(objective.model, options.ema), objective
         self._objective, self._optimizer = accelerator.prepare(objective, make_optimizer(objective, options, accelerator.device))
         self._state = TrainingState(self.objective, self._optimizer, self.ema)
         self._meter, self._returns = Meter(accelerator.device), Counter[Path]()
@@ -133,11 +133,6 @@ class Trainer(Iterator[TrainStep]):
     def warnings(self) -> list[str]:
         """What was met when the run was opened, and did not keep it from going on."""
         return [] if self._writer is None else self._writer.warnings
-
-    @property
-    def objective(self) -> Objective:
-        """The objective without what Accelerate wrapped around it."""
-        return self.accelerator.unwrap_model(self._objective)
 
     def ema_model(self) -> Any:
         """A copy of the model with the averaged weights, in evaluation mode."""
