@@ -97,6 +97,8 @@ def draw(found: dict[str, Any], name: str, picture: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="Fréchet distance")
         ticks = [calls for calls in CALLS if any(key.endswith(f"/{calls}") for key in found)]
         axes.set_xticks(ticks, [f"{calls:,}" for calls in ticks])
+        low, high = axes.get_ylim()
+        axes.set_yticks(shown := [y for y in (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100) if low <= y <= high], map(str, shown))
         axes.minorticks_off()
         axes.set_title(f"{name}: quality against network calls")
         axes.legend()
