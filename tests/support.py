@@ -1,6 +1,7 @@
 """What several test modules share: golden cases, the stub networks behind them, an exact comparison, and a command."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ VARIANCES = {
     "LEARNED": ("direct", "learned"),
     "LEARNED_RANGE": ("range", "learned"),
 }
+
+
+def fork():
+    """os.fork, with a child that computes by one thread: it has none of its parent's others, and would wait for them for ever."""
+    pid = os.fork()
+    if pid == 0:
+        torch.set_num_threads(1)
+    return pid
+
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import fork
 
 import scorefield as sf
 from scorefield.core.processes import Processes
@@ -140,7 +141,7 @@ def test_killed_at_ten_random_moments(tmp_path, world):
     expected = files(made(tmp_path / "whole").folder)
     draw, hits = random.Random(world), 0
     while hits < 10:
-        children = [fork(tmp_path / "killed", Processes(rank, world)) for rank in range(world)]
+        children = [working(tmp_path / "killed", Processes(rank, world)) for rank in range(world)]
         time.sleep(draw.uniform(0, 0.03))
         for pid in children:
             os.kill(pid, signal.SIGKILL)
@@ -156,9 +157,9 @@ def test_killed_at_ten_random_moments(tmp_path, world):
     assert files(tmp_path / "killed") == expected
 
 
-def fork(folder, processes):
+def working(folder, processes):
     """A process that makes its share of the job."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         try:
             store(folder).make(N, slowly, processes)
@@ -183,7 +184,7 @@ def test_unfinished_files_of_the_living_stay(tmp_path):
 
 
 def fork_nothing():
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os._exit(0)
     return pid
@@ -192,7 +193,7 @@ def fork_nothing():
 def test_a_full_disk_is_said_and_gone_on_from(tmp_path):
     """No file may be longer than a few bytes: the first picture fails, and nothing half written stays."""
     store(tmp_path)._open()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))

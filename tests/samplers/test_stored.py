@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from samplers import stored_job
 from samplers.stored_job import N, samples, store
+from support import fork
 
 import scorefield as sf
 from scorefield.samplers.blocks import Block, sample_blocks
@@ -216,7 +217,7 @@ def test_killed_while_it_writes(tmp_path, monkeypatch):
             path.write_bytes(path.read_bytes()[:50])
             os.kill(os.getpid(), signal.SIGKILL)
 
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         monkeypatch.setattr("scorefield.samplers.stored.save_file", half)
         plain(tmp_path / "a")
