@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from scorefield.nets.blocks import AttentionBlock, Norm
 from scorefield.report import expected_data
 
 pytest.importorskip("numba", reason="the compiled loops need numba")
+kernels = pytest.importorskip("scorefield.nets.kernels")
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 SHAPES = [(3, 32, 8, 8), (2, 64, 7, 5), (1, 96, 1, 1), (2, 32, 3, 1), (4, 128, 4, 4), (1, 192, 16, 16)]
@@ -35,9 +37,9 @@ def reference(x, weight, bias, modulation, silu):
     return h * torch.sigmoid(h) if silu else h
 
 
-def close(actual, expected, tolerance):
-    error = (actual.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-3)
-    assert error < tolerance, float(error)
+def error(actual, expected):
+    """The largest error, relative to the largest magnitude."""
+    return float((actual.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-3))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -53,21 +55,45 @@ def test_values_and_gradients(shape, modulated, silu, dtype):
     y = fused.fused_norm(parts[0], 32, *parts[1:3], 1e-5, parts[3] if modulated else None, silu)
     expected = reference(*exact[:3], exact[3] if modulated else None, silu)
     assert (y.dtype, y.stride()) == (x.dtype, x.stride())
-    close(y.detach(), expected.detach(), TOLERANCE[dtype])
+    assert error(y.detach(), expected.detach()) < TOLERANCE[dtype]
     if shape[2:] == (1, 1) and channels == 32:
         return  # every group is one number: the gradient vanishes
     y.backward(dy)
     expected.backward(dy.double())
     for part, true in zip(parts, exact, strict=True):
         assert part.grad.dtype == part.dtype
-        close(part.grad, true.grad, TOLERANCE[dtype])
+        assert error(part.grad, true.grad) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_compiled_loops_do_what_they_say_in_python(dtype):
+    """The same source, interpreted: neither the compiler's reordering nor its threads may show beyond rounding."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((2, 5, 32)).astype(np.float32) for _ in range(2))
+    if dtype == np.uint16:
+        x, dy = ((part.view(np.uint32) >> 16).astype(np.uint16) for part in (x, dy))
+    weight, bias, modulation = (rng.standard_normal(shape).astype(np.float32) for shape in (32, 32, (2, 64)))
+    results = []
+    for forward, backward in (
+        (kernels.norm_forward, kernels.norm_backward),
+        (kernels.norm_forward.py_func, kernels.norm_backward.py_func),
+    ):
+        y, dx = np.zeros_like(x), np.zeros_like(x)
+        mean, rstd, dslope, doffset = (np.zeros(shape, np.float32) for shape in ((2, 32), (2, 32), (2, 32), (2, 32)))
+        forward(x, weight, bias, modulation, 32, 1e-5, True, y, mean, rstd)
+        backward(x, dy, weight, bias, modulation, 32, True, mean, rstd, dx, dslope, doffset)
+        wide = [(part.astype(np.uint32) << 16).view(np.float32) if dtype == np.uint16 else part for part in (y, dx)]
+        results.append([*wide, mean, rstd, dslope, doffset])
+    tolerance = 1e-5 if dtype == np.float32 else 2**-7  # one unit of bf16's last place
+    for compiled, plain in zip(*results, strict=True):
+        assert np.allclose(compiled, plain, rtol=tolerance, atol=tolerance)
 
 
 def test_digits_are_kept_where_the_mean_is_large():
     x = images((2, 64, 9, 9), torch.float32, mean=1000.0)
     y = fused.fused_norm(x, 32, torch.ones(64), torch.zeros(64), 1e-5, None, False)
     exact = reference(x.double(), torch.ones(64).double(), torch.zeros(64).double(), None, False)
-    close(y, exact, 1e-4)  # x itself is rounded to 6e-5 of its spread
+    assert error(y, exact) < 1e-4  # x itself is rounded to 6e-5 of its spread
     assert (y.double() - exact).abs().max() < 2e-4
 
 
@@ -151,9 +177,9 @@ def test_attention_in_either_layout(order, pixels):
     x = images((2, 64, *pixels), torch.float32)
     exact = copy.deepcopy(block).double()(x.double())
     assert fused.is_fused(x)
-    close(block(x).detach(), exact.detach(), 1e-5)
+    assert error(block(x).detach(), exact.detach()) < 1e-5
     with torch.no_grad():  # the fused kernel
-        close(block(x), exact.detach(), 1e-5)
+        assert error(block(x), exact.detach()) < 1e-5
 
 
 def norms_of(recipe):
@@ -193,12 +219,12 @@ def test_all_shapes_of_all_recipes():
             exact = [part.detach().double().requires_grad_() for part in (x, weight, bias)]
             y = fused.fused_norm(x, 32, weight, bias, 1e-5, modulation, silu)
             true = reference(*exact, None if modulation is None else modulation.double(), silu)
-            close(y.detach(), true.detach(), tolerance)
+            assert error(y.detach(), true.detach()) < tolerance
             dy = images((1, channels, height, width), dtype, seed=1)
             y.backward(dy)
             true.backward(dy.double())
             for part, other in zip((x, weight, bias), exact, strict=True):
-                close(part.grad, other.grad, tolerance)
+                assert error(part.grad, other.grad) < tolerance
 
 
 SMALL = [name for name in recipe_names() if name.startswith(("digits", "mnist")) and "net" in read_recipe(name).model_dump()]
@@ -235,5 +261,5 @@ def test_whole_networks(name):
     out, gradient = run(None)
     for dtype, tolerance in TOLERANCE.items():
         mine, its = run(dtype)
-        close(mine, out, tolerance)
-        close(its, gradient, tolerance)
+        assert error(mine, out) < tolerance
+        assert error(its, gradient) < tolerance

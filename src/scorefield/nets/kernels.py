@@ -21,13 +21,17 @@ _FAST = {"contract", "arcp", "nsz", "reassoc"}
 
 
 def _load(a: Any, b: Any, p: Any, c: Any) -> Any:
-    """a[b, p, c] as float32."""
-    raise NotImplementedError
+    """a[b, p, c] as float32. This and `_store` are what runs where numba is told not to compile (NUMBA_DISABLE_JIT)."""
+    value = a[b, p, c]
+    return (value.astype(np.uint32) << np.uint32(16)).view(np.float32) if a.dtype == np.uint16 else value
 
 
-def _store(a: Any, b: Any, p: Any, c: Any, value: Any) -> Any:
+def _store(a: Any, b: Any, p: Any, c: Any, value: Any) -> None:
     """a[b, p, c] = value, rounded to nearest even where a is bf16."""
-    raise NotImplementedError
+    if a.dtype == np.uint16:
+        bits = np.float32(value).view(np.uint32)
+        value = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    a[b, p, c] = value
 
 
 @overload(_load, inline="always")
