@@ -26,6 +26,7 @@ LAYERS = [
     "evaluation",
     "training",
     "interop",
+    "recipe",
     "config",
     "report",
     "planning",

@@ -1,23 +1,20 @@
-"""Names become objects here and nowhere else: recipes and run folders <-> TOML, one table of kinds for each concept."""
+"""Names become objects here and nowhere else: one table of kinds for each concept, and what builds a recipe or loads a run with them."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from scorefield import nets
 from scorefield.categorical_denoiser import CategoricalDenoiser
 from scorefield.core.errors import InputError
-from scorefield.core.options import Options, build, did_you_mean, parse
+from scorefield.core.options import build, parse
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, open_source
 from scorefield.denoiser import Denoiser
@@ -40,15 +37,17 @@ from scorefield.process import (
     uniform_categorical,
 )
 from scorefield.process.categorical import SCHEDULES
+from scorefield.recipe import DataOptions, Recipe, TrainedOn, describe, read_recipe, recipe_names, with_overrides
 from scorefield.sampling import Sampling, SamplingOptions, build_grid, build_sampling
 from scorefield.score_model import ScoreModel
-from scorefield.training import RunFolder, TrainingOptions
+from scorefield.training import RunFolder
 
 __all__ = [
     "Model",
     "Recipe",
     "Sampling",
     "SamplingOptions",
+    "TrainedOn",
     "build_grid",
     "build_model",
     "build_net",
@@ -135,134 +134,6 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "categorical-vlb": CategoricalVLB,
 }
 _CLASSIFIERS = ("classifier", "mlp")  # the networks that can give a logit a class
-
-
-class DataOptions(Options):
-    """Where the examples come from. size and channels None: as the source has them (a folder: 32 × 32 RGB).
-
-    classes: how many to expect; it counts only for what is told before the data are seen (`recipes`, `info`).
-    stream: decode pictures when a batch asks for them, not before; not given, where they would take more than 2 GiB decoded.
-    """
-
-    source: str | None = None
-    size: int | None = Field(None, ge=1)
-    channels: int | None = None
-    classes: int | None = Field(None, ge=1)
-    upscale: bool = False
-    strict: bool = False
-    stream: bool | None = None
-    range: tuple[float, float] = (-1.0, 1.0)
-    holdout: float = Field(0.1, ge=0, lt=1)
-    split_seed: int = Field(0, ge=0)
-
-
-class ModelOptions(Options):
-    """What joins network and process; a classifier uses noise_input alone.
-
-    conditional: the network receives the class labels of the data.
-    low_res: the side in pixels of the small images that the model enlarges; training makes them of the data by averaging areas.
-    energy: of a model without a process (a bare score), whose network then gives an energy E and the score is −∇E.
-    """
-
-    parametrization: str = "eps"
-    variance: str | None = None
-    noise_input: str = "index"
-    sigma_data: float = 0.5
-    conditional: bool = False
-    low_res: int | None = Field(None, ge=1)
-    energy: bool = False
-
-
-class TrainedOn(Options):
-    """What a run was trained on, written by training."""
-
-    source: str
-    examples: int
-    fingerprint: str
-    shape: tuple[int, ...]
-    range: tuple[float, float]
-    classes: tuple[str, ...] = ()
-    bins: int | None = None
-
-    @property
-    def spec(self) -> DataSpec:
-        return DataSpec(self.shape, self.range, self.classes, self.bins)
-
-
-class Recipe(Options):
-    """One choice for each concept. A run's config.toml is its recipe with what it was trained on.
-
-    Without a process the model is a score without noise levels. The objective "score-matching" trains such scores, so with it
-    a recipe's process is left out: changing the objective is enough to train a bare score.
-    """
-
-    name: str = "custom"
-    title: str = ""
-    paper: str = ""
-    data: DataOptions = DataOptions()
-    process: dict[str, Any] | None = None
-    net: dict[str, Any]
-    model: ModelOptions = ModelOptions()
-    objective: dict[str, Any] = {"kind": "simple"}
-    training: TrainingOptions = TrainingOptions()
-    sampling: SamplingOptions = SamplingOptions()
-    trained_on: TrainedOn | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_levels(cls, values: Any) -> Any:
-        objective = values.get("objective") if isinstance(values, dict) else None
-        bare = isinstance(objective, dict) and objective.get("kind") == "score-matching"
-        return {**values, "process": None} if bare else values
-
-    @property
-    def classifies(self) -> bool:
-        """Whether this is a classifier of noisy examples: it has classes and no samples."""
-        return self.objective.get("kind") == "classifier"
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the package, sorted."""
-    return sorted(path.name.removesuffix(".toml") for path in _recipes().iterdir() if path.name.endswith(".toml"))
-
-
-def read_recipe(name: str) -> Recipe:
-    """A recipe by its name or from a .toml file. InputError for an unknown name, broken TOML or a wrong key."""
-    if name.endswith(".toml"):
-        try:
-            text = Path(name).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the recipe {name} cannot be read: {error}") from None
-    elif name in recipe_names():
-        text = (_recipes() / f"{name}.toml").read_text()
-    else:
-        known = recipe_names()
-        raise InputError(
-            f"there is no recipe {name!r}{did_you_mean(name, known)}; `scorefield recipes` lists those there are, or give a .toml file"
-        )
-    try:
-        return parse(Recipe, {"name": Path(name).stem, **tomllib.loads(text)})
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"the recipe {name} is not valid TOML: {error}") from None
-
-
-def with_overrides(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with `a.b=c` settings applied: c is a TOML value, or text where it is none."""
-    values = recipe.model_dump()
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"a setting is written a.b=c, got {setting!r}")
-        *path, last = key.strip().split(".")
-        table = values
-        for part in path:
-            if not isinstance(table.get(part), dict):
-                raise InputError(
-                    f"there is no table {part!r} in {key.strip()}{did_you_mean(part, [k for k in table if isinstance(table[k], dict)])}"
-                )
-            table = table[part]
-        table[last] = _toml_value(text.strip())
-    return parse(Recipe, values)
 
 
 def read_run(run: str | Path) -> tuple[Recipe, DataSpec]:
@@ -398,19 +269,3 @@ def load(run: str | Path, net: torch.nn.Module | None = None) -> Any:
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder.weights} does not fit this run: {str(error).splitlines()[0]}") from None
     return model.eval()
-
-
-def _recipes() -> Any:
-    return files("scorefield") / "recipes"
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def describe(recipe: Recipe) -> Mapping[str, Any]:
-    """The tables of a recipe that training's own description of its objects lacks."""
-    return recipe.model_dump(include={"name", "title", "paper", "data"} | (set() if recipe.classifies else {"sampling"}))
