@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scorefield.cli.console import print_json, print_table, progress, say
+from scorefield.cli.options import load_model, weights_hash
 
 if TYPE_CHECKING:
     from scorefield.config import Recipe
@@ -25,7 +26,7 @@ def evaluate_classifier(
     """Judge a classifier's run on n held-out and n training examples (2,000, or all where there are fewer, if not given)."""
     from scorefield.charts import draw_accuracy
     from scorefield.config import open_data
-    from scorefield.evaluation.weights import SHOWN, file_sha256
+    from scorefield.core.compute import pick_device
     from scorefield.plots import save_figure
     from scorefield.training import RunFolder
 
@@ -33,26 +34,17 @@ def evaluate_classifier(
     train, heldout = open_data(options)
     if recipe.trained_on is not None and train.fingerprint() != recipe.trained_on.fingerprint:
         say(f"note: {options.source} is not what this run was trained on (fingerprint {train.fingerprint()})")
-    model, sources = _load(run, recipe, device), {"held-out": heldout, "training": train}
+    model, sources = load_model(run, recipe, pick_device(device)), {"held-out": heldout, "training": train}
     parts = {name: _measure(model, part, n or _MOST, seed, name) for name, part in sources.items() if len(part)}
     folder = RunFolder(Path(run))
     target = folder.path / "figures" / "accuracy.png"
     target.parent.mkdir(exist_ok=True)
     save_figure(draw_accuracy(parts, recipe.name), target)
     if as_json:
-        stamp = {"run": run, "weights": file_sha256(folder.weights)[:SHOWN], "data": options.source, "seed": seed}
+        stamp = {"run": run, "weights": weights_hash(run), "data": options.source, "seed": seed}
         print_json({**stamp, "figure": str(target), **{_KEYS[name]: part.as_dict() for name, part in parts.items()}})
     else:
         _print(parts, target)
-
-
-def _load(run: str, recipe: Recipe, device: str | None) -> NoisyClassifier:
-    from scorefield.config import load
-    from scorefield.core.compute import autocast_dtype, pick_device
-
-    model: NoisyClassifier = load(run).to(pick_device(device))
-    model.autocast_dtype = autocast_dtype(recipe.training.precision, model.device)
-    return model
 
 
 def _measure(model: NoisyClassifier, examples: Dataset, n: int, seed: int, name: str) -> NoisyAccuracy:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scorefield.cli.console import print_json, progress, say
+from scorefield.cli.labels import class_labels, labels_of
 from scorefield.cli.options import Device, Grid, Json, Run, Steps, sampling_options
-from scorefield.cli.sample import class_labels, labels_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,15 +25,18 @@ from scorefield.cli.options import (
     Steps,
     Variance,
     load_classifier,
+    load_model,
     sampling_options,
     say_caution,
+    weights_hash,
 )
 
 if TYPE_CHECKING:
     import torch
 
     from scorefield.config import Recipe, SamplingOptions
-    from scorefield.evaluation import EvaluationOptions, Subject
+    from scorefield.core.processes import Processes
+    from scorefield.evaluation import Evaluation, EvaluationOptions, Subject
 
 
 def evaluate(
@@ -106,14 +109,11 @@ def evaluate(
     from scorefield.core.errors import InputError
     from scorefield.core.options import parse
     from scorefield.core.processes import join_processes
-    from scorefield.evaluation import EvaluationOptions, evaluate_each
+    from scorefield.evaluation import EvaluationOptions
 
     recipe, _ = read_run(run)
     if recipe.classifies:
-        if metrics is not None or samples is not None or classifier is not None:
-            raise InputError(
-                "a classifier is judged by its accuracy: --metrics, --samples and --classifier are for what makes samples"
-            )
+        _check_classifier_options(metrics, samples, classifier)
         evaluate_classifier(run, recipe, data, n, seed, device, as_json)
         return
     if recipe.model.low_res is not None:
@@ -122,25 +122,46 @@ def evaluate(
         )
     scales = _scales(guidance)
     ways = [sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, scale) for scale in scales]
-    usual = "fd,pr" if len(scales) > 1 else "fd"
-    names = [name.strip() for name in (usual if metrics is None else metrics).split(",")]
+    names = _names(metrics, "fd,pr" if len(scales) > 1 else "fd")
     wanted: dict[str, Any] = {"n": n, "sets": sets, "seed": seed, "split": split, "terms": terms, "bound_steps": bound_steps}
     wanted |= {"variance": variance, "features": features, "reference": reference, "samples": samples}
     options = parse(EvaluationOptions, {"metrics": names, **wanted})
     _check_scales(scales, options)
     processes = join_processes(device)
     subjects = _subjects(run, recipe, ways, data, classifier, processes.device)
-    try:
-        results = evaluate_each(subjects, options, processes, watch=console)
-    except KeyboardInterrupt:
-        say(f"the samples that were made stay in {subjects[0].folder}: the same command goes on from there")
-        raise
+    results = _measured(subjects, options, processes)
     if results is None:
         return
     if len(scales) > 1:
         report_scales(run, subjects[0].folder, dict(zip(scales, results, strict=True)), as_json)
     else:
         report(run, subjects[0].folder, results[0], as_json)
+
+
+def _measured(subjects: list[Subject], options: EvaluationOptions, processes: Processes) -> list[Evaluation] | None:
+    """The figures, on the first process; who stops it is told that nothing is lost."""
+    from scorefield.evaluation import evaluate_each
+
+    try:
+        return evaluate_each(subjects, options, processes, watch=console)
+    except KeyboardInterrupt:
+        say(f"the samples that were made stay in {subjects[0].folder}: the same command goes on from there")
+        raise
+
+
+def _names(metrics: str | None, usual: str) -> list[str]:
+    """The metrics of --metrics, with commas, or the usual ones."""
+    return [name.strip() for name in (usual if metrics is None else metrics).split(",")]
+
+
+def _check_classifier_options(metrics: str | None, samples: Path | None, classifier: str | None) -> None:
+    """InputError for options that mean nothing for a classifier's run."""
+    from scorefield.core.errors import InputError
+
+    if metrics is not None or samples is not None or classifier is not None:
+        raise InputError(
+            "a classifier is judged by its accuracy: --metrics, --samples and --classifier are for what makes samples"
+        )
 
 
 def _scales(guidance: str | None) -> list[Any]:
@@ -174,13 +195,11 @@ def _subjects(
     run: str, recipe: Recipe, ways: list[SamplingOptions], data: str | None, classifier: str | None, device: torch.device
 ) -> list[Subject]:
     """The run's model on its device and its data, with each way to sample it."""
-    from scorefield.config import build_sampling, load, open_data
-    from scorefield.core.compute import autocast_dtype
+    from scorefield.config import build_sampling, open_data
     from scorefield.evaluation import Subject
     from scorefield.training import RunFolder
 
-    model = load(run).to(device)
-    model.autocast_dtype = autocast_dtype(recipe.training.precision, device)
+    model = load_model(run, recipe, device)
     guide = load_classifier(classifier, device)
     built = [build_sampling(sampling, model, guide) for sampling in ways]
     say_caution(built[0], model, guide)
@@ -200,9 +219,8 @@ def _subjects(
 
 def _weights(run: str) -> dict[str, Any]:
     """The step of a run's weights, where its newest checkpoint tells, and the first digits of their SHA-256."""
-    from scorefield.evaluation.weights import SHOWN, file_sha256
     from scorefield.training import RunFolder
 
     folder = RunFolder(Path(run))
     steps = sorted(int(path.name.removeprefix("step-")) for path in folder.checkpoints.glob("step-*") if path.is_dir())
-    return {"step": steps[-1] if steps else None, "sha256": file_sha256(folder.weights)[:SHOWN]}
+    return {"step": steps[-1] if steps else None, "sha256": weights_hash(run)}

@@ -9,8 +9,8 @@ import typer
 
 from scorefield.cli.console import print_json, say
 from scorefield.cli.encode import decoded, encoded, flow_grid, load_flow
+from scorefield.cli.labels import class_labels
 from scorefield.cli.options import Device, Grid, Json, Run, Steps
-from scorefield.cli.sample import class_labels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,8 +29,10 @@ __all__ = [
     "Steps",
     "Variance",
     "load_classifier",
+    "load_model",
     "sampling_options",
     "say_caution",
+    "weights_hash",
 ]
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
@@ -101,10 +104,19 @@ def sampling_options(
     return with_overrides(changed, [f"sampling.{setting}" for setting in settings or []]).sampling
 
 
-def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | None:
-    """The classifier of a run, in that run's precision; None without one. InputError for the run of anything else."""
-    from scorefield.config import load, read_run
+def load_model(run: str, recipe: Recipe, device: torch.device) -> Any:
+    """The model of a run on this device, in that run's precision."""
+    from scorefield.config import load
     from scorefield.core.compute import autocast_dtype
+
+    model = load(run).to(device)
+    model.autocast_dtype = autocast_dtype(recipe.training.precision, device)
+    return model
+
+
+def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | None:
+    """The classifier of a run; None without one. InputError for the run of anything else."""
+    from scorefield.config import read_run
     from scorefield.core.errors import InputError
 
     if run is None:
@@ -112,9 +124,16 @@ def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | 
     recipe, _ = read_run(run)
     if not recipe.classifies:
         raise InputError(f"--classifier takes the run of a classifier, and {run} is a run of {recipe.name}, which makes samples")
-    classifier: NoisyClassifier = load(run).to(device)
-    classifier.autocast_dtype = autocast_dtype(recipe.training.precision, device)
+    classifier: NoisyClassifier = load_model(run, recipe, device)
     return classifier
+
+
+def weights_hash(run: str) -> str:
+    """The first digits of the SHA-256 of a run's weights."""
+    from scorefield.evaluation.weights import SHOWN, file_sha256
+    from scorefield.training import RunFolder
+
+    return file_sha256(RunFolder(Path(run)).weights)[:SHOWN]
 
 
 def say_caution(sampling: Sampling, model: Any, guide: NoisyClassifier | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scorefield.cli.console import print_json, say
+from scorefield.cli.labels import class_labels, labels_of
 from scorefield.cli.options import (
     Classifier,
     Device,
@@ -25,8 +26,10 @@ from scorefield.cli.options import (
     Steps,
     Variance,
     load_classifier,
+    load_model,
     sampling_options,
     say_caution,
+    weights_hash,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from scorefield.core.shapes import DataSpec
     from scorefield.data import Dataset
     from scorefield.denoiser import Denoiser
-    from scorefield.noisy_classifier import NoisyClassifier
     from scorefield.samplers.blocks import Block
 
 
@@ -84,8 +86,7 @@ def sample(
     RUN …
     """
     from scorefield.cli.sample_job import SampleJob
-    from scorefield.config import build_sampling, load, read_run
-    from scorefield.core.compute import autocast_dtype
+    from scorefield.config import build_sampling, read_run
     from scorefield.core.processes import join_processes
     from scorefield.data.pictures import are_images, check_animation, check_target
 
@@ -97,8 +98,7 @@ def sample(
     if trajectory is not None:
         check_animation(trajectory, spec.shape)
     processes = join_processes(device)
-    model = load(run).to(processes.device)
-    model.autocast_dtype = autocast_dtype(recipe.training.precision, model.device)
+    model = load_model(run, recipe, processes.device)
     guide = load_classifier(classifier, model.device)
     options = sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, guidance)
     sampling = build_sampling(options, model, guide)
@@ -109,19 +109,25 @@ def sample(
     what = _identity(run, model, sampling, options, seed, labels, classifier, small)
     draw = _sampler_of(model, sampling, seed, labels, small)
     job = SampleJob(draw, what, spec, n, len(sampling.grid) - 1, target, labels, trajectory)
-    calls = sampling.sampler.calls(sampling.grid.tolist())
-    guided = _guidance(options, classifier)
-    facts = [str(sampling.sampler), f"{calls} network calls", f"seed {seed}", what["precision"], guided]
-    facts += [f"{processes.world} processes"] if processes.world > 1 else []
-    say(f"{run}: EMA weights, {', '.join(filter(None, facts))}")
+    said = _facts(sampling, seed, what["precision"], _guidance(options, classifier), processes.world)
+    say(f"{run}: EMA weights, {', '.join(map(str, filter(None, said.values())))}")
     start = time.perf_counter()
     job.run(processes)
     seconds = time.perf_counter() - start
     rate = "" if job.kept else f" ({n / seconds:,.1f} a second)"
     say(f"wrote {target}: {n} samples in {seconds:.1f} s{rate}")
     if as_json and processes.first:
-        result = {"out": str(target), "n": n, "seed": seed, "sampler": str(sampling.sampler), "calls": calls}
-        print_json({**result, "guidance": guided or None, "weights": "ema", "seconds": round(seconds, 3)})
+        result = {"out": str(target), "n": n, "seed": seed, "sampler": said["sampler"], "guidance": said["guidance"] or None}
+        calls = sampling.sampler.calls(sampling.grid.tolist())
+        print_json({**result, "calls": calls, "weights": "ema", "seconds": round(seconds, 3)})
+
+
+def _facts(sampling: Sampling, seed: int, precision: str, guided: str, world: int) -> dict[str, str]:
+    """How the samples are made, in words, in the order in which it is said."""
+    calls = f"{sampling.sampler.calls(sampling.grid.tolist())} network calls"
+    processes = f"{world} processes" if world > 1 else ""
+    facts = {"sampler": str(sampling.sampler), "calls": calls, "seed": f"seed {seed}", "precision": precision}
+    return {**facts, "guidance": guided, "processes": processes}
 
 
 def _small_images(run: str, recipe: Recipe, spec: DataSpec, low_res: Path | None) -> Dataset | None:
@@ -135,18 +141,6 @@ def _small_images(run: str, recipe: Recipe, spec: DataSpec, low_res: Path | None
     if side is not None and low_res is None:
         raise InputError(f"{run} enlarges images of {side}×{side} pixels: give them by --low-res, an .npz, a picture or a folder")
     return None if side is None or low_res is None else low_res_images(low_res, side, spec)
-
-
-def labels_of(small: Dataset, model: Denoiser, classifier: NoisyClassifier | None = None) -> list[int] | None:
-    """The classes of a user's images, in the numbering of the model, or of the classifier of an unconditional one."""
-    from scorefield.core.errors import InputError
-
-    labelled = model if model.num_classes else classifier
-    if labelled is None:
-        return None
-    if small.labels is None:
-        raise InputError(f"{small.source} does not say the classes of its images: name them by --label")
-    return [_class_number(labelled, small.spec.classes[label]) for label in small.labels.tolist()]
 
 
 def _inpainting(sampling: Sampling, model: Denoiser, spec: DataSpec, image: Path, mask: Path) -> Sampling:
@@ -196,16 +190,9 @@ def _identity(
     from scorefield.samplers.stored import identity
 
     settings = options.model_dump(include={"clip", "start", "guidance", "guidance_at"})
-    weights = {"weights": _weights_hash(run), "classifier": classifier and _weights_hash(classifier)}
+    weights = {"weights": weights_hash(run), "classifier": classifier and weights_hash(classifier)}
     images = None if small is None else small.fingerprint()
     return identity(model, sampling.sampler, sampling.grid, seed, labels, **weights, **settings, low_res=images)
-
-
-def _weights_hash(run: str) -> str:
-    from scorefield.evaluation.weights import SHOWN, file_sha256
-    from scorefield.training import RunFolder
-
-    return file_sha256(RunFolder(Path(run)).weights)[:SHOWN]
 
 
 def _sampler_of(
@@ -219,38 +206,3 @@ def _sampler_of(
     low_res = None if small is None else small.batch(torch.arange(len(small)))[0]
     options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start, "low_res": low_res}
     return partial(sample_blocks, model, sampling.sampler, sampling.grid, seed=seed, **options)
-
-
-def class_labels(
-    model: Denoiser | NoisyClassifier, label: list[str] | None, classifier: NoisyClassifier | None = None
-) -> list[int] | None:
-    """The classes that --label names, by number or name; all of them if not given.
-
-    Those of the model, of the classifier where the model is unconditional, and None where it has no classifier either.
-    """
-    from scorefield.core.errors import InputError
-
-    if not getattr(model, "num_classes", 0):
-        if classifier is not None:
-            return class_labels(classifier, label)
-        if label:
-            raise InputError("this model is unconditional: leave --label out, or guide it by a classifier (--classifier RUN)")
-        return None
-    if not label:
-        return list(range(model.num_classes))
-    return [_class_number(model, part.strip()) for entry in label for part in entry.split(",")]
-
-
-def _class_number(model: Denoiser | NoisyClassifier, word: str) -> int:
-    """The class of this name, or else of this number."""
-    from scorefield.core.errors import InputError
-    from scorefield.core.options import did_you_mean
-
-    names = list(model.data.classes) if model.data is not None else []
-    if word in names:
-        return names.index(word)
-    if word.isdecimal() and int(word) < model.num_classes:
-        return int(word)
-    raise InputError(
-        f"there is no class {word!r}{did_you_mean(word, names)}; there are {', '.join(names[:20])} (0 … {model.num_classes - 1})"
-    )
