@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
-from scorefield.core.compute import Precision
 from scorefield.core.distributions import Categorical
 from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.networked import Networked
 from scorefield.core.shapes import DataSpec
 from scorefield.denoiser import Labels, as_labels, per_example
 from scorefield.parametrization import noise_input
@@ -45,7 +45,7 @@ def refuse_categories(what: str, model: Any, instead: str) -> None:
         )
 
 
-class CategoricalDenoiser(nn.Module):
+class CategoricalDenoiser(Networked):
     """p(x_0 = k | x_t) from a network's logits F(x_t, c, y), every dimension by itself.  [D3PM §3.3]
 
     net: called net(x, c, y=None) with x the one-hot x_t, floats (B, S·C, *), channel k·C + c the k-th state of channel c; it returns
@@ -65,7 +65,7 @@ class CategoricalDenoiser(nn.Module):
         noise_input: str = "index",
         data: DataSpec | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(net, data)
         for name, value, known in (
             ("parametrization", parametrization, PARAMETRIZATIONS),
             ("noise_input", noise_input, NOISE_INPUTS),
@@ -77,13 +77,9 @@ class CategoricalDenoiser(nn.Module):
                 "process must be one of categories, such as sf.process.uniform_categorical(sf.process.cosine_kappas(100), classes=17); "
                 f"got {type(process).__name__}: models of Gaussian noise are sf.Denoiser"
             )
-        self.net = net
         self.process = process
         self.parametrization = parametrization
         self.noise_input = noise_input
-        self.data = data
-        self.autocast_dtype: torch.dtype | None = None
-        self._precision = Precision()
         if data is not None:
             self._check_bins(data)
 
@@ -91,11 +87,6 @@ class CategoricalDenoiser(nn.Module):
     def spec(self) -> dict[str, Any]:
         """What rebuilds this model, apart from its network and process, from a configuration file."""
         return {"parametrization": self.parametrization, "noise_input": self.noise_input}
-
-    @property
-    def device(self) -> torch.device:
-        parameter = next(self.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def num_classes(self) -> int:
@@ -150,7 +141,7 @@ class CategoricalDenoiser(nn.Module):
         x = one_hot(x_t, process.states).movedim(-1, 1).flatten(1, 2).to(dtype)
         c = noise_input(self.noise_input, process, time, dtype).to(x_t.device).expand(x_t.shape[0])
         labels = {} if y is None else {"y": y}
-        raw = self._precision.call(self.net, self.autocast_dtype, x, c, **labels)
+        raw = self.run_network(x, c, **labels)
         expected = (x_t.shape[0], process.classes * x_t.shape[1], *x_t.shape[2:])
         if tuple(raw.shape) != expected:
             raise InputError(

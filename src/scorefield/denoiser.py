@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.compute import Precision
 from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.networked import Networked
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec, expand
 from scorefield.parametrization import NOISE_INPUTS, PARAMETRIZATIONS, Affine, coefficients, noise_input
@@ -49,7 +49,7 @@ class Denoise(ScoreFunction, Protocol):
     def __call__(self, x_t: Tensor, t: Time) -> Prediction: ...
 
 
-class Denoiser(nn.Module):
+class Denoiser(Networked):
     """x̂0 = c_skip·x_t + c_out·F(c_in·x_t, c, y) for a network F(x, c, y=None).
 
     net: any callable with that signature; with a variance head it gives twice the channels, the second half for Σ.
@@ -71,7 +71,7 @@ class Denoiser(nn.Module):
         sigma_data: float = 0.5,
         low_res: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(net, data)
         if parametrization not in PARAMETRIZATIONS:
             raise InputError(f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}; got {parametrization!r}")
         if noise_input not in NOISE_INPUTS:
@@ -90,16 +90,12 @@ class Denoiser(nn.Module):
                 'has no neighbours: use "eps", "x0" or "v", and variance "range" or None'
             )
         _check_low_res(low_res, data)
-        self.net = net
         self.process = process
         self.parametrization = parametrization
         self.variance = variance
         self.noise_input = noise_input
-        self.data = data
         self.sigma_data = sigma_data
         self.low_res = low_res
-        self.autocast_dtype: torch.dtype | None = None
-        self._precision = Precision()
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -107,11 +103,6 @@ class Denoiser(nn.Module):
         spec = {"parametrization": self.parametrization, "noise_input": self.noise_input, "sigma_data": self.sigma_data}
         optional = {"variance": self.variance, "low_res": self.low_res}
         return {**spec, **{name: value for name, value in optional.items() if value}}
-
-    @property
-    def device(self) -> torch.device:
-        parameter = next(self.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def num_classes(self) -> int:
@@ -178,7 +169,7 @@ class Denoiser(nn.Module):
     def _network(self, x: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
         c = noise_input(self.noise_input, self.process, time, x.dtype).to(x.device).expand(x.shape[0])
         labels = {} if y is None else {"y": y}
-        return self._precision.call(self.net, self.autocast_dtype, x, c, **labels).to(x.dtype)
+        return self.run_network(x, c, **labels).to(x.dtype)
 
     def _split(self, raw: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
         """(F, variance half); InputError when the network's output has another shape than the model needs."""

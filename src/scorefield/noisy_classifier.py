@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scorefield.core.compute import Precision
 from scorefield.core.errors import InputError
+from scorefield.core.networked import Networked
 from scorefield.core.shapes import DataSpec
 from scorefield.parametrization import NOISE_INPUTS, noise_input
 from scorefield.process.base import GaussianProcess, Time, as_time
@@ -17,7 +17,7 @@ from scorefield.process.base import GaussianProcess, Time, as_time
 __all__ = ["NoisyClassifier"]
 
 
-class NoisyClassifier(nn.Module):
+class NoisyClassifier(Networked):
     """(x_t, t) -> logits of p(y | x_t): softmax(F(x_t, c)) for a network F(x, c).  [ADM Sec. 4]
 
     net: any callable that turns x (B, *) and c (B,) into logits (B, K), such as sf.nets.Classifier. It receives x_t as it is.
@@ -32,19 +32,15 @@ class NoisyClassifier(nn.Module):
         noise_input: str = "index",
         data: DataSpec | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(net, data)
         if noise_input not in NOISE_INPUTS:
             raise InputError(f"noise_input must be one of {', '.join(NOISE_INPUTS)}; got {noise_input!r}")
         if not isinstance(process, GaussianProcess):
             raise InputError(
                 f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}"
             )
-        self.net = net
         self.process = process
         self.noise_input = noise_input
-        self.data = data
-        self.autocast_dtype: torch.dtype | None = None
-        self._precision = Precision()
         if data is not None and data.num_classes > self.num_classes:
             raise InputError(f"the network tells {self.num_classes} classes apart, and the data has {data.num_classes}")
 
@@ -52,11 +48,6 @@ class NoisyClassifier(nn.Module):
     def spec(self) -> dict[str, Any]:
         """What rebuilds this classifier, apart from its network and process, from a configuration file."""
         return {"noise_input": self.noise_input}
-
-    @property
-    def device(self) -> torch.device:
-        parameter = next(self.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def num_classes(self) -> int:
@@ -75,7 +66,7 @@ class NoisyClassifier(nn.Module):
                 "no classifier is called at t = 0, where x_t is the data itself; the smallest time of a discrete process is 1"
             )
         c = noise_input(self.noise_input, self.process, time, x_t.dtype).to(x_t.device).expand(x_t.shape[0])
-        logits = self._precision.call(self.net, self.autocast_dtype, x_t, c)
+        logits = self.run_network(x_t, c)
         self._check(logits, x_t)
         return logits.to(torch.promote_types(x_t.dtype, torch.float32))
 

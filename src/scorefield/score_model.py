@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorefield.core.derivatives import score_from_energy
 from scorefield.core.errors import IncompatibleModel, InputError
+from scorefield.core.networked import Networked
 from scorefield.core.shapes import DataSpec
 from scorefield.process.base import Time
 
 __all__ = ["ScoreModel"]
 
 
-class ScoreModel(nn.Module):
+class ScoreModel(Networked):
     """s(x) = F(x), or s(x) = −∇E(x) with the energy E = F: a score of one density, with no levels and no x̂0.
 
     It satisfies `ScoreFunction` only: Langevin samples it, every other sampler refuses it.
@@ -27,21 +27,13 @@ class ScoreModel(nn.Module):
     """
 
     def __init__(self, net: Callable[..., Tensor], data: DataSpec | None = None, energy: bool = False) -> None:
-        super().__init__()
-        self.net = net
-        self.data = data
+        super().__init__(net, data)
         self.has_energy = energy
-        self.autocast_dtype: torch.dtype | None = None
 
     @property
     def spec(self) -> dict[str, Any]:
         """What rebuilds this model, apart from its network, from a configuration file."""
         return {"energy": self.has_energy}
-
-    @property
-    def device(self) -> torch.device:
-        parameter = next(self.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
 
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
         """∇ log p(x), (B, *) in x's dtype, differentiable where gradients are enabled.   x: (B, *).
@@ -74,6 +66,4 @@ class ScoreModel(nn.Module):
         return value.reshape(-1)
 
     def _network(self, x: Tensor) -> Tensor:
-        dtype = self.autocast_dtype
-        with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            return self.net(x, None).to(x.dtype)
+        return self.run_network(x, None).to(x.dtype)

@@ -1,0 +1,35 @@
+"""What every model around a network shares: the network, what one example is, the device, and the precision it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.core.compute import Precision
+from scorefield.core.shapes import DataSpec
+
+__all__ = ["Networked"]
+
+
+class Networked(nn.Module):
+    """net: called as the model says.   data: what one example is.   autocast_dtype: the network runs in it, plainly if None."""
+
+    def __init__(self, net: Callable[..., Tensor], data: DataSpec | None) -> None:
+        super().__init__()
+        self.net = net
+        self.data = data
+        self.autocast_dtype: torch.dtype | None = None
+        self._precision = Precision()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU without any."""
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def run_network(self, x: Tensor, *rest: Any, **given: Any) -> Tensor:
+        """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives."""
+        return self._precision.call(self.net, self.autocast_dtype, x, *rest, **given)
