@@ -195,6 +195,7 @@ def _ours(name: str, precision: str, fast: bool, case: Case) -> Contestant:
     net = case.net()
     model = denoiser(case, net)
     model.autocast_dtype = autocast_dtype(precision, torch.device("cpu"))
+    model.keep_weights()
 
     def call(model: nn.Module, batch: Batch) -> Tensor:
         return model(batch.x, batch.c, batch.y).raw

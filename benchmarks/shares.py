@@ -88,6 +88,7 @@ def sampler(options: argparse.Namespace) -> list[Row]:
     fused.switch(True)
     model = denoiser(CASES["adm"], CASES["adm"].net()).eval()
     model.autocast_dtype = autocast_dtype("auto", torch.device("cpu"))
+    model.keep_weights()
     grid = sf.grids.uniform(model.process, options.steps + 1)
     rows = []
     for chosen in (sf.samplers.DDIM(), sf.samplers.DDIM(eta=1.0), sf.samplers.Ancestral("lower")):

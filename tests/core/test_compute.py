@@ -33,30 +33,45 @@ def test_the_same_bits_as_autocast():
     for _ in range(2):
         with torch.no_grad():
             assert torch.equal(precision.call(net, BF16, x, c, y=y), autocast(net, x, c, y))
-    with torch.no_grad():
-        assert torch.equal(precision.call(net, None, x, c, y), net(x, c, y))
+            assert torch.equal(precision.call(net, None, x, c, y), net(x, c, y))
+        precision.keep()
     assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
 
 
-def test_weights_are_cast_again_when_they_change():
+@pytest.mark.parametrize("change", ["in place", "unseen", "loaded"])
+def test_changed_weights_count_unless_they_were_to_stay(change):
+    """By default every call sees the weights as they are, however they were changed; after `keep`, those of its first call."""
     net, precision = network(), Precision()
     x, c, y = torch.randn(2, 3, 8, 8), torch.rand(2), torch.zeros(2, dtype=torch.long)
-    with torch.no_grad():
-        first = precision.call(net, BF16, x, c, y)
-        for change in (
-            lambda: net.out[2].weight.mul_(2),
-            lambda: net.load_state_dict({k: v * 0.5 for k, v in net.state_dict().items()}),
-            lambda: setattr(net.out[2].weight, "data", torch.randn_like(net.out[2].weight)),
-        ):
-            change()
-            again = precision.call(net, BF16, x, c, y)
-            assert not torch.equal(again, first)
-            assert torch.equal(again, autocast(net, x, c, y))
-            first = again
+
+    def call():
+        with torch.no_grad():
+            return precision.call(net, BF16, x, c, y)
+
+    def double():
+        with torch.no_grad():
+            if change == "in place":
+                net.out[2].weight.mul_(2)
+            elif change == "unseen":
+                net.out[2].weight.data.mul_(2)
+            else:
+                net.load_state_dict({**net.state_dict(), "out.2.weight": 2 * net.out[2].weight})
+
+    call()
+    double()
+    assert torch.equal(call(), autocast(net, x, c, y))
+    precision.keep()
+    kept = call()
+    double()
+    assert torch.equal(call(), kept)
+    assert not torch.equal(kept, autocast(net, x, c, y))
+    precision.keep()
+    assert torch.equal(call(), autocast(net, x, c, y))
 
 
 def test_gradients_reach_the_weights_and_copies_are_of_their_own():
     net, precision = network(), Precision()
+    precision.keep()
     x, c, y = torch.randn(2, 3, 8, 8), torch.rand(2), torch.zeros(2, dtype=torch.long)
     with torch.no_grad():
         before = precision.call(net, BF16, x, c, y)
@@ -65,6 +80,7 @@ def test_gradients_reach_the_weights_and_copies_are_of_their_own():
     other, its = copy.deepcopy((net, precision))
     with torch.no_grad():
         other.out[2].weight.zero_()
+        its.keep()
         assert torch.equal(its.call(other, BF16, x, c, y), autocast(other, x, c, y))
         assert torch.equal(precision.call(net, BF16, x, c, y), before)
 

@@ -105,12 +105,13 @@ def sampling_options(
 
 
 def load_model(run: str, recipe: Recipe, device: torch.device) -> Any:
-    """The model of a run on this device, in that run's precision."""
+    """The model of a run on this device, in that run's precision; its weights stay as they are."""
     from scorefield.config import load
     from scorefield.core.compute import autocast_dtype
 
     model = load(run).to(device)
     model.autocast_dtype = autocast_dtype(recipe.training.precision, device)
+    model.keep_weights()
     return model
 
 

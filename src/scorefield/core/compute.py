@@ -55,37 +55,40 @@ def pick_device(name: str | None) -> torch.device:
 class Precision:
     """Calls a network under autocast, or plainly.
 
-    Autocast casts every weight at every call. Where nothing is recorded the weights are cast once instead, for as long as they stay the
-    same tensors with the same values; the result is the same to the bit.
+    Autocast casts every weight at every call. Where `keep` was called and nothing is recorded they are cast once instead; the result is
+    the same to the bit. Nothing tells reliably that weights have changed (`p.data` changes them unseen), so it must be asked for.
     """
 
     def __init__(self) -> None:
-        self._of: tuple[Any, ...] | None = None
+        self._keeps = False
+        self._of: tuple[torch.dtype, torch.device] | None = None
         self._weights: dict[str, Tensor] = {}
+
+    def keep(self) -> None:
+        """From now on the weights stay as they are. To be called again after they have changed."""
+        self._keeps, self._of, self._weights = True, None, {}
 
     def call(self, net: Callable[..., Tensor], dtype: torch.dtype | None, x: Tensor, *rest: Any, **given: Any) -> Tensor:
         """net(x, *rest, **given).   dtype: of autocast, None for plain."""
         if dtype is None:
             return net(x, *rest, **given)
         with torch.autocast(x.device.type, dtype=dtype):
-            if torch.is_grad_enabled() or not isinstance(net, nn.Module):
+            if not self._keeps or torch.is_grad_enabled() or not isinstance(net, nn.Module):
                 return net(x, *rest, **given)
-            result: Tensor = torch.func.functional_call(net, self._cast(net, dtype), (x, *rest), given)
+            result: Tensor = torch.func.functional_call(net, self._cast(net, dtype, x.device), (x, *rest), given)
             return result
 
-    def _cast(self, net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    def _cast(self, net: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """The float32 weights of products and convolutions in this dtype: those that autocast would cast."""
-        found = {
-            f"{path}.{name}" if path else name: value
-            for path, module in net.named_modules()
-            if isinstance(module, _CAST)
-            for name, value in module.named_parameters(recurse=False)
-            if value.dtype == torch.float32
-        }
-        key = (dtype, *((value.data_ptr(), value._version, value.device) for value in found.values()))
-        if key != self._of:
-            self._weights = {name: _laid_out(value.detach().to(dtype)) for name, value in found.items()}
-            self._of = key
+        if self._of != (dtype, device):
+            self._of = (dtype, device)
+            self._weights = {
+                f"{path}.{name}" if path else name: _laid_out(value.detach().to(dtype))
+                for path, module in net.named_modules()
+                if isinstance(module, _CAST)
+                for name, value in module.named_parameters(recurse=False)
+                if value.dtype == torch.float32
+            }
         return self._weights
 
 

@@ -33,3 +33,10 @@ class Networked(nn.Module):
     def run_network(self, x: Tensor, *rest: Any, **given: Any) -> Tensor:
         """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives."""
         return self._precision.call(self.net, self.autocast_dtype, x, *rest, **given)
+
+    def keep_weights(self) -> None:
+        """The weights will stay as they are: under autocast they are then cast once and not at every call, where nothing is recorded.
+
+        To be called again after they have changed; until then the old ones are used.
+        """
+        self._precision.keep()
