@@ -14,8 +14,8 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data.broken import Broken
+from scorefield.data.on_demand import Pictures
 from scorefield.data.order import permutation
-from scorefield.data.streaming import Pictures
 
 __all__ = ["Dataset", "number_labels", "tensor"]
 

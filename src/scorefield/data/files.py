@@ -16,7 +16,7 @@ from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.gather import gather
 from scorefield.data.images import TooSmall, check_options, convert, fit
 from scorefield.data.listing import list_pictures, text
-from scorefield.data.streaming import pictures, streams
+from scorefield.data.on_demand import pictures, streams
 
 __all__ = ["folder", "npz"]
 

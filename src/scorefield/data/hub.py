@@ -16,7 +16,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.gather import gather
 from scorefield.data.images import check_options
-from scorefield.data.streaming import pictures, streams
+from scorefield.data.on_demand import pictures, streams
 
 __all__ = ["hf"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import scorefield as sf
 from scorefield.core.errors import InputError
-from scorefield.data import Dataset, Feed, Order, folder, open_source, streaming
+from scorefield.data import Dataset, Feed, Order, folder, on_demand, open_source
 from scorefield.data.broken import Broken
 from scorefield.data.hub import hf
 
@@ -196,7 +196,7 @@ def test_what_opening_refuses(many: Path, paint) -> None:
 
 
 def test_another_size_is_met_late(many: Path, paint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_PROBED", 1)
+    monkeypatch.setattr(on_demand, "_PROBED", 1)
     Image.fromarray(paint(12, 13)).save(many / "cow" / "wide.png")
     Image.fromarray(paint(5, 5)).save(many / "bee" / "small.png")
     same, small = folder(many, size=None, stream=True), folder(many, size=8, stream=True)
@@ -216,7 +216,7 @@ def test_the_fingerprint_is_of_names_classes_and_size(many: Path) -> None:
 
 
 def test_streaming_starts_by_itself_above_the_limit(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "MEMORY", 23 * 8 * 8 * 3)
+    monkeypatch.setattr(on_demand, "MEMORY", 23 * 8 * 8 * 3)
     assert open_source(str(many), size=8).in_memory
     assert not open_source(str(many), size=9).in_memory
     assert open_source(str(many), size=9, stream=False).in_memory
@@ -278,7 +278,7 @@ def test_a_run_on_shards_resumes_exactly(many: Path, tmp_path: Path, monkeypatch
 def test_colour_among_grey_is_not_lost(tmp_path: Path, paint, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(streaming, "_PROBED", 1)
+    monkeypatch.setattr(on_demand, "_PROBED", 1)
     images = [Image.fromarray(paint(8, 8, channels=channels)) for channels in (1, 3)]
     table = datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
     table.save_to_disk(tmp_path / "saved")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -13,17 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.data.broken import Broken
-from scorefield.data.gather import gather, reason_of
-from scorefield.data.images import TooSmall, convert, fit, read_image
+from scorefield.data.decoder import IN_A_ROW, WORKERS, Decoder, threads
+from scorefield.data.gather import gather
 
 __all__ = ["MEMORY", "Files", "Pictures", "pictures", "streams"]
 
 MEMORY = 2 * 2**30  # bytes of decoded pictures from which they are no longer held in memory unless told to be
 _PROBED = 64  # pictures that are decoded before training starts, evenly spread
-_WORKERS = min(16, (os.cpu_count() or 1) + 2)
-_IN_A_ROW = 100  # pictures that may be broken one after another; a disk that has gone is more than that
 
 
 class Files(Protocol):
@@ -66,7 +60,7 @@ def pictures(
     probes = [(files.name(number), files.content(number)) for number in numbers]
     probed = gather(probes, len(probes), source, size=size, channels=channels, upscale=upscale, strict=strict)
     shape = (probed.levels.shape[1], probed.levels.shape[2], probed.levels.shape[3])
-    return Pictures(files, np.arange(len(files)), labels, source, shape, size, channels, upscale, strict)
+    return Pictures(files, np.arange(len(files)), labels, Decoder(source, shape, size, channels, upscale, strict))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +70,13 @@ class Pictures:
     A picture that cannot be used is noted in `broken`, and the next usable one of its class stands in for it, in the order of
     `numbers`, so what is at an index depends on the files alone.
 
-    numbers: int64 (M,), which of `files`.   labels: int64 (M,), or None.   size, channels, upscale: as for
-    `pictures`.   strict: an unusable picture is an InputError.
+    numbers: int64 (M,), which of `files`.   labels: int64 (M,), or None.
     """
 
     files: Files
     numbers: np.ndarray
     labels: Tensor | None
-    source: str
-    shape_of_one: tuple[int, int, int]
-    size: int | None
-    channels: int | None
-    upscale: bool
-    strict: bool
-    broken: Broken = field(default_factory=Broken)
+    decoder: Decoder
     _stands_in: dict[int, int] = field(default_factory=dict)
     dtype: torch.dtype = torch.uint8
 
@@ -97,19 +84,23 @@ class Pictures:
         return len(self.numbers)
 
     @property
+    def broken(self) -> Broken:
+        return self.decoder.broken
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self), *self.shape_of_one)
+        return (len(self), *self.decoder.shape)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """uint8 (B, C, H, W) at `indices` (B,)."""
-        levels = np.empty((len(indices), *self.shape_of_one), dtype=np.uint8)
+        levels = np.empty((len(indices), *self.decoder.shape), dtype=np.uint8)
 
         def fill(places: range) -> None:
             for place in places:
                 levels[place] = self._usable(int(indices[place]))
 
-        each = max(1, len(levels) // (2 * _WORKERS))
-        list(_threads().map(fill, [range(k, min(k + each, len(levels))) for k in range(0, len(levels), each)]))
+        each = max(1, len(levels) // (2 * WORKERS))
+        list(threads().map(fill, [range(k, min(k + each, len(levels))) for k in range(0, len(levels), each)]))
         return torch.from_numpy(levels)
 
     def subset(self, indices: Tensor) -> Pictures:
@@ -119,7 +110,7 @@ class Pictures:
     def digest(self) -> bytes:
         """Of names, classes and sizes, not of pixels: reading all of them would take too long."""
         chosen = self.numbers.astype("<i8").tobytes()
-        return self.files.digest() + chosen + repr((self.shape_of_one, self.size, self.upscale)).encode()
+        return self.files.digest() + chosen + repr((self.decoder.shape, self.decoder.size, self.decoder.upscale)).encode()
 
     def _usable(self, index: int) -> np.ndarray:
         """The picture at this index, or the one that stands in for it: uint8 (C, H, W)."""
@@ -132,54 +123,14 @@ class Pictures:
             if found is not None:
                 self._stands_in[index] = there
                 return found
-        raise InputError(
-            f"{self.source}: {self.files.name(int(self.numbers[here]))} cannot be read, and neither can the pictures that could stand "
-            f"in for it: is the disk still there? {self.broken.names.get(self.files.name(int(self.numbers[here])), '')}"
-        )
+        raise self.decoder.gone(self.files.name(int(self.numbers[here])))
 
     def _next(self, index: int) -> list[int]:
         """The following indices of the same class, from the last on to the first."""
         same = np.arange(len(self)) if self.labels is None else np.flatnonzero((self.labels == self.labels[index]).numpy())
         place = int(np.searchsorted(same, index))
-        return np.concatenate([same[place + 1 :], same[:place]])[:_IN_A_ROW].tolist()
+        return np.concatenate([same[place + 1 :], same[:place]])[:IN_A_ROW].tolist()
 
     def _decoded(self, index: int) -> np.ndarray | None:
-        """uint8 (C, H, W), or None for a picture that cannot be used."""
         number = int(self.numbers[index])
-        try:
-            return self._decode(number)
-        except InputError as fault:
-            if not isinstance(fault, TooSmall):
-                raise
-            reason = f"{fault} is smaller than {self.size}×{self.size}"
-        except Exception as fault:  # decoders raise nearly every type on damaged input; all of it is reported
-            reason = reason_of(fault)
-        name = self.files.name(number)
-        if self.strict:
-            raise InputError(
-                f"{self.source}: {name} cannot be used ({reason}): repair or remove it, or leave strict out to do without it"
-            )
-        self.broken.add(name, reason)
-        return None
-
-    def _decode(self, number: int) -> np.ndarray:
-        content = self.files.content(number)
-        if content is None:
-            raise ValueError("no picture")
-        channels, height, width = self.shape_of_one
-        image = convert(fit(read_image(content), self.size, self.upscale), self.channels)
-        if image.size != (width, height):
-            raise ValueError(f"{image.width}×{image.height} pixels, and the others have {width}×{height}")
-        array = np.asarray(image)
-        if array.ndim == 3 and channels == 1:
-            raise InputError(
-                f"{self.source}: {self.files.name(number)} is in colour, and the pictures looked at first are grey: say how many "
-                f"channels are wanted (channels = 1 or 3)"
-            )
-        return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Pillow decodes without Python's lock, and waiting for a disk needs no processor: a few threads are enough."""
-    return ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="decode")
+        return self.decoder.usable(self.files.name(number), lambda: self.files.content(number))
