@@ -16,7 +16,7 @@ from scorefield.categorical_denoiser import CategoricalDenoiser
 from scorefield.core.errors import InputError
 from scorefield.core.options import build, parse
 from scorefield.core.shapes import DataSpec
-from scorefield.data import Dataset, open_source
+from scorefield.data import Dataset, Stream, open_source
 from scorefield.denoiser import Denoiser
 from scorefield.noisy_classifier import NoisyClassifier
 from scorefield.objectives import NCSN, VLB, CategoricalVLB, Classify, Hybrid, Objective, ScoreMatching, Simple
@@ -57,6 +57,7 @@ __all__ = [
     "describe",
     "load",
     "open_data",
+    "open_training_data",
     "read_recipe",
     "read_run",
     "recipe_names",
@@ -146,14 +147,25 @@ def read_run(run: str | Path) -> tuple[Recipe, DataSpec]:
 
 
 def open_data(options: DataOptions) -> tuple[Dataset, Dataset]:
-    """(training, held-out) examples, in the range that the recipe asks for."""
+    """(training, held-out) examples, in the range that the recipe asks for; of a stream, those among its first ones."""
+    data = _open(options)
+    return data.first_examples() if isinstance(data, Stream) else data.split(options.holdout, options.split_seed)
+
+
+def open_training_data(options: DataOptions) -> tuple[Dataset | Stream, Dataset | None]:
+    """What training reads, everything that is not held out, and what is held out: None of a stream, which is not read for it."""
+    data = _open(options)
+    return (data, None) if isinstance(data, Stream) else data.split(options.holdout, options.split_seed)
+
+
+def _open(options: DataOptions) -> Dataset | Stream:
     if options.source is None:
         raise InputError("this recipe needs data of yours: give --data with a folder of images, an .npz file or hf:NAME")
-    asked = options.model_dump(include={"size", "channels", "upscale", "strict", "stream"})
+    asked = options.model_dump(include={"size", "channels", "upscale", "strict", "stream", "classes", "buffer"})
     data = open_source(options.source, **asked)
     if data.spec.bins is not None:
         data = replace(data, spec=replace(data.spec, range=options.range))
-    return data.split(options.holdout, options.split_seed)
+    return data.without(options.holdout, options.split_seed) if isinstance(data, Stream) else data
 
 
 def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Model:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from scorefield.core.errors import InputError
 from scorefield.core.options import Options, did_you_mean, parse
 from scorefield.core.shapes import DataSpec
+from scorefield.data.streams import BUFFER
 from scorefield.sampling import SamplingOptions
 from scorefield.training import TrainingOptions
 
@@ -22,8 +23,10 @@ __all__ = ["DataOptions", "ModelOptions", "Recipe", "TrainedOn", "describe", "re
 class DataOptions(Options):
     """Where the examples come from. size and channels None: as the source has them (a folder: 32 × 32 RGB).
 
-    classes: how many to expect; it counts only for what is told before the data are seen (`recipes`, `info`).
-    stream: decode pictures when a batch asks for them, not before; not given, where they would take more than 2 GiB decoded.
+    classes: how many to expect; it counts only for what is told before the data are seen (`recipes`, `info`), and where the labels of
+    a stream are plain integers.
+    stream: decode pictures when a batch asks for them, not before, and read hf:NAME while training, without keeping it; not given,
+    pictures are decoded when asked for where they would take more than 2 GiB.   buffer: encoded pictures among which hf:NAME is shuffled.
     """
 
     source: str | None = None
@@ -33,6 +36,7 @@ class DataOptions(Options):
     upscale: bool = False
     strict: bool = False
     stream: bool | None = None
+    buffer: int = Field(BUFFER, ge=1)
     range: tuple[float, float] = (-1.0, 1.0)
     holdout: float = Field(0.1, ge=0, lt=1)
     split_seed: int = Field(0, ge=0)
@@ -56,10 +60,10 @@ class ModelOptions(Options):
 
 
 class TrainedOn(Options):
-    """What a run was trained on, written by training."""
+    """What a run was trained on, written by training. examples: None for a stream, which is not counted."""
 
     source: str
-    examples: int
+    examples: int | None = None
     fingerprint: str
     shape: tuple[int, ...]
     range: tuple[float, float]

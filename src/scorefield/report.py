@@ -91,10 +91,11 @@ def _machine() -> dict[str, str]:
 
 
 def _history(recipe: Recipe, seen: TrainedOn) -> dict[str, str]:
-    if not seen.examples:
+    if seen.examples == 0:
         return {"imported from": f"{seen.source}, {seen.fingerprint}"}
+    amount = "a stream" if seen.examples is None else f"{seen.examples:,} examples"
     return {
-        "trained on": f"{seen.examples:,} examples of {seen.source}, fingerprint {seen.fingerprint}",
+        "trained on": f"{amount} of {seen.source}, fingerprint {seen.fingerprint}",
         "training": f"{recipe.training.steps:,} steps of {recipe.training.batch_size}, seed {recipe.training.seed}",
     }
 

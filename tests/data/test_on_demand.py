@@ -39,7 +39,7 @@ def read(path: Path) -> torch.Tensor:
 
 
 def both(root: Path, **options) -> tuple[Dataset, Dataset]:
-    return folder(root, size=8, **options), folder(root, size=8, stream=True, **options)
+    return folder(root, size=8, **options), folder(root, size=8, on_demand=True, **options)
 
 
 def spoil(root: Path, *names: str) -> None:
@@ -49,7 +49,7 @@ def spoil(root: Path, *names: str) -> None:
 
 def test_files_are_listed_in_the_order_of_sorted_paths(many: Path) -> None:
     expected = sorted(path for path in many.rglob("*") if path.is_file())
-    data = folder(many, size=12, stream=True)
+    data = folder(many, size=12, on_demand=True)
     assert [data.levels.files.content(k) for k in range(len(data))] == expected
     assert torch.equal(data.levels[torch.arange(len(data))], torch.stack([read(path) for path in expected]))
     assert [data.spec.classes[y] for y in data.labels.tolist()] == [path.relative_to(many).parts[0] for path in expected]
@@ -65,7 +65,7 @@ def test_batches_and_splits_are_those_in_memory(many: Path) -> None:
         indices = torch.randperm(len(ours), generator=torch.Generator().manual_seed(SEED)).repeat(2)
         for one, other in zip(ours.batch(indices), theirs.batch(indices)):
             assert torch.equal(one, other)
-    grey, grey_streamed = (folder(many, size=6, channels=1, stream=stream) for stream in (False, True))
+    grey, grey_streamed = (folder(many, size=6, channels=1, on_demand=stream) for stream in (False, True))
     assert torch.equal(grey_streamed.everything(), grey.everything())
 
 
@@ -93,17 +93,17 @@ class Plain(torch.nn.Module):
 
 def test_a_feed_reads_ahead_what_a_step_is_made_of(many: Path) -> None:
     """In turn, backwards, from the middle, and by three processes in two parts each: always the batch of that step."""
-    data = folder(many, size=8, stream=True)
+    data = folder(many, size=8, on_demand=True)
     order = Order(len(data), 12, SEED)
     expected = [folder(many, size=8).batch(order.indices(step)) for step in range(8)]
-    feed = Feed(data, order)
+    feed = Feed(data.order(12, SEED))
     for step in (0, 1, 2, 3, 7, 6, 2, 3):
         (part,) = feed.parts(step)
         assert torch.equal(part.x0, expected[step][0])
         assert torch.equal(part.y, expected[step][1])
         assert torch.equal(part.positions, torch.arange(12))
         assert torch.equal(data.spec.from_levels(part.levels), part.x0)
-    ranks = [Feed(data, order, rank, 3, 2) for rank in range(3)]
+    ranks = [Feed(data.order(12, SEED), rank, 3, 2) for rank in range(3)]
     for step in (5, 6):
         shares = [part for feed in ranks for part in feed.parts(step)]
         assert torch.equal(torch.cat([part.x0 for part in shares]), expected[step][0])
@@ -116,7 +116,7 @@ def test_the_next_one_of_the_class_stands_in_for_a_broken_one(many: Path) -> Non
     names = [str(path.relative_to(many)) for path in sorted(many.rglob("*.png"))]
     bees = [name for name in names if name.startswith("bee")]
     spoil(many, bees[2], bees[3], bees[-1])  # two in a row, and the last one, whose next is the first
-    data = folder(many, size=12, stream=True)
+    data = folder(many, size=12, on_demand=True)
     expected = {bees[2]: bees[4], bees[3]: bees[4], bees[-1]: bees[0]}
     sources = [names.index(expected.get(name, name)) for name in names]
     for _ in range(2):
@@ -128,7 +128,7 @@ def test_the_next_one_of_the_class_stands_in_for_a_broken_one(many: Path) -> Non
 def test_a_held_out_picture_never_stands_in(many: Path) -> None:
     for path in (many / "ant").rglob("*.png"):
         path.rename(many / "ant" / path.name)
-    train, _ = folder(many, size=12, stream=True).split(0.4, SEED)
+    train, _ = folder(many, size=12, on_demand=True).split(0.4, SEED)
     ants = [k for k in range(len(train)) if train.labels[k] == 0]
     names = [train.levels.files.name(int(train.levels.numbers[k])) for k in ants]
     assert len(names) == 3
@@ -143,7 +143,7 @@ def test_broken_files_are_named_once_each(many: Path, tmp_path: Path) -> None:
     spoil(many, "ant/0.png", "ant/1.png", "cow/2.png")
     file = tmp_path / "broken-files.txt"
     for _ in range(2):
-        feeds = [Feed(folder(many, size=12, stream=True), Order(23, 24, SEED), rank, 2, 1, file) for rank in range(2)]
+        feeds = [Feed(folder(many, size=12, on_demand=True).order(24, SEED), rank, 2, 1, file) for rank in range(2)]
         for step in range(3):
             for feed in feeds:
                 feed.parts(step)
@@ -155,7 +155,7 @@ def test_broken_files_are_named_once_each(many: Path, tmp_path: Path) -> None:
         with file.open("a") as stream:
             stream.write("half a na")
     skipping = folder(many, size=12)
-    Feed(skipping, Order(len(skipping), 4), broken_files=tmp_path / "skipped.txt")
+    Feed(skipping.order(4, SEED), broken_files=tmp_path / "skipped.txt")
     assert sorted((tmp_path / "skipped.txt").read_text().split()) == ["ant/0.png", "ant/1.png", "cow/2.png"]
 
 
@@ -170,11 +170,11 @@ def test_names_take_one_line(tmp_path: Path) -> None:
 
 
 def test_strict_and_a_disk_that_is_gone(many: Path) -> None:
-    strict, lenient = (folder(many, size=8, stream=True, strict=strict) for strict in (True, False))
+    strict, lenient = (folder(many, size=8, on_demand=True, strict=strict) for strict in (True, False))
     spoil(many, "bee/0.png")
     with pytest.raises(InputError, match=r"bee/0.png cannot be used.*repair or remove it"):
         strict.everything()
-    feed = Feed(strict, Order(len(strict), len(strict)))
+    feed = Feed(strict.order(len(strict), SEED))
     with pytest.raises(InputError, match=r"bee/0.png"):
         feed.parts(0)
     shutil.rmtree(many)
@@ -184,22 +184,22 @@ def test_strict_and_a_disk_that_is_gone(many: Path) -> None:
 
 def test_what_opening_refuses(many: Path, paint) -> None:
     with pytest.raises(InputError, match="smaller than 16×16"):
-        folder(many, size=16, stream=True)
-    assert folder(many, size=16, stream=True, upscale=True).spec.shape == (3, 16, 16)
+        folder(many, size=16, on_demand=True)
+    assert folder(many, size=16, on_demand=True, upscale=True).spec.shape == (3, 16, 16)
     Image.fromarray(paint(12, 13)).save(many / "cow" / "wide.png")
     with pytest.raises(InputError, match="pictures differ in size"):
-        folder(many, size=None, stream=True)
+        folder(many, size=None, on_demand=True)
     names = [str(path.relative_to(many)) for path in sorted(many.rglob("*.png"))]
     spoil(many, *names[: len(names) // 2 + 1])
     with pytest.raises(InputError, match="more than half"):
-        folder(many, size=8, stream=True)
+        folder(many, size=8, on_demand=True)
 
 
 def test_another_size_is_met_late(many: Path, paint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_demand, "_PROBED", 1)
     Image.fromarray(paint(12, 13)).save(many / "cow" / "wide.png")
     Image.fromarray(paint(5, 5)).save(many / "bee" / "small.png")
-    same, small = folder(many, size=None, stream=True), folder(many, size=8, stream=True)
+    same, small = folder(many, size=None, on_demand=True), folder(many, size=8, on_demand=True)
     same.everything(), small.everything()
     assert set(same.broken.names) == {"cow/wide.png", "bee/small.png"}
     assert same.broken.names["cow/wide.png"] == "13×12 pixels, and the others have 12×12"
@@ -207,12 +207,12 @@ def test_another_size_is_met_late(many: Path, paint, monkeypatch: pytest.MonkeyP
 
 
 def test_the_fingerprint_is_of_names_classes_and_size(many: Path) -> None:
-    prints = [folder(many, size=size, stream=True).fingerprint() for size in (8, 8, 6)]
+    prints = [folder(many, size=size, on_demand=True).fingerprint() for size in (8, 8, 6)]
     assert prints[0] == prints[1] != prints[2]
-    data = folder(many, size=8, stream=True)
+    data = folder(many, size=8, on_demand=True)
     assert len({data.fingerprint(), *(part.fingerprint() for part in data.split(0.3, SEED))}) == 3
     os.rename(many / "cow" / "0.png", many / "cow" / "00.png")
-    assert folder(many, size=8, stream=True).fingerprint() != prints[0]
+    assert folder(many, size=8, on_demand=True).fingerprint() != prints[0]
 
 
 def test_streaming_starts_by_itself_above_the_limit(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,13 +236,13 @@ def test_tables_of_datasets_are_decoded_on_demand(many: Path, tmp_path: Path, mo
     )
     (tmp_path / "parquet").mkdir()
     table.to_parquet(tmp_path / "parquet" / "train-00000-of-00001.parquet")
-    data = hf(str(tmp_path / "parquet"), stream=True)
+    data = hf(str(tmp_path / "parquet"), on_demand=True)
     assert (data.spec.shape, data.spec.classes, len(data)) == ((3, 12, 12), ("even", "odd"), 23)
     sources = [6 if k == 4 else k for k in range(23)]
     assert torch.equal(data.everything(), torch.stack([read(Path(paths[k])) for k in sources]))
     assert data.labels.tolist() == [k % 2 for k in range(23)]
     assert list(data.broken.names) == ["broken.png"]
-    assert data.fingerprint() == hf(str(tmp_path / "parquet"), stream=True).fingerprint()
+    assert data.fingerprint() == hf(str(tmp_path / "parquet"), on_demand=True).fingerprint()
 
 
 def test_a_run_on_shards_resumes_exactly(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_a_run_on_shards_resumes_exactly(many: Path, tmp_path: Path, monkeypatch
                 label = tarfile.TarInfo(f"{k:03d}.cls")
                 label.size = 1
                 archive.addfile(label, io.BytesIO(str(k % 3).encode()))
-    data = hf(str(tmp_path / "shards"), stream=True)
+    data = hf(str(tmp_path / "shards"), on_demand=True)
     assert torch.equal(data.everything(), torch.stack([read(path) for path in paths]))
     assert data.labels.tolist() == [k % 3 for k in range(23)]
     weights = []
@@ -282,7 +282,7 @@ def test_colour_among_grey_is_not_lost(tmp_path: Path, paint, monkeypatch: pytes
     images = [Image.fromarray(paint(8, 8, channels=channels)) for channels in (1, 3)]
     table = datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
     table.save_to_disk(tmp_path / "saved")
-    data = hf(str(tmp_path / "saved"), stream=True)
+    data = hf(str(tmp_path / "saved"), on_demand=True)
     assert data.spec.shape == (1, 8, 8)
     with pytest.raises(InputError, match="row 1 is in colour"):
         data.everything()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scorefield.cli.console import print_json, print_table, progress, say
-from scorefield.cli.options import load_model, weights_hash
+from scorefield.cli.console import print_json, print_table, progress
+from scorefield.cli.options import load_model, note_other_data, weights_hash
 
 if TYPE_CHECKING:
     from scorefield.config import Recipe
@@ -32,8 +32,7 @@ def evaluate_classifier(
 
     options = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
     train, heldout = open_data(options)
-    if recipe.trained_on is not None and train.fingerprint() != recipe.trained_on.fingerprint:
-        say(f"note: {options.source} is not what this run was trained on (fingerprint {train.fingerprint()})")
+    note_other_data(recipe, train)
     model, sources = load_model(run, recipe, pick_device(device)), {"held-out": heldout, "training": train}
     parts = {name: _measure(model, part, n or _MOST, seed, name) for name, part in sources.items() if len(part)}
     folder = RunFolder(Path(run))

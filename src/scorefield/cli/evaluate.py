@@ -26,6 +26,7 @@ from scorefield.cli.options import (
     Variance,
     load_classifier,
     load_model,
+    note_other_data,
     sampling_options,
     say_caution,
     weights_hash,
@@ -205,8 +206,7 @@ def _subjects(
     say_caution(built[0], model, guide)
     options = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
     train, heldout = open_data(options)
-    if recipe.trained_on is not None and train.fingerprint() != recipe.trained_on.fingerprint:
-        say(f"note: {options.source} is not what this run was trained on (fingerprint {train.fingerprint()})")
+    note_other_data(recipe, train)
     found = _weights(run)
     weights = {"average": "EMA", "decay": None if found["step"] is None else recipe.training.ema, **found}
     guided = {} if classifier is None else {"classifier": {"run": classifier, **_weights(classifier)}}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from scorefield.config import Recipe, Sampling, SamplingOptions
+    from scorefield.data import Dataset
     from scorefield.noisy_classifier import NoisyClassifier
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Variance",
     "load_classifier",
     "load_model",
+    "note_other_data",
     "sampling_options",
     "say_caution",
     "weights_hash",
@@ -127,6 +129,13 @@ def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | 
         raise InputError(f"--classifier takes the run of a classifier, and {run} is a run of {recipe.name}, which makes samples")
     classifier: NoisyClassifier = load_model(run, recipe, device)
     return classifier
+
+
+def note_other_data(recipe: Recipe, train: Dataset) -> None:
+    """Say so where a run was trained on something else. Of a stream, `train` is the first examples."""
+    found = train.fingerprint() if train.first_of is None else train.first_of
+    if recipe.trained_on is not None and found != recipe.trained_on.fingerprint:
+        say(f"note: {train.source} is not what this run was trained on (fingerprint {found})")
 
 
 def weights_hash(run: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from scorefield.config import Recipe
+    from scorefield.data import Dataset, Stream
     from scorefield.training import Trainer
 
 # SIGUSR1 is what Slurm's --signal is usually set to: time is about to be up.
@@ -79,17 +80,17 @@ def _train(
 ) -> dict[str, Any]:
     import torch
 
-    from scorefield.config import build_model, build_objective, build_sampling, describe, open_data
+    from scorefield.config import build_model, build_objective, build_sampling, describe, open_training_data
     from scorefield.training import RunFolder, train
 
     if not resume and is_first_process():
         RunFolder(folder).check_free()
-    examples, heldout = open_data(recipe.data)
+    examples, heldout = open_training_data(recipe.data)
     for name in examples.skipped[:5]:
         say(f"skipped {name}")
     if examples.skipped:
         say(f"skipped {len(examples.skipped)} broken images; --strict makes them an error")
-    say(f"{recipe.name}: {len(examples):,} training and {len(heldout):,} held-out examples of {examples.source}")
+    say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, examples.spec)
     if not recipe.classifies:
@@ -163,15 +164,23 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
 
 def _to_be_enlarged(trainer: Trainer, side: int, conditional: bool) -> dict[str, Any]:
     """The first training images, reduced, and their labels."""
-    import torch
-
     from scorefield.data import reduced
 
-    x0, y = trainer.data.batch(torch.arange(min(40, len(trainer.data))))
+    x0, y = trainer.data.some(40)
     return {"low_res": reduced(x0, side), "labels": y.tolist() if conditional and y is not None else None}
 
 
+def _amount(examples: Dataset | Stream, heldout: Dataset | None) -> str:
+    from scorefield.data import Stream
+
+    if isinstance(examples, Stream):
+        return f"a stream of examples, a share of {examples.holdout:g} held out,"
+    return f"{len(examples):,} training and {len(heldout or ()):,} held-out examples"
+
+
 def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on: str) -> dict[str, Any]:
+    if trainer.data.broken and not trainer.data.in_memory:
+        say(f"pictures were met that cannot be used; they are named in {folder / 'broken-files.txt'}")
     if stopped > _LATE:
         say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")
         raise typer.Exit(_EXIT[signal.Signals(stopped)])

@@ -4,9 +4,10 @@ from scorefield.data.dataset import Dataset, tensor
 from scorefield.data.embedded import digits
 from scorefield.data.feed import Feed, Part
 from scorefield.data.files import folder, npz
-from scorefield.data.hub import hf
+from scorefield.data.hub import hf, stream
 from scorefield.data.order import Order
 from scorefield.data.sources import open_source
+from scorefield.data.streams import Stream
 from scorefield.data.toys import toy
 from scorefield.data.transforms import dequantize, flip, reduced, shift
 
@@ -15,6 +16,7 @@ __all__ = [
     "Feed",
     "Order",
     "Part",
+    "Stream",
     "dequantize",
     "digits",
     "flip",
@@ -24,6 +26,7 @@ __all__ = [
     "open_source",
     "reduced",
     "shift",
+    "stream",
     "tensor",
     "toy",
 ]

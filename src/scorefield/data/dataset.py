@@ -15,9 +15,9 @@ from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data.broken import Broken
 from scorefield.data.on_demand import Pictures
-from scorefield.data.order import permutation
+from scorefield.data.order import Order, permutation
 
-__all__ = ["Dataset", "number_labels", "tensor"]
+__all__ = ["Dataset", "Shuffled", "number_labels", "tensor"]
 
 _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from the same seed
 
@@ -29,7 +29,7 @@ class Dataset:
     levels: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous data). Pictures that
     do not fit in memory are decoded when they are indexed; `in_memory` says which it is.
     labels: int64 (N,), indices into spec.classes, or None.   source: what the user named.
-    skipped: the files that could not be read, by name.
+    skipped: the files that could not be read, by name.   first_of: the fingerprint of the stream that these are the first of.
     """
 
     spec: DataSpec
@@ -37,6 +37,7 @@ class Dataset:
     labels: Tensor | None
     source: str
     skipped: tuple[str, ...] = ()
+    first_of: str | None = None
 
     def __post_init__(self) -> None:
         bins = self.spec.bins
@@ -69,6 +70,10 @@ class Dataset:
         return isinstance(self.levels, Tensor)
 
     @property
+    def labelled(self) -> bool:
+        return self.labels is not None
+
+    @property
     def broken(self) -> Broken:
         """The files that could not be used: those skipped, or those that were met so far when decoding on demand."""
         if not isinstance(self.levels, Tensor):
@@ -87,6 +92,14 @@ class Dataset:
         levels = self.levels[indices]
         x0 = levels if self.spec.bins is None else self.spec.from_levels(levels)
         return x0, None if self.labels is None else self.labels[indices]
+
+    def some(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """The first `count` examples, or all where there are fewer."""
+        return self.batch(torch.arange(min(count, len(self))))
+
+    def order(self, batch_size: int, seed: int) -> Shuffled:
+        """The batches that training sees."""
+        return Shuffled(self, Order(len(self), batch_size, seed))
 
     def subset(self, indices: Tensor) -> Dataset:
         """The examples at `indices` (M,), in that order, with the same classes."""
@@ -127,6 +140,20 @@ class Dataset:
             digest.update(f"{array.dtype.name}{array.shape}".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The batches of a data set, of which any can be asked for."""
+
+    data: Dataset
+    order: Order
+
+    def take(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
+        """This process's share of the step's batch: levels, labels int64 (B,) or None, positions in the batch int64 (B,)."""
+        indices = self.order.indices(step, rank, world)
+        labels = None if self.data.labels is None else self.data.labels[indices]
+        return self.data.levels[indices], labels, self.order.positions(step, rank, world)
 
 
 def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:

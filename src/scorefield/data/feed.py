@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from scorefield.data.dataset import Dataset
-from scorefield.data.order import Order
+from scorefield.data.dataset import Shuffled
+from scorefield.data.streams import StreamOrder
 
 __all__ = ["Feed", "Part"]
 
@@ -33,14 +33,16 @@ class Part(NamedTuple):
 class Feed:
     """This process's share of each step's batch. Any step can be asked for; asked for in turn, they are ready ahead of time.
 
-    What a step gets is a function of (data, order, step, rank, world) alone, and the shares of all ranks in turn are the batch.
-    broken_files: where the names of unusable files are kept, each once.   waited: seconds that the caller has waited for data, in all.
+    What a step gets is a function of (batches, step, rank, world) alone, and the shares of all ranks in turn are the batch.
+    batches: what `order` of the data gives.   broken_files: where the names of unusable files are kept, each once.   waited: seconds
+    that the caller has waited for data, in all.
     """
 
     def __init__(
-        self, data: Dataset, order: Order, rank: int = 0, world: int = 1, cuts: int = 1, broken_files: Path | None = None
+        self, batches: Shuffled | StreamOrder, rank: int = 0, world: int = 1, cuts: int = 1, broken_files: Path | None = None
     ) -> None:
-        self.data, self.order, self.rank, self.world, self.cuts = data, order, rank, world, cuts
+        self.batches, self.rank, self.world, self.cuts = batches, rank, world, cuts
+        data = batches.data
         self.waited = 0.0
         self._reader = None if data.in_memory else ThreadPoolExecutor(1, thread_name_prefix="read ahead")
         self._pending: dict[int, Future[list[Part]]] = {}
@@ -70,11 +72,14 @@ class Feed:
         return self._pending.pop(step).result()
 
     def _read(self, step: int) -> list[Part]:
-        indices = self.order.indices(step, self.rank, self.world).chunk(self.cuts)
-        positions = self.order.positions(step, self.rank, self.world).chunk(self.cuts)
-        return [self._part(*both) for both in zip(indices, positions, strict=True)]
+        levels, labels, positions = self.batches.take(step, self.rank, self.world)
+        parts = (
+            levels.chunk(self.cuts),
+            [None] * self.cuts if labels is None else labels.chunk(self.cuts),
+            positions.chunk(self.cuts),
+        )
+        return [self._part(*part) for part in zip(*parts, strict=True)]
 
-    def _part(self, indices: Tensor, positions: Tensor) -> Part:
-        levels = self.data.levels[indices]
-        x0 = levels if self.data.spec.bins is None else self.data.spec.from_levels(levels)
-        return Part(x0, None if self.data.labels is None else self.data.labels[indices], levels, positions)
+    def _part(self, levels: Tensor, labels: Tensor | None, positions: Tensor) -> Part:
+        spec = self.batches.data.spec
+        return Part(levels if spec.bins is None else spec.from_levels(levels), labels, levels, positions)

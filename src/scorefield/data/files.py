@@ -16,7 +16,7 @@ from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.gather import gather
 from scorefield.data.images import TooSmall, check_options, convert, fit
 from scorefield.data.listing import list_pictures, text
-from scorefield.data.on_demand import pictures, streams
+from scorefield.data.on_demand import decodes_on_demand, pictures
 
 __all__ = ["folder", "npz"]
 
@@ -27,7 +27,7 @@ def folder(
     channels: int = 3,
     upscale: bool = False,
     strict: bool = False,
-    stream: bool | None = False,
+    on_demand: bool | None = False,
 ) -> Dataset:
     """A folder of pictures -> levels uint8 (N, channels, size, size), 256 bins, in the order of their sorted paths.
 
@@ -37,7 +37,7 @@ def folder(
     None they keep their size, which must be one. Hidden files are ignored and symbolic links followed, their own names
     counting. Unreadable files are skipped and named in `skipped`.
 
-    stream: decode pictures when a batch asks for them instead of holding all; None where they would take more than 2 GiB.
+    on_demand: decode pictures when a batch asks for them instead of holding all; None where they would take more than 2 GiB.
     An unusable file is then found when its turn comes: the next one of its class stands in for it.
 
     InputError: no such folder, no pictures, pictures both beside and inside subfolders, any smaller than `size` (unless
@@ -48,7 +48,7 @@ def folder(
     listing = list_pictures(Path(os.path.expanduser(path)), source)
     options: dict[str, Any] = {"size": size, "channels": channels, "upscale": upscale, "strict": strict}
     labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
-    if streams(stream, len(listing), size, channels):
+    if decodes_on_demand(on_demand, len(listing), size, channels):
         levels = pictures(listing, labels, source, **options)
         return Dataset(DataSpec(levels.shape[1:], classes=classes, bins=256), levels, labels, source)
     found = gather(listing.files(), len(listing), source, **options)

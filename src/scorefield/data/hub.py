@@ -1,9 +1,11 @@
-"""Data sets read with Hugging Face `datasets` (an optional extra), from its hub or from a local folder."""
+"""Data sets read with Hugging Face `datasets` (an optional extra), from its hub or from a local folder: whole, or as a stream."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, number_labels
-from scorefield.data.gather import gather
+from scorefield.data.decoder import Decoder
+from scorefield.data.gather import gather, reason_of
 from scorefield.data.images import check_options
-from scorefield.data.on_demand import pictures, streams
+from scorefield.data.on_demand import decodes_on_demand, pictures
+from scorefield.data.streams import BUFFER, Row, Stream
 
-__all__ = ["hf"]
+__all__ = ["hf", "is_saved", "stream"]
 
 
 def hf(
@@ -28,7 +32,7 @@ def hf(
     channels: int | None = None,
     upscale: bool = False,
     strict: bool = False,
-    stream: bool | None = False,
+    on_demand: bool | None = False,
 ) -> Dataset:
     """A data set named as on the hub, or a local folder in a layout that `datasets` reads -> levels uint8, 256 bins.
 
@@ -36,26 +40,18 @@ def hf(
     or an integer or text column called `label`, `labels` or `cls` (webdataset's name). size None keeps the pictures' size, which must then be one;
     channels None gives 1 where all are grey, otherwise 3. Unreadable and small pictures are treated as in `folder`.
 
-    stream: decode pictures when a batch asks for them, out of the files on the disk that `datasets` has made of the data set.
+    on_demand: decode pictures when a batch asks for them, out of the files on the disk that `datasets` has made of the data set.
     """
-    source = f"hf:{name}"
-    if not name:
-        raise InputError("hf: must be followed by a data set's name on the hub, or a local folder, as in hf:cifar10")
-    try:
-        import datasets
-    except ImportError as fault:
-        raise InputError(f"{source} needs the package `datasets`: pip install 'scorefield[hf]'") from fault
+    datasets, source = _library(name), f"hf:{name}"
     table = _load(datasets, name, split, source)
-    column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
-    if column is None:
-        raise InputError(f"{source}: no column holds images; the columns are {', '.join(table.features) or 'none'}")
+    column = _image_column(datasets, table.features, source)
     if not len(table):
         raise InputError(f"{source}: the split {split!r} is empty")
     labels, classes = _labels(datasets, table, source)
     # Left to itself `datasets` decodes while iterating, and one corrupt image would end the iteration.
     rows = _Rows(table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column)
     options: dict[str, Any] = {"size": size, "channels": channels, "upscale": upscale, "strict": strict}
-    if streams(stream, len(table), size, channels):
+    if decodes_on_demand(on_demand, len(table), size, channels):
         check_options(size, channels)
         levels = pictures(rows, labels, source, **options)
         return Dataset(DataSpec(levels.shape[1:], classes=classes, bins=256), levels, labels, source)
@@ -65,19 +61,88 @@ def hf(
     return Dataset(spec, torch.from_numpy(found.levels), kept, source, found.skipped)
 
 
-def _load(datasets: Any, name: str, split: str, source: str) -> Any:
-    """The table of one split."""
+def stream(
+    name: str,
+    split: str = "train",
+    size: int | None = None,
+    channels: int | None = None,
+    upscale: bool = False,
+    strict: bool = False,
+    classes: int | None = None,
+    buffer: int = BUFFER,
+) -> Stream:
+    """A data set named as on the hub, or a local folder of shards, that is read while training and kept nowhere -> 256 bins.
+
+    The order of an epoch is that of a seed: shards are shuffled, and rows within a buffer of `buffer` encoded pictures. Columns, size and
+    channels are as for `hf`, judged by the first 64 rows. Labels are a ClassLabel column, or integers 0 … classes−1; text has no
+    numbers before all of it was seen, so such data are unlabelled.
+    """
+    datasets, source = _library(name), f"hf:{name}"
+    check_options(size, channels)
+    if buffer < 1:
+        raise InputError(f"the buffer that a stream is shuffled in must hold at least 1 picture, got {buffer}")
+    table = _load(datasets, name, split, source, streaming=True)
+    features = table.features or {}
+    column = _image_column(datasets, features, source)
+    labels, names = _stream_labels(datasets, features, classes, source)
+    table = table.select_columns([column, *labels]).cast_column(column, datasets.Image(decode=False))
+    rows = _StreamedRows(table, column, next(iter(labels), None), buffer, source)
+    first = rows.first(64)
+    if not first:
+        raise InputError(f"{source}: the split {split!r} is empty")
+    found = gather(
+        [(row.name, row.content) for row in first],
+        len(first),
+        source,
+        size=size,
+        channels=channels,
+        upscale=upscale,
+        strict=strict,
+    )
+    shape = (found.levels.shape[1], found.levels.shape[2], found.levels.shape[3])
+    labelled = bool(labels) and any(row.label >= 0 for row in first)
+    spec = DataSpec(shape, classes=names if labelled else (), bins=256)
+    made = Stream(spec, rows, Decoder(source, shape, size, channels, upscale, strict), labelled, source)
+    list(map(made.checked, first))
+    return made
+
+
+def is_saved(name: str) -> bool:
+    """Whether this is a folder that `save_to_disk` wrote: a table whose rows can be had in any order."""
+    local = Path(os.path.expanduser(name))
+    return (local / "dataset_dict.json").is_file() or (local / "state.json").is_file()
+
+
+def _library(name: str) -> Any:
+    if not name:
+        raise InputError("hf: must be followed by a data set's name on the hub, or a local folder, as in hf:cifar10")
+    try:
+        import datasets
+    except ImportError as fault:
+        raise InputError(f"hf:{name} needs the package `datasets`: pip install 'scorefield[hf]'") from fault
+    return datasets
+
+
+def _image_column(datasets: Any, features: Mapping[str, Any], source: str) -> str:
+    column = next((key for key, kind in features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None:
+        raise InputError(f"{source}: no column holds images; the columns are {', '.join(features) or 'none'}")
+    return column
+
+
+def _load(datasets: Any, name: str, split: str, source: str, streaming: bool = False) -> Any:
+    """The table of one split, or the stream of its rows."""
     local = Path(os.path.expanduser(name))
     try:
         # `load_dataset` refuses what `save_to_disk` wrote.
-        if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+        if is_saved(name):
             saved = datasets.load_from_disk(str(local))
             if not isinstance(saved, datasets.DatasetDict):
                 return saved
             if split not in saved:
                 raise ValueError(f"no split {split!r}, only {', '.join(saved)}")
             return saved[split]
-        return datasets.load_dataset(str(local) if os.path.isdir(local) else name, split=split)
+        return datasets.load_dataset(str(local) if os.path.isdir(local) else name, split=split, streaming=streaming)
     except Exception as fault:  # the hub, the network and every file format have their own kinds of failure
         raise InputError(
             f"{source}: cannot be loaded ({type(fault).__name__}: {' '.join(str(fault).split())}); "
@@ -110,6 +175,38 @@ class _Rows:
         return f"{self.table._fingerprint} {len(self)}".encode()
 
 
+class _StreamedRows:
+    """The rows of a stream. label: its column, if there is one."""
+
+    def __init__(self, table: Any, column: str, label: str | None, buffer: int, source: str) -> None:
+        self.table, self.column, self.label, self.buffer, self.source = table, column, label, buffer, source
+
+    def first(self, count: int) -> list[Row]:
+        return list(self._rows(self.table.take(count)))
+
+    def shuffled(self, seed: int) -> Iterator[Row]:
+        return self._rows(self.table.shuffle(seed=seed, buffer_size=self.buffer))
+
+    def _rows(self, table: Any) -> Iterator[Row]:
+        try:
+            for found in table:
+                yield self._row(found)
+        except Exception as fault:  # the hub, the network and every file format have their own kinds of failure
+            raise InputError(
+                f"{self.source}: the stream broke off ({type(fault).__name__}: {reason_of(fault)}); "
+                f"when it can be read again, a run goes on with --resume"
+            ) from fault
+
+    def _row(self, found: Mapping[str, Any]) -> Row:
+        path, content = ((found[self.column] or {}).get(key) for key in ("path", "bytes"))
+        if content is None and path is not None:
+            with suppress(OSError):  # a picture that cannot be read is met, and named, when it is decoded
+                content = Path(path).read_bytes()
+        label = found[self.label] if self.label is not None else None
+        name = path or f"picture {hashlib.sha256(content or b'').hexdigest()[:16]}"
+        return Row(name, content, -1 if label is None else int(label))
+
+
 def _name(cell: Any, number: int) -> str:
     return (cell or {}).get("path") or f"row {number}"
 
@@ -119,16 +216,35 @@ def _content(cell: Any) -> Path | bytes | None:
     return content if content is not None else Path(path) if path else None
 
 
+def _stream_labels(
+    datasets: Any, features: Mapping[str, Any], classes: int | None, source: str
+) -> tuple[list[str], tuple[str, ...]]:
+    """(the label column, if there is one, names of the classes)"""
+    column = _label_column(datasets, features)
+    if column is None:
+        return [], ()
+    kind = features[column]
+    if isinstance(kind, datasets.ClassLabel):
+        return [column], tuple(kind.names)
+    if "int" not in kind.dtype:
+        return [], ()
+    if classes is None:
+        raise InputError(
+            f"{source}: column {column!r} holds plain integers, and a stream is not read to its end to count the classes: "
+            f"say how many there are (classes = K for the labels 0 … K−1; in a recipe data.classes)"
+        )
+    return [column], tuple(map(str, range(classes)))
+
+
 def _labels(datasets: Any, table: Any, source: str) -> tuple[Tensor | None, tuple[str, ...]]:
     """(int64 (N,), class names), or (None, ()) where the rows carry no label."""
     features = table.features
-    named = sorted((key for key in features if isinstance(features[key], datasets.ClassLabel)), key=lambda k: k != "label")
-    plain = [key for key in ("label", "labels", "cls") if isinstance(features.get(key), datasets.Value)]
-    column = next(iter(named + plain), None)
+    column = _label_column(datasets, features)
     if column is None:
         return None, ()
+    named = isinstance(features[column], datasets.ClassLabel)
     values = table.with_format(None)[column][:]
-    missing = sum(value is None or (bool(named) and value < 0) for value in values)
+    missing = sum(value is None or (named and value < 0) for value in values)
     if missing == len(values):
         return None, ()
     if missing:
@@ -136,3 +252,9 @@ def _labels(datasets: Any, table: Any, source: str) -> tuple[Tensor | None, tupl
     if named:
         return torch.tensor(values, dtype=torch.int64), tuple(features[column].names)
     return number_labels(np.array(values), f"{source}, column {column!r}")
+
+
+def _label_column(datasets: Any, features: Mapping[str, Any]) -> str | None:
+    named = sorted((key for key in features if isinstance(features[key], datasets.ClassLabel)), key=lambda k: k != "label")
+    plain = [key for key in ("label", "labels", "cls") if isinstance(features.get(key), datasets.Value)]
+    return next(iter(named + plain), None)

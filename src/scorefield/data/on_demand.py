@@ -14,7 +14,7 @@ from scorefield.data.broken import Broken
 from scorefield.data.decoder import IN_A_ROW, WORKERS, Decoder, threads
 from scorefield.data.gather import gather
 
-__all__ = ["MEMORY", "Files", "Pictures", "pictures", "streams"]
+__all__ = ["MEMORY", "Files", "Pictures", "decodes_on_demand", "pictures"]
 
 MEMORY = 2 * 2**30  # bytes of decoded pictures from which they are no longer held in memory unless told to be
 _PROBED = 64  # pictures that are decoded before training starts, evenly spread
@@ -34,10 +34,10 @@ class Files(Protocol):
     def digest(self) -> bytes: ...
 
 
-def streams(stream: bool | None, count: int, size: int | None, channels: int | None) -> bool:
+def decodes_on_demand(told: bool | None, count: int, size: int | None, channels: int | None) -> bool:
     """Whether `count` pictures are decoded on demand: as told, otherwise where they would take more than 2 GiB decoded."""
-    if stream is not None:
-        return stream
+    if told is not None:
+        return told
     return size is not None and count * size * size * (channels or 3) > MEMORY
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield.core.errors import InputError
 
-__all__ = ["Order", "permutation"]
+__all__ = ["Order", "permutation", "positions"]
 
 
 def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.ndarray:
@@ -25,6 +25,20 @@ def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.n
     key, counter = np.array([seed, epoch], dtype=np.uint64), np.array([0, 0, 0, stream], dtype=np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(length)
     return np.argsort(words, kind="stable").astype(np.int64)
+
+
+def positions(batch_size: int, step: int, rank: int = 0, world: int = 1) -> Tensor:
+    """Which places in the global batch of a step are this process's, int64 (batch_size / world,), contiguous."""
+    if step < 0:
+        raise InputError(f"step must be at least 0, got {step}")
+    if world < 1 or not 0 <= rank < world:
+        raise InputError(f"rank must be between 0 and world - 1, got rank {rank} of {world}")
+    if batch_size % world:
+        raise InputError(
+            f"a batch of {batch_size} cannot be shared equally by {world} processes: make batch_size a multiple of {world}"
+        )
+    share = batch_size // world
+    return torch.arange(rank * share, (rank + 1) * share)
 
 
 @dataclass(frozen=True)
@@ -51,17 +65,7 @@ class Order:
 
     def positions(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """This process's positions in the batch, int64 (batch_size / world,), contiguous: they key the noise."""
-        if step < 0:
-            raise InputError(f"step must be at least 0, got {step}")
-        if world < 1 or not 0 <= rank < world:
-            raise InputError(f"rank must be between 0 and world - 1, got rank {rank} of {world}")
-        if self.batch_size % world:
-            raise InputError(
-                f"a batch of {self.batch_size} cannot be shared equally by {world} processes: "
-                f"make batch_size a multiple of {world}"
-            )
-        share = self.batch_size // world
-        return torch.arange(rank * share, (rank + 1) * share)
+        return positions(self.batch_size, step, rank, world)
 
     def indices(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """Which examples this process takes at `step`, int64 (batch_size / world,); ranks in turn make up the batch."""

@@ -11,7 +11,9 @@ from scorefield.core.errors import InputError
 from scorefield.data.dataset import Dataset
 from scorefield.data.embedded import digits
 from scorefield.data.files import folder, npz
-from scorefield.data.hub import hf
+from scorefield.data.hub import hf, is_saved
+from scorefield.data.hub import stream as stream_of
+from scorefield.data.streams import BUFFER, Stream
 from scorefield.data.toys import toy
 
 __all__ = ["open_source"]
@@ -27,13 +29,16 @@ def open_source(
     upscale: bool = False,
     strict: bool = False,
     stream: bool | None = None,
-) -> Dataset:
+    classes: int | None = None,
+    buffer: int = BUFFER,
+) -> Dataset | Stream:
     """Open `digits`, toy:NAME, a folder, an .npz file or hf:NAME. size and channels None mean what each of these does by itself.
 
-    A folder called digits is ./digits.   stream: decode the pictures of a folder or of hf:NAME when a batch asks for them; None:
-    where they would take more than 2 GiB decoded.
+    A folder called digits is ./digits.   stream: decode the pictures of a folder when a batch asks for them, and read hf:NAME while
+    training, without keeping it; None: pictures are decoded when a batch asks for them where they would take more than 2 GiB.
+    classes, buffer: of a stream, see `stream`.
     """
-    options: dict[str, Any] = {"upscale": upscale, "strict": strict, "stream": stream}
+    options: dict[str, Any] = {"upscale": upscale, "strict": strict}
     if source == "digits":
         if size not in (None, 8) or channels not in (None, 1):
             raise InputError(
@@ -46,10 +51,13 @@ def open_source(
             raise InputError(f"{source} is points of the plane, not images: leave size and channels out")
         return toy(source.removeprefix("toy:"))
     if source.startswith("hf:"):
-        return hf(source.removeprefix("hf:"), size=size, channels=channels, **options)
+        name = source.removeprefix("hf:")
+        if stream and not is_saved(name):
+            return stream_of(name, size=size, channels=channels, classes=classes, buffer=buffer, **options)
+        return hf(name, size=size, channels=channels, on_demand=stream, **options)
     path = Path(os.path.expanduser(source))
     if source and os.path.isdir(path):
-        return folder(source, size=size or 32, channels=channels or 3, **options)
+        return folder(source, size=size or 32, channels=channels or 3, on_demand=stream, **options)
     if path.suffix.lower() == ".npz":
         return npz(source, size=size, channels=channels, upscale=upscale)
     if source and os.path.exists(path):

@@ -12,11 +12,11 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.core.noise import NoiseSource
 from scorefield.core.processes import Processes
-from scorefield.data import Dataset, Feed, Order, Part, dequantize, flip, shift, tensor
+from scorefield.data import Dataset, Feed, Part, Stream, dequantize, flip, shift, tensor
 from scorefield.objectives.base import Objective
 from scorefield.training.options import TrainingOptions
 
-__all__ = ["Batches", "as_dataset", "check_data"]
+__all__ = ["Batches", "as_source", "check_data"]
 
 
 class Batches:
@@ -28,7 +28,7 @@ class Batches:
 
     def __init__(
         self,
-        data: Dataset,
+        data: Dataset | Stream,
         objective: Objective,
         options: TrainingOptions,
         processes: Processes,
@@ -36,9 +36,9 @@ class Batches:
     ) -> None:
         self.data, self.options, self.device = data, options, processes.device
         self._null_label: Any = getattr(objective.model, "null_label", None)
-        self._conditional = data.labels is not None and bool(getattr(objective.model, "num_classes", 0))
-        order = Order(len(data), options.batch_size, options.seed)
-        self._feed = Feed(data, order, processes.rank, processes.world, options.accumulation, broken_files)
+        self._conditional = data.labelled and bool(getattr(objective.model, "num_classes", 0))
+        order = data.order(options.batch_size, options.seed)
+        self._feed = Feed(order, processes.rank, processes.world, options.accumulation, broken_files)
 
     @property
     def waited(self) -> float:
@@ -64,9 +64,9 @@ class Batches:
         return x0.to(self.device), y.to(self.device) if y is not None and self._conditional else None
 
 
-def as_dataset(data: Dataset | Tensor | tuple[Tensor, Tensor]) -> Dataset:
+def as_source(data: Dataset | Stream | Tensor | tuple[Tensor, Tensor]) -> Dataset | Stream:
     """A source of `sf.data` as it is; tensors as continuous data."""
-    if isinstance(data, Dataset):
+    if isinstance(data, Dataset | Stream):
         return data
     if isinstance(data, Tensor):
         return tensor(data)
@@ -75,7 +75,7 @@ def as_dataset(data: Dataset | Tensor | tuple[Tensor, Tensor]) -> Dataset:
     raise InputError(f"data must come from sf.data, or be a tensor or a pair (examples, labels); got {type(data).__name__}")
 
 
-def check_data(objective: Objective, data: Dataset, options: TrainingOptions, world: int) -> None:
+def check_data(objective: Objective, data: Dataset | Stream, options: TrainingOptions, world: int) -> None:
     """What the model and the options ask of the data; a model without an idea of an example takes the data's.
 
     InputError: the data do not suit them, or the batch cannot be cut into equal parts.
@@ -93,7 +93,7 @@ def check_data(objective: Objective, data: Dataset, options: TrainingOptions, wo
         raise InputError(f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}")
     if getattr(model, "num_classes", 0) and data.spec.num_classes > model.num_classes:
         raise InputError(f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}")
-    if objective.needs_labels and data.labels is None:
+    if objective.needs_labels and not data.labelled:
         raise InputError(
             f"this objective learns from labels, and {data.source} has no labels: use a folder with a subfolder for each class, "
             "an .npz with `labels`, or a pair (examples, labels)"
@@ -101,7 +101,7 @@ def check_data(objective: Objective, data: Dataset, options: TrainingOptions, wo
     for what, asked in (("flip mirrors", options.flip), ("shift moves", options.shift)):
         if asked and len(data.spec.shape) != 3:
             raise InputError(f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out")
-    if options.label_dropout and (data.labels is None or getattr(model, "null_label", None) is None):
+    if options.label_dropout and (not data.labelled or getattr(model, "null_label", None) is None):
         raise InputError(
             "label_dropout replaces labels by none, so it needs data with labels and a class-conditional network with a row for none: "
             "build the network with null_label=True, or leave it out"

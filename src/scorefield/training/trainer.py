@@ -22,9 +22,9 @@ from scorefield.core.compute import autocast_dtype
 from scorefield.core.errors import ScorefieldError
 from scorefield.core.options import parse
 from scorefield.core.processes import Processes
-from scorefield.data import Dataset
+from scorefield.data import Dataset, Stream
 from scorefield.objectives.base import Objective
-from scorefield.training.batches import Batches, as_dataset, check_data
+from scorefield.training.batches import Batches, as_source, check_data
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
@@ -66,7 +66,7 @@ class TrainStep:
 
 def train(
     objective: Objective,
-    data: Dataset | Tensor | tuple[Tensor, Tensor],
+    data: Dataset | Stream | Tensor | tuple[Tensor, Tensor],
     *,
     run: str | Path | None = None,
     resume: bool = False,
@@ -96,7 +96,7 @@ class Trainer(Iterator[TrainStep]):
     def __init__(
         self,
         objective: Objective,
-        data: Dataset | Tensor | tuple[Tensor, Tensor],
+        data: Dataset | Stream | Tensor | tuple[Tensor, Tensor],
         options: TrainingOptions,
         run: str | Path | None = None,
         *,
@@ -105,7 +105,7 @@ class Trainer(Iterator[TrainStep]):
         describe: Mapping[str, Any] | None = None,
     ) -> None:
         self.options = options
-        self.data = as_dataset(data)
+        self.data = as_source(data)
         self.accelerator = make_accelerator(device, options, run, getattr(objective.model, "has_energy", False))
         accelerator = self.accelerator
         self._processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
@@ -195,7 +195,8 @@ class Trainer(Iterator[TrainStep]):
         """Everything that rebuilds the model without the data and without the code that made it."""
         objective, spec = self.objective, self.data.spec
         model: Any = objective.model
-        facts = {"source": self.data.source, "examples": len(self.data), "fingerprint": self.data.fingerprint()}
+        facts: dict[str, Any] = {"source": self.data.source, "fingerprint": self.data.fingerprint()}
+        facts |= {"examples": len(self.data)} if isinstance(self.data, Dataset) else {}  # a stream is not counted
         data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
         process = getattr(model, "process", None)
         return {
