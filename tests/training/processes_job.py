@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 import scorefield as sf
+from scorefield.config import build_model, build_objective, open_data, read_recipe, with_overrides
 from scorefield.core.processes import Processes
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import ImportanceTimes
+from scorefield.training.sharding import whole_ones
 
 BATCH, T = 16, 5
 OPTIONS = {"batch_size": BATCH, "lr": 1e-3, "precision": "fp32", "device": "cpu", "ema": 0.9, "flip": True}
@@ -69,10 +71,17 @@ def trained(trainer):
     """What came of it, by name: losses, weights, averages, the importance of times, and the examples shown to this process."""
     trainer.objective.rate = lambda: trainer._optimizer.param_groups[0]["lr"]
     losses = torch.tensor([step.loss for step in trainer], dtype=torch.float64)
-    weights = {f"weights.{name}": tensor for name, tensor in trainer.objective.state_dict().items()}
-    averages = {f"ema.{name}": tensor for name, tensor in trainer.ema.shadow.items()}
+    here = sum(local(parameter).numel() for parameter in trainer.objective.parameters())
+    weights = {f"weights.{name}": tensor for name, tensor in whole_ones(trainer.objective.state_dict()).items()}
+    averages = {f"ema.{name}": tensor for name, tensor in whole_ones(trainer.ema.shadow).items()}
+    sampled = {f"sampled.{name}": tensor for name, tensor in trainer.ema_model().state_dict().items()}
     times = {f"times.{name}": tensor for name, tensor in trainer.objective.times.state_dict().items()}
-    return {"losses": losses, "seen": torch.stack(trainer.objective.seen), **weights, **averages, **times}
+    found = {"losses": losses, "seen": torch.stack(trainer.objective.seen), "here": torch.tensor(here)}
+    return {**found, **weights, **averages, **sampled, **times}
+
+
+def local(tensor):
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def trainings(folder):
@@ -84,11 +93,41 @@ def trainings(folder):
     numbers = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
     yield "costs", trained(sf.train(Costs(), numbers, steps=20, **{**OPTIONS, "flip": False}))
     options = {**OPTIONS, "steps": 10, "checkpoint_every": 2, "bad_steps": 3, "on_divergence": "rollback"}
-    yield "spoiled", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder, **options))
+    yield "spoiled", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder / "spoiled", **options))
+    # In pieces, where there is more than one process.
+    yield "pieces64", trained(sf.train(*make(torch.float64), steps=20, shard=True, **OPTIONS))
+    with mock.patch("torch.optim.AdamW", sgd):
+        yield "pieces_sgd", trained(sf.train(*make(), steps=20, shard=True, accumulation=2, **OPTIONS))
+    yield "pieces", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder / "pieces", shard=True, **options))
 
 
-def go_on(run, steps):
-    return sf.train(*make(), run=run, resume=True, steps=steps, **OPTIONS)
+# Every kind of network and objective, on 8×8 pixels or in the plane; the first recomputes its activations in the backward pass.
+SMALL = ("data.source=digits", "data.size=8", "data.channels=1", "net.channel_mult=[1,2]", "net.attention=[2]")
+RECIPES = {
+    "digits": ("net.channels=32", "net.checkpoint=true"),
+    "digits-iddpm": ("net.channels=32",),
+    "cifar10-ncsn": ("net.filters=8", "data.source=digits", "data.size=8", "data.channels=1"),
+    "digits-classifier": ("net.channels=32",),
+    "digits-categorical": ("net.channels=32",),
+    "digits-upsampler": ("net.channels=32",),
+    "cifar10-ddpm": ("net.channels=32", *SMALL),
+    "toy-moons": ("objective.kind=score-matching", "objective.method=denoising", "objective.sigma=0.1"),
+}
+
+
+def losses_of(name, shard):
+    """Of three steps of gradient descent on a recipe."""
+    recipe = with_overrides(read_recipe(name), RECIPES[name])
+    data, _ = open_data(recipe.data)
+    torch.manual_seed(0)
+    objective = build_objective(recipe, build_model(recipe, data.spec))
+    options = {**OPTIONS, "flip": False, "lr": 0.1, "shard": shard}
+    with mock.patch("torch.optim.AdamW", sgd):
+        return torch.tensor([step.loss for step in sf.train(objective, data, steps=3, **options)], dtype=torch.float64)
+
+
+def go_on(run, steps, **options):
+    return sf.train(*make(), run=run, resume=True, steps=steps, **OPTIONS, **options)
 
 
 def told(processes):
@@ -105,7 +144,10 @@ def told(processes):
 
 
 def main(out, run):
-    results = dict(trainings(out / "spoiled"))
+    results = dict(trainings(out))
+    for shard in (False, True):
+        results[f"recipes_{shard}"] = {name: losses_of(name, shard) for name in RECIPES}
+    results["pieces_resumed"] = trained(go_on(out / "run_in_pieces", 14, shard=True))
     trainer = go_on(run, 14)
     results["resumed"] = trained(trainer)
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.processes_job import BATCH, OPTIONS, go_on, make, trained, trainings
+from training.processes_job import BATCH, OPTIONS, RECIPES, go_on, make, trained, trainings
 
 import scorefield as sf
 from scorefield.training import checkpoint
 from scorefield.training.lock import RunLock
 
 JOB = Path(__file__).with_name("processes_job.py")
+WHOLE, PIECES = ("adam", "float64", "sgd", "costs", "spoiled"), ("pieces64", "pieces_sgd", "pieces")
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
@@ -27,13 +29,21 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     alone = dict(trainings(folder / "alone"))
     alone["resumed"] = trained(sf.train(*make(), run=folder / "run", steps=7, **OPTIONS))
+    shutil.copytree(folder / "run", folder / "run_in_pieces")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [*LAUNCH, str(JOB), str(folder), str(folder / "run")], capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]  # it ends in order, without os._exit
     both = [load_file(folder / f"rank-{rank}-of-2.safetensors") for rank in (0, 1)]  # two there were
-    return folder, alone, [{case: of(case, two) for case in [*alone, "first_fails"]} for two in both]
+    return (
+        folder,
+        alone,
+        [
+            {case: of(case, two) for case in [*alone, "first_fails", "pieces_resumed", "recipes_False", "recipes_True"]}
+            for two in both
+        ],
+    )
 
 
 def of(case, tensors):
@@ -47,7 +57,7 @@ def difference(a, b, name):
     return float((a - b).norm() / a.norm())
 
 
-@pytest.mark.parametrize("case", ["adam", "float64", "sgd", "costs", "spoiled"])
+@pytest.mark.parametrize("case", [*WHOLE, *PIECES])
 def test_both_processes_hold_the_same(results, case):
     _, _, (first, second) = results
     assert first[case].keys() == second[case].keys()
@@ -55,11 +65,11 @@ def test_both_processes_hold_the_same(results, case):
     assert all(
         torch.equal(tensor.nan_to_num(), second[case][name].nan_to_num())
         for name, tensor in first[case].items()
-        if name != "seen"
+        if name not in ("seen", "here")
     )
 
 
-@pytest.mark.parametrize("case", ["adam", "float64", "sgd", "costs", "spoiled"])
+@pytest.mark.parametrize("case", [*WHOLE, "pieces64", "pieces"])
 def test_the_batches_of_two_are_those_of_one(results, case):
     _, alone, both = results
     together = torch.cat([two[case]["seen"] for two in both], dim=1)
@@ -67,7 +77,18 @@ def test_the_batches_of_two_are_those_of_one(results, case):
     assert torch.equal(together, alone[case]["seen"])
 
 
-@pytest.mark.parametrize(("case", "single"), [("adam", 1e-5), ("float64", 1e-10), ("sgd", 1e-6), ("spoiled", 1e-5)])
+@pytest.mark.parametrize(
+    ("case", "single"),
+    [
+        ("adam", 1e-5),
+        ("float64", 1e-10),
+        ("sgd", 1e-6),
+        ("spoiled", 1e-5),
+        ("pieces64", 1e-10),
+        ("pieces_sgd", 1e-6),
+        ("pieces", 1e-5),
+    ],
+)
 def test_two_processes_have_the_losses_of_one(results, case, single):
     """1e-6 for the mean losses; AdamW amplifies the rounding of gradients that cancel, which losses of single examples show."""
     _, alone, (two, _) = results
@@ -79,8 +100,8 @@ def test_two_processes_have_the_losses_of_one(results, case, single):
     assert bool((one["times.counts"] == 2).all())  # importance sampling was at work
 
 
-@pytest.mark.parametrize(("case", "tolerance"), [("float64", 1e-10), ("sgd", 1e-6)])
-@pytest.mark.parametrize("name", ["weights", "ema"])
+@pytest.mark.parametrize(("case", "tolerance"), [("float64", 1e-10), ("sgd", 1e-6), ("pieces64", 1e-10), ("pieces_sgd", 1e-6)])
+@pytest.mark.parametrize("name", ["weights", "ema", "sampled"])
 def test_two_processes_have_the_weights_of_one(results, case, tolerance, name):
     _, alone, (two, _) = results
     assert difference(alone[case], two[case], name) < tolerance
@@ -96,12 +117,13 @@ def test_two_processes_draw_and_remember_what_one_does(results):
     assert torch.allclose(one["losses"], two["losses"], rtol=1e-6)
 
 
-def test_they_go_back_together_when_one_meets_what_is_not_finite(results):
+@pytest.mark.parametrize("case", ["spoiled", "pieces"])
+def test_they_go_back_together_when_one_meets_what_is_not_finite(results, case):
     """Steps 6, 7 and 8 are spoiled at the full learning rate: back to step 4 with half of it, and on to step 10."""
     folder, alone, (two, _) = results
-    for result in (alone["spoiled"], two["spoiled"]):
+    for result in (alone[case], two[case]):
         assert result["losses"].isnan().tolist() == [False] * 5 + [True] * 3 + [False] * 6
-    for run in ("alone", "spoiled"):
+    for run in (f"alone/{case}", case):
         lines = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == list(range(1, 11))
         assert [line["lr"] for line in lines] == [1e-3] * 4 + [5e-4] * 6
@@ -113,17 +135,35 @@ def test_both_hear_of_a_failure_of_the_first(results):
     assert all(bool(two["first_fails"]["told"]) for two in results[2])
 
 
-def test_resumed_by_two_and_by_one_again(results):
-    """1 → 2 → 1: the batches of a run that was never stopped, and its losses within rounding."""
+@pytest.mark.parametrize("name", RECIPES)
+def test_pieces_train_every_network_and_objective_as_whole_weights_do(results, name):
+    """On the same two processes within rounding: the third loss is of weights that two steps have moved, through every layer."""
+    _, _, (two, _) = results
+    whole, pieces = two["recipes_False"][name], two["recipes_True"][name]
+    assert len(set(whole.tolist())) == 3
+    assert torch.allclose(whole, pieces, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("case", PIECES)
+def test_each_process_holds_a_piece_of_the_weights(results, case):
+    _, alone, both = results
+    shares = [int(two[case]["here"]) for two in both]
+    assert sum(shares) == int(alone[case]["here"])
+    assert max(shares) < 0.52 * sum(shares)  # a weight whose first dimension is odd is not cut in halves
+
+
+@pytest.mark.parametrize(("case", "run"), [("resumed", "run"), ("pieces_resumed", "run_in_pieces")])
+def test_resumed_by_two_and_by_one_again(results, case, run):
+    """1 → 2 → 1, whole or in pieces: the batches of a run that was never stopped, and its losses within rounding."""
     folder, alone, both = results
-    last = go_on(folder / "run", 20)
+    last = go_on(folder / run, 20)
     assert last.step == 14
     assert any("world was 2 and is now 1" in warning for warning in last.warnings)
     ending = trained(last)
-    middle = torch.cat([two["resumed"]["seen"] for two in both], dim=1)
+    middle = torch.cat([two[case]["seen"] for two in both], dim=1)
     seen = torch.cat([alone["resumed"]["seen"], middle, ending["seen"]])
     assert torch.equal(seen, alone["adam"]["seen"])
-    losses = torch.cat([part["losses"] for part in (alone["resumed"], both[0]["resumed"], ending)])
+    losses = torch.cat([part["losses"] for part in (alone["resumed"], both[0][case], ending)])
     assert torch.allclose(losses, alone["adam"]["losses"], rtol=1e-6, atol=0)
     assert torch.allclose(ending["times.losses"], alone["adam"]["times.losses"], rtol=1e-5, atol=0)
 

@@ -9,6 +9,7 @@ from accelerate import DistributedType
 
 import scorefield as sf
 from scorefield.training import RunFolder
+from scorefield.training.sharding import cut
 
 
 def digits_objective(seed=0, dropout=0.1, **changes):
@@ -179,11 +180,21 @@ def test_bad_options(options, message):
         sf.train(objective, data, **options)
 
 
-def test_weights_in_pieces_are_refused(monkeypatch):
+def test_weights_in_pieces_of_others_are_refused(monkeypatch):
     """FSDP by Accelerate's configuration: a checkpoint would hold a piece."""
     monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
-    with pytest.raises(sf.InputError, match="do not put together"):
+    with pytest.raises(sf.InputError, match=r"do not put together.*training.shard"):
         sf.train(*digits_objective(), steps=1, **OPTIONS)
+
+
+def test_derivatives_of_weights_in_pieces_are_refused():
+    model = sf.ScoreModel(sf.nets.MLP(2, noise_levels=False), data=sf.DataSpec((2,)))
+    for method, refused in (("sliced-vr", True), ("implicit", True), ("denoising", False)):
+        objective = sf.objectives.ScoreMatching(model, method, sigma=0.1)
+        assert objective.differentiates == refused
+        if refused:
+            with pytest.raises(sf.InputError, match=r"cannot be trained in pieces.*leave shard out"):
+                cut(objective, 2, torch.device("cpu"))
 
 
 def test_bad_pieces(tmp_path):

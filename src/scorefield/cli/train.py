@@ -125,7 +125,7 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
         if stop := trainer.agree(received[0] if received else _LATE * late):
             trainer.save()
             return stop
-        if every and step.step % every == 0 and trainer.accelerator.is_main_process:
+        if every and step.step % every == 0:
             try:
                 _preview(trainer, recipe)
             except ScorefieldError as error:
@@ -150,7 +150,9 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
 
     if trainer.folder is None or len(trainer.data.spec.shape) != 3:
         return
-    model = trainer.ema_model()
+    model = trainer.ema_model()  # which every process takes part in
+    if not trainer.accelerator.is_main_process:
+        return
     labels = list(range(getattr(model, "num_classes", 0))) or None
     sampling = build_sampling(recipe.sampling, model)
     options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start}

@@ -32,6 +32,7 @@ __all__ = [
     "down2",
     "label_table",
     "level_widths",
+    "pieces",
     "sin_cos_embedding",
     "up2",
     "zero",
@@ -95,6 +96,17 @@ def label_table(num_classes: int, null_label: bool, dim: int) -> nn.Embedding | 
     if null_label and not num_classes:
         raise InputError("null_label is the row for dropped labels, and this network has no classes: set num_classes too")
     return nn.Embedding(num_classes + null_label, dim) if num_classes else None
+
+
+def pieces(net: nn.Module) -> list[nn.Module]:
+    """The blocks that a network calls one after another: its children, and instead of lists, tables and sequences what these hold."""
+
+    def inside(module: nn.Module) -> list[nn.Module]:
+        if not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            return [module]
+        return [piece for child in module.children() for piece in inside(child)]
+
+    return [piece for child in net.children() for piece in inside(child)] or [net]
 
 
 def zero(module: M) -> M:

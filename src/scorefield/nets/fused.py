@@ -196,7 +196,10 @@ def _pixels(x: Tensor) -> Any:
 
 
 def _parameters(weight: Tensor, bias: Tensor, modulation: Tensor | None) -> tuple[Any, Any, Any]:
-    """As float32 arrays; (0, 0) for no modulation."""
+    """As float32 arrays; (0, 0) for no modulation.
+
+    Those of weights are copies: torch never again resizes memory that an array has seen, and weights in pieces (FSDP) must shrink.
+    """
     mod = weight.new_empty(0, 0) if modulation is None else modulation
-    weight, bias, mod = (part.detach().float().contiguous() for part in (weight, bias, mod))
-    return weight.numpy(), bias.numpy(), mod.numpy()
+    weight, bias = (part.detach().to(torch.float32, copy=True).contiguous() for part in (weight, bias))
+    return weight.numpy(), bias.numpy(), mod.detach().float().contiguous().numpy()

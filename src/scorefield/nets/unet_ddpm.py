@@ -73,6 +73,7 @@ class DDPMUNet(nn.Module):
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.down, skips = _down(make, channels, widths, blocks, attention, conv_resample)
         self.mid = nn.ModuleDict({"block_1": make(last, last), "attn_1": Attention(last), "block_2": make(last, last)})
+        self.reads = blocks + 1  # of the skips, at each level on the way up
         self.up = _up(make, widths, skips, blocks, attention, conv_resample)
         self.norm_out = Norm(widths[0], EPS)
         self.conv_out = zero(nn.Conv2d(widths[0], in_channels if out_channels is None else out_channels, 3, padding=1))
@@ -86,7 +87,7 @@ class DDPMUNet(nn.Module):
             skips += level(skips[-1], emb)
         h = self.mid["block_2"](self.mid["attn_1"](self.mid["block_1"](skips[-1], emb)), emb)
         for level in reversed(self.up):
-            h = level(h, skips, emb)
+            h = level(h, [skips.pop() for _ in range(self.reads)], emb)
         result: Tensor = self.conv_out(self.norm_out(h))
         return result
 
@@ -173,7 +174,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """A level on the way up: each residual block takes the last of `skips`, which it removes; then up-sampling."""
+    """A level on the way up: each residual block also takes one of `skips`, in turn; then up-sampling."""
 
     def __init__(self, blocks: list[Block], attends: bool, upsample: nn.Module | None) -> None:
         super().__init__()
@@ -182,8 +183,8 @@ class Up(nn.Module):
         self.upsample = upsample
 
     def forward(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        for block, attend in zip(self.block, self.attn, strict=True):
-            h = attend(block(torch.cat([h, skips.pop()], dim=1), emb))
+        for block, attend, skip in zip(self.block, self.attn, skips, strict=True):
+            h = attend(block(torch.cat([h, skip], dim=1), emb))
         return h if self.upsample is None else self.upsample(h)
 
 

@@ -30,12 +30,13 @@ class Objective(nn.Module, ABC):
 
     times: which t are drawn, for objectives that draw them. Where it has an `update`, whoever trains calls
     `times.update(t, unweighted)` with the losses of all processes after every step, and saves its `state_dict()`.
-    needs_labels: whether y may not be None.
+    needs_labels: whether y may not be None.   differentiates: whether the loss has a derivative of the model in it.
     """
 
     model: nn.Module
     times: Any = None
     needs_labels: bool = False
+    differentiates: bool = False
 
     @property
     @abstractmethod

@@ -70,6 +70,7 @@ class ScoreMatching(Objective):
         _check_projections(projections, projection)
         self.model = model
         self.method, self.projections, self.projection, self.sigma = method, projections, projection, float(sigma)
+        self.differentiates = method != "denoising" or model.has_energy
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -117,6 +118,7 @@ class NCSN(Objective):
         self.model = model
         self.times = as_times(times, model.process)
         self.method, self.projections, self.projection = method, projections, projection
+        self.differentiates = method != "denoising"
 
     @property
     def spec(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from scorefield.config import Recipe, build_net, build_process
 from scorefield.core.shapes import DataSpec
 from scorefield.nets import fused
+from scorefield.nets.blocks import pieces
 from scorefield.report import evaluate, meta_model, noise_number
 
 __all__ = ["largest_block", "step_memory"]
@@ -84,15 +85,5 @@ class _Live(TorchDispatchMode):
 
 
 def largest_block(net: nn.Module) -> int:
-    """Bytes of the largest piece of a network that is gathered at a time: a child, or a child's child of lists and sequences."""
-
-    def pieces(module: nn.Module) -> list[nn.Module]:
-        children = list(module.children())
-        return (
-            [piece for child in children for piece in pieces(child)]
-            if isinstance(module, nn.ModuleList | nn.Sequential)
-            else [module]
-        )
-
-    found = [piece for child in net.children() for piece in pieces(child)] or [net]
-    return max(sum(parameter.numel() * 4 for parameter in piece.parameters()) for piece in found)
+    """Bytes of the largest piece of a network that is put together at a time."""
+    return max(sum(parameter.numel() * 4 for parameter in piece.parameters()) for piece in pieces(net))

@@ -74,7 +74,7 @@ class Plan:
         if self.checkpointed is not None:
             rows.append(("… with net.checkpoint=true", f"{readable(self.checkpointed)}B, and a third more operations"))
         if self.sharded is not None:
-            rows.append((f"… sharded over {self.devices} (FSDP)", f"{readable(self.sharded)}B"))
+            rows.append((f"… in pieces over {self.devices} (shard)", f"{readable(self.sharded)}B"))
         rows += [("fits", self.fits), ("FLOPs of a step", readable(self.flops))]
         if self.seconds is None or self.days is None or self.flops_per_second is None:
             rows.append(("time", self.measured))
@@ -214,7 +214,7 @@ def _fits(limit: float | None, needs: _Memory, parts: int | None) -> str:
         return "plainly"
     ways = [f"with training.accumulation={parts}"] if parts is not None else []
     ways += ["with net.checkpoint=true"] if needs.checkpointed is not None and needs.checkpointed <= limit else []
-    ways += ["sharded (FSDP)"] if needs.sharded is not None and needs.sharded <= limit else []
+    ways += ["with training.shard=true"] if needs.sharded is not None and needs.sharded <= limit else []
     return " or ".join(ways) or "in none of these ways: use a smaller batch or network, or more devices"
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.core.errors import InputError
+from scorefield.training.sharding import piece_of
 
 __all__ = ["EMA"]
 
@@ -39,4 +40,4 @@ class EMA:
     def load(self, shadow: Mapping[str, Tensor]) -> None:
         """Replace the averages by saved ones of the same names and shapes."""
         for name, tensor in self.shadow.items():
-            tensor.copy_(shadow[name])
+            tensor.copy_(piece_of(shadow[name], tensor))

@@ -34,7 +34,7 @@ def make_accelerator(device: str | None, options: TrainingOptions, run: str | Pa
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise InputError(
             f"Accelerate is configured for {accelerator.distributed_type.value}, which cuts weights into pieces that checkpoints "
-            "here do not put together: configure plain data parallelism (MULTI_GPU)"
+            "here do not put together: configure plain data parallelism (MULTI_GPU); training.shard = true cuts them here"
         )
     return accelerator
 

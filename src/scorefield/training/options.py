@@ -19,6 +19,9 @@ class TrainingOptions(Options):
     steps: Positive = 10_000
     batch_size: Positive = Field(64, description="examples a step, over all processes and accumulated parts")
     accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
+    shard: bool = Field(
+        False, description="cut weights, averages and the optimizer's moments into a piece for each process (FSDP2)"
+    )
     lr: float = Field(2e-4, gt=0)
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
     anneal: bool = Field(False, description="lower the learning rate linearly, to 0 after the last of `steps`")

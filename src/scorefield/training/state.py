@@ -12,6 +12,7 @@ from scorefield.core.errors import InputError
 from scorefield.objectives.base import Objective
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
+from scorefield.training.sharding import all_finite, piece_of, whole_ones
 
 __all__ = ["TrainingState"]
 
@@ -35,21 +36,20 @@ class TrainingState:
 
     @property
     def finite(self) -> bool:
-        """Whether all weights and averages are."""
-        tensors = [*self.objective.parameters(), *self.ema.shadow.values()]
-        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+        """Whether all weights and averages are. Every process asks."""
+        return all_finite([*self.objective.parameters(), *self.ema.shadow.values()])
 
     @property
     def good(self) -> bool:
         """Whether training can go on from here: the last step was not skipped, and what it left is finite."""
         return not self.in_a_row and self.finite
 
-    def groups(self) -> dict[str, dict[str, Tensor]]:
-        """The tensors of a checkpoint."""
+    def groups(self, keep: bool = True) -> dict[str, dict[str, Tensor]]:
+        """The tensors of a checkpoint, whole. Every process calls it; keep: whether this one is to have those that lie in pieces."""
         groups = {
-            "weights": self.objective.state_dict(),
-            "ema": self.ema.shadow,
-            "optimizer": _optimizer_tensors(self.optimizer),
+            "weights": whole_ones(self.objective.state_dict(), keep),
+            "ema": whole_ones(self.ema.shadow, keep),
+            "optimizer": whole_ones(_optimizer_tensors(self.optimizer), keep),
         }
         if hasattr(self.objective.times, "state_dict"):
             groups["times"] = self.objective.times.state_dict()
@@ -61,8 +61,10 @@ class TrainingState:
 
     def load(self, found: Checkpoint) -> None:
         """Become what was saved. InputError where it belongs to another model."""
+        now = self.objective.state_dict()
+        weights = {name: piece_of(tensor, now.get(name, tensor)) for name, tensor in found.groups["weights"].items()}
         try:
-            self.objective.load_state_dict(found.groups["weights"])
+            self.objective.load_state_dict(weights)
         except RuntimeError as error:
             raise InputError(
                 f"{found.path} holds another model: {str(error).splitlines()[0]} Resume with the run's own"
@@ -82,8 +84,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     saved = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        parameter = parameters[int(index)]
+        state.setdefault(int(index), {})[name] = piece_of(value, parameter) if value.shape == parameter.shape else value
     optimizer.load_state_dict({**saved, "state": state})

@@ -30,6 +30,7 @@ from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
 from scorefield.training.options import TrainingOptions
 from scorefield.training.run import RunFolder
+from scorefield.training.sharding import cut, outline, whole
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
 
@@ -115,8 +116,13 @@ class Trainer(Iterator[TrainStep]):
         model: Any = objective.model
         if hasattr(model, "autocast_dtype"):
             model.autocast_dtype = autocast_dtype(options.precision, accelerator.device)
+        self._outline: Any = None
+        if options.shard and self._processes.world > 1:
+            self._outline = outline(objective.model)
+            cut(objective, self._processes.world, accelerator.device)
         self.ema, self.objective = EMA(objective.model, options.ema), objective
-        self._objective, self._optimizer = accelerator.prepare(objective, make_optimizer(objective, options, accelerator.device))
+        optimizer = accelerator.prepare(make_optimizer(objective, options, accelerator.device))
+        self._objective, self._optimizer = objective if self._outline else accelerator.prepare(objective), optimizer
         self._state = TrainingState(self.objective, self._optimizer, self.ema)
         self._meter, self._returns = Meter(accelerator.device), Counter[Path]()
         self.folder = None if run is None else RunFolder(Path(run))
@@ -135,9 +141,10 @@ class Trainer(Iterator[TrainStep]):
         return [] if self._writer is None else self._writer.warnings
 
     def ema_model(self) -> Any:
-        """A copy of the model with the averaged weights, in evaluation mode."""
-        model = copy.deepcopy(self.objective.model)
-        model.load_state_dict(self.ema.shadow)
+        """A copy of the model with the averaged weights, in evaluation mode. Where weights lie in pieces, every process asks for it."""
+        model: Any = copy.deepcopy(self.objective.model if self._outline is None else self._outline)
+        averages = {name: whole(tensor).clone() for name, tensor in self.ema.shadow.items()}
+        model.load_state_dict(averages, assign=self._outline is not None)
         return model.eval()
 
     def __next__(self) -> TrainStep:
@@ -241,7 +248,7 @@ class Trainer(Iterator[TrainStep]):
     def _gradient_norm(self) -> Tensor:
         limit = self.options.clip or float("inf")
         norm = self.accelerator.clip_grad_norm_(self._objective.parameters(), limit)
-        return torch.as_tensor(norm)
+        return whole(torch.as_tensor(norm))
 
     def _set_lr(self) -> float:
         options = self.options

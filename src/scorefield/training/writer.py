@@ -5,10 +5,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from scorefield.core.errors import InputError
 from scorefield.core.processes import Processes
@@ -21,6 +22,13 @@ from scorefield.training.run import RunFolder
 from scorefield.training.state import TrainingState
 
 __all__ = ["RunWriter"]
+
+
+class _Snapshot(NamedTuple):
+    """What is to be written. groups: tensors by group and name.   finite: whether all weights and averages are."""
+
+    groups: dict[str, dict[str, Tensor]]
+    finite: bool
 
 
 class RunWriter:
@@ -46,11 +54,13 @@ class RunWriter:
     def begin(self, description: Mapping[str, Any]) -> None:
         """Make the folder. Its config.toml, which makes it a run, comes last: a run always has a checkpoint to go on from."""
 
+        snapshot = self._snapshot()
+
         def make() -> None:
             self.folder.make()
             self._take()
             self.folder.check_free()  # another process may have made a run here before the lock was ours
-            self._write_checkpoint()
+            self._write_checkpoint(snapshot)
             self.folder.write_config(description)
 
         self._processes.first_does(make)
@@ -73,7 +83,8 @@ class RunWriter:
                 "this data start a new run from its weights (--init)"
             )
         self.state.load(found)
-        self._processes.first_does(self._tidy)
+        snapshot = self._snapshot()
+        self._processes.first_does(lambda: self._tidy(snapshot))
         self._saved = self.state.step
         self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
         self.warnings += [
@@ -86,7 +97,8 @@ class RunWriter:
     def save(self) -> Path:
         """The folder of this step's checkpoint, written unless it is there already; then delete those that need not be kept."""
         if self._saved != self.state.step:
-            self._processes.first_does(self._save)
+            snapshot = self._snapshot()
+            self._processes.first_does(lambda: self._save(snapshot))
             self._saved = self.state.step
         return checkpoint.place(self.folder.checkpoints, self.state.step)
 
@@ -130,28 +142,32 @@ class RunWriter:
         if self._lock.taken_over:
             self.warnings.append(f"took over the lock of {self._lock.taken_over}, which ended without releasing it")
 
-    def _save(self) -> None:
+    def _snapshot(self) -> _Snapshot:
+        """Every process takes part in it; only the first one has what lies in pieces."""
+        return _Snapshot(self.state.groups(self._processes.first), self.state.finite)
+
+    def _save(self, snapshot: _Snapshot) -> None:
         if self._lock is not None:
             self._lock.check()
-        path = self._write_checkpoint()
-        if self.state.finite:
-            checkpoint.save_weights(self.folder.weights, self.state.ema.shadow)
+        path = self._write_checkpoint(snapshot)
+        if snapshot.finite:
+            checkpoint.save_weights(self.folder.weights, snapshot.groups["ema"])
         self._prune(path)
 
     def _prune(self, newest: Path) -> None:
         checkpoint.prune(self.folder.checkpoints, newest, self.options.keep, self.options.keep_every, _is_good)
 
-    def _write_checkpoint(self) -> Path:
-        good = self.state.good and self.state.step % self.options.checkpoint_every == 0
+    def _write_checkpoint(self, snapshot: _Snapshot) -> Path:
+        good = snapshot.finite and not self.state.in_a_row and self.state.step % self.options.checkpoint_every == 0
         numbers = {**self.state.numbers(), "good": good, "seed": self.options.seed, **self._environment()}
-        return checkpoint.save(self.folder.checkpoints, self.state.step, self.state.groups(), numbers)
+        return checkpoint.save(self.folder.checkpoints, self.state.step, snapshot.groups, numbers)
 
-    def _tidy(self) -> None:
+    def _tidy(self, snapshot: _Snapshot) -> None:
         """Make the other files agree with the checkpoint: the last process may have been killed between writing them."""
         self.folder.truncate_metrics(self.state.step)
         self.folder.write_config({**self.folder.read_config(), "training": self.options.model_dump()})
-        if self.state.step and self.state.finite:
-            checkpoint.save_weights(self.folder.weights, self.state.ema.shadow)
+        if self.state.step and snapshot.finite:
+            checkpoint.save_weights(self.folder.weights, snapshot.groups["ema"])
 
     def _environment(self) -> dict[str, Any]:
         """What bit-exactness depends on beside the seed."""
