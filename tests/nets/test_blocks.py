@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from scorefield.core.errors import InputError
+from scorefield.nets import fused
 from scorefield.nets.blocks import AttentionBlock, Norm, ResidualBlock, as_float, attention, describe, down2, label_table, up2
 
 
@@ -42,14 +43,32 @@ def test_norm_takes_one_example_of_one_pixel() -> None:
 
 
 def test_attention_is_the_softmax_of_scaled_products() -> None:
-    q, k, v = torch.randn(3, 2, 4, 8, 9, dtype=torch.float64)  # (B, heads, d, L) each
-    expected = F.scaled_dot_product_attention(*(z.transpose(-1, -2) for z in (q, k, v))).transpose(-1, -2)
-    torch.testing.assert_close(attention(q, k, v), expected)
+    q, k, v = torch.randn(3, 2, 4, 9, 8, dtype=torch.float64)  # (B, heads, L, d) each
+    torch.testing.assert_close(attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    one = attention(q[:, :, :1], k, v)
+    torch.testing.assert_close(one, F.scaled_dot_product_attention(q, k, v)[:, :, :1])
+
+
+@pytest.mark.parametrize("cached", [1, 2 * 4 * 9 * 9, 3 * 4 * 9 * 9])
+def test_attention_of_a_few_examples_at_a_time(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, gradients and forward-mode derivatives at 1, 2 and 3 of 5 examples at once."""
+    parts = torch.randn(3, 5, 4, 9, 8, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(5, 4, 9, 8, dtype=torch.float64)
+    found = []
+    for numbers in (fused._CACHED, cached):
+        monkeypatch.setattr(fused, "_CACHED", numbers)
+        out = attention(*parts)
+        (gradient,) = torch.autograd.grad(out, parts, upstream, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), parts)
+        _, forward = torch.func.jvp(lambda x: attention(*x), (parts.detach(),), (torch.ones_like(parts),))
+        found.append((out, gradient, second, forward))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_attention_of_equal_pixels_is_their_value() -> None:
-    v = torch.randn(1, 1, 4, 1).expand(1, 1, 4, 5)
-    torch.testing.assert_close(attention(torch.randn(1, 1, 4, 5), torch.randn(1, 1, 4, 5), v), v)
+    v = torch.randn(1, 1, 1, 4).expand(1, 1, 5, 4)
+    torch.testing.assert_close(attention(torch.randn(1, 1, 5, 4), torch.randn(1, 1, 5, 4), v), v)
 
 
 @pytest.mark.parametrize("order", ["legacy", "new"])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.core.errors import InputError
-from scorefield.nets.fused import fused_norm, is_fused, plain_norm, takes_fused_attention
+from scorefield.nets.fused import examples_at_once, fused_norm, is_fused, plain_norm, takes_fused_attention
 
 __all__ = [
     "AttentionBlock",
@@ -138,13 +138,17 @@ class Norm(nn.GroupNorm):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Weights softmax over keys of (q·k)/√d, applied to v. q, k, v and the result: (B, heads, d, L)."""
+    """Weights softmax over keys of (q·k)/√d, applied to v. q and the result: (B, heads, L, d); k, v: (B, heads, M, d)."""
     if takes_fused_attention(q):
-        q, k, v = (part.transpose(-1, -2) for part in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
-    scaled = q * q.shape[-2] ** -0.5
-    weights = torch.softmax(scaled.transpose(-1, -2) @ k, dim=-1)
-    return v @ weights.transpose(-1, -2)
+        return F.scaled_dot_product_attention(q, k, v)
+    if len(q) <= (most := examples_at_once(q, k)):
+        return _attend(q, k, v)
+    return torch.cat([_attend(*part) for part in zip(*(whole.split(most) for whole in (q, k, v)), strict=True)])
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    # In this orientation no product, forward or backward, has to bring the weights into another layout.
+    return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v
 
 
 def attention_of(qkv: Tensor, heads: int, order: str, queries: int | None = None) -> Tensor:
@@ -153,9 +157,11 @@ def attention_of(qkv: Tensor, heads: int, order: str, queries: int | None = None
     order: how the 3C channels are read: "legacy" is head by head (q, k, v inside each), "new" is q, k, v first, then heads.
     """
     batch, channels, length = qkv.shape
-    outer, axis = ((heads, 3), 2) if order == "legacy" else ((3, heads), 1)
-    q, k, v = qkv.reshape(batch, *outer, channels // (3 * heads), length).unbind(axis)
-    return attention(q[..., :queries], k, v).flatten(1, 2)
+    outer, to_front = ((heads, 3), (3, 0, 2, 1, 4)) if order == "legacy" else ((3, heads), (2, 0, 3, 1, 4))
+    rows = qkv.transpose(1, 2).reshape(batch, length, *outer, channels // (3 * heads))
+    # One copy for all three, which products of many matrices would otherwise make of each, again and again.
+    q, k, v = rows.permute(to_front).contiguous().unbind(0)
+    return attention(q[:, :, :queries], k, v).transpose(1, 2).flatten(2).transpose(1, 2)
 
 
 class AttentionBlock(nn.Module):

@@ -15,10 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["available", "fused_norm", "is_fused", "plain_norm", "switch", "takes_fused_attention", "to_layout"]
+__all__ = [
+    "available",
+    "examples_at_once",
+    "fused_norm",
+    "is_fused",
+    "plain_norm",
+    "switch",
+    "takes_fused_attention",
+    "to_layout",
+]
 
 _DTYPES = (torch.bfloat16, torch.float32)
-_LONG = 128  # positions from which fused attention is faster in bf16
+_CACHED = 2**20  # numbers
 _enabled = True
 
 
@@ -69,14 +78,20 @@ def fused_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
 
 
 def takes_fused_attention(q: Tensor) -> bool:
-    """Whether scaled_dot_product_attention is the faster one for queries (B, heads, d, L), and has all derivatives needed.
+    """Whether scaled_dot_product_attention is the faster one for queries (B, heads, L, d), and has all derivatives needed.
 
-    Its bf16 backward on a CPU is several times slower than the formula's, and it has no second derivative: on a CPU only where
-    nothing is recorded. Of short sequences in bf16 the formula is faster forward, too.
+    On a CPU only in fp32 where nothing is recorded: it has no second derivative, its bf16 forward takes twice the time of the
+    formula's and its bf16 backward several times.
     """
     if q.device.type == "cuda":
         return q.dtype in (torch.bfloat16, torch.float16)
-    return not torch.is_grad_enabled() and _serves(q) and (q.dtype == torch.float32 or q.shape[-1] >= _LONG)
+    return not torch.is_grad_enabled() and _serves(q) and q.dtype == torch.float32
+
+
+def examples_at_once(q: Tensor, k: Tensor) -> int:
+    """Of how many examples the weights of attention are made at a time: on a CPU, of those whose weights stay in its caches."""
+    weights = q.shape[1] * q.shape[2] * k.shape[2]
+    return max(1, _CACHED // weights) if q.device.type == "cpu" else len(q)
 
 
 class _Norm(torch.autograd.Function):

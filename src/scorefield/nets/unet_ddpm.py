@@ -138,8 +138,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (project(h).flatten(2)[:, None] for project in (self.q, self.k, self.v))
-        result: Tensor = x + self.proj_out(attention(q, k, v).reshape(x.shape))
+        q, k, v = (project(h).flatten(2).transpose(1, 2)[:, None] for project in (self.q, self.k, self.v))
+        result: Tensor = x + self.proj_out(attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape))
         return result
 
 
