@@ -50,7 +50,7 @@ CATEGORICAL_SAMPLERS: dict[str, Callable[..., Sampler]] = {  # of the same paper
 }
 
 
-_HUGE_RATIO = 80.0  # σ/α, as in `Heun`
+_HUGE_RATIO = 80.0 * (1 + 1e-9)  # σ/α, as in `Heun`
 
 
 class SamplingOptions(Options):
@@ -224,7 +224,7 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
         return full(process)
     if name in GRIDS and options.steps is not None:
         return GRIDS[name](process, options.steps)
-    if all(count.isdecimal() for count in name.split(",")):
+    if all(count.isdecimal() and len(count) < 10 for count in name.split(",")):
         return sections(process, [int(count) for count in name.split(",")])
     known = ["full", "staircase", *GRIDS]
     raise InputError(

@@ -184,7 +184,7 @@ MISTAKES = [
     (["encode", "{tmp}", "{files}/labelled.npz", "--out", "{tmp}/z.npz"], "is not a run"),
     (["decode", "{run}", "{files}/none.npz", "--out", "{tmp}/a.png"], "no such file"),
     (["decode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/a.png"], "no `latents`"),
-    (["decode", "{run}", "{files}/broken.png", "--out", "{tmp}/a.png"], "cannot be read"),
+    (["decode", "{run}", "{files}/broken.png", "--out", "{tmp}/a.png"], "not an .npz archive"),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.png"], "other weights"),
     (["decode", "{run}", "{tmp}/unlabelled.npz", "--out", "{tmp}/a.png"], "no labels, and the run needs"),
     (["decode", "{run}", "{tmp}/nan.npz", "--out", "{tmp}/a.png"], "NaN"),

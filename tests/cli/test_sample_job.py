@@ -252,3 +252,23 @@ def test_a_process_that_fails_ends_the_other(capsys, run, tmp_path):
     sample(capsys, run, tmp_path / "a", "-n", 300)
     sample(capsys, run, tmp_path / "b", "-n", 300)
     assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_points_that_are_not_finite_are_refused_whatever_their_number(capsys, tmp_path):
+    tiny = ["--steps", "2", "--set", "net.hidden=16", "--device", "cpu"]
+    assert call(capsys, "train", "toy-moons", "--run", tmp_path / "toy", *tiny)[0] == 0
+    sampling = ["--steps", 40, "--set", "sampler.step=1e30", "-n", 10]
+    status, _, err = call(capsys, "sample", tmp_path / "toy", *sampling, "--out", tmp_path / "n.npz")
+    assert status == 1
+    assert "NaN or infinite" in err
+    assert not (tmp_path / "n.npz").exists()
+
+
+def test_ctrl_c_is_said(capsys, run, monkeypatch, tmp_path):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scorefield.samplers.blocks.sample_blocks", interrupted)
+    status, _, err = call(capsys, "sample", run, "-n", 4, "--out", tmp_path / "a.png")
+    assert status == 130
+    assert "error: interrupted" in err

@@ -113,11 +113,11 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     for content in (b"", b"garbage", b"PK\x03\x04", b"\x93NUMPY"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="cannot be read"):
+        with pytest.raises(InputError, match=r"not an \.npz archive"):
             npz(path)
     with path.open("wb") as stream:
         np.save(stream, zeros(2, 4, 4))
-    with pytest.raises(InputError, match="single array"):
+    with pytest.raises(InputError, match=r"not an \.npz archive"):
         npz(path)
 
 

@@ -140,7 +140,7 @@ def test_the_next_one_stands_in_for_a_broken_one(tmp_path: Path) -> None:
     lines = [line.split("\t")[0] for line in file.read_text().splitlines()]
     assert sorted(lines) == [f"{k:04d}.png" for k in broken]
     assert len(data.broken) == 4
-    with pytest.raises(InputError, match=r"00\d\d.png: .*cannot identify.*leave strict out"):
+    with pytest.raises(InputError, match=r"00\d\d.png: .*cannot identify.*repair or remove"):
         stream(str(tmp_path / "set"), strict=True, **OPTIONS)
 
 

@@ -155,3 +155,20 @@ def test_refusals():
         sf.process.continuous_vp(t_min=0.0)
     with pytest.raises(sf.InputError, match="table of levels"):
         sf.process.Interpolated(vp)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sf.process.edm(mean=math.nan),
+        lambda: sf.process.edm(std=math.inf),
+        lambda: sf.process.edm(sigma_max=math.inf),
+        lambda: sf.process.continuous_vp(beta_max=math.inf),
+        lambda: sf.process.continuous_ve(0.1, math.inf),
+        lambda: sf.process.from_sigmas([1.0, 2.0], mean=math.nan),
+        lambda: sf.process.from_sigmas([1.0, 2.0], std=-1.0),
+    ],
+)
+def test_what_is_not_finite_is_refused(make):
+    with pytest.raises(sf.InputError, match=r"nan|inf|-1"):
+        make()

@@ -67,3 +67,27 @@ def test_steps_number_the_updates_that_are_left():
     assert sf.grids.steps(3).tolist() == [3, 2, 1, 0]
     with pytest.raises(sf.InputError, match="positive integer"):
         sf.grids.steps(0)
+
+
+@pytest.mark.parametrize("make", [sf.grids.karras, sf.grids.log_snr])
+@pytest.mark.parametrize(
+    ("process", "low", "high"),
+    [(sf.process.edm(), 0.002, 80.0), (sf.process.continuous_ve(0.01, 50.0), 0.01, 50.0)],
+    ids=["edm", "ve"],
+)
+def test_the_ends_of_a_continuous_process_may_be_named(make, process, low, high):
+    named = make(process, 10, sigma_min=low, sigma_max=high)
+    assert torch.allclose(
+        named, make(process, 10), rtol=0, atol=5 * process.t_min
+    )  # the named end lies that little below its own
+    assert bool((named.diff() < 0).all())
+    with pytest.raises(sf.InputError, match="leaves this process"):
+        make(process, 10, sigma_min=low * 0.99)
+    with pytest.raises(sf.InputError, match="descends from sigma_max to sigma_min"):
+        make(process, 2, sigma_min=1.0, sigma_max=1.0)
+
+
+def test_an_empty_grid_is_no_grid():
+    for grid in ([], [5]):
+        with pytest.raises(sf.InputError, match="at least two times"):
+            sf.samplers.Euler().calls(grid)

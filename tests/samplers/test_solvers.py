@@ -13,6 +13,7 @@ import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.guidance import ClassifierGuidance
 from scorefield.samplers import DDIM, Ancestral, Corrected, DPMSolver2M, DPMSolver2S, Euler, Heun, Inpaint, Langevin
+from scorefield.samplers.base import network_calls
 
 F64 = torch.float64
 EYE = torch.eye(2, dtype=F64)
@@ -199,7 +200,21 @@ def test_calls(sampler):
         sf.sample(model, sampler, grid, x_T=torch.zeros(2, 3), noise=NoiseSource(0))
         long = sum(float(_ratio(process, t)) > 80 and s > 0 for t, s in pairwise(torch.as_tensor(grid).tolist()))
         assert len(made) == sampler.calls(grid) - (long if isinstance(sampler, Heun) else 0)
+        assert len(made) == network_calls(sampler, process, grid)
         assert min(made) >= 0  # t − 1
+        for around in (Inpaint(sampler, torch.zeros(3), torch.tensor([True, False, False])), Corrected(sampler, Langevin(1e-3))):
+            made.clear()
+            sf.sample(model, around, grid, x_T=torch.zeros(2, 3), noise=NoiseSource(0))
+            assert len(made) == network_calls(around, process, grid) <= around.calls(grid)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+@pytest.mark.parametrize(
+    "process", [sf.process.continuous_vp(), sf.process.continuous_ve(0.002, 100.0), sf.process.edm()], ids=repr
+)
+def test_a_grid_that_starts_at_80_is_not_above_it_by_rounding(process, n):
+    grid = sf.grids.karras(process, n, sigma_max=80.0)
+    assert network_calls(Heun(), process, grid) == Heun().calls(grid) == 2 * n - 1
 
 
 def _ratio(process, t):
@@ -249,6 +264,21 @@ def test_guided_at_scale_one_it_walks_as_with_the_class_alone(sampler):
         for mine, exact in zip(*walks, strict=True):
             assert relative_error(mine.x, exact.x) < 1e-9, (mine.t, mine.s)
             assert relative_error(mine.x0, exact.x0) < 1e-9, (mine.t, mine.s)
+
+
+def test_a_wrapper_that_is_a_module_is_left_as_it_was():
+    class Wrapper(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.process = model, model.process
+
+        def forward(self, x_t, t):
+            return self.model(x_t, t)
+
+    wrapper = Wrapper(sf.Denoiser(sf.nets.MLP(2, hidden=16), LINEAR, data=sf.DataSpec((2,))))
+    view = sf.samplers.between_levels(wrapper)
+    assert isinstance(view.model.process, sf.process.Interpolated)
+    assert (wrapper.process, wrapper.model.process) == (LINEAR, LINEAR)
 
 
 def test_a_model_between_the_levels_of_its_table():

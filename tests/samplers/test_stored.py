@@ -125,9 +125,17 @@ def test_a_folder_of_other_samples_is_refused(tmp_path):
     plain(tmp_path, seed=0, clip=True)
     with pytest.raises(sf.InputError, match=r"holds other samples \(seed is 0 there and 1 here\)"):
         plain(tmp_path, seed=1, clip=True)
-    (tmp_path / "manifest.json").write_text("{")  # cut off: the blocks still know whose they are
+    (tmp_path / "manifest.json").unlink()  # the blocks still know whose they are
     assert plain(tmp_path, seed=0, clip=True).missing(128) == []
     assert "clip" in (tmp_path / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"name": "app"}', "\xff"])
+def test_the_manifest_of_another_program_is_left_alone(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(sf.InputError, match="is not one of samples: choose another folder"):
+        plain(tmp_path, seed=0, clip=True)
+    assert (tmp_path / "manifest.json").read_text(encoding="latin-1") == text
 
 
 def test_everything_that_decides_the_samples_tells_them_apart(model, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import typer
@@ -12,6 +14,8 @@ from scorefield.cli.console import complain
 from scorefield.cli.memory import keep_memory
 
 __all__ = ["app", "main"]
+
+_INTERRUPTED = 130
 
 # typer brings its own copy of click since 0.20, so the base of all usage errors is found through a public name.
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -24,18 +28,38 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("recipes")(recipes.recipes)
-app.command("info")(info.info)
-app.command("train")(train.train)
-app.command("sample")(sample.sample)
-app.command("encode")(encode.encode)
-app.command("decode")(encode.decode)
-app.command("interpolate")(interpolate.interpolate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("plot")(plot.plot)
-app.command("plan")(plan.plan)
-app.command("import")(import_.import_)
-app.command("export")(export.export)
+
+
+def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with a word on Ctrl-C, which typer turns into an exit status without one."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(_INTERRUPTED) from None
+
+    return run
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "recipes": recipes.recipes,
+    "info": info.info,
+    "train": train.train,
+    "sample": sample.sample,
+    "encode": encode.encode,
+    "decode": encode.decode,
+    "interpolate": interpolate.interpolate,
+    "evaluate": evaluate.evaluate,
+    "plot": plot.plot,
+    "plan": plan.plan,
+    "import": import_.import_,
+    "export": export.export,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_interruptible(_command))
 
 
 @app.callback(invoke_without_command=True)
@@ -61,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         status = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         complain("interrupted")
-        status = 130
+        status = _INTERRUPTED
     except ScorefieldError as error:
         complain(str(error))
         status = 1

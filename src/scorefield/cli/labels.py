@@ -52,7 +52,7 @@ def _class_number(model: Denoiser | NoisyClassifier, word: str) -> int:
     names = list(model.data.classes) if model.data is not None else []
     if word in names:
         return names.index(word)
-    if word.isdecimal() and int(word) < model.num_classes:
+    if word.isdecimal() and len(word) < 10 and int(word) < model.num_classes:
         return int(word)
     raise InputError(
         f"there is no class {word!r}{did_you_mean(word, names)}; there are {', '.join(names[:20])} (0 … {model.num_classes - 1})"

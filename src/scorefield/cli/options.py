@@ -51,7 +51,8 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the grid; the r
 Grid = Annotated[
     str | None,
     typer.Option(
-        help="full, uniform, quadratic, log_snr, karras, linspace, leading, staircase (annealed Langevin), or counts such as 10,15,20."
+        help="full, uniform (= trailing), quadratic, log_snr, karras, linspace, leading, ddim_quadratic, staircase (annealed Langevin), or "
+        "counts such as 10,15,20."
     ),
 ]
 Eta = Annotated[float | None, typer.Option(help="DDIM's η, 0 (deterministic) to 1 (ancestral).")]

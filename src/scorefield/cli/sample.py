@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def sample(
     run: Run,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="How many; 64, or one for each image of --low-res, if not given.")
+        int | None, typer.Option("-n", min=1, max=10**9, help="How many; 64, or one for each image of --low-res, if not given.")
     ] = None,
     sampler: SamplerName = None,
     steps: Steps = None,
@@ -69,7 +69,7 @@ def sample(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="IMAGE MASK",
-            help="Fill in a picture of the run's size where the black and white picture MASK is white; what is black stays as it is.",
+            help="Fill in a picture of the run's size where the black and white picture MASK is white; what is black stays, in the run's own levels.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -109,7 +109,7 @@ def sample(
     what = _identity(run, model, sampling, options, seed, labels, classifier, small)
     draw = _sampler_of(model, sampling, seed, labels, small)
     job = SampleJob(draw, what, spec, n, len(sampling.grid) - 1, target, labels, trajectory)
-    said = _facts(sampling, seed, what["precision"], _guidance(options, classifier), processes.world)
+    said = _facts(model, sampling, seed, what["precision"], _guidance(options, classifier), processes.world)
     say(f"{run}: EMA weights, {', '.join(map(str, filter(None, said.values())))}")
     start = time.perf_counter()
     job.run(processes)
@@ -118,13 +118,14 @@ def sample(
     say(f"wrote {target}: {n} samples in {seconds:.1f} s{rate}")
     if as_json and processes.first:
         result = {"out": str(target), "n": n, "seed": seed, "sampler": said["sampler"], "guidance": said["guidance"] or None}
-        calls = sampling.sampler.calls(sampling.grid.tolist())
-        print_json({**result, "calls": calls, "weights": "ema", "seconds": round(seconds, 3)})
+        print_json({**result, "calls": int(said["calls"].split()[0]), "weights": "ema", "seconds": round(seconds, 3)})
 
 
-def _facts(sampling: Sampling, seed: int, precision: str, guided: str, world: int) -> dict[str, str]:
+def _facts(model: Any, sampling: Sampling, seed: int, precision: str, guided: str, world: int) -> dict[str, str]:
     """How the samples are made, in words, in the order in which it is said."""
-    calls = f"{sampling.sampler.calls(sampling.grid.tolist())} network calls"
+    from scorefield.samplers.base import network_calls
+
+    calls = f"{network_calls(sampling.sampler, getattr(model, 'process', None), sampling.grid)} network calls"
     processes = f"{world} processes" if world > 1 else ""
     facts = {"sampler": str(sampling.sampler), "calls": calls, "seed": f"seed {seed}", "precision": precision}
     return {**facts, "guidance": guided, "processes": processes}

@@ -127,6 +127,7 @@ class SampleJob:
 
         from scorefield.core.files import abandoned
         from scorefield.data.pictures import are_images, save_images, save_points
+        from scorefield.samplers.stored import finite
 
         for unfinished in abandoned(self.target.parent.glob(f".{glob.escape(self.target.name)}.*.partial")):
             unfinished.unlink(missing_ok=True)
@@ -134,7 +135,7 @@ class SampleJob:
         labels: list[int] = []
         images = are_images(self.spec.shape)
         for block in blocks:
-            parts.append((self.spec.to_uint8(block.x) if images else block.x).cpu())
+            parts.append((self.spec.to_uint8(block.x) if images else finite(block.x)).cpu())
             labels += block.labels or []
         if images:
             save_images(self.target, torch.cat(parts), labels or None, self.columns)

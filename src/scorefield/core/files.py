@@ -6,11 +6,16 @@ import os
 import re
 import socket
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["MANIFEST", "abandoned", "is_another_process", "replace_file", "sync_folder", "whole"]
+import numpy as np
+
+from scorefield.core.errors import InputError
+
+__all__ = ["MANIFEST", "abandoned", "is_another_process", "read_arrays", "replace_file", "sync_folder", "whole"]
 
 MANIFEST = "manifest.json"  # in a folder of samples: says what they are
 _LONG = 3600.0  # seconds after which an unfinished file is nobody's, whoever began it
@@ -48,6 +53,19 @@ def abandoned(partials: Iterable[Path]) -> Iterator[Path]:
         here = written_by is not None and written_by[2] == socket.gethostname()
         if age > _LONG or (here and written_by is not None and not is_another_process(int(written_by[1]))):
             yield partial
+
+
+def read_arrays(path: Path, source: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, or those of them that are named. InputError for a file that is none, is damaged, or holds objects."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{source}: this is not an .npz archive: save arrays with np.savez(file, images=…)")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files if names is None or name in names}
+    except InputError:
+        raise
+    except Exception as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
+        raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from None
 
 
 def is_another_process(pid: int) -> bool:

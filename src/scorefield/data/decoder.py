@@ -49,9 +49,7 @@ class Decoder:
         except Exception as fault:  # decoders raise nearly every type on damaged input; all of it is reported
             reason = reason_of(fault)
         if self.strict:
-            raise InputError(
-                f"{self.source}: {name} cannot be used ({reason}): repair or remove it, or leave strict out to do without it"
-            )
+            raise InputError(f"{self.source}: {name} cannot be used ({reason}): repair or remove it")
         self.broken.add(name, reason)
         return None
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from scorefield.core.errors import InputError
+from scorefield.core.files import read_arrays
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.gather import gather
@@ -98,19 +99,11 @@ def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
     """`images` and, where there are any, `labels` out of an archive; InputError for whatever is wrong with the file."""
     if not os.path.isfile(path):
         raise InputError(f"{source}: expected an .npz file, found a folder" if os.path.isdir(path) else f"{source}: no such file")
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{source}: this is a single array, not an archive: save it with np.savez(file, images=…)")
-            if "images" not in archive.files:
-                held = ", ".join(f"`{name}`" for name in archive.files) or "nothing"
-                raise InputError(f"{source}: no `images` in this archive, it holds {held}: use np.savez(file, images=…)")
-            return {name: archive[name] for name in ("images", "labels") if name in archive.files}
-    except InputError:
-        raise
-    except Exception as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
-        raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from fault
+    found = read_arrays(path, source, ("images", "labels"))
+    if "images" not in found:
+        held = ", ".join(f"`{name}`" for name in np.load(path, allow_pickle=False).files) or "nothing"
+        raise InputError(f"{source}: no `images` in this archive, it holds {held}: use np.savez(file, images=…)")
+    return found
 
 
 def _fit_all(images: np.ndarray, source: str, size: int | None, channels: int | None, upscale: bool) -> np.ndarray:

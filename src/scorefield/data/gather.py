@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -115,13 +116,13 @@ class _Faults:
                 f"ask for a smaller size, or set upscale to enlarge them"
             )
         if self.broken and (strict or 2 * len(self.broken) > self.count):
-            hint = "repair or remove them" + (", or leave strict out to skip them" if strict else "; that is more than half")
+            hint = "repair or remove them" + ("" if strict else "; that is more than half")
             raise InputError(f"{self.source}: {len(self.broken)} {total} cannot be read ({_some(self.broken)}): {hint}")
 
 
 def reason_of(fault: Exception) -> str:
-    """What a decoder complains of, on one line."""
-    return " ".join(str(fault).split()) or type(fault).__name__
+    """What a decoder complains of, on one line, without the names that Python gives to objects in memory."""
+    return re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", " ".join(str(fault).split())) or type(fault).__name__
 
 
 def _some(named: list[tuple[str, str]]) -> str:

@@ -24,7 +24,7 @@ from scorefield.data.images import EXTENSIONS
 from scorefield.evaluation.sets import Images
 from scorefield.evaluation.watch import Watch
 from scorefield.samplers import Sampler
-from scorefield.samplers.base import trajectory
+from scorefield.samplers.base import network_calls, trajectory
 from scorefield.samplers.blocks import Block, sample_blocks
 from scorefield.samplers.sample_files import classes_of
 from scorefield.samplers.stored import StoredSamples, identity
@@ -97,7 +97,7 @@ class SampledSets:
             **_describe(self.sampling.sampler),
             "grid": self.options.grid,
             "steps": len(grid) - 1,
-            "calls": self.sampling.sampler.calls(grid.tolist()),
+            "calls": network_calls(self.sampling.sampler, getattr(self.model, "process", None), grid),
             "guidance": _guidance(self.options, self.classifier),
             "clip": self.options.clip,
             "start": self.options.start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 
-__all__ = ["GaussianProcess", "Process", "Time", "as_time", "count_levels", "table_index"]
+__all__ = ["GaussianProcess", "Process", "Time", "as_time", "check_moments", "count_levels", "table_index"]
 
 Time = int | float | Tensor
 
@@ -106,6 +107,12 @@ def table_index(t: Time, T: int) -> Tensor:
     if bool(outside.any()):
         raise InputError(f"t must lie in 0 … {T} (0 is the data, {T} the noisiest), got {_first(time, outside)}")
     return index
+
+
+def check_moments(mean: float, std: float) -> None:
+    """InputError unless these can be the mean and the standard deviation of data."""
+    if not math.isfinite(mean) or not 0 <= std < math.inf:
+        raise InputError(f"mean and std are the mean and the standard deviation of the data: finite, std not negative; got {mean} and {std}")
 
 
 def _first(t: Tensor, bad: Tensor) -> float:

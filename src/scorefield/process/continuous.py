@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from scorefield.core.errors import InputError
 from scorefield.core.prediction import Level
-from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.process.base import GaussianProcess, Time, as_time, check_moments
 from scorefield.process.discrete import DiscreteProcess
 
 __all__ = ["ContinuousProcess", "Interpolated", "continuous_ve", "continuous_vp", "edm"]
@@ -166,7 +166,7 @@ def continuous_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 
     α_t = exp(−½ ∫β), σ_t² = 1 − α_t², ∫_0^t β = t β_min + ½ t² (β_max − β_min). linear_betas(T, β_min/T, β_max/T) tends to it.
     t_min: where grids and likelihoods stop short of the data.
     """
-    if not 0 < beta_min <= beta_max:
+    if not 0 < beta_min <= beta_max < math.inf:
         raise InputError(f"a variance-preserving process needs 0 < beta_min ≤ beta_max, got {beta_min} and {beta_max}")
     return _ContinuousVP(beta_min, beta_max, _check_start(t_min))
 
@@ -178,9 +178,9 @@ def continuous_ve(
 
     mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
     """
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < math.inf:
         raise InputError(f"a variance-exploding process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-    _check_std(std)
+    check_moments(mean, std)
     return _ContinuousVE(sigma_min, sigma_max, mean, std, _check_start(t_min))
 
 
@@ -193,11 +193,11 @@ def edm(
     "log_sigma" are the rest of it.   rho: how much finer the steps are near σ_min, 1 for none.
     mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
     """
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < math.inf:
         raise InputError(f"an EDM process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
     if not 0 < rho < math.inf:
         raise InputError(f"rho is a positive power, got {rho}")
-    _check_std(std)
+    check_moments(mean, std)
     return _EDM(sigma_min, sigma_max, rho, mean, std)
 
 
@@ -205,8 +205,3 @@ def _check_start(t_min: float) -> float:
     if not 0 < t_min < 1:
         raise InputError(f"t_min is a time between 0 and 1, both excluded; got {t_min}")
     return t_min
-
-
-def _check_std(std: float) -> None:
-    if std < 0:
-        raise InputError(f"std is a standard deviation of the data and cannot be negative, got {std}")

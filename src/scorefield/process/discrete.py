@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.core.errors import InputError
 from scorefield.core.prediction import Level
-from scorefield.process.base import GaussianProcess, Time, table_index
+from scorefield.process.base import GaussianProcess, Time, check_moments, table_index
 from scorefield.process.schedules import cosine_betas, geometric_sigmas, linear_betas
 
 __all__ = ["DiscreteProcess", "from_betas", "from_sigmas"]
@@ -76,8 +76,7 @@ def from_sigmas(sigmas: Tensor | Sequence[float], mean: float = 0.0, std: float 
         raise InputError(f"every σ must be positive, got {sigmas.min():g}")
     if bool((sigmas.diff() <= 0).any()):
         raise InputError("sigmas must ascend, t = 1 (the least noisy) first; NCSN's papers list them descending: flip them")
-    if std < 0:
-        raise InputError(f"std is a standard deviation of the data and cannot be negative, got {std}")
+    check_moments(mean, std)
     spec = {**_identify_sigmas(sigmas), "mean": float(mean), "std": float(std)}
     prior_std = float((sigmas[-1] ** 2 + std**2).sqrt())
     return DiscreteProcess(torch.ones_like(sigmas), sigmas, spec, float(mean), prior_std)

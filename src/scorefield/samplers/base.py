@@ -16,7 +16,7 @@ from scorefield.denoiser import Denoise
 from scorefield.process.base import Process
 from scorefield.samplers.grids import as_grid
 
-__all__ = ["Grid", "Sampler", "Step", "need_levels", "planned", "sample", "trajectory"]
+__all__ = ["Grid", "Sampler", "Step", "need_levels", "network_calls", "planned", "sample", "trajectory"]
 
 Grid = Tensor | Sequence[float]
 
@@ -36,6 +36,8 @@ class Sampler(Protocol):
     A sampler also says in an attribute `guidance` how its steps place the gradient that classifier guidance leaves in a
     Prediction: "eps" where they take `model(x_t, t).guided(t)`, "mean" where they shift the mean of their own step. One that does
     not say so is refused guided models.
+
+    One of which `calls` can say only how many calls there are at most also has `calls_on(process, grid)`, see `network_calls`.
 
     One whose steps need to know the whole grid also has `plan(model, times, state)`: the state of `init` with what it takes from the
     grid, or a refusal. A sampler around another one passes it on by `planned`.
@@ -62,6 +64,8 @@ def trajectory(model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise
     noise: where the draws come from; a fresh seed if not given.
     """
     process: Process | None = getattr(model, "process", None)
+    if x.ndim < 1 or not len(x):
+        raise InputError(f"x must hold at least one example, (B, *); got shape {tuple(x.shape)}")
     if process is not None:
         process.check_states(x)
     elif not torch.is_floating_point(x):
@@ -91,6 +95,12 @@ def sample(
     for step in trajectory(model, sampler, grid, x, noise):
         x = step.x
     return x
+
+
+def network_calls(sampler: Sampler, process: Any, grid: Grid) -> int:
+    """Network calls on this grid of this process, exactly; InputError when this sampler cannot walk it.   process: None for a bare score."""
+    exact = getattr(sampler, "calls_on", None)
+    return sampler.calls(grid) if exact is None else int(exact(process, grid))
 
 
 def planned(sampler: Sampler, model: Any, times: Sequence[float], state: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from torch import nn
+
 from scorefield.core.errors import IncompatibleModel
 from scorefield.denoiser import layers
 from scorefield.process.continuous import ContinuousProcess, Interpolated
@@ -43,6 +45,8 @@ def need_between_levels(sampler: object, model: Any) -> None:
 
 def _on(model: Any, process: ContinuousProcess) -> Any:
     model = copy.copy(model)
+    if isinstance(model, nn.Module):  # of which a shallow copy shares the table of its parts
+        model._modules = dict(model._modules)
     model.process = process
     if hasattr(model, "model"):
         model.model = _on(model.model, process)

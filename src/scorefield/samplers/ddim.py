@@ -115,6 +115,8 @@ class DDIM:
 
 def direction(sampler: object, grid: Grid) -> Literal["down", "up"]:
     """Which way a grid walks. InputError where it turns or stands still."""
+    if len(grid) < 2:
+        raise InputError(f"a grid is at least two times, got {listed(grid)}")
     down = [s < t for t, s in pairwise(listed(grid))]
     if any(s == t for t, s in pairwise(listed(grid))) or len(set(down)) > 1:
         raise InputError(

@@ -35,6 +35,7 @@ __all__ = [
     "uniform",
 ]
 
+_NO_TIME = 1e-12
 _ROUNDING = 1e-9  # by how much, relatively, ends computed elsewhere may leave a process
 
 
@@ -227,9 +228,10 @@ def _spaced(process: Process, n: int, scale: _Scale, sigma_min: float | None, si
     first = process.t_min if isinstance(process, ContinuousProcess) else 1
     high = _ratio(process, process.T) if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
     low = _ratio(process, first) if sigma_min is None else torch.tensor(sigma_min, dtype=torch.float64)
-    if not 0 < low <= high < math.inf:
+    count = n if to_zero else n + 1
+    if not 0 < low <= high < math.inf or (low == high and count > 1):
         raise InputError(f"this grid descends from sigma_max to sigma_min, positive values of σ/α; got {high:g} and {low:g}")
-    wanted = torch.linspace(float(scale.of(high)), float(scale.of(low)), n if to_zero else n + 1, dtype=torch.float64)
+    wanted = torch.linspace(float(scale.of(high)), float(scale.of(low)), count, dtype=torch.float64)
     if not isinstance(process, ContinuousProcess):
         times = _nearest_levels(process, wanted, scale)
         return _ended(times) if to_zero else times
@@ -242,6 +244,9 @@ def _spaced(process: Process, n: int, scale: _Scale, sigma_min: float | None, si
 
 def _exact_times(process: ContinuousProcess, wanted: Tensor, scale: _Scale) -> Tensor:
     times = process.time(scale.log_ratio(wanted))
+    least = _ratio(process, _NO_TIME)  # σ_min of the processes that have one: grids may name it, and t_min is just above
+    if times[-1] <= 0 and scale.log_ratio(wanted[-1]).neg().exp() >= least * (1 - _ROUNDING):
+        times[-1] = process.t_min
     if times[-1] <= 0 or times[0] > process.T * (1 + _ROUNDING):
         raise _outside(process, wanted, scale, process.t_min)
     return times.clamp_max(process.T)

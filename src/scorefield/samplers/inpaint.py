@@ -16,7 +16,7 @@ from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
 from scorefield.denoiser import Denoise
 from scorefield.process.base import GaussianProcess
-from scorefield.samplers.base import Grid, Sampler, need_levels, planned
+from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
 from scorefield.samplers.grids import listed
 
 __all__ = ["Inpaint"]
@@ -69,6 +69,11 @@ class Inpaint:
         if any(s > t for t, s in pairwise(listed(grid))):
             raise InputError("inpainting walks from noise to data: its grid must not ascend")
         return self.sampler.calls(grid)
+
+    def calls_on(self, process: Any, grid: Grid) -> int:
+        """The sampler's, exactly."""
+        self.calls(grid)
+        return network_calls(self.sampler, process, grid)
 
     def init(self, model: Any, x: Tensor) -> _State:
         if has_categories(model):

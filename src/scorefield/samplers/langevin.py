@@ -18,7 +18,7 @@ from scorefield.core.shapes import expand, sum_flat
 from scorefield.denoiser import Denoise, ScoreFunction
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
-from scorefield.samplers.base import Grid, Sampler, need_levels, planned
+from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
 from scorefield.samplers.grids import listed
 
 __all__ = ["Corrected", "Langevin"]
@@ -151,7 +151,15 @@ class Corrected:
     def calls(self, grid: Grid) -> int:
         """The predictor's calls and `repeats` for every s > 0. InputError for a grid that ascends."""
         self.langevin.calls(grid)
-        return self.predictor.calls(grid) + self.repeats * sum(s > 0 for s in grid[1:])
+        return self.predictor.calls(grid) + self._corrections(grid)
+
+    def calls_on(self, process: Any, grid: Grid) -> int:
+        """The same, exactly."""
+        self.calls(grid)
+        return network_calls(self.predictor, process, grid) + self._corrections(grid)
+
+    def _corrections(self, grid: Grid) -> int:
+        return self.repeats * sum(s > 0 for s in listed(grid)[1:])
 
     def init(self, model: Any, x: Tensor) -> Any:
         need_levels(self, model)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from scorefield.core.errors import InputError
-from scorefield.core.files import whole
+from scorefield.core.files import read_arrays, whole
 
 __all__ = ["Latents", "check_latents_target"]
 
+_MOST = np.iinfo(np.int64).max
 _FIELDS = ("latents", "grid", "weights")
 
 
@@ -57,7 +58,7 @@ class Latents:
             raise InputError(f"{path}: expected latents of float32 (N, {', '.join(map(str, shape))}), got {_shown(latents)}")
         if not np.isfinite(latents).all():
             raise InputError(f"{path}: some of these latents are NaN or infinite")
-        if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (len(latents),)):
+        if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (len(latents),) or labels.max() > _MOST):
             raise InputError(f"{path}: expected an integer label for each of {len(latents)} latents, got {_shown(labels)}")
         if found["grid"].ndim != 1 or found["grid"].dtype.kind not in "iuf":
             raise InputError(f"{path}: expected a grid of times, got {_shown(found['grid'])}")
@@ -75,12 +76,7 @@ def check_latents_target(path: Path) -> None:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected latents that `scorefield encode` wrote")
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            found = {name: archive[name] for name in archive.files} if isinstance(archive, np.lib.npyio.NpzFile) else {}
-    except Exception as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
-        raise InputError(f"{path}: this .npz cannot be read ({' '.join(str(fault).split())})") from None
+    found = read_arrays(path, str(path))
     missing = [name for name in _FIELDS if name not in found]
     if missing:
         raise InputError(f"{path}: no `{missing[0]}` in this file; expected latents that `scorefield encode` wrote")

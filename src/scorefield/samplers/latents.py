@@ -72,7 +72,7 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     if a.shape != b.shape or a.ndim < 2:
         raise InputError(f"two batches of one shape (B, *) are needed, got {tuple(a.shape)} and {tuple(b.shape)}")
     w = torch.as_tensor(weight, dtype=torch.float64, device=a.device)
-    if bool(((w < 0) | (w > 1)).any()) or w.ndim > 1 or (w.ndim == 1 and len(w) != len(a)):
+    if not bool(((w >= 0) & (w <= 1)).all()) or w.ndim > 1 or (w.ndim == 1 and len(w) != len(a)):
         raise InputError(f"weight lies in [0, 1], a number or one for each of {len(a)} examples; got {weight!r}")
     flat_a, flat_b = (x.to(torch.float64).reshape(len(x), -1) for x in (a, b))
     w = w.expand(len(a))[:, None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -25,8 +26,9 @@ from scorefield.samplers.grids import listed
 
 __all__ = ["Euler", "Heun"]
 
-# Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it.
-_LARGEST_RATIO = 80.0
+# Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it. Grids that start at 80
+# are common, and are not above it by rounding.
+_LARGEST_RATIO = 80.0 * (1 + 1e-9)
 
 # So that the noise added is never more than the noise there was.  [Karras et al. 2022, Alg. 2]
 _LARGEST_RAISE = math.sqrt(2) - 1
@@ -99,6 +101,17 @@ class Heun:
             raise InputError(f"encoding walks the deterministic ODE upwards, so it needs churn = 0; got {self.churn}")
         return 2 * (len(grid) - 1) - sum(t == 0 for t in (listed(grid)[0], listed(grid)[-1]))
 
+    def calls_on(self, process: GaussianProcess, grid: Grid) -> int:
+        """Network calls on this grid of this process, exactly."""
+        self.calls(grid)
+        times, count = listed(grid), 0
+        gamma = min(self.churn / (len(times) - 1), _LARGEST_RAISE)
+        for t, s in pairwise(times):
+            r_t, r_s = _ratio(process, t), _ratio(process, s)
+            r_t = self._raise(process, r_t, gamma) if t > 0 else r_t
+            count += 1 + _is_corrected(t, s, r_t, r_s)
+        return count
+
     def init(self, model: Any, x: Tensor) -> None:
         need_levels(self, model)
         if self.between_levels:
@@ -117,7 +130,7 @@ class Heun:
         here, lo = model.process.level(t), model.process.level(s)
         x_s = expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps
         r_t, r_s = here.sigma / here.alpha, lo.sigma / lo.alpha
-        if t == 0 or s == 0 or max(r_t, r_s) > _LARGEST_RATIO:
+        if not _is_corrected(t, s, r_t, r_s):
             return x_s, x0, state
         # Euler's step is kept in its x̂0 form and corrected, because x/α cancels where α is small.
         half = lo.alpha * (r_s - r_t) / 2
@@ -130,13 +143,23 @@ class Heun:
                 "the churn of a step follows from the grid: walk it by sf.trajectory, or start from plan(model, times, state)"
             )
         r = _ratio(process, t)
-        raised = min((1 + gamma) * r, _ratio(process, process.T))
-        if raised <= r or not self.churn_min <= r <= self.churn_max:
+        raised = self._raise(process, r, gamma)
+        if raised <= r:
             return x_t, t
         t_hat = min(float(process.time(-raised.log())), process.T)
         hat, now = process.level(t_hat), process.level(t)
         added = ((raised - r) * (raised + r)).sqrt() * self.churn_noise
         return expand(hat.alpha / now.alpha, x_t) * x_t + expand(hat.alpha * added, x_t) * noise.normal_like(x_t), t_hat
+
+    def _raise(self, process: GaussianProcess, r: Tensor, gamma: float) -> Tensor:
+        """r̂, which is r where no noise is added."""
+        raised = min((1 + gamma) * r, _ratio(process, process.T))
+        return raised if raised > r and self.churn_min <= r <= self.churn_max else r
+
+
+def _is_corrected(t: float, s: float, r_t: Tensor, r_s: Tensor) -> bool:
+    """Whether a step asks the model a second time."""
+    return t > 0 and s > 0 and float(max(r_t, r_s)) <= _LARGEST_RATIO
 
 
 def _ratio(process: GaussianProcess, t: float) -> Tensor:

@@ -88,12 +88,14 @@ class BlockFolder(ABC):
             self.folder.mkdir(parents=True, exist_ok=True)
             for partial in abandoned(self.folder.rglob(".*.partial")):
                 partial.unlink(missing_ok=True)
-            there = _read_json(manifest)
+            there = _manifest(manifest)
             if there is None:
                 with whole(manifest) as partial:
                     partial.write_text(json.dumps(self.what, indent=1))
         except OSError as error:
             raise self._unwritable(self.folder, error) from None
+        if there is not None and not {"shape", "block"} <= there.keys():
+            raise InputError(f"the {MANIFEST} of {self.folder} is not one of samples: choose another folder")
         if there is not None and there != self.what:
             raise InputError(
                 f"{self.folder} holds other samples ({_difference(there, self.what)}): remove it, or choose another folder"
@@ -209,10 +211,12 @@ def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} is {a} there and {b} here" if len(a + b) <= _BRIEF else f"{name} differs" for name, a, b in texts)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where there is none that can be read."""
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """What a manifest says, or None where there is none. One that says nothing of samples is another program's, or damaged: it says {}."""
     try:
         found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return None
-    return found if isinstance(found, dict) else None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
