@@ -97,7 +97,7 @@ def measure(opened_by: Callable[[], Dataset | Stream], corrupt: set[str], steps:
         if step.step in SHOWN:
             memory[step.step] = resident()
     seconds = time.perf_counter() - began
-    lines = [line.split("\t")[0] for line in (run / "broken-files.txt").read_text().splitlines()]
+    lines = [line.split("\t")[0].split(" (")[0] for line in (run / "broken-files.txt").read_text().splitlines()]
     waits = [json.loads(line)["data_wait"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
         "seconds to open, and look at 64": opened,

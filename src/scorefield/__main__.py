@@ -1,3 +1,3 @@
-from scorefield.cli import main
+from scorefield.cli import command
 
-main()
+command()

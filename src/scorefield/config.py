@@ -140,7 +140,11 @@ _CLASSIFIERS = ("classifier", "mlp")  # the networks that can give a logit a cla
 def read_run(run: str | Path) -> tuple[Recipe, DataSpec]:
     """A run's config.toml, and what one example of its data is. InputError where there is no run or the file is broken."""
     folder = RunFolder(Path(run))
-    recipe = parse(Recipe, folder.read_config())
+    tables = folder.read_config()
+    try:
+        recipe = parse(Recipe, tables)
+    except InputError as error:
+        raise InputError(f"{folder.config}: {error}") from None
     if recipe.trained_on is None:
         raise InputError(f"{folder.config} does not say what the run was trained on: its [trained_on] table is missing")
     return recipe, recipe.trained_on.spec

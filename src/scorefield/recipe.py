@@ -39,7 +39,7 @@ class DataOptions(Options):
     buffer: int = Field(BUFFER, ge=1)
     range: tuple[float, float] = (-1.0, 1.0)
     holdout: float = Field(0.1, ge=0, lt=1)
-    split_seed: int = Field(0, ge=0)
+    split_seed: int = Field(0, ge=0, lt=2**64)
 
 
 class ModelOptions(Options):

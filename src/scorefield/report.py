@@ -184,10 +184,9 @@ def noise_number(model: Any) -> NoiseNumber | None:
 
 def readable(number: float) -> str:
     """Three digits and the prefix of a unit: 1.93 G."""
-    prefixes = iter(_PREFIXES)
-    prefix = next(prefixes)
-    while number >= 999.5:
-        number, prefix = number / 1000, next(prefixes)
+    prefix, *larger = _PREFIXES
+    while number >= 999.5 and larger:
+        number, prefix = number / 1000, larger.pop(0)
     return f"{number:.3g} {prefix}"
 
 

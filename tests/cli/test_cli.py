@@ -172,6 +172,10 @@ MISTAKES = [
     (["train", "digits", "--set", "sampling.steps=2000"], "from 1 to T = 1000"),
     (["train", "digits", "--set", "sampling.sampler={{eta=1.0}}"], "sampling.sampler.kind"),
     (["train", "digits", "--set", 'training.trackers=["foo"]'], "foo"),
+    (["train", "digits", "--minutes", "nan"], "--minutes must be positive"),
+    (["train", "digits", "--set", f"data.split_seed={2**64}"], "data.split_seed"),
+    (["plan", "digits", "--flops", "inf"], "flops must be positive and finite"),
+    (["plan", "digits", "--memory", "nan"], "memory must be positive and finite"),
     (["train", "toy-moons", "--set", "training.flip=true"], "flip mirrors images"),
     (["train", "toy-moons", "--set", "training.dequantize=true"], "dequantize needs"),
     (["train", "digit"], "did you mean 'digits'"),
@@ -230,3 +234,44 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, status):
     assert first.name == "step-00000000"
     assert (last / "manifest.json").exists()
     assert not (run / ".lock").exists()
+
+
+def test_data_that_have_moved_are_where_they_were_said_to_be_last(capsys, tmp_path):
+    for k in range(20):
+        path = tmp_path / "first" / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    shape = ["--set", "data.size=8", "--set", "data.channels=1"]
+    status, _, err = call(
+        capsys, "train", "digits", "--data", tmp_path / "first", "--run", tmp_path / "r", "--steps", 2, *shape, *TINY
+    )
+    assert status == 0, err
+    (tmp_path / "first").rename(tmp_path / "second")
+    again = ["train", "digits", "--run", tmp_path / "r", "--resume", "--device", "cpu"]
+    assert call(capsys, *again, "--steps", 4, "--data", tmp_path / "second")[0] == 0
+    assert call(capsys, *again, "--steps", 6)[0] == 0
+    status, _, err = call(capsys, *again, "--steps", 3)
+    assert status == 1
+    assert "has done 6 steps" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_before_the_first_step(capsys, tmp_path, monkeypatch, number):
+    monkeypatch.setattr("scorefield.config.open_training_data", lambda options: os.kill(os.getpid(), number))
+    status, _, err = call(capsys, "train", "digits", "--run", tmp_path / "r", *TINY)
+    assert status == 75
+    assert "stopped before the first step" in err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_too_little_memory_is_said(capsys, tmp_path, monkeypatch, error):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr("scorefield.config.open_training_data", fail)
+    status, _, err = call(capsys, "train", "digits", "--run", tmp_path / "r", *TINY)
+    assert status == 1
+    assert "not enough memory" in err
+    assert "training.accumulation" in err

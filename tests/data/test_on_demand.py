@@ -241,7 +241,7 @@ def test_tables_of_datasets_are_decoded_on_demand(many: Path, tmp_path: Path, mo
     sources = [6 if k == 4 else k for k in range(23)]
     assert torch.equal(data.everything(), torch.stack([read(Path(paths[k])) for k in sources]))
     assert data.labels.tolist() == [k % 2 for k in range(23)]
-    assert list(data.broken.names) == ["broken.png"]
+    assert list(data.broken.names) == ["broken.png (row 4)"]
     assert data.fingerprint() == hf(str(tmp_path / "parquet"), on_demand=True).fingerprint()
 
 

@@ -131,16 +131,25 @@ def go_on(run, steps, **options):
 
 
 def told(processes):
-    """Whether this process hears of what went wrong in the first one."""
+    """Whether this process hears of what went wrong in the first one, and in the last one."""
 
-    def fail():
-        raise sf.InputError("the disk is full")
+    def fail(rank):
+        if processes.rank == rank:
+            raise sf.InputError(f"the disk of {rank} is full")
+        return "work"
 
-    try:
-        processes.first_does(fail)
-    except sf.InputError as error:
-        return str(error) == "the disk is full"
-    return False
+    if processes.all_do(lambda: "work") != "work":
+        return False
+    last = processes.world - 1
+    for together, rank in ((processes.first_does, 0), (processes.all_do, last)):
+        try:
+            together(lambda rank=rank: fail(rank))
+        except sf.InputError as error:
+            if str(error) != f"the disk of {rank} is full":
+                return False
+        else:
+            return False
+    return True
 
 
 def main(out, run):

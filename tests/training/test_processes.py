@@ -130,8 +130,8 @@ def test_they_go_back_together_when_one_meets_what_is_not_finite(results, case):
         assert [line["skipped"] for line in lines] == [0] * 4 + [3] * 6
 
 
-def test_both_hear_of_a_failure_of_the_first(results):
-    """Or else the second would wait for it without end."""
+def test_both_hear_of_a_failure_of_one(results):
+    """Or else the other would wait for it without end."""
     assert all(bool(two["first_fails"]["told"]) for two in results[2])
 
 

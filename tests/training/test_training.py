@@ -1,6 +1,7 @@
 """Training: it learns, it resumes bit for bit, it says what went wrong and loses nothing."""
 
 import json
+import os
 import tomllib
 
 import pytest
@@ -259,3 +260,44 @@ def test_shifted_examples_are_moved_copies_each_way_equally_often(flip):
     assert (counts > 200 - 4 * 13.3).all()
     assert (counts < 200 + 4 * 13.3 + alike).all()
     assert alike < 50
+
+
+def test_what_lies_in_a_run_beside_its_own_files_does_not_disturb_it(tmp_path):
+    run = tmp_path / "r"
+    list(sf.train(*digits_objective(), steps=3, run=run, log_every=1, **OPTIONS))
+    (run / "checkpoints" / "step-00000003" / "._ema.safetensors").write_bytes(b"hello")
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe\x00 cut off by a power failure")
+    trainer = sf.train(*digits_objective(), steps=4, run=run, log_every=1, resume=True, **OPTIONS)
+    assert trainer.step == 3
+    list(trainer)
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    with pytest.raises(sf.InputError, match=r"has done 4 steps, and steps = 2 counts from the start"):
+        sf.train(*digits_objective(), steps=2, run=run, resume=True, **OPTIONS)
+    assert RunFolder(run).read_config()["training"]["steps"] == 4
+
+
+def test_others_may_read_a_run(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        list(sf.train(*digits_objective(), steps=1, run=tmp_path / "r", **OPTIONS))
+    finally:
+        os.umask(mask)
+    files = [path for path in (tmp_path / "r").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {path.name: "0o644" for path in files}
+
+
+def test_a_tracker_that_is_not_installed(tmp_path):
+    with pytest.raises(sf.InputError, match=r"the tracker (dvclive|comet_ml|aim) is not installed"):
+        sf.train(*digits_objective(), steps=1, run=tmp_path / "r", trackers=["aim", "dvclive", "comet_ml"], **OPTIONS)
+
+
+def test_a_tracker_whose_disk_is_full(tmp_path, monkeypatch):
+    trainer = sf.train(*digits_objective(), steps=3, run=tmp_path / "r", log_every=1, **OPTIONS)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.accelerator, "log", full)
+    with pytest.raises(sf.InputError, match=r"tracker of .*No space left on device.*checkpoints are intact"):
+        list(trainer)

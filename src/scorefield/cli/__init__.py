@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -13,9 +14,10 @@ from scorefield.cli import encode, evaluate, export, import_, info, interpolate,
 from scorefield.cli.console import complain
 from scorefield.cli.memory import keep_memory
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command", "main"]
 
 _INTERRUPTED = 130
+_NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
 
 # typer brings its own copy of click since 0.20, so the base of all usage errors is found through a public name.
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -92,4 +94,24 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         complain(f"{error.filename or 'a file'}: {error.strerror or error}")
         status = 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        complain(
+            "there is not enough memory: take a smaller batch (--set training.batch_size=N), cut it into parts (--set training.accumulation=N), "
+            "or a smaller network; `scorefield plan RECIPE` says what each needs"
+        )
+        status = 1
     sys.exit(status or 0)
+
+
+def command() -> None:
+    """What the `scorefield` script runs: after Ctrl-C it ends at once, whatever a thread still waits for."""
+    try:
+        main()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_INTERRUPTED)
+        raise

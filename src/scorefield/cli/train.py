@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import signal
 import time
@@ -53,7 +54,7 @@ def train(
     from scorefield.config import read_recipe, read_run, with_overrides
     from scorefield.core.errors import InputError
 
-    if minutes is not None and minutes <= 0:
+    if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes must be positive, got {minutes}")
     if resume and run is None:
         raise InputError("--resume needs --run, the folder of the run to go on with")
@@ -70,14 +71,15 @@ def train(
     changes += ["data.strict=true"] if strict else []
     chosen = with_overrides(known, changes)
     folder = run or _next_run(chosen.name)
-    summary = _train(chosen, folder, minutes, device, resume, init)
+    with _before_the_first_step():
+        trainer = _open(chosen, folder, device, resume, init)
+    summary = _run(trainer, chosen, folder, minutes, device)
     if as_json:
         print_json(summary)
 
 
-def _train(
-    recipe: Recipe, folder: Path, minutes: float | None, device: str | None, resume: bool, init: Path | None
-) -> dict[str, Any]:
+def _open(recipe: Recipe, folder: Path, device: str | None, resume: bool, init: Path | None) -> Trainer:
+    """The data, the model and the run, ready for the first step."""
     import torch
 
     from scorefield.config import build_model, build_objective, build_sampling, describe, open_training_data
@@ -97,14 +99,19 @@ def _train(
         build_sampling(recipe.sampling, model)  # a run that could not be sampled is refused before it is trained
     if init is not None:
         _start_from(init, model)
-    options = recipe.training.model_dump()
+    options, parameters = recipe.training.model_dump(), sum(p.numel() for p in model.parameters())
     trainer = train(
         build_objective(recipe, model), examples, run=folder, resume=resume, device=device, describe=describe(recipe), **options
     )
     for warning in trainer.warnings:
         say(f"note: {warning}")
     precision = "bf16" if model.autocast_dtype is not None else "fp32"
-    say(f"run {folder}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {trainer.accelerator.device}")
+    say(f"run {folder}: {parameters:,} parameters, {precision} on {trainer.accelerator.device}")
+    return trainer
+
+
+def _run(trainer: Trainer, recipe: Recipe, folder: Path, minutes: float | None, device: str | None) -> dict[str, Any]:
+    """Train to the end or until something stops it, and say which."""
     with _signals() as received, progress("training", recipe.training.steps) as bar:
         stopped = _loop(trainer, recipe, minutes, received, bar)
         trainer.close()
@@ -206,6 +213,22 @@ def _signals() -> Iterator[list[int]]:
     previous = {number: signal.signal(number, note) for number in _EXIT}
     try:
         yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _before_the_first_step() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 while data are opened, which may take long, end with their status: there is nothing to save yet."""
+
+    def leave(number: int, frame: Any) -> None:
+        say(f"stopped before the first step by {signal.Signals(number).name}")
+        raise SystemExit(_EXIT[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, leave) for number in _EXIT if number != signal.SIGINT}
+    try:
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -15,7 +15,7 @@ import numpy as np
 
 from scorefield.core.errors import InputError
 
-__all__ = ["MANIFEST", "abandoned", "is_another_process", "read_arrays", "replace_file", "sync_folder", "whole"]
+__all__ = ["MANIFEST", "abandoned", "is_another_process", "read_arrays", "replace_file", "share", "sync_folder", "whole"]
 
 MANIFEST = "manifest.json"  # in a folder of samples: says what they are
 _LONG = 3600.0  # seconds after which an unfinished file is nobody's, whoever began it
@@ -86,6 +86,13 @@ def replace_file(partial: Path, final: Path) -> None:
         os.fsync(file.fileno())
     partial.replace(final)
     sync_folder(final.parent)
+
+
+def share(path: Path) -> None:
+    """Give a file the permissions that new files have for this process."""
+    mask = os.umask(0)  # which can only be read by setting it
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -74,7 +74,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
+    found = error.errors()  # of a value that may be a function or something else, what the something else lacks
+    first = next((one for one in found if one["type"] != "callable_type"), found[0])
     path = [str(part) for part in first["loc"]]
     name = ".".join([where, *path] if where else path)
     if first["type"] == "extra_forbidden":
@@ -88,6 +89,7 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
 def _fields_at(table: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         annotation = table.model_fields[part].annotation
+        annotation = next((kind for kind in get_args(annotation) if inspect.isclass(kind)), annotation)
         if not (inspect.isclass(annotation) and issubclass(annotation, BaseModel)):
             return []
         table = annotation

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,6 +15,7 @@ from scorefield.core.errors import ScorefieldError
 
 __all__ = ["Processes", "join_processes"]
 
+T = TypeVar("T")
 _CPU = torch.device("cpu")
 _PATIENCE = timedelta(days=7)  # one process may have much more left to do than another
 
@@ -49,6 +50,24 @@ class Processes:
             (problem,) = broadcast_object_list([problem])
         if problem is not None:
             raise problem
+
+    def all_do(self, work: Callable[[], T]) -> T:
+        """Every process works; an error of the user's that one of them meets is raised by all, so that none waits for another."""
+        problem: ScorefieldError | None = None
+        try:
+            result = work()
+        except ScorefieldError as error:
+            problem = error
+        if self.world > 1:
+            failed = torch.tensor(int(problem is not None), device=self.device)
+            torch.distributed.all_reduce(failed)
+            if failed:
+                from accelerate.utils import gather_object
+
+                problem = next(found for found in gather_object([problem]) if found is not None)
+        if problem is not None:
+            raise problem
+        return result
 
     def part(self) -> None:
         """Wait until every process is here, then end what they share: the first one can go on alone, for as long as it takes."""

@@ -50,7 +50,7 @@ class Broken:
                 *others, cut = file.read().split(b"\n")
                 if cut:  # by the end of the process that wrote it
                     file.truncate(file.tell() - len(cut))
-                self._written |= {line.partition(b"\t")[0].decode() for line in others}
+                self._written |= {line.partition(b"\t")[0].decode(errors="replace") for line in others}
                 lines = [(_line(name), self.names[name]) for name in names]
                 new = [f"{name}\t{_line(reason)}\n" for name, reason in lines if name not in self._written]
                 file.write("".join(new).encode())

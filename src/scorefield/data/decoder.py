@@ -38,8 +38,11 @@ class Decoder:
     strict: bool
     broken: Broken = field(default_factory=Broken)
 
-    def usable(self, name: str, content: Callable[[], Path | bytes | None]) -> np.ndarray | None:
-        """uint8 (C, H, W), or None for a picture that cannot be used.   content: the file, its bytes, or None for no picture."""
+    def usable(self, name: object, content: Callable[[], Path | bytes | None]) -> np.ndarray | None:
+        """uint8 (C, H, W), or None for a picture that cannot be used.   name: as text, where it has to be named.
+
+        content: the file, its bytes, or None for no picture.
+        """
         try:
             return self._decode(name, content())
         except InputError as fault:
@@ -50,17 +53,17 @@ class Decoder:
             reason = reason_of(fault)
         if self.strict:
             raise InputError(f"{self.source}: {name} cannot be used ({reason}): repair or remove it")
-        self.broken.add(name, reason)
+        self.broken.add(str(name), reason)
         return None
 
-    def gone(self, name: str) -> InputError:
+    def gone(self, name: object) -> InputError:
         """What to raise where this picture is broken, and so are all that could stand in for it."""
         return InputError(
             f"{self.source}: {name} cannot be read, and neither can the pictures that could stand in for it: "
-            f"is the disk still there? {self.broken.names.get(name, '')}"
+            f"is the disk still there? {self.broken.names.get(str(name), '')}"
         )
 
-    def _decode(self, name: str, content: Path | bytes | None) -> np.ndarray:
+    def _decode(self, name: object, content: Path | bytes | None) -> np.ndarray:
         if content is None:
             raise ValueError("no picture")
         channels, height, width = self.shape

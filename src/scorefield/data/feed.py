@@ -34,14 +34,20 @@ class Feed:
     """This process's share of each step's batch. Any step can be asked for; asked for in turn, they are ready ahead of time.
 
     What a step gets is a function of (batches, step, rank, world) alone, and the shares of all ranks in turn are the batch.
-    batches: what `order` of the data gives.   broken_files: where the names of unusable files are kept, each once.   waited: seconds
-    that the caller has waited for data, in all.
+    batches: what `order` of the data gives.   steps: how many there are; none after them is read.   broken_files: where the names of
+    unusable files are kept, each once.   waited: seconds that the caller has waited for data, in all.
     """
 
     def __init__(
-        self, batches: Shuffled | StreamOrder, rank: int = 0, world: int = 1, cuts: int = 1, broken_files: Path | None = None
+        self,
+        batches: Shuffled | StreamOrder,
+        rank: int = 0,
+        world: int = 1,
+        cuts: int = 1,
+        broken_files: Path | None = None,
+        steps: int | None = None,
     ) -> None:
-        self.batches, self.rank, self.world, self.cuts = batches, rank, world, cuts
+        self.batches, self.rank, self.world, self.cuts, self.steps = batches, rank, world, cuts, steps
         data = batches.data
         self.waited = 0.0
         self._reader = None if data.in_memory else ThreadPoolExecutor(1, thread_name_prefix="read ahead")
@@ -58,12 +64,13 @@ class Feed:
             self.waited += time.perf_counter() - start
 
     def close(self) -> None:
-        """Wait for what is being read, and read no further."""
+        """Read no further; what is being read is not waited for."""
         if self._reader is not None:
-            self._reader.shutdown(cancel_futures=True)
+            self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _ahead(self, step: int, submit: Callable[..., Future[list[Part]]]) -> list[Part]:
-        wanted = range(step, step + 1 + _AHEAD)
+        last = step + _AHEAD if self.steps is None else min(step + _AHEAD, max(step, self.steps - 1))
+        wanted = range(step, last + 1)
         for other in [other for other in self._pending if other not in wanted]:
             self._pending.pop(other).cancel()
         for other in wanted:

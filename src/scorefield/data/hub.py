@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -185,7 +185,13 @@ class _StreamedRows:
         return list(self._rows(self.table.take(count)))
 
     def shuffled(self, seed: int) -> Iterator[Row]:
-        return self._rows(self.table.shuffle(seed=seed, buffer_size=self.buffer))
+        # Of newer versions, which otherwise read ten shards at a time in threads that take five seconds to end, at every epoch.
+        known = inspect.signature(self.table.shuffle).parameters
+        one = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in known else {}
+        return self._rows(self.table.shuffle(seed=seed, buffer_size=self.buffer, **one))
+
+    def shards(self) -> int:
+        return int(getattr(self.table, "num_shards", None) or self.table.n_shards)
 
     def _rows(self, table: Any) -> Iterator[Row]:
         try:
@@ -203,12 +209,12 @@ class _StreamedRows:
             with suppress(OSError):  # a picture that cannot be read is met, and named, when it is decoded
                 content = Path(path).read_bytes()
         label = found[self.label] if self.label is not None else None
-        name = path or f"picture {hashlib.sha256(content or b'').hexdigest()[:16]}"
-        return Row(name, content, -1 if label is None else int(label))
+        return Row(path or "a picture", content, -1 if label is None else int(label))
 
 
 def _name(cell: Any, number: int) -> str:
-    return (cell or {}).get("path") or f"row {number}"
+    path = (cell or {}).get("path")
+    return f"row {number}" if path is None else f"{path} (row {number})"  # paths inside a table may be the same
 
 
 def _content(cell: Any) -> Path | bytes | None:

@@ -28,11 +28,17 @@ _FIRST = 10_000  # examples that stand for all where all would be wanted, as far
 
 
 class Row(NamedTuple):
-    """One example as it lies in an archive. content: the bytes of a picture, None where there is none; label: −1 for none."""
+    """One example as it lies in an archive. content: the bytes of a picture, None where there is none; label: −1 for none.
+
+    Names need not differ. As text a row is its name and a hash of its content.
+    """
 
     name: str
     content: bytes | None
     label: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({hashlib.sha256(self.content or b'').hexdigest()[:8]})"
 
     def share(self, seed: int) -> float:
         """In [0, 1), uniform over contents: what decides whether it is held out, wherever it lies."""
@@ -49,6 +55,10 @@ class Rows(Protocol):
 
     def shuffled(self, seed: int) -> Iterator[Row]:
         """All rows once, in an order that depends on the seed alone."""
+        ...
+
+    def shards(self) -> int:
+        """How many archives there are."""
         ...
 
 
@@ -101,24 +111,24 @@ class Stream:
         return self.first_examples(count)[0].some(count)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of SHA-256 over the first 64 rows, how they are decoded, and what is held out."""
+        """16 hexadecimal digits of SHA-256 over the first 64 rows, the number of shards, how rows are decoded, and what is held out."""
         how = (self.decoder.shape, self.decoder.size, self.decoder.upscale, self.spec.classes, self.holdout, self.split_seed)
-        digest = hashlib.sha256(repr(how).encode())
-        for row in self.rows.first(64):
-            digest.update(repr((row.name, row.label)).encode() + hashlib.sha256(row.content or b"").digest())
+        digest = hashlib.sha256(repr((*how, self.rows.shards())).encode())
+        for row in self.rows.first(64):  # not their names, which may begin with the folder that they lie in
+            digest.update(repr(row.label).encode() + hashlib.sha256(row.content or b"").digest())
         return digest.hexdigest()[:16]
 
     def checked(self, row: Row) -> Row:
         """This row. InputError for a label that is none of the classes."""
         if self.labelled and not 0 <= row.label < self.spec.num_classes:
             raise InputError(
-                f"{self.source}: {row.name} has the label {row.label}, and the classes are 0 … {self.spec.num_classes - 1}"
+                f"{self.source}: {row} has the label {row.label}, and the classes are 0 … {self.spec.num_classes - 1}"
             )
         return row
 
     def decoded(self, row: Row) -> np.ndarray | None:
         """uint8 (C, H, W), or None where the row cannot be used."""
-        return self.decoder.usable(row.name, lambda: row.content)
+        return self.decoder.usable(row, lambda: row.content)
 
     def _held_out(self, row: Row) -> bool:
         return row.share(self.split_seed) < self.holdout
@@ -169,7 +179,7 @@ class StreamOrder:
             image = self.data.decoded(other := self._row(later))
             if image is not None:
                 return image, other
-        raise self.data.decoder.gone(row.name)
+        raise self.data.decoder.gone(row)
 
     def _row(self, place: int) -> Row:
         """The row at this place in the window, which grows up to there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,8 +188,8 @@ def _parts(limit: float | None, plain: int, kept: int, each: int) -> int | None:
 
 def _check(devices: int, memory: float | None, batch: int, flops: float | None, device: str | None) -> None:
     for what, value in (("devices", devices), ("memory", memory), ("batch", batch), ("flops", flops)):
-        if value is not None and value <= 0:
-            raise InputError(f"{what} must be positive, got {value}")
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{what} must be positive and finite, got {value}")
     if batch % devices:
         raise InputError(f"a batch of {batch} cannot be shared equally by {devices} devices: make it a multiple of {devices}")
     if device not in (None, "cpu", "cuda"):

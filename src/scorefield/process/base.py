@@ -112,7 +112,9 @@ def table_index(t: Time, T: int) -> Tensor:
 def check_moments(mean: float, std: float) -> None:
     """InputError unless these can be the mean and the standard deviation of data."""
     if not math.isfinite(mean) or not 0 <= std < math.inf:
-        raise InputError(f"mean and std are the mean and the standard deviation of the data: finite, std not negative; got {mean} and {std}")
+        raise InputError(
+            f"mean and std are the mean and the standard deviation of the data: finite, std not negative; got {mean} and {std}"
+        )
 
 
 def _first(t: Tensor, bad: Tensor) -> float:

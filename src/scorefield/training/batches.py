@@ -34,11 +34,11 @@ class Batches:
         processes: Processes,
         broken_files: Path | None = None,
     ) -> None:
-        self.data, self.options, self.device = data, options, processes.device
+        self.data, self.options, self.device, self._processes = data, options, processes.device, processes
         self._null_label: Any = getattr(objective.model, "null_label", None)
         self._conditional = data.labelled and bool(getattr(objective.model, "num_classes", 0))
         order = data.order(options.batch_size, options.seed)
-        self._feed = Feed(order, processes.rank, processes.world, options.accumulation, broken_files)
+        self._feed = Feed(order, processes.rank, processes.world, options.accumulation, broken_files, options.steps)
 
     @property
     def waited(self) -> float:
@@ -47,9 +47,17 @@ class Batches:
 
     def at(self, step: int) -> Iterator[tuple[Tensor, Tensor | None, NoiseSource]]:
         """The accumulated parts of a step, equal in size: x0 (B, *) and y (B,) or None on the device, and their noise."""
-        for part in self._feed.parts(step):
+        for part in self._parts(step):
             noise = NoiseSource(self.options.seed, part.positions, step)
             yield *self._changed(part, noise), noise
+
+    def close(self) -> None:
+        """Read no further."""
+        self._feed.close()
+
+    def _parts(self, step: int) -> list[Part]:
+        """What lies in memory cannot fail; a file or a stream may, for one process alone."""
+        return self._feed.parts(step) if self.data.in_memory else self._processes.all_do(lambda: self._feed.parts(step))
 
     def _changed(self, part: Part, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
         x0, y, size = part.x0, part.y, len(part.x0)

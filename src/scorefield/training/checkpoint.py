@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scorefield.core.errors import InputError
-from scorefield.core.files import replace_file, sync_folder
+from scorefield.core.files import replace_file, share, sync_folder
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
 
@@ -54,9 +54,7 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, tensors in groups.items():
-            save_file(
-                {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors"
-            )
+            _save(tensors, partial / f"{name}.safetensors")
         (partial / "state.json").write_text(json.dumps(state, indent=1))
         _write_manifest(partial)
         shutil.rmtree(final, ignore_errors=True)
@@ -96,7 +94,7 @@ def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | No
             skipped.append(f"{path.name} ({problem})")
             continue
         if accept(state := _read_state(path)):
-            groups = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+            groups = {file.stem: load_file(file) for file in _listed(path)}
             return Checkpoint(path, groups, state, tuple(skipped))
     if skipped and len(skipped) == len(steps):
         raise InputError(f"every checkpoint in {folder} is damaged: {'; '.join(skipped)}")
@@ -107,11 +105,16 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write one .safetensors file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, partial)
+        _save(tensors, partial)
         replace_file(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise InputError(f"{path} could not be saved ({_reason(error)}); what was there before is intact") from None
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+    share(path)  # safetensors makes files that their owner alone can read
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -143,6 +146,12 @@ def _write_manifest(folder: Path) -> None:
     with manifest.open("rb") as file:
         os.fsync(file.fileno())
     sync_folder(folder)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The tensors that the manifest lists; other programs leave files of their own."""
+    names = json.loads((folder / _MANIFEST).read_text())
+    return [folder / name for name in sorted(names) if name.endswith(".safetensors")]
 
 
 def _damage(folder: Path) -> str | None:

@@ -82,7 +82,7 @@ class RunFolder:
         """Drop the lines of steps after `step`, and any line that was cut off while being written."""
         if not self.metrics.exists():
             return
-        kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+        kept = [line for line in self.metrics.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         _replace_text(self.metrics, "".join(line + "\n" for line in kept))
 
 

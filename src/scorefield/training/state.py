@@ -67,7 +67,7 @@ class TrainingState:
             self.objective.load_state_dict(weights)
         except RuntimeError as error:
             raise InputError(
-                f"{found.path} holds another model: {str(error).splitlines()[0]} Resume with the run's own"
+                f"{found.path} holds another model ({' '.join(str(error).split())[:200]}…): resume with the run's own"
             ) from None
         self.ema.load(found.groups["ema"])
         _load_optimizer(self.optimizer, found.groups["optimizer"])

@@ -174,10 +174,11 @@ class Trainer(Iterator[TrainStep]):
         return None if self._writer is None else self._writer.save()
 
     def close(self) -> None:
-        """Let others write the run, finish the trackers, and leave the other processes together: nothing can be trained after it.
+        """Let others write the run, finish the trackers, read no more data, and leave the other processes together: it trains no more.
 
         The end of a script that several processes run; where there is one, the last step does all that is needed.
         """
+        self._batches.close()
         if self._writer is not None:
             self._writer.close()
         processes, self._processes = self._processes, Processes(device=self._processes.device)
@@ -193,7 +194,7 @@ class Trainer(Iterator[TrainStep]):
     def _open(self, folder: RunFolder, resume: bool, describe: Mapping[str, Any]) -> RunWriter:
         writer = RunWriter(folder, self._state, self.options, self.accelerator, self._processes)
         if resume:
-            writer.resume(self.data.fingerprint())
+            writer.resume(self.data.fingerprint(), describe)
         else:
             writer.begin({**self._description(), **describe})
         return writer
@@ -272,9 +273,11 @@ class Trainer(Iterator[TrainStep]):
                 writer.save()
         if not done.finite:
             self._see_to(done)
-        if writer is not None and self.step == options.steps:
-            writer.save()
-            writer.close()
+        if self.step == options.steps:
+            self._batches.close()
+            if writer is not None:
+                writer.save()
+                writer.close()
 
     def _see_to(self, done: TrainStep) -> None:
         """Say that a step was skipped; after too many in a row go back to the last good checkpoint, or stop."""

@@ -67,8 +67,11 @@ class RunWriter:
         self._saved = self.state.step
         self._start_trackers()
 
-    def resume(self, fingerprint: str) -> None:
-        """Load the newest whole checkpoint. InputError where it is of another seed, other data or another model."""
+    def resume(self, fingerprint: str, describe: Mapping[str, Any]) -> None:
+        """Load the newest whole checkpoint. InputError where it is of another seed, other data or another model, or past the last step.
+
+        describe: tables of config.toml; of them `data` is written anew, since the same data may lie elsewhere now.
+        """
         self.folder.require()
         self._processes.first_does(self._take)
         found = checkpoint.newest(self.folder.checkpoints)
@@ -82,9 +85,15 @@ class RunWriter:
                 f"{self.folder.path} was trained on other data (fingerprint {known}, now {fingerprint}): to go on with "
                 "this data start a new run from its weights (--init)"
             )
+        if self.options.steps < found.state["step"]:
+            raise InputError(
+                f"{self.folder.path} has done {found.state['step']} steps, and steps = {self.options.steps} counts from the start: "
+                "give more of them"
+            )
         self.state.load(found)
         snapshot = self._snapshot()
-        self._processes.first_does(lambda: self._tidy(snapshot))
+        changed = {"training": self.options.model_dump(), **({"data": describe["data"]} if "data" in describe else {})}
+        self._processes.first_does(lambda: self._tidy(snapshot, changed))
         self._saved = self.state.step
         self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
         self.warnings += [
@@ -124,9 +133,17 @@ class RunWriter:
     def log(self, values: Mapping[str, float]) -> None:
         """A line of metrics.jsonl, and the trackers."""
         line = {"step": self.state.step, **values}
-        self._processes.first_does(lambda: self.folder.append_metrics(line))
-        if self.options.trackers:
-            self._accelerator.log(dict(values), step=self.state.step)
+
+        def write() -> None:
+            self.folder.append_metrics(line)
+            try:
+                self._accelerator.log(dict(values), step=self.state.step)
+            except OSError as error:
+                raise InputError(
+                    f"a tracker of {self.folder.path} cannot write ({error.strerror}); the checkpoints are intact"
+                ) from None
+
+        self._processes.first_does(write)
 
     def close(self) -> None:
         """Let others write, and finish the trackers."""
@@ -162,10 +179,10 @@ class RunWriter:
         numbers = {**self.state.numbers(), "good": good, "seed": self.options.seed, **self._environment()}
         return checkpoint.save(self.folder.checkpoints, self.state.step, snapshot.groups, numbers)
 
-    def _tidy(self, snapshot: _Snapshot) -> None:
+    def _tidy(self, snapshot: _Snapshot, changed: Mapping[str, Any]) -> None:
         """Make the other files agree with the checkpoint: the last process may have been killed between writing them."""
         self.folder.truncate_metrics(self.state.step)
-        self.folder.write_config({**self.folder.read_config(), "training": self.options.model_dump()})
+        self.folder.write_config({**self.folder.read_config(), **changed})
         if self.state.step and snapshot.finite:
             checkpoint.save_weights(self.folder.weights, snapshot.groups["ema"])
 
