@@ -2,7 +2,8 @@
 
 network: images/s of a training step and of a denoising step, at equal FLOPs, and how near they come to the time that the
     convolutions alone take; memory: of training; startup: of the library and its command; trainer, sampler: the share of a step
-    that is not the network's; profile: where a training step's time goes; scaling: with batch, image size and width.
+    that is not the network's; profile: where a training step's time goes; scaling: with batch, image size and width; demo: the three
+    commands of `make demo`, once.
 
 Everything that is compared is timed in turn, A B A B …; a figure is the median over rounds, a ratio the median of the rounds' ratios.
 
@@ -17,9 +18,11 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -167,6 +170,33 @@ def startup(options: argparse.Namespace) -> list[Row]:
     return [{"of": name, "s": statistics.median(values), "rounds (s)": values} for name, values in times.items()]
 
 
+# demo
+
+
+def demo(options: argparse.Namespace) -> list[Row]:
+    """Seconds and peak memory of each command, in processes of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = f"{folder}/demo"
+        commands = {
+            "train": ["train", "digits", "--run", run],
+            "sample": ["sample", run, "-n", "100", "--out", f"{folder}/digits.png", "--trajectory", f"{folder}/denoising.gif"],
+            "evaluate": ["evaluate", run, "--metrics", "fd"],
+        }
+        rows = []
+        for name, arguments in commands.items():
+            start = time.perf_counter()
+            with subprocess.Popen(
+                [sys.executable, "-m", "scorefield", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as child:
+                printed, complaint = child.communicate()
+            if child.returncode:
+                raise SystemExit(complaint.decode())
+            rows.append({"of": f"scorefield {name}", "s": time.perf_counter() - start})
+            print(printed.decode(), end="", flush=True)
+        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        return [*rows, {"of": "in all", "s": sum(row["s"] for row in rows)}, {"of": "the largest process", "MiB": largest}]
+
+
 # The command
 
 
@@ -213,7 +243,7 @@ def _text(value: Any) -> str:
     )
 
 
-PARTS = {part.__name__: part for part in (network, memory, startup, trainer, sampler, profile, scaling)}
+PARTS = {part.__name__: part for part in (network, memory, startup, trainer, sampler, profile, scaling, demo)}
 
 
 def parse() -> argparse.Namespace:

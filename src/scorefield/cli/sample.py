@@ -14,6 +14,7 @@ from scorefield.cli.console import print_json, say
 from scorefield.cli.labels import class_labels, labels_of
 from scorefield.cli.options import (
     Classifier,
+    Compile,
     Device,
     Eta,
     Grid,
@@ -76,6 +77,7 @@ def sample(
     out: Annotated[Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")] = None,
     trajectory: Annotated[Path | None, typer.Option(metavar="FILE.gif", help="Show the denoising of the first images.")] = None,
     device: Device = None,
+    compiled: Compile = False,
     as_json: Json = False,
 ) -> None:
     """Sample a run with its averaged (EMA) weights: images, or points as an .npz with `samples`.
@@ -98,7 +100,7 @@ def sample(
     if trajectory is not None:
         check_animation(trajectory, spec.shape)
     processes = join_processes(device)
-    model = load_model(run, recipe, processes.device)
+    model = load_model(run, recipe, processes.device, compiled)
     guide = load_classifier(classifier, model.device)
     options = sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, guidance)
     sampling = build_sampling(options, model, guide)

@@ -73,7 +73,8 @@ class Precision:
         if dtype is None:
             return net(x, *rest, **given)
         with torch.autocast(x.device.type, dtype=dtype):
-            if not self._keeps or torch.is_grad_enabled() or not isinstance(net, nn.Module):
+            compiled = getattr(net, "_compiled_call_impl", None) is not None  # it is compiled for the weights that it has
+            if not self._keeps or compiled or torch.is_grad_enabled() or not isinstance(net, nn.Module):
                 return net(x, *rest, **given)
             result: Tensor = torch.func.functional_call(net, self._cast(net, dtype, x.device), (x, *rest), given)
             return result

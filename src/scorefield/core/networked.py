@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.core.compute import Precision
+from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 
 __all__ = ["Networked"]
@@ -33,6 +36,26 @@ class Networked(nn.Module):
     def run_network(self, x: Tensor, *rest: Any, **given: Any) -> Tensor:
         """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives."""
         return self._precision.call(self.net, self.autocast_dtype, x, *rest, **given)
+
+    def compile_network(self) -> None:
+        """Have torch.compile compile the network at its next call, which takes minutes for a large one; the same numbers up to rounding.
+
+        On a CPU the library's own compiled loops step aside for it. InputError where there is no network to compile, or no compiler.
+        """
+        if not isinstance(self.net, nn.Module):
+            raise InputError(
+                f"torch.compile compiles modules, and this network is a {type(self.net).__name__}: leave compile out"
+            )
+        if self.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
+            raise InputError(
+                "torch.compile needs a C++ compiler on a CPU, such as g++, and finds none: install one, or leave compile out"
+            )
+        self.net.compile()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile_network` was asked for."""
+        return getattr(self.net, "_compiled_call_impl", None) is not None
 
     def keep_weights(self) -> None:
         """The weights will stay as they are: under autocast they are then cast once and not at every call, where nothing is recorded.

@@ -196,6 +196,7 @@ def identity(
         "seed": seed,
         "labels": None if labels is None else f"{len(labels)} in turn, {_digest(list(labels))}",
         "precision": "fp32" if getattr(model, "autocast_dtype", None) is None else "bf16",
+        **({"compiled": True} if getattr(model, "is_compiled", False) else {}),
         **rest,
     }
 

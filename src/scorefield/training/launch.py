@@ -19,6 +19,8 @@ __all__ = ["make_accelerator", "make_optimizer"]
 def make_accelerator(device: str | None, options: TrainingOptions, run: str | Path | None, energy: bool) -> Accelerator:
     """Accelerate's view of this process among those launched. energy: the model is a gradient.   InputError: it cannot be had."""
     chosen = None if device is None else pick_device(device)
+    if options.compile and options.shard:
+        raise InputError("compile and shard have not been tried together: choose one of them")
     for what, asked in (("trackers write into", options.trackers), ("rollback reads", options.on_divergence == "rollback")):
         if asked and run is None:
             raise InputError(f"{what} the run folder: give run=")

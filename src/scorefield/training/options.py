@@ -32,6 +32,7 @@ class TrainingOptions(Options):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the network; auto is bf16 where there are units for it"
     )
+    compile: bool = Field(False, description="have torch.compile compile the network")
     flip: bool = Field(False, description="mirror half of the images left to right")
     shift: int = Field(0, ge=0, description="move images by up to so many pixels each way; their edges are repeated")
     label_dropout: float = Field(0.0, ge=0, lt=1, description="share of labels replaced by none, for classifier-free guidance")

@@ -117,6 +117,8 @@ class Trainer(Iterator[TrainStep]):
         if hasattr(model, "autocast_dtype"):
             model.autocast_dtype = autocast_dtype(options.precision, accelerator.device)
         self._outline: Any = None
+        if options.compile:
+            model.compile_network()
         if options.shard and self._processes.world > 1:
             self._outline = outline(objective.model)
             cut(objective, self._processes.world, accelerator.device)

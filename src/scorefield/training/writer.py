@@ -195,6 +195,7 @@ class RunWriter:
             "world": self._processes.world,
             "device": self._processes.device.type,
             "numba": fused.available(),
+            "compiled": bool(self.options.compile),
             "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
         }
 
