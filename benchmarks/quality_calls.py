@@ -1,7 +1,7 @@
 """Quality against network calls: the Fréchet distance of one trained run under every sampler and budget of calls, as measured.
 
 Every cell is what `scorefield evaluate RUN --metrics fd` prints, with the labels of the held-out images: sets of samples with seeds
-0, 1, 2, their mean and standard deviation. Heun makes 2S − 1 calls in S steps, so it has the largest odd number within the budget. All
+0, 1, 2, their mean and standard deviation. Heun makes at most 2S − 1 calls in S steps, so it has the largest odd number within the budget. All
 walk the uniform grid.
 
     python benchmarks/quality_calls.py digits runs/demo                                    the run of `make demo`
