@@ -201,8 +201,8 @@ class RunWriter:
 
     def _start_trackers(self) -> None:
         if self.options.trackers and self._processes.first:
-            names = {"wandb": {"name": self.folder.path.name}}
-            self._accelerator.init_trackers("scorefield", init_kwargs=names)
+            own = {"wandb": {"name": self.folder.path.name, "dir": str(self.folder.path)}}
+            self._accelerator.init_trackers("scorefield", init_kwargs=own)
 
 
 def _is_good(state: Mapping[str, Any]) -> bool:
