@@ -1,3 +1,3 @@
-from scorefield.cli import command
+from scorefield.cli import main
 
-command()
+main()

@@ -11,7 +11,7 @@ from pydantic import Field
 from scorefield.categorical_denoiser import CategoricalDenoiser
 from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
-from scorefield.core.options import Options, build, did_you_mean
+from scorefield.core.options import Options, build, did_you_mean, whole_number
 from scorefield.denoiser import Denoiser
 from scorefield.guidance import ClassifierFree, ClassifierGuidance, ClipX0
 from scorefield.noisy_classifier import NoisyClassifier
@@ -224,8 +224,9 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
         return full(process)
     if name in GRIDS and options.steps is not None:
         return GRIDS[name](process, options.steps)
-    if all(count.isdecimal() and len(count) < 10 for count in name.split(",")):
-        return sections(process, [int(count) for count in name.split(",")])
+    counts = [whole_number(count) for count in name.split(",")]
+    if None not in counts:
+        return sections(process, [count for count in counts if count is not None])
     known = ["full", "staircase", *GRIDS]
     raise InputError(
         f"grid must be one of {', '.join(known)}, or counts of sections such as 10,15,20; got {name!r}{did_you_mean(name, known)}"

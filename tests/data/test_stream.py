@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -247,6 +248,11 @@ def test_what_opening_refuses(tmp_path: Path) -> None:
         stream(str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="at least 1"):
         stream(source, classes=3, buffer=0)
+    with pytest.raises(InputError, match="at least 1"):
+        stream(source, classes=0)
+    datasets.Dataset.from_dict({"image": [png(picture(0))]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match=r"written by save_to_disk.*sf.data.hf"):
+        stream(str(tmp_path / "saved"))
     with pytest.raises(InputError, match="nothing is left to train on"):
         steps(stream(source, **OPTIONS).without(0.999999, 0), 1)
 
@@ -298,8 +304,60 @@ def test_the_fingerprint_is_of_what_is_there_not_of_where(tmp_path: Path) -> Non
     assert stream(str(tmp_path / "set"), **OPTIONS).fingerprint() != whole
 
 
+def test_a_step_that_failed_can_be_asked_for_again(tmp_path: Path) -> None:
+    """What is read after a fault that passes is what would have been read without it, and so is how long an epoch is."""
+    data = stream(archives(tmp_path / "set"), **OPTIONS)
+    expected, order = steps(data, 13, batch=7), data.order(7, SEED)
+    shuffled, failures = data.rows.shuffled, iter([35, 20])
+
+    def failing(seed: int):
+        rows, stop = shuffled(seed), next(failures, None)
+        for number, row in enumerate(rows):
+            if number == stop:
+                raise InputError("the network is down")
+            yield row
+
+    data.rows.shuffled = failing
+    found = []
+    for step in range(13):
+        for _ in range(3):
+            try:
+                found.append(numbers(order.take(step)[0]))
+                break
+            except InputError:
+                continue
+    assert found == expected
+    assert order._length == COUNT
+
+
+def test_nothing_is_read_after_a_fault_or_waited_for_at_the_end(tmp_path: Path) -> None:
+    data = stream(archives(tmp_path / "set"), **OPTIONS)
+    order, asked, stalled = data.order(10, SEED), [], threading.Event()
+    take = order.take
+
+    def failing(step: int, *rest: int):
+        asked.append(step)
+        if step == 1:
+            raise InputError("the network is down")
+        if step == 3:
+            stalled.wait(60)
+        return take(step, *rest)
+
+    order.take = failing
+    feed = Feed(order)
+    feed.parts(0)
+    with pytest.raises(InputError, match="the network is down"):
+        feed.parts(1)
+    assert asked == [0, 1]
+    feed.parts(2)  # and with it 3, which stalls
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "read ahead")
+    stalled.set()
+    feed.close()
+
+
 def test_the_fingerprint_is_of_the_first_examples(tmp_path: Path) -> None:
     source = archives(tmp_path / "set")
+    assert stream(source, **(OPTIONS | {"buffer": 9})).fingerprint() != stream(source, **OPTIONS).fingerprint()
     prints = [stream(source, **OPTIONS).fingerprint(), stream(source, **OPTIONS).fingerprint()]
     assert prints[0] == prints[1]
     assert stream(source, **(OPTIONS | {"size": 5})).fingerprint() != prints[0]

@@ -1,5 +1,6 @@
 """One process of tests/training/test_processes.py: the same trainings whatever the number of processes; as a script, write what came of them."""
 
+import os
 import sys
 from pathlib import Path
 from unittest import mock
@@ -55,8 +56,8 @@ class Costs(Objective):
         return Loss(importance * costs + 0 * used, t, {}, costs.detach())
 
 
-def make(dtype=torch.float32, spoiled=()):
-    torch.manual_seed(0)
+def make(dtype=torch.float32, spoiled=(), seed=0):
+    torch.manual_seed(seed)
     data = sf.data.digits().split(0.2, 0)[0]
     net = sf.nets.UNet(1, channels=32, channel_mult=(1,), blocks=1, attention=())
     process = sf.process.from_betas(sf.process.cosine_betas(T))
@@ -74,7 +75,8 @@ def trained(trainer):
     here = sum(local(parameter).numel() for parameter in trainer.objective.parameters())
     weights = {f"weights.{name}": tensor for name, tensor in whole_ones(trainer.objective.state_dict()).items()}
     averages = {f"ema.{name}": tensor for name, tensor in whole_ones(trainer.ema.shadow).items()}
-    sampled = {f"sampled.{name}": tensor for name, tensor in trainer.ema_model().state_dict().items()}
+    model = trainer.ema_model()  # None where weights lie in pieces and this is not the first process
+    sampled = {f"sampled.{name}": tensor for name, tensor in (model.state_dict() if model is not None else {}).items()}
     times = {f"times.{name}": tensor for name, tensor in trainer.objective.times.state_dict().items()}
     found = {"losses": losses, "seen": torch.stack(trainer.objective.seen), "here": torch.tensor(here)}
     return {**found, **weights, **averages, **sampled, **times}
@@ -156,6 +158,11 @@ def main(out, run):
     results = dict(trainings(out))
     for shard in (False, True):
         results[f"recipes_{shard}"] = {name: losses_of(name, shard) for name in RECIPES}
+    rank = int(os.environ.get("RANK", "0"))
+    for shard in (False, True):
+        objective, data = make(seed=rank)
+        *_, last = sf.train(objective, data, steps=2, shard=shard, **OPTIONS)
+        results[f"seeds_{shard}"] = {"loss": torch.tensor(last.loss)}
     results["pieces_resumed"] = trained(go_on(out / "run_in_pieces", 14, shard=True))
     trainer = go_on(run, 14)
     results["resumed"] = trained(trainer)

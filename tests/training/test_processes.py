@@ -40,7 +40,18 @@ def results(tmp_path_factory):
         folder,
         alone,
         [
-            {case: of(case, two) for case in [*alone, "first_fails", "pieces_resumed", "recipes_False", "recipes_True"]}
+            {
+                case: of(case, two)
+                for case in [
+                    *alone,
+                    "first_fails",
+                    "pieces_resumed",
+                    "recipes_False",
+                    "recipes_True",
+                    "seeds_False",
+                    "seeds_True",
+                ]
+            }
             for two in both
         ],
     )
@@ -60,11 +71,12 @@ def difference(a, b, name):
 @pytest.mark.parametrize("case", [*WHOLE, *PIECES])
 def test_both_processes_hold_the_same(results, case):
     _, _, (first, second) = results
-    assert first[case].keys() == second[case].keys()
+    first, second = ({name: x for name, x in two[case].items() if not name.startswith("sampled.")} for two in (first, second))
+    assert first.keys() == second.keys()
     # A NaN equals no NaN, not even itself.
     assert all(
-        torch.equal(tensor.nan_to_num(), second[case][name].nan_to_num())
-        for name, tensor in first[case].items()
+        torch.equal(tensor.nan_to_num(), second[name].nan_to_num())
+        for name, tensor in first.items()
         if name not in ("seen", "here")
     )
 
@@ -142,6 +154,12 @@ def test_pieces_train_every_network_and_objective_as_whole_weights_do(results, n
     whole, pieces = two["recipes_False"][name], two["recipes_True"][name]
     assert len(set(whole.tolist())) == 3
     assert torch.allclose(whole, pieces, rtol=1e-6, atol=0)
+
+
+def test_all_begin_with_the_weights_of_the_first_process(results):
+    """Also where a script has given each process another seed, and whether weights are cut or not."""
+    losses = [two[f"seeds_{shard}"]["loss"] for two in results[2] for shard in (False, True)]
+    assert all(torch.allclose(loss, losses[0], rtol=1e-6) for loss in losses)
 
 
 @pytest.mark.parametrize("case", PIECES)

@@ -188,14 +188,19 @@ def test_weights_in_pieces_of_others_are_refused(monkeypatch):
         sf.train(*digits_objective(), steps=1, **OPTIONS)
 
 
-def test_derivatives_of_weights_in_pieces_are_refused():
+@pytest.mark.parametrize("option", ["shard", "compile"])
+@pytest.mark.parametrize("method", ["sliced-vr", "implicit"])
+def test_derivatives_of_weights_in_pieces_or_of_compiled_code_are_refused(option, method):
     model = sf.ScoreModel(sf.nets.MLP(2, noise_levels=False), data=sf.DataSpec((2,)))
-    for method, refused in (("sliced-vr", True), ("implicit", True), ("denoising", False)):
-        objective = sf.objectives.ScoreMatching(model, method, sigma=0.1)
-        assert objective.differentiates == refused
-        if refused:
-            with pytest.raises(sf.InputError, match=r"cannot be trained in pieces.*leave shard out"):
-                cut(objective, 2, torch.device("cpu"))
+    with pytest.raises(sf.InputError, match=f"cannot be trained with {option}: leave it out"):
+        sf.train(sf.objectives.ScoreMatching(model, method), torch.randn(8, 2), **{option: True}, steps=1, device="cpu")
+
+
+def test_a_weight_without_dimensions_cannot_be_cut():
+    objective, _ = digits_objective()
+    objective.model.net.scale = torch.nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(sf.InputError, match=r"model.net.scale is a weight without dimensions.*leave shard out"):
+        cut(objective, 1, torch.device("cpu"))
 
 
 def test_bad_pieces(tmp_path):

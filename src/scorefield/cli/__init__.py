@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +13,7 @@ from scorefield.cli import encode, evaluate, export, import_, info, interpolate,
 from scorefield.cli.console import complain
 from scorefield.cli.memory import keep_memory
 
-__all__ = ["app", "command", "main"]
+__all__ = ["app", "main"]
 
 _INTERRUPTED = 130
 _NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
@@ -98,20 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
         if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
             raise
         complain(
-            "there is not enough memory: take a smaller batch (--set training.batch_size=N), cut it into parts (--set training.accumulation=N), "
-            "or a smaller network; `scorefield plan RECIPE` says what each needs"
+            "there is not enough memory for this: take a smaller network or smaller images; training also fits with a smaller "
+            "training.batch_size, or cut into training.accumulation parts (`scorefield plan RECIPE` says what it needs)"
         )
         status = 1
     sys.exit(status or 0)
-
-
-def command() -> None:
-    """What the `scorefield` script runs: after Ctrl-C it ends at once, whatever a thread still waits for."""
-    try:
-        main()
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(_INTERRUPTED)
-        raise

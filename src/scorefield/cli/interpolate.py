@@ -94,10 +94,12 @@ def _latent(word: str, model: Denoiser, spec: DataSpec, label: int | None, grid:
 
     from scorefield.core.errors import InputError
     from scorefield.core.noise import NoiseSource
+    from scorefield.core.options import whole_number
     from scorefield.data.inputs import images_of
 
-    if word.isdecimal() and len(word) < 20:
-        return model.process.prior((1, *spec.shape), NoiseSource(int(word)).at(0))[0]
+    seed = whole_number(word)
+    if seed is not None:
+        return model.process.prior((1, *spec.shape), NoiseSource(seed).at(0))[0]
     if not Path(word).exists():
         raise InputError(f"{word!r} is neither a file nor a seed (a whole number): give one of them")
     data = images_of(word, spec)

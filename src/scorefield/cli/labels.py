@@ -47,13 +47,14 @@ def class_labels(
 def _class_number(model: Denoiser | NoisyClassifier, word: str) -> int:
     """The class of this name, or else of this number."""
     from scorefield.core.errors import InputError
-    from scorefield.core.options import did_you_mean
+    from scorefield.core.options import did_you_mean, whole_number
 
     names = list(model.data.classes) if model.data is not None else []
     if word in names:
         return names.index(word)
-    if word.isdecimal() and len(word) < 10 and int(word) < model.num_classes:
-        return int(word)
+    number = whole_number(word)
+    if number is not None and number < model.num_classes:
+        return number
     raise InputError(
         f"there is no class {word!r}{did_you_mean(word, names)}; there are {', '.join(names[:20])} (0 … {model.num_classes - 1})"
     )

@@ -155,10 +155,11 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
     from scorefield.data.pictures import save_images
     from scorefield.samplers.blocks import sample_blocks
 
-    if trainer.folder is None or len(trainer.data.spec.shape) != 3:
+    first = trainer.accelerator.is_main_process
+    if trainer.folder is None or len(trainer.data.spec.shape) != 3 or not (first or trainer.options.shard):
         return
-    model = trainer.ema_model()  # which every process takes part in
-    if not trainer.accelerator.is_main_process:
+    model = trainer.ema_model()  # which every process takes part in where weights lie in pieces
+    if not first:
         return
     labels = list(range(getattr(model, "num_classes", 0))) or None
     sampling = build_sampling(recipe.sampling, model)

@@ -7,15 +7,24 @@ import re
 import socket
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from scorefield.core.errors import InputError
 
-__all__ = ["MANIFEST", "abandoned", "is_another_process", "read_arrays", "replace_file", "share", "sync_folder", "whole"]
+__all__ = [
+    "MANIFEST",
+    "abandoned",
+    "is_another_process",
+    "read_arrays",
+    "replace_file",
+    "sync_folder",
+    "usual_permissions",
+    "whole",
+]
 
 MANIFEST = "manifest.json"  # in a folder of samples: says what they are
 _LONG = 3600.0  # seconds after which an unfinished file is nobody's, whoever began it
@@ -55,13 +64,21 @@ def abandoned(partials: Iterable[Path]) -> Iterator[Path]:
             yield partial
 
 
-def read_arrays(path: Path, source: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, or those of them that are named. InputError for a file that is none, is damaged, or holds objects."""
+def read_arrays(path: Path, source: str, names: Collection[str], needed: Collection[str], hint: str) -> dict[str, np.ndarray]:
+    """Those of the named arrays that an .npz holds. hint: what to do about a file that is no .npz, or lacks what is needed.
+
+    InputError for such a file, and for one that cannot be read, is damaged, or holds objects.
+    """
     try:
-        if not zipfile.is_zipfile(path):
-            raise InputError(f"{source}: this is not an .npz archive: save arrays with np.savez(file, images=…)")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if names is None or name in names}
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise InputError(f"{source}: this is not an .npz archive: {hint}")
+            file.seek(0)
+            archive = np.load(file, allow_pickle=False)
+            if missing := [name for name in needed if name not in archive.files]:
+                held = ", ".join(f"`{name}`" for name in archive.files) or "nothing"
+                raise InputError(f"{source}: no `{missing[0]}` in this archive, it holds {held}: {hint}")
+            return {name: archive[name] for name in names if name in archive.files}
     except InputError:
         raise
     except Exception as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
@@ -88,11 +105,12 @@ def replace_file(partial: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def share(path: Path) -> None:
-    """Give a file the permissions that new files have for this process."""
+def usual_permissions(path: Path) -> None:
+    """Give a file those that new files of this process have; where the file system has none, nothing."""
     mask = os.umask(0)  # which can only be read by setting it
     os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    with suppress(OSError):
+        path.chmod(0o666 & ~mask)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -46,10 +44,8 @@ class Networked(nn.Module):
             raise InputError(
                 f"torch.compile compiles modules, and this network is a {type(self.net).__name__}: leave compile out"
             )
-        if self.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
-            raise InputError(
-                "torch.compile needs a C++ compiler on a CPU, such as g++, and finds none: install one, or leave compile out"
-            )
+        if self.device.type == "cpu":
+            _need_compiler()
         self.net.compile()
 
     @property
@@ -63,3 +59,16 @@ class Networked(nn.Module):
         To be called again after they have changed; until then the old ones are used.
         """
         self._precision.keep()
+
+
+def _need_compiler() -> None:
+    """InputError unless torch.compile finds what it needs on a CPU."""
+    from torch._inductor import cpp_builder
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:
+        raise InputError(
+            f"torch.compile needs a C++ compiler on a CPU ({str(error).splitlines()[0]}): install g++, name another one in CXX, or leave "
+            "compile out"
+        ) from None

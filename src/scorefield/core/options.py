@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from scorefield.core.errors import InputError
 
-__all__ = ["Options", "build", "did_you_mean", "keyword_options", "parse"]
+__all__ = ["Options", "build", "did_you_mean", "keyword_options", "parse", "whole_number"]
 
 
 class Options(BaseModel):
@@ -71,6 +71,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ ", did you mean X?" where a known word is close, otherwise nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def whole_number(word: str) -> int | None:
+    """The number below 2⁶³ that a word of digits is; None for any other word."""
+    short = word.isdecimal() and len(word.lstrip("0")) <= 19
+    return number if short and (number := int(word)) < 2**63 else None
 
 
 def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:

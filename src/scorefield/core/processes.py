@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from scorefield.core.compute import pick_device
-from scorefield.core.errors import ScorefieldError
+from scorefield.core.errors import InputError, ScorefieldError
 
 __all__ = ["Processes", "join_processes"]
 
@@ -52,11 +52,11 @@ class Processes:
             raise problem
 
     def all_do(self, work: Callable[[], T]) -> T:
-        """Every process works; an error of the user's that one of them meets is raised by all, so that none waits for another."""
-        problem: ScorefieldError | None = None
+        """Every process works; where one of them fails, all do, so that none waits for another: the others with an InputError."""
+        problem: Exception | None = None
         try:
             result = work()
-        except ScorefieldError as error:
+        except Exception as error:
             problem = error
         if self.world > 1:
             failed = torch.tensor(int(problem is not None), device=self.device)
@@ -64,7 +64,8 @@ class Processes:
             if failed:
                 from accelerate.utils import gather_object
 
-                problem = next(found for found in gather_object([problem]) if found is not None)
+                texts = gather_object([None if problem is None else str(problem) or type(problem).__name__])
+                problem = problem or InputError(next(text for text in texts if text is not None))
         if problem is not None:
             raise problem
         return result

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from scorefield.core.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["Broken"]
 
 _CONTROL = {code: f"\\x{code:02x}" for code in range(32)}
@@ -40,12 +45,11 @@ class Broken:
     def _append(self, names: list[str]) -> None:
         if self._file is None or not names:
             return
-        import fcntl  # here, because there is none on Windows
-
         try:
             with self._file.open("a+b") as file:
                 # Another process may be writing: what it has added is read before anything is added here.
-                fcntl.flock(file, fcntl.LOCK_EX)
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX)
                 file.seek(self._read)
                 *others, cut = file.read().split(b"\n")
                 if cut:  # by the end of the process that wrote it

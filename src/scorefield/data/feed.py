@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ from scorefield.data.streams import StreamOrder
 
 __all__ = ["Feed", "Part"]
 
+_PATIENCE = 2.0  # seconds
 _AHEAD = 4  # steps: a slow file delays training only if it takes longer than so many
 
 
@@ -28,6 +32,47 @@ class Part(NamedTuple):
     y: Tensor | None
     levels: Tensor
     positions: Tensor
+
+
+class _Reader:
+    """A thread that reads steps in the order in which they are asked for; after one that fails it drops the others.
+
+    It is a daemon: a process that ends does not wait for a disk or a network that has stalled.
+    """
+
+    def __init__(self, read: Callable[[int], list[Part]]) -> None:
+        self._read = read
+        self._wanted: queue.SimpleQueue[tuple[int, Future[list[Part]]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="read ahead")
+        self._thread.start()
+
+    def submit(self, step: int) -> Future[list[Part]]:
+        future: Future[list[Part]] = Future()
+        self._wanted.put((step, future))
+        return future
+
+    def close(self) -> None:
+        """Drop what is asked for, and give what is being read a moment to end."""
+        self._drop()
+        self._wanted.put(None)
+        self._thread.join(_PATIENCE)
+
+    def _work(self) -> None:
+        while (wanted := self._wanted.get()) is not None:
+            step, future = wanted
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._read(step))
+            except BaseException as error:
+                self._drop()
+                future.set_exception(error)
+
+    def _drop(self) -> None:
+        with suppress(queue.Empty):
+            while (wanted := self._wanted.get_nowait()) is not None:
+                wanted[1].cancel()
+            self._wanted.put(None)  # closed while it was being emptied
 
 
 class Feed:
@@ -50,7 +95,7 @@ class Feed:
         self.batches, self.rank, self.world, self.cuts, self.steps = batches, rank, world, cuts, steps
         data = batches.data
         self.waited = 0.0
-        self._reader = None if data.in_memory else ThreadPoolExecutor(1, thread_name_prefix="read ahead")
+        self._reader = None if data.in_memory else _Reader(self._read)
         self._pending: dict[int, Future[list[Part]]] = {}
         if broken_files is not None and (rank == 0 or not data.in_memory):
             data.broken.write_to(broken_files)
@@ -59,24 +104,28 @@ class Feed:
         """The share of `step`'s batch, in `cuts` parts."""
         start = time.perf_counter()
         try:
-            return self._read(step) if self._reader is None else self._ahead(step, self._reader.submit)
+            return self._read(step) if self._reader is None else self._ahead(step, self._reader)
         finally:
             self.waited += time.perf_counter() - start
 
     def close(self) -> None:
-        """Read no further; what is being read is not waited for."""
+        """Read no further."""
         if self._reader is not None:
-            self._reader.shutdown(wait=False, cancel_futures=True)
+            self._reader.close()
 
-    def _ahead(self, step: int, submit: Callable[..., Future[list[Part]]]) -> list[Part]:
+    def _ahead(self, step: int, reader: _Reader) -> list[Part]:
         last = step + _AHEAD if self.steps is None else min(step + _AHEAD, max(step, self.steps - 1))
         wanted = range(step, last + 1)
         for other in [other for other in self._pending if other not in wanted]:
             self._pending.pop(other).cancel()
         for other in wanted:
             if other not in self._pending:
-                self._pending[other] = submit(self._read, other)
-        return self._pending.pop(step).result()
+                self._pending[other] = reader.submit(other)
+        try:
+            return self._pending.pop(step).result()
+        except BaseException:
+            self._pending.clear()  # the reader has dropped them
+            raise
 
     def _read(self, step: int) -> list[Part]:
         levels, labels, positions = self.batches.take(step, self.rank, self.world)

@@ -99,11 +99,7 @@ def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
     """`images` and, where there are any, `labels` out of an archive; InputError for whatever is wrong with the file."""
     if not os.path.isfile(path):
         raise InputError(f"{source}: expected an .npz file, found a folder" if os.path.isdir(path) else f"{source}: no such file")
-    found = read_arrays(path, source, ("images", "labels"))
-    if "images" not in found:
-        held = ", ".join(f"`{name}`" for name in np.load(path, allow_pickle=False).files) or "nothing"
-        raise InputError(f"{source}: no `images` in this archive, it holds {held}: use np.savez(file, images=…)")
-    return found
+    return read_arrays(path, source, ("images", "labels"), ("images",), "use np.savez(file, images=…)")
 
 
 def _fit_all(images: np.ndarray, source: str, size: int | None, channels: int | None, upscale: bool) -> np.ndarray:

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ def stream(
     """
     datasets, source = _library(name), f"hf:{name}"
     check_options(size, channels)
+    if is_saved(name):
+        raise InputError(
+            f"{source} was written by save_to_disk, so its rows can be had in any order: open it with sf.data.hf instead"
+        )
+    if classes is not None and classes < 1:
+        raise InputError(f"classes is how many there are, at least 1; got {classes}")
     if buffer < 1:
         raise InputError(f"the buffer that a stream is shuffled in must hold at least 1 picture, got {buffer}")
     table = _load(datasets, name, split, source, streaming=True)
@@ -190,13 +197,18 @@ class _StreamedRows:
         one = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in known else {}
         return self._rows(self.table.shuffle(seed=seed, buffer_size=self.buffer, **one))
 
-    def shards(self) -> int:
-        return int(getattr(self.table, "num_shards", None) or self.table.n_shards)
+    def digest(self) -> bytes:
+        return f"{getattr(self.table, 'num_shards', None) or self.table.n_shards} {self.buffer}".encode()
+
+    def versions(self) -> dict[str, str]:
+        return {"datasets": version("datasets")}
 
     def _rows(self, table: Any) -> Iterator[Row]:
         try:
             for found in table:
                 yield self._row(found)
+        except InputError:
+            raise
         except Exception as fault:  # the hub, the network and every file format have their own kinds of failure
             raise InputError(
                 f"{self.source}: the stream broke off ({type(fault).__name__}: {reason_of(fault)}); "
@@ -209,7 +221,11 @@ class _StreamedRows:
             with suppress(OSError):  # a picture that cannot be read is met, and named, when it is decoded
                 content = Path(path).read_bytes()
         label = found[self.label] if self.label is not None else None
-        return Row(path or "a picture", content, -1 if label is None else int(label))
+        name = path or "a picture"
+        try:
+            return Row(name, content, -1 if label is None else int(label))
+        except (TypeError, ValueError):
+            raise InputError(f"{self.source}: {name} has the label {label!r}, which is no whole number") from None
 
 
 def _name(cell: Any, number: int) -> str:

@@ -57,8 +57,12 @@ class Rows(Protocol):
         """All rows once, in an order that depends on the seed alone."""
         ...
 
-    def shards(self) -> int:
-        """How many archives there are."""
+    def digest(self) -> bytes:
+        """What the order is a function of, beside the seed: how many archives there are, and how their rows are shuffled."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Of the libraries that shuffle."""
         ...
 
 
@@ -107,13 +111,19 @@ class Stream:
         return train, heldout
 
     def some(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) of `count` training examples at the most, always the same ones."""
-        return self.first_examples(count)[0].some(count)
+        """(x0, y) of `count` training examples at the most, always the same ones: of the first rows as they lie."""
+        rows = [self.checked(row) for row in self.rows.first(2 * count)]
+        return self._dataset([row for row in rows if not self._held_out(row)][:count]).some(count)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of what the order depends on beside the seed."""
+        return self.rows.versions()
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of SHA-256 over the first 64 rows, the number of shards, how rows are decoded, and what is held out."""
+        """16 hexadecimal digits of SHA-256 over the first 64 rows, how rows are shuffled and decoded, and what is held out."""
         how = (self.decoder.shape, self.decoder.size, self.decoder.upscale, self.spec.classes, self.holdout, self.split_seed)
-        digest = hashlib.sha256(repr((*how, self.rows.shards())).encode())
+        digest = hashlib.sha256(repr(how).encode() + self.rows.digest())
         for row in self.rows.first(64):  # not their names, which may begin with the folder that they lie in
             digest.update(repr(row.label).encode() + hashlib.sha256(row.content or b"").digest())
         return digest.hexdigest()[:16]
@@ -161,7 +171,14 @@ class StreamOrder:
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
         """This process's share of the step's batch: levels uint8 (B, C, H, W), labels int64 (B,) or None, positions (B,)."""
-        places = positions(self.batch_size, step, rank, world)
+        try:
+            return self._take(step, positions(self.batch_size, step, rank, world))
+        except BaseException:
+            self._start = -1  # what failed has left its place in the stream: the next step finds it anew
+            self._window.clear()
+            raise
+
+    def _take(self, step: int, places: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         if self._start != step * self.batch_size:
             self._go_to(step * self.batch_size)
         rows = [self._row(place) for place in places.tolist()]

@@ -76,11 +76,7 @@ def check_latents_target(path: Path) -> None:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected latents that `scorefield encode` wrote")
-    found = read_arrays(path, str(path))
-    missing = [name for name in _FIELDS if name not in found]
-    if missing:
-        raise InputError(f"{path}: no `{missing[0]}` in this file; expected latents that `scorefield encode` wrote")
-    return found
+    return read_arrays(path, str(path), (*_FIELDS, "labels"), _FIELDS, "expected latents that `scorefield encode` wrote")
 
 
 def _shown(array: np.ndarray) -> str:

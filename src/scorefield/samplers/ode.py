@@ -108,7 +108,7 @@ class Heun:
         gamma = min(self.churn / (len(times) - 1), _LARGEST_RAISE)
         for t, s in pairwise(times):
             r_t, r_s = _ratio(process, t), _ratio(process, s)
-            r_t = self._raise(process, r_t, gamma) if t > 0 else r_t
+            r_t = self._r_hat(process, r_t, gamma) if t > 0 else r_t
             count += 1 + _is_corrected(t, s, r_t, r_s)
         return count
 
@@ -143,7 +143,7 @@ class Heun:
                 "the churn of a step follows from the grid: walk it by sf.trajectory, or start from plan(model, times, state)"
             )
         r = _ratio(process, t)
-        raised = self._raise(process, r, gamma)
+        raised = self._r_hat(process, r, gamma)
         if raised <= r:
             return x_t, t
         t_hat = min(float(process.time(-raised.log())), process.T)
@@ -151,7 +151,7 @@ class Heun:
         added = ((raised - r) * (raised + r)).sqrt() * self.churn_noise
         return expand(hat.alpha / now.alpha, x_t) * x_t + expand(hat.alpha * added, x_t) * noise.normal_like(x_t), t_hat
 
-    def _raise(self, process: GaussianProcess, r: Tensor, gamma: float) -> Tensor:
+    def _r_hat(self, process: GaussianProcess, r: Tensor, gamma: float) -> Tensor:
         """r̂, which is r where no noise is added."""
         raised = min((1 + gamma) * r, _ratio(process, process.T))
         return raised if raised > r and self.churn_min <= r <= self.churn_max else r

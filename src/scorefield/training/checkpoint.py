@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scorefield.core.errors import InputError
-from scorefield.core.files import replace_file, share, sync_folder
+from scorefield.core.files import replace_file, sync_folder, usual_permissions
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
 
@@ -114,7 +114,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-    share(path)  # safetensors makes files that their owner alone can read
+    usual_permissions(path)  # safetensors makes files that their owner alone can read
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -32,7 +32,7 @@ def make_accelerator(device: str | None, options: TrainingOptions, run: str | Pa
     except ValueError as error:  # an unknown tracker, or another kind of device used before in this process
         raise InputError(f"Accelerate refuses these options: {error}") from None
     there = {getattr(tracker, "value", getattr(tracker, "name", tracker)) for tracker in accelerator.log_with}
-    if missing := [name for name in options.trackers if name not in there]:
+    if missing := [name for name in options.trackers if name not in (*there, "all")]:
         raise InputError(f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or leave it out of trackers")
     if chosen is not None and accelerator.device.type != chosen.type:
         raise InputError(f"this process already trains on {accelerator.device.type}: use a new process for {chosen.type}")

@@ -24,16 +24,18 @@ __all__ = ["all_finite", "cut", "outline", "piece_of", "whole", "whole_ones"]
 def cut(objective: Objective, world: int, device: torch.device) -> None:
     """Leave this process a 1/world of each weight; each block of the network is put together while it computes, and cut again.
 
-    InputError for a loss with derivatives of the model in it: they would be taken while weights are in pieces.
+    All begin with the weights of the first process. InputError for a weight without dimensions, which cannot be cut.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     model: Any = objective.model
-    if objective.differentiates:
+    if scalars := [name for name, weight in objective.named_parameters() if weight.ndim == 0]:
         raise InputError(
-            "a loss with derivatives of the model in it (sliced, implicit, of an energy) cannot be trained in pieces: leave shard out"
+            f"{scalars[0]} is a weight without dimensions, which cannot be cut: give it shape (1,), or leave shard out"
         )
+    for tensor in [*objective.parameters(), *objective.buffers()]:
+        torch.distributed.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (world,))
     ours = hasattr(model.net, "spec")  # a network from elsewhere may use the weights of a block without calling it
     for piece in pieces(model.net) if ours else []:
@@ -54,7 +56,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def whole_ones(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """The tensors that these pieces are of, on the CPU, one after another. keep: whether this process is to have them."""
+    """The tensors that these pieces are of, put together one after another and kept on the CPU; whole tensors as they are.
+
+    keep: whether this process is to have what lies in pieces.
+    """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
@@ -74,14 +79,13 @@ def piece_of(tensor: Tensor, like: Tensor) -> Tensor:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether every number of every tensor is, on every process."""
-    finite, group = True, None
+    finite, cut_one = True, None
     for tensor in tensors:
         if isinstance(tensor, DTensor):
-            group = tensor.device_mesh.get_group()
+            cut_one = tensor
         finite = finite and bool(torch.isfinite(tensor.to_local() if isinstance(tensor, DTensor) else tensor).all())
-    if group is not None:
-        device = torch.device("cpu") if torch.distributed.get_backend(group) == "gloo" else torch.device("cuda")
-        vote = torch.tensor(int(finite), device=device)
-        torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, group)
+    if cut_one is not None:
+        vote = torch.tensor(int(finite), device=cut_one.device)
+        torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, cut_one.device_mesh.get_group())
         finite = bool(vote)
     return finite

@@ -34,15 +34,13 @@ class TrainingState:
         self.skipped += not finite
         self.in_a_row = 0 if finite else self.in_a_row + 1
 
-    @property
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether all weights and averages are. Every process asks."""
         return all_finite([*self.objective.parameters(), *self.ema.shadow.values()])
 
-    @property
-    def good(self) -> bool:
-        """Whether training can go on from here: the last step was not skipped, and what it left is finite."""
-        return not self.in_a_row and self.finite
+    def is_good(self) -> bool:
+        """Whether training can go on from here: the last step was not skipped, and what it left is finite. Every process asks."""
+        return not self.in_a_row and self.is_finite()
 
     def groups(self, keep: bool = True) -> dict[str, dict[str, Tensor]]:
         """The tensors of a checkpoint, whole. Every process calls it; keep: whether this one is to have those that lie in pieces."""

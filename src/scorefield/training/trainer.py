@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.compute import autocast_dtype
-from scorefield.core.errors import ScorefieldError
+from scorefield.core.errors import InputError, ScorefieldError
 from scorefield.core.options import parse
 from scorefield.core.processes import Processes
 from scorefield.data import Dataset, Stream
@@ -30,7 +30,7 @@ from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
 from scorefield.training.options import TrainingOptions
 from scorefield.training.run import RunFolder
-from scorefield.training.sharding import cut, outline, whole
+from scorefield.training.sharding import cut, outline, whole, whole_ones
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
 
@@ -117,6 +117,7 @@ class Trainer(Iterator[TrainStep]):
         if hasattr(model, "autocast_dtype"):
             model.autocast_dtype = autocast_dtype(options.precision, accelerator.device)
         self._outline: Any = None
+        _check_derivatives(objective, options)
         if options.compile:
             model.compile_network()
         if options.shard and self._processes.world > 1:
@@ -143,11 +144,16 @@ class Trainer(Iterator[TrainStep]):
         return [] if self._writer is None else self._writer.warnings
 
     def ema_model(self) -> Any:
-        """A copy of the model with the averaged weights, in evaluation mode. Where weights lie in pieces, every process asks for it."""
+        """A copy of the model with the averaged weights, in evaluation mode.
+
+        Where weights lie in pieces, every process asks for it, and only the first one gets it; the others get None.
+        """
+        averages = whole_ones(self.ema.shadow, self._processes.first)
+        if self._outline is not None and not self._processes.first:
+            return None
         model: Any = copy.deepcopy(self.objective.model if self._outline is None else self._outline)
-        averages = {name: whole(tensor).clone() for name, tensor in self.ema.shadow.items()}
         model.load_state_dict(averages, assign=self._outline is not None)
-        return model.eval()
+        return model.to(self.accelerator.device).eval()
 
     def __next__(self) -> TrainStep:
         if self.step >= self.options.steps:
@@ -155,7 +161,7 @@ class Trainer(Iterator[TrainStep]):
         self._meter.start()
         waited, lr = self._batches.waited, self._set_lr()
         loss, parts = self._forward_backward()
-        # The one place of a step where the host waits for the device: no update may follow what is not finite.
+        # The one place of a step on data in memory where the host waits for the device: no update may follow what is not finite.
         values = _read([loss, self._gradient_norm(), *parts.values()])
         finite = all(math.isfinite(value) for value in values[:2])
         if finite:
@@ -194,7 +200,9 @@ class Trainer(Iterator[TrainStep]):
         return int(votes.max())
 
     def _open(self, folder: RunFolder, resume: bool, describe: Mapping[str, Any]) -> RunWriter:
-        writer = RunWriter(folder, self._state, self.options, self.accelerator, self._processes)
+        writer = RunWriter(
+            folder, self._state, self.options, self.accelerator, self._processes, getattr(self.data, "versions", None)
+        )
         if resume:
             writer.resume(self.data.fingerprint(), describe)
         else:
@@ -271,7 +279,7 @@ class Trainer(Iterator[TrainStep]):
             if passed or last:
                 values = {"loss": done.loss, "grad_norm": done.grad_norm, "lr": done.lr, **done.parts}
                 writer.log({**values, "skipped": done.skipped, **self._meter.read()})
-            if done.step % options.checkpoint_every == 0 and self._state.good:
+            if done.step % options.checkpoint_every == 0 and self._state.is_good():
                 writer.save()
         if not done.finite:
             self._see_to(done)
@@ -313,6 +321,15 @@ class Trainer(Iterator[TrainStep]):
     def _say(self, text: str) -> None:
         if self._processes.first:
             _LOG.warning(text)
+
+
+def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:
+    """InputError where a loss takes derivatives of the model, which would be of weights in pieces, or of compiled code."""
+    for option in ("compile", "shard"):
+        if getattr(options, option) and objective.differentiates:
+            raise InputError(
+                f"a loss with derivatives of the model in it (sliced, implicit, of an energy) cannot be trained with {option}: leave it out"
+            )
 
 
 @contextmanager

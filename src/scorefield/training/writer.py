@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,11 +34,18 @@ class _Snapshot(NamedTuple):
 class RunWriter:
     """Checkpoints, metrics and trackers of one run, and its lock. Every process calls every method, at the same step.
 
-    Where a method raises InputError (the disk is full, say), every process raises it.
+    Where a method raises InputError (the disk is full, say), every process raises it.   versions: of what else the order of the data
+    depends on.
     """
 
     def __init__(
-        self, folder: RunFolder, state: TrainingState, options: TrainingOptions, accelerator: Accelerator, processes: Processes
+        self,
+        folder: RunFolder,
+        state: TrainingState,
+        options: TrainingOptions,
+        accelerator: Accelerator,
+        processes: Processes,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         if options.keep_every % options.checkpoint_every:
             raise InputError(
@@ -46,7 +53,7 @@ class RunWriter:
                 f"({options.checkpoint_every}), got {options.keep_every}"
             )
         self.folder, self.state, self.options = folder, state, options
-        self._accelerator, self._processes = accelerator, processes
+        self._accelerator, self._processes, self._versions = accelerator, processes, versions or {}
         self._lock: RunLock | None = None
         self._saved = -1
         self.warnings: list[str] = []
@@ -136,12 +143,7 @@ class RunWriter:
 
         def write() -> None:
             self.folder.append_metrics(line)
-            try:
-                self._accelerator.log(dict(values), step=self.state.step)
-            except OSError as error:
-                raise InputError(
-                    f"a tracker of {self.folder.path} cannot write ({error.strerror}); the checkpoints are intact"
-                ) from None
+            self._tracked(lambda: self._accelerator.log(dict(values), step=self.state.step))
 
         self._processes.first_does(write)
 
@@ -161,7 +163,7 @@ class RunWriter:
 
     def _snapshot(self) -> _Snapshot:
         """Every process takes part in it; only the first one has what lies in pieces."""
-        return _Snapshot(self.state.groups(self._processes.first), self.state.finite)
+        return _Snapshot(self.state.groups(self._processes.first), self.state.is_finite())
 
     def _save(self, snapshot: _Snapshot) -> None:
         if self._lock is not None:
@@ -191,6 +193,7 @@ class RunWriter:
         dtype = getattr(self.state.objective.model, "autocast_dtype", None)
         return {
             "torch": torch.__version__,
+            **self._versions,
             "threads": torch.get_num_threads(),
             "world": self._processes.world,
             "device": self._processes.device.type,
@@ -200,9 +203,19 @@ class RunWriter:
         }
 
     def _start_trackers(self) -> None:
-        if self.options.trackers and self._processes.first:
-            own = {"wandb": {"name": self.folder.path.name, "dir": str(self.folder.path)}}
-            self._accelerator.init_trackers("scorefield", init_kwargs=own)
+        if not self.options.trackers:
+            return
+        own = {"wandb": {"name": self.folder.path.name, "dir": str(self.folder.path)}}
+        self._processes.first_does(lambda: self._tracked(lambda: self._accelerator.init_trackers("scorefield", init_kwargs=own)))
+
+    def _tracked(self, work: Callable[[], None]) -> None:
+        """Let trackers write. InputError where they cannot."""
+        try:
+            work()
+        except OSError as error:
+            raise InputError(
+                f"a tracker of {self.folder.path} cannot write ({error.strerror}); the checkpoints are intact"
+            ) from None
 
 
 def _is_good(state: Mapping[str, Any]) -> bool:
