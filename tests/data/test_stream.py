@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -107,6 +108,20 @@ def test_any_step_can_be_asked_for(tmp_path: Path) -> None:
     assert [numbers(feed.parts(step)[0].levels) for step in (4, 5, 2, 3, 19)] == [expected[step] for step in (4, 5, 2, 3, 19)]
 
 
+def test_whoever_knows_how_long_an_epoch_is_need_not_read_the_first(tmp_path: Path) -> None:
+    data, seeds = stream(archives(tmp_path / "set"), **OPTIONS), []
+    shuffled = data.rows.shuffled
+    data.rows.shuffled = lambda seed: (seeds.append(seed), shuffled(seed))[1]
+    first, later = data.order(7, SEED), data.order(7, SEED)
+    expected = [numbers(first.take(step)[0]) for step in range(20)]
+    assert first.epoch_length == COUNT
+    assert len(seeds) == 3
+    seeds.clear()
+    later.epoch_length = first.epoch_length
+    assert numbers(later.take(19)[0]) == expected[19]
+    assert len(seeds) == 1
+
+
 def test_processes_share_the_batch_of_one(tmp_path: Path) -> None:
     data = archives(tmp_path / "set")
     whole = steps(stream(data, **OPTIONS), 8, batch=12)
@@ -193,6 +208,8 @@ def test_a_run_goes_on_exactly(tmp_path: Path) -> None:
                 pass
         weights.append(net[1].weight.detach())
     assert torch.equal(*weights)
+    states = [json.loads((path / "state.json").read_text()) for path in sorted((tmp_path / "run2" / "checkpoints").iterdir())]
+    assert [state["epoch_length"] for state in states][-1] == COUNT
     assert (tmp_path / "run2" / "broken-files.txt").read_text().count("\n") == 1
 
 
@@ -327,7 +344,7 @@ def test_a_step_that_failed_can_be_asked_for_again(tmp_path: Path) -> None:
             except InputError:
                 continue
     assert found == expected
-    assert order._length == COUNT
+    assert order.epoch_length == COUNT
 
 
 def test_nothing_is_read_after_a_fault_or_waited_for_at_the_end(tmp_path: Path) -> None:

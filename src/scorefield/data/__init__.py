@@ -7,7 +7,7 @@ from scorefield.data.files import folder, npz
 from scorefield.data.hub import hf, stream
 from scorefield.data.order import Order
 from scorefield.data.sources import open_source
-from scorefield.data.streams import Stream
+from scorefield.data.streams import Stream, StreamOrder
 from scorefield.data.toys import toy
 from scorefield.data.transforms import dequantize, flip, reduced, shift
 
@@ -17,6 +17,7 @@ __all__ = [
     "Order",
     "Part",
     "Stream",
+    "StreamOrder",
     "dequantize",
     "digits",
     "flip",

@@ -159,15 +159,16 @@ class StreamOrder:
 
     Epoch e is the stream shuffled with a seed made of (seed, e); a row that cannot be used is replaced by the next usable one.
     What a step gets is therefore a function of (stream, batch_size, seed, step); a step out of turn passes over the rows before it.
+    epoch_length: 0 while it is not known; whoever knows it from before may say so, and spares a read of the first epoch.
     """
 
     def __init__(self, stream: Stream, batch_size: int, seed: int) -> None:
         self.data, self.batch_size, self.seed = stream, batch_size, seed
+        self.epoch_length = 0
         self._start = -1  # the position of the first row in the window
         self._window: deque[Row] = deque()
         self._rows: Iterator[Row] = iter(())
         self._epoch = self._read = 0  # how many rows of this epoch were read
-        self._length = 0  # of an epoch; 0 while it is not known
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
         """This process's share of the step's batch: levels uint8 (B, C, H, W), labels int64 (B,) or None, positions (B,)."""
@@ -221,7 +222,7 @@ class StreamOrder:
     def _end_epoch(self) -> None:
         if not self._read:
             raise InputError(f"{self.data.source}: nothing is left to train on: lower the held-out fraction, or add data")
-        self._length = self._read
+        self.epoch_length = self._read
 
     def _open(self, epoch: int) -> None:
         (seed,) = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(1)
@@ -231,7 +232,7 @@ class StreamOrder:
         """Empty the window and start it at a position. How long epochs are is found out where it is not known."""
         self._window.clear()
         self._start = position
-        epoch, offset = divmod(position, self._length) if self._length else (0, position)
+        epoch, offset = divmod(position, self.epoch_length) if self.epoch_length else (0, position)
         self._open(epoch)
         while self._read < offset:
             if next(self._rows, None) is None:

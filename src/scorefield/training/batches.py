@@ -12,7 +12,7 @@ from torch import Tensor
 from scorefield.core.errors import InputError
 from scorefield.core.noise import NoiseSource
 from scorefield.core.processes import Processes
-from scorefield.data import Dataset, Feed, Part, Stream, dequantize, flip, shift, tensor
+from scorefield.data import Dataset, Feed, Part, Stream, StreamOrder, dequantize, flip, shift, tensor
 from scorefield.objectives.base import Objective
 from scorefield.training.options import TrainingOptions
 
@@ -24,6 +24,7 @@ class Batches:
 
     The batch of a step is therefore the same however it is cut into processes and accumulated parts.
     The data suit the objective and the options (see `check_data`).   broken_files: where the names of unusable files are kept.
+    epoch_length: of a stream, if it is known already.
     """
 
     def __init__(
@@ -33,12 +34,20 @@ class Batches:
         options: TrainingOptions,
         processes: Processes,
         broken_files: Path | None = None,
+        epoch_length: int = 0,
     ) -> None:
         self.data, self.options, self.device, self._processes = data, options, processes.device, processes
         self._null_label: Any = getattr(objective.model, "null_label", None)
         self._conditional = data.labelled and bool(getattr(objective.model, "num_classes", 0))
-        order = data.order(options.batch_size, options.seed)
-        self._feed = Feed(order, processes.rank, processes.world, options.accumulation, broken_files, options.steps)
+        self._order = data.order(options.batch_size, options.seed)
+        if isinstance(self._order, StreamOrder):
+            self._order.epoch_length = epoch_length
+        self._feed = Feed(self._order, processes.rank, processes.world, options.accumulation, broken_files, options.steps)
+
+    @property
+    def epoch_length(self) -> int:
+        """How many examples an epoch of a stream has; 0 while that is not known, and for what is no stream."""
+        return self._order.epoch_length if isinstance(self._order, StreamOrder) else 0
 
     @property
     def waited(self) -> float:

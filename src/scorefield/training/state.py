@@ -16,17 +16,18 @@ from scorefield.training.sharding import all_finite, piece_of, whole_ones
 
 __all__ = ["TrainingState"]
 
-_NUMBERS = ("step", "skipped", "in_a_row", "lr_factor")
+_NUMBERS = ("step", "skipped", "in_a_row", "lr_factor", "epoch_length")
 
 
 class TrainingState:
     """step: how many are done, the skipped ones too.   skipped: steps whose loss or gradient was not finite, in all;
     in_a_row: how many of them were the last ones.   lr_factor: on the learning rate, after returns to earlier checkpoints.
+    epoch_length: of a stream, 0 while it is not known.
     """
 
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, ema: EMA) -> None:
         self.objective, self.optimizer, self.ema = objective, optimizer, ema
-        self.step, self.skipped, self.in_a_row, self.lr_factor = 0, 0, 0, 1.0
+        self.step, self.skipped, self.in_a_row, self.lr_factor, self.epoch_length = 0, 0, 0, 1.0, 0
 
     def advance(self, finite: bool) -> None:
         """Count a step."""

@@ -131,7 +131,7 @@ class Trainer(Iterator[TrainStep]):
         self.folder = None if run is None else RunFolder(Path(run))
         self._writer = None if self.folder is None else self._open(self.folder, resume, describe or {})
         broken_files = None if self.folder is None else self.folder.broken_files
-        self._batches = Batches(self.data, objective, options, self._processes, broken_files)
+        self._batches = Batches(self.data, objective, options, self._processes, broken_files, self._state.epoch_length)
 
     @property
     def step(self) -> int:
@@ -169,6 +169,7 @@ class Trainer(Iterator[TrainStep]):
         self._optimizer.zero_grad(set_to_none=True)
         before = self._state.in_a_row
         self._state.advance(finite)
+        self._state.epoch_length = self._batches.epoch_length
         if finite:
             self.ema.update(self.objective.model, self.step)
         seconds = self._meter.stop(self.options.batch_size, self._batches.waited - waited)
