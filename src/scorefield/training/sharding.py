@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from scorefield.core.errors import InputError
 from scorefield.nets.blocks import pieces
 from scorefield.objectives.base import Objective
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["all_finite", "cut", "outline", "piece_of", "whole", "whole_ones"]
 
@@ -52,7 +54,7 @@ def outline(model: nn.Module) -> Any:
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor that these pieces are of."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_cut(tensor) else tensor
 
 
 def whole_ones(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
@@ -62,7 +64,7 @@ def whole_ones(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Te
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, DTensor):
+        if _is_cut(tensor):
             together = whole(tensor.detach())
             found |= {name: together.cpu()} if keep else {}
         else:
@@ -72,8 +74,10 @@ def whole_ones(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Te
 
 def piece_of(tensor: Tensor, like: Tensor) -> Tensor:
     """This process's piece of a whole tensor, cut as `like` is. Every process has the whole: nothing is sent."""
-    if not isinstance(like, DTensor):
+    if not _is_cut(like):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
@@ -81,11 +85,16 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether every number of every tensor is, on every process."""
     finite, cut_one = True, None
     for tensor in tensors:
-        if isinstance(tensor, DTensor):
+        if _is_cut(tensor):
             cut_one = tensor
-        finite = finite and bool(torch.isfinite(tensor.to_local() if isinstance(tensor, DTensor) else tensor).all())
+        finite = finite and bool(torch.isfinite(tensor.to_local() if _is_cut(tensor) else tensor).all())
     if cut_one is not None:
         vote = torch.tensor(int(finite), device=cut_one.device)
         torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, cut_one.device_mesh.get_group())
         finite = bool(vote)
     return finite
+
+
+def _is_cut(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether this is a piece; asked without the class, which not every build of torch has."""
+    return hasattr(tensor, "full_tensor")
