@@ -78,7 +78,7 @@ def trainer(options: argparse.Namespace) -> list[Row]:
 def _parts_of_training(net: torch.nn.Module) -> Iterator[tuple[str, Any, str]]:
     yield "forward", net, "forward"
     yield "backward", Accelerator, "backward"
-    yield "clipping", Accelerator, "clip_grad_norm_"
+    yield "clipping", torch.nn.utils, "clip_grad_norm_"
     yield "optimizer", torch.optim.AdamW, "step"
     yield "EMA", EMA, "update"
 

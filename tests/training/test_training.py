@@ -158,7 +158,7 @@ def test_ema_is_warmed_up():
     for step in range(1, 200):
         with torch.no_grad():
             model.weight.fill_(float(step))
-        ema.update(model, step)
+        ema.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     assert ema.shadow["weight"].item() == pytest.approx(expected, rel=1e-5)

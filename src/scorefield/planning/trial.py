@@ -77,7 +77,7 @@ def _trial(setting: Setting, batch: int, steps: int) -> float:
         nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        average.update(model, step + 1)
+        average.update(step + 1)
         _finish(device)
         taken.append(time.perf_counter() - start)
         if sum(taken[1:]) > _TRIAL_SECONDS:

@@ -100,7 +100,7 @@ def sample(
 def network_calls(sampler: Sampler, process: Any, grid: Grid) -> int:
     """Network calls on this grid of this process, exactly; InputError when this sampler cannot walk it.   process: None for a bare score."""
     exact = getattr(sampler, "calls_on", None)
-    return sampler.calls(grid) if exact is None else int(exact(process, grid))
+    return sampler.calls(grid) if exact is None or process is None else int(exact(process, grid))
 
 
 def planned(sampler: Sampler, model: Any, times: Sequence[float], state: Any) -> Any:

@@ -123,6 +123,7 @@ class Trainer(Iterator[TrainStep]):
         if options.shard and self._processes.world > 1:
             self._outline = outline(objective.model)
             cut(objective, self._processes.world, accelerator.device)
+        self._weights = list(objective.parameters())
         self.ema, self.objective = EMA(objective.model, options.ema), objective
         optimizer = accelerator.prepare(make_optimizer(objective, options, accelerator.device))
         self._objective, self._optimizer = objective if self._outline else accelerator.prepare(objective), optimizer
@@ -171,7 +172,7 @@ class Trainer(Iterator[TrainStep]):
         self._state.advance(finite)
         self._state.epoch_length = self._batches.epoch_length
         if finite:
-            self.ema.update(self.objective.model, self.step)
+            self.ema.update(self.step)
         seconds = self._meter.stop(self.options.batch_size, self._batches.waited - waited)
         rate, named = self.options.batch_size / seconds, dict(zip(parts, values[2:], strict=True))
         done = TrainStep(self.step, values[0], values[1], lr, rate, named, self._state.skipped)
@@ -258,9 +259,8 @@ class Trainer(Iterator[TrainStep]):
             times.update(t, losses)
 
     def _gradient_norm(self) -> Tensor:
-        limit = self.options.clip or float("inf")
-        norm = self.accelerator.clip_grad_norm_(self._objective.parameters(), limit)
-        return whole(torch.as_tensor(norm))
+        """The norm of all gradients before they are clipped."""
+        return whole(torch.nn.utils.clip_grad_norm_(self._weights, self.options.clip or float("inf")))
 
     def _set_lr(self) -> float:
         options = self.options
@@ -336,11 +336,18 @@ def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:
 @contextmanager
 def _dropout_stream(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
     """Dropout draws from torch's global generator: give each step its own stream and put the user's state back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        # An odd multiplier mixes the three numbers; neighbouring steps need distinct seeds, not independent ones.
-        torch.manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0x8CB92BA72F3D8DD7) % 2**63)
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            # An odd multiplier mixes the three numbers; neighbouring steps need distinct seeds, not independent ones.
+            generator.manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0x8CB92BA72F3D8DD7) % 2**63)
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _read(scalars: list[Tensor]) -> list[float]:
