@@ -3,7 +3,7 @@
 network: images/s of a training step and of a denoising step, at equal FLOPs, and how near they come to the time that the
     convolutions alone take; memory: of training; startup: of the library and its command; trainer, sampler: the share of a step
     that is not the network's; profile: where a training step's time goes; scaling: with batch, image size and width; demo: the three
-    commands of `make demo`, once.
+    commands of `make demo`, once; attention: the library's, beside torch's fused kernel.
 
 Everything that is compared is timed in turn, A B A B …; a figure is the median over rounds, a ratio the median of the rounds' ratios.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import os
 import platform
@@ -24,16 +25,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from ceiling import ALONE, Convolutions
 from contestants import CASES, OURS, PLAIN, Case, Contestant, contestants, left_out, make, side_by_side
 from shares import profile, sampler, trainer
 
-from scorefield.nets import fused
+from scorefield.nets import blocks, fused
 
 Row = dict[str, Any]
 SWEEPS = {"batch": (1, 4, 16, 64), "side": (16, 32, 64), "channels": (32, 64, 128)}
@@ -170,6 +173,36 @@ def startup(options: argparse.Namespace) -> list[Row]:
     return [{"of": name, "s": statistics.median(values), "rounds (s)": values} for name, values in times.items()]
 
 
+# attention
+
+
+def attention(options: argparse.Namespace) -> list[Row]:
+    """Of 64 examples of two heads of 64 channels, forward, and forward with backward."""
+    fused.switch(True)
+    ways = {"scorefield": blocks.attention, "torch, fused": F.scaled_dot_product_attention}
+    rows = []
+    for dtype, length in itertools.product((torch.bfloat16, torch.float32), (16, 64, 256)):
+        q, k, v, upstream = torch.randn(4, 64, 2, length, 64).to(dtype).unbind()
+        inputs = [part.requires_grad_() for part in (q, k, v)]
+        for step in ("forward", "with backward"):
+            calls = {name: partial(_attended, way, inputs, None if step == "forward" else upstream) for name, way in ways.items()}
+            times = {name: found["all"] for name, found in side_by_side(calls, options.rounds, options.seconds).items()}
+            row = {"dtype": str(dtype).removeprefix("torch."), "positions": length, "step": step}
+            row |= {f"{name}, ms": 1e3 * statistics.median(found) for name, found in times.items()}
+            rows.append({**row, "scorefield is faster by": _ratio(times["torch, fused"], times["scorefield"])})
+    return rows
+
+
+def _attended(way: Callable[..., torch.Tensor], inputs: list[torch.Tensor], upstream: torch.Tensor | None) -> dict[str, float]:
+    """Seconds, with the gradients of this gradient if there is one."""
+    start = time.perf_counter()
+    with torch.set_grad_enabled(upstream is not None):
+        out = way(*inputs)
+    if upstream is not None:
+        torch.autograd.grad(out, inputs, upstream)
+    return {"all": time.perf_counter() - start}
+
+
 # demo
 
 
@@ -243,7 +276,7 @@ def _text(value: Any) -> str:
     )
 
 
-PARTS = {part.__name__: part for part in (network, memory, startup, trainer, sampler, profile, scaling, demo)}
+PARTS = {part.__name__: part for part in (network, memory, startup, trainer, sampler, profile, scaling, attention, demo)}
 
 
 def parse() -> argparse.Namespace:
