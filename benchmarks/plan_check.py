@@ -2,9 +2,10 @@
 
 Each recipe trains for some steps in a process of its own, which reports the peak of its resident memory and the median time of a
 step. Another process of its own makes the plan. The plan's memory of a process on a CPU is what Python and the libraries take after
-a step of two examples, and the tensors that a step needs at a time. What it cannot see lies between: the buffers that a kernel
-takes within one operation, and the gaps of the C library's heap. To see how much they are, the same steps run once more with a heap
-that gives every larger tensor pages of its own (MALLOC_MMAP_THRESHOLD_), which is slower and leaves no gaps.
+a step of two examples, and the tensors that a step needs at a time; and at least what the plan's own trial of a few steps took. What the
+count cannot see are the buffers that a kernel takes within one operation, and the gaps of the C library's heap. To see how much they are,
+the same steps run once more with a heap that gives every larger tensor pages of its own (MALLOC_MMAP_THRESHOLD_), which is slower and
+leaves no gaps.
 
     python benchmarks/plan_check.py [--data mnist.npz] [--recipes digits,mnist] [--steps 12] [--precision auto] [--json FILE]
 """

@@ -14,7 +14,7 @@ from scorefield.config import Recipe, read_recipe, read_run, with_overrides
 from scorefield.core.compute import autocast_dtype, pick_device
 from scorefield.core.errors import InputError
 from scorefield.planning.memory import largest_block, step_memory
-from scorefield.planning.trial import Setting, speed
+from scorefield.planning.trial import Setting, Trial, try_steps
 from scorefield.report import cost, expected_data, meta_model, readable
 from scorefield.training import RunFolder
 
@@ -110,8 +110,8 @@ def make_plan(
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     needs = _memory(setting, weights, 4 * parameters, model.net)
     operations = cost(model).training
-    rate, process, measured = (flops, 0, "given") if flops else speed(setting, operations, needs.plain)
-    needs = needs.beside(process)
+    trial = Trial(flops, "given") if flops else try_steps(setting, operations, needs.plain)
+    needs, rate = needs.beside(trial.process, trial.largest), trial.rate
     limit = None if memory is None else memory * _GIB
     parts = _parts(limit, needs.plain, needs.kept, setting.each)
     seconds = None if rate is None else operations * batch / (rate * devices)
@@ -129,7 +129,7 @@ def make_plan(
         average=weights,
         step=needs.step,
         kept=needs.kept,
-        process=process,
+        process=trial.process,
         memory=memory,
         plain=needs.plain,
         checkpointed=needs.checkpointed,
@@ -138,7 +138,7 @@ def make_plan(
         fits=_fits(limit, needs, parts),
         flops=float(operations * batch),
         flops_per_second=rate,
-        measured=measured,
+        measured=trial.said,
         seconds=seconds,
         days=None if seconds is None else seconds * recipe.training.steps / 86_400,
     )
@@ -153,10 +153,10 @@ class _Memory(NamedTuple):
     checkpointed: int | None
     sharded: int | None
 
-    def beside(self, process: int) -> _Memory:
-        """With what the process takes by itself."""
+    def beside(self, process: int, largest: int) -> _Memory:
+        """With what the process takes by itself, and at least what a trial took."""
         checkpointed, sharded = (None if one is None else one + process for one in (self.checkpointed, self.sharded))
-        return self._replace(plain=self.plain + process, checkpointed=checkpointed, sharded=sharded)
+        return self._replace(plain=max(self.plain + process, largest), checkpointed=checkpointed, sharded=sharded)
 
 
 def _memory(setting: Setting, weights: int, gradients: int, net: nn.Module) -> _Memory:

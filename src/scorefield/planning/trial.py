@@ -18,7 +18,7 @@ from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import DataSpec
 from scorefield.training.ema import EMA
 
-__all__ = ["Setting", "speed"]
+__all__ = ["Setting", "Trial", "try_steps"]
 
 _TRIAL_FLOPS = 3e11  # of one step of the trial: seconds on a processor
 _TRIAL_STEPS, _TRIAL_SECONDS = 5, 4.0
@@ -36,25 +36,36 @@ class Setting(NamedTuple):
     each: int
 
 
-def speed(setting: Setting, operations: int, needed: int) -> tuple[float | None, int, str]:
-    """(FLOP/s of a device, bytes of the process on a CPU, where the speed comes from)."""
+class Trial(NamedTuple):
+    """rate: FLOP/s of a device, None where it could not be tried.   said: where it comes from, or why there is none.
+
+    process: bytes of the process on a CPU before the trial.   largest: bytes that it had at most during one of a whole batch, the
+    gaps in the heap of the C library included; 0 where that is not known.
+    """
+
+    rate: float | None
+    said: str
+    process: int = 0
+    largest: int = 0
+
+
+def try_steps(setting: Setting, operations: int, needed: int) -> Trial:
+    """A few steps of training, of as large a part of the batch as takes seconds.   needed: bytes of a step, as they were counted."""
     kind, batch = setting.kind, setting.each
     if kind == "cuda" and not torch.cuda.is_available():
-        return (
-            None,
-            0,
-            "unknown: there is no such device here to try; say --flops, what one sustains (a third of its data sheet's)",
+        return Trial(
+            None, "unknown: there is no such device here to try; say --flops, what one sustains (a third of its data sheet's)"
         )
     while batch > 1 and (operations * batch > _TRIAL_FLOPS or needed > _free(kind) // 2):
         batch, needed = batch // 2, needed // 2
     if operations * batch > 10 * _TRIAL_FLOPS or needed > _free(kind) // 2:
-        return None, 0, "unknown: the network is too large for a trial on this machine; say --flops, what a device sustains"
+        return Trial(None, "unknown: the network is too large for a trial on this machine; say --flops, what a device sustains")
     _trial(setting, min(batch, 2), steps=1)
     gc.collect()
     _give_back()
-    process = _resident() if kind == "cpu" else 0
+    process, whole = _resident() if kind == "cpu" else 0, kind == "cpu" and batch == setting.each and _forget_largest()
     seconds = _trial(setting, batch, steps=_TRIAL_STEPS)
-    return operations * batch / seconds, process, f"measured on {batch} examples a step"
+    return Trial(operations * batch / seconds, f"measured on {batch} examples a step", process, _largest() if whole else 0)
 
 
 def _trial(setting: Setting, batch: int, steps: int) -> float:
@@ -106,6 +117,21 @@ def _free(kind: str) -> int:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return 8 * _GIB
+
+
+def _forget_largest() -> bool:
+    """Have Linux count the largest size of this process from here on; whether it does."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _largest() -> int:
+    """Bytes of memory that this process has had at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def _resident() -> int:
