@@ -91,6 +91,7 @@ def sample(
     from scorefield.config import build_sampling, read_run
     from scorefield.core.processes import join_processes
     from scorefield.data.pictures import are_images, check_animation, check_target
+    from scorefield.samplers.base import network_calls
 
     recipe, spec = read_run(run)
     small = _small_images(run, recipe, spec, low_res)
@@ -111,7 +112,8 @@ def sample(
     what = _identity(run, model, sampling, options, seed, labels, classifier, small)
     draw = _sampler_of(model, sampling, seed, labels, small)
     job = SampleJob(draw, what, spec, n, len(sampling.grid) - 1, target, labels, trajectory)
-    said = _facts(model, sampling, seed, what["precision"], _guidance(options, classifier), processes.world)
+    calls = network_calls(sampling.sampler, getattr(model, "process", None), sampling.grid)
+    said = _facts(sampling, calls, seed, what["precision"], _guidance(options, classifier), processes.world)
     say(f"{run}: EMA weights, {', '.join(map(str, filter(None, said.values())))}")
     start = time.perf_counter()
     job.run(processes)
@@ -120,16 +122,13 @@ def sample(
     say(f"wrote {target}: {n} samples in {seconds:.1f} s{rate}")
     if as_json and processes.first:
         result = {"out": str(target), "n": n, "seed": seed, "sampler": said["sampler"], "guidance": said["guidance"] or None}
-        print_json({**result, "calls": int(said["calls"].split()[0]), "weights": "ema", "seconds": round(seconds, 3)})
+        print_json({**result, "calls": calls, "weights": "ema", "seconds": round(seconds, 3)})
 
 
-def _facts(model: Any, sampling: Sampling, seed: int, precision: str, guided: str, world: int) -> dict[str, str]:
+def _facts(sampling: Sampling, calls: int, seed: int, precision: str, guided: str, world: int) -> dict[str, str]:
     """How the samples are made, in words, in the order in which it is said."""
-    from scorefield.samplers.base import network_calls
-
-    calls = f"{network_calls(sampling.sampler, getattr(model, 'process', None), sampling.grid)} network calls"
     processes = f"{world} processes" if world > 1 else ""
-    facts = {"sampler": str(sampling.sampler), "calls": calls, "seed": f"seed {seed}", "precision": precision}
+    facts = {"sampler": str(sampling.sampler), "calls": f"{calls} network calls", "seed": f"seed {seed}", "precision": precision}
     return {**facts, "guidance": guided, "processes": processes}
 
 
