@@ -69,21 +69,21 @@ def test_values_and_gradients(shape, modulated, silu, dtype):
 def test_compiled_loops_do_what_they_say_in_python(dtype):
     """The same source, interpreted: neither the compiler's reordering nor its threads may show beyond rounding."""
     rng = np.random.default_rng(0)
-    x, dy = (rng.standard_normal((2, 5, 32)).astype(np.float32) for _ in range(2))
+    x, dy, modulation = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 5, 32), (2, 5, 32), (2, 2, 32)))
     if dtype == np.uint16:
-        x, dy = ((part.view(np.uint32) >> 16).astype(np.uint16) for part in (x, dy))
-    weight, bias, modulation = (rng.standard_normal(shape).astype(np.float32) for shape in (32, 32, (2, 64)))
+        x, dy, modulation = ((part.view(np.uint32) >> 16).astype(np.uint16) for part in (x, dy, modulation))
+    weight, bias = (rng.standard_normal(32).astype(np.float32) for _ in range(2))
     results = []
     for forward, backward in (
         (kernels.norm_forward, kernels.norm_backward),
         (kernels.norm_forward.py_func, kernels.norm_backward.py_func),
     ):
-        y, dx = np.zeros_like(x), np.zeros_like(x)
-        mean, rstd, dslope, doffset = (np.zeros(shape, np.float32) for shape in ((2, 32), (2, 32), (2, 32), (2, 32)))
+        y, dx, dmodulation = np.zeros_like(x), np.zeros_like(x), np.zeros_like(modulation)
+        mean, rstd, dweight, dbias = (np.zeros(shape, np.float32) for shape in ((2, 32), (2, 32), 32, 32))
         forward(x, weight, bias, modulation, 32, 1e-5, True, y, mean, rstd)
-        backward(x, dy, weight, bias, modulation, 32, True, mean, rstd, dx, dslope, doffset)
-        wide = [(part.astype(np.uint32) << 16).view(np.float32) if dtype == np.uint16 else part for part in (y, dx)]
-        results.append([*wide, mean, rstd, dslope, doffset])
+        backward(x, dy, weight, bias, modulation, 32, True, mean, rstd, dx, dweight, dbias, dmodulation)
+        wide = [(part.astype(np.uint32) << 16).view(np.float32) if dtype == np.uint16 else part for part in (y, dx, dmodulation)]
+        results.append([*wide, mean, rstd, dweight, dbias])
     tolerance = 1e-5 if dtype == np.float32 else 2**-7  # one unit of bf16's last place
     for compiled, plain in zip(*results, strict=True):
         assert np.allclose(compiled, plain, rtol=tolerance, atol=tolerance)
@@ -149,6 +149,29 @@ def test_without_numba_the_formula_serves(monkeypatch):
     monkeypatch.setattr(fused, "available", lambda: False)
     torch.testing.assert_close(norm(x), expected, rtol=1e-5, atol=1e-5)
     assert not fused.is_fused(x)
+
+
+@pytest.mark.parametrize(("said", "compiles"), [("0", True), ("1", False)])
+def test_where_numba_may_not_compile_the_formula_serves(monkeypatch, said, compiles):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", said)
+    assert fused.available.__wrapped__() == compiles
+
+
+def test_what_is_converted_for_the_loops_lives_until_they_are_done():
+    """Weights in bf16 and a modulation in fp32 are read as copies; other tensors of that size are made meanwhile."""
+    x = images((4, 64, 16, 16), torch.bfloat16).requires_grad_()
+    weight, bias = torch.randn(2, 64).bfloat16().unbind()
+    modulation = (0.5 * torch.randn(4, 128)).requires_grad_()
+    parts = (x, weight.requires_grad_(), bias.requires_grad_(), modulation)
+    exact = [part.detach().double().requires_grad_() for part in parts]
+    y, expected = fused.fused_norm(x, 32, weight, bias, 1e-5, modulation, True), reference(*exact, True)
+    assert error(y.detach(), expected.detach()) < TOLERANCE[torch.bfloat16]
+    dy = images((4, 64, 16, 16), torch.bfloat16, seed=1)
+    y.backward(dy)
+    expected.backward(dy.double())
+    for part, true in zip(parts, exact, strict=True):
+        assert part.grad.dtype == part.dtype
+        assert error(part.grad, true.grad) < TOLERANCE[torch.bfloat16]
 
 
 def test_threads_stay_as_they_were():

@@ -33,8 +33,8 @@ _enabled = True
 
 @cache
 def available() -> bool:
-    """Whether the loops can be compiled here: numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether the loops can be compiled here: numba is installed, and not told to leave everything to the interpreter."""
+    return importlib.util.find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
 
 
 def switch(on: bool) -> None:
@@ -99,22 +99,22 @@ class _Norm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor | None, groups: int, eps: float, silu: bool
     ) -> Tensor:
-        from scorefield.nets import kernels
-
-        y = torch.empty_like(x)
-        mean, rstd = x.new_empty(len(x), groups, dtype=torch.float32), x.new_empty(len(x), groups, dtype=torch.float32)
+        y, stats = torch.empty_like(x), x.new_empty(2, len(x), groups, dtype=torch.float32)
         if not _is_fake(x):
+            from scorefield.nets import kernels
+
+            kind = kernels.BF16 if x.dtype == torch.bfloat16 else kernels.FLOAT32
+            options = (kind, _rows(x), groups, eps, silu, modulation is not None)
+            read = (x, *_as_read(x, weight, bias, modulation))
             _match_threads()
-            kernels.norm_forward(
-                _pixels(x), *_parameters(weight, bias, modulation), groups, eps, silu, _pixels(y), mean.numpy(), rstd.numpy()
-            )
-        ctx.save_for_backward(x, weight, bias, modulation, mean, rstd)
+            kernels.forward_at(*options, *_addresses(*read, y, *stats))
+        ctx.save_for_backward(x, weight, bias, modulation, stats)
         ctx.options = groups, eps, silu
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
-        x, weight, bias, modulation, mean, rstd = ctx.saved_tensors
+        x, weight, bias, modulation, stats = ctx.saved_tensors
         groups, eps, silu = ctx.options
         if torch.is_grad_enabled():  # create_graph: the loops have no derivative of their own
             inputs = [part for part in (x, weight, bias, modulation) if part is not None and part.requires_grad]
@@ -122,46 +122,29 @@ class _Norm(torch.autograd.Function):
             found = iter(torch.autograd.grad(y, inputs, dy.to(y.dtype), create_graph=True))
             parts = (x, weight, bias, modulation)
             return *(next(found) if part is not None and part.requires_grad else None for part in parts), None, None, None
-        return *_gradients(dy, x, weight, bias, modulation, mean, rstd, groups, silu), None, None, None
+        return *_gradients(dy, x, weight, bias, modulation, stats, groups, silu), None, None, None
 
 
 def _gradients(
-    dy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    modulation: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    groups: int,
-    silu: bool,
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor | None, stats: Tensor, groups: int, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    from scorefield.nets import kernels
-
     dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
-    dx = torch.empty_like(x)
-    dslope, doffset = x.new_empty(2, *x.shape[:2], dtype=torch.float32)
+    dx, (dweight, dbias) = torch.empty_like(x), x.new_empty(2, x.shape[1], dtype=torch.float32)
+    dmodulation = None if modulation is None else modulation.new_empty(modulation.shape, dtype=x.dtype)
     if not _is_fake(x):
-        plain = _parameters(weight, bias, modulation)
+        from scorefield.nets import kernels
+
+        kind = kernels.BF16 if x.dtype == torch.bfloat16 else kernels.FLOAT32
+        options = (kind, _rows(x), groups, silu, modulation is not None)
+        read = (x, dy, *_as_read(x, weight, bias, modulation), *stats)
         _match_threads()
-        kernels.norm_backward(
-            _pixels(x),
-            _pixels(dy),
-            *plain,
-            groups,
-            silu,
-            mean.numpy(),
-            rstd.numpy(),
-            _pixels(dx),
-            dslope.numpy(),
-            doffset.numpy(),
-        )
-    if modulation is None:
-        return dx, dslope.sum(0).to(weight.dtype), doffset.sum(0).to(bias.dtype), None
-    more = 1 + modulation[:, : x.shape[1]].float()
-    dscale = dslope * weight.float() + doffset * bias.float()
-    dmodulation = torch.cat([dscale, doffset], dim=1).to(modulation.dtype)
-    return dx, (dslope * more).sum(0).to(weight.dtype), (doffset * more).sum(0).to(bias.dtype), dmodulation
+        kernels.backward_at(*options, *_addresses(*read, dx, dweight, dbias, dmodulation))
+    return (
+        dx,
+        dweight.to(weight.dtype),
+        dbias.to(bias.dtype),
+        None if modulation is None or dmodulation is None else dmodulation.to(modulation.dtype),
+    )
 
 
 def _serves(x: Tensor) -> bool:
@@ -203,18 +186,18 @@ def _match_threads() -> None:
     numba.set_num_threads(max(1, min(torch.get_num_threads(), _start_threads())))
 
 
-def _pixels(x: Tensor) -> Any:
-    """(B, C, H, W) in channels-last memory as an array (B, H·W, C) of the same memory, bf16 as uint16."""
+def _rows(x: Tensor) -> tuple[int, int, int]:
+    """(B, C, H, W) in channels-last memory, as the loops read it: (B, H·W, C)."""
     batch, channels, height, width = x.shape
-    rows = x.detach().permute(0, 2, 3, 1).view(batch, height * width, channels)
-    return rows.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else rows.numpy()
+    return batch, height * width, channels
 
 
-def _parameters(weight: Tensor, bias: Tensor, modulation: Tensor | None) -> tuple[Any, Any, Any]:
-    """As float32 arrays; (0, 0) for no modulation.
+def _as_read(x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Weights in float32, the modulation in x's dtype, without gaps."""
+    mod = None if modulation is None else modulation.to(x.dtype).contiguous()
+    return weight.float().contiguous(), bias.float().contiguous(), mod
 
-    Those of weights are copies: torch never again resizes memory that an array has seen, and weights in pieces (FSDP) must shrink.
-    """
-    mod = weight.new_empty(0, 0) if modulation is None else modulation
-    weight, bias = (part.detach().to(torch.float32, copy=True).contiguous() for part in (weight, bias))
-    return weight.numpy(), bias.numpy(), mod.detach().float().contiguous().numpy()
+
+def _addresses(*tensors: Tensor | None) -> list[int]:
+    """Of their memory, 0 for none. Who calls must hold the tensors, in variables, until the loops are done."""
+    return [0 if one is None else one.data_ptr() for one in tensors]

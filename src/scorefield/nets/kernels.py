@@ -3,6 +3,9 @@
 Loops over examples run on several threads: besides speed, only there does the compiler know that arrays do not overlap, and
 vectorize. Everything is float32 arithmetic; bf16 numbers come and go as the upper halves of their float32 bits (uint16). Importing this module
 needs numba, which compiles a loop at its first call (seconds) and keeps the result on the disk.
+
+`norm_forward` and `norm_backward` take arrays. `forward_at` and `backward_at` are the same for memory by its addresses: in a small network,
+making arrays of tensors takes longer than the loops.
 """
 
 from __future__ import annotations
@@ -11,17 +14,20 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, types
-from numba.extending import overload
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic, overload
 
-__all__ = ["norm_backward", "norm_forward"]
+__all__ = ["BF16", "FLOAT32", "backward_at", "forward_at", "norm_backward", "norm_forward"]
+
+# What numbers in memory are, to `forward_at` and `backward_at`.
+BF16, FLOAT32 = np.uint16(0), np.float32(0)
 
 # No "nnan" or "ninf": a diverged activation must stay visible.
 _FAST = {"contract", "arcp", "nsz", "reassoc"}
 
 
 def _load(a: Any, b: Any, p: Any, c: Any) -> Any:
-    """a[b, p, c] as float32. This and `_store` are what runs where numba is told not to compile (NUMBA_DISABLE_JIT)."""
+    """a[b, p, c] as float32. This and `_store` are what runs where the loops are interpreted."""
     value = a[b, p, c]
     return (value.astype(np.uint32) << np.uint32(16)).view(np.float32) if a.dtype == np.uint16 else value
 
@@ -74,7 +80,7 @@ def _sigmoid(z):  # type: ignore[no-untyped-def]
 def norm_forward(x, weight, bias, modulation, groups, eps, silu, y, mean, rstd):  # type: ignore[no-untyped-def]
     """y = silu?(GN(x)·weight·(1 + scale) + bias·(1 + scale) + shift) for every example.
 
-    x, y: (B, P, C) uint16 or float32.   weight, bias: (C,).   modulation: (B, 2C), scales then shifts, or (0, 0) for none.
+    x, y: (B, P, C) uint16 or float32.   weight, bias: (C,).   modulation: (B, 2, C) like x, scales and shifts; (0, 2, C) for none.
     mean, rstd: (B, groups), of the groups, are filled.
     """
     batch, pixels, channels = x.shape
@@ -111,10 +117,10 @@ def norm_forward(x, weight, bias, modulation, groups, eps, silu, y, mean, rstd):
             r = 1.0 / math.sqrt(max(spread / (pixels * size), 0.0) + eps)
             mean[b, g], rstd[b, g] = m, r
             for c in range(first, first + size):
-                more = np.float32(1.0) + modulation[b, c] if modulated else np.float32(1.0)
+                more = np.float32(1.0) + _load(modulation, b, 0, c) if modulated else np.float32(1.0)
                 center[c], slope[c], offset[c] = m, r * weight[c] * more, bias[c] * more
                 if modulated:
-                    offset[c] += modulation[b, channels + c]
+                    offset[c] += _load(modulation, b, 1, c)
         if silu:
             for p in range(pixels):
                 for c in range(channels):
@@ -127,24 +133,25 @@ def norm_forward(x, weight, bias, modulation, groups, eps, silu, y, mean, rstd):
 
 
 @njit(parallel=True, fastmath=_FAST, error_model="numpy", cache=True)
-def norm_backward(x, dy, weight, bias, modulation, groups, silu, mean, rstd, dx, dslope, doffset):  # type: ignore[no-untyped-def]
-    """Gradients of `norm_forward`.
+def norm_backward(x, dy, weight, bias, modulation, groups, silu, mean, rstd, dx, dweight, dbias, dmodulation):  # type: ignore[no-untyped-def]
+    """Gradients of `norm_forward`, in the shapes of what they are of. dmodulation: (0, 2, C) for none.
 
-    dx: (B, P, C), of x.   dslope, doffset: (B, C), of γ and β in z = x̂·γ + β, with x̂ the normalized x, γ = weight·(1 + scale) and
-    β = bias·(1 + scale) + shift; with d = ∂L/∂z:  ∂L/∂x = r(γd − ⟨γd⟩ − x̂⟨γd x̂⟩), means over a group.
+    In z = x̂·γ + β, with x̂ the normalized x, γ = weight·(1 + scale), β = bias·(1 + scale) + shift and d = ∂L/∂z:
+    ∂L/∂x = r(γd − ⟨γd⟩ − x̂⟨γd x̂⟩), means over a group.   ∂L/∂γ = Σ d x̂,   ∂L/∂β = Σ d, sums over an example's pixels.
     """
     batch, pixels, channels = x.shape
     size = channels // groups
     modulated = modulation.shape[0] > 0
+    dgamma, dbeta = np.empty((batch, channels), np.float32), np.empty((batch, channels), np.float32)
     for b in prange(batch):
         center, slope, offset = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
         gamma, sums, products = np.empty(channels, np.float32), np.zeros(channels, np.float32), np.zeros(channels, np.float32)
         for c in range(channels):
-            more = np.float32(1.0) + modulation[b, c] if modulated else np.float32(1.0)
+            more = np.float32(1.0) + _load(modulation, b, 0, c) if modulated else np.float32(1.0)
             gamma[c], offset[c] = weight[c] * more, bias[c] * more
             center[c], slope[c] = mean[b, c // size], rstd[b, c // size] * gamma[c]
             if modulated:
-                offset[c] += modulation[b, channels + c]
+                offset[c] += _load(modulation, b, 1, c)
         for p in range(pixels):
             for c in range(channels):
                 v, d = _load(x, b, p, c) - center[c], _load(dy, b, p, c)
@@ -160,7 +167,7 @@ def norm_backward(x, dy, weight, bias, modulation, groups, silu, mean, rstd, dx,
             first, r = g * size, rstd[b, g]
             mean_d, mean_dx = 0.0, 0.0
             for c in range(first, first + size):
-                dslope[b, c], doffset[b, c] = r * products[c], sums[c]
+                dgamma[b, c], dbeta[b, c] = r * products[c], sums[c]
                 mean_d += gamma[c] * sums[c]
                 mean_dx += gamma[c] * r * products[c]
             for c in range(first, first + size):
@@ -170,3 +177,68 @@ def norm_backward(x, dy, weight, bias, modulation, groups, silu, mean, rstd, dx,
             for c in range(channels):
                 d = _load(dx, b, p, c) if silu else _load(dy, b, p, c)
                 _store(dx, b, p, c, slope[c] * d + linear[c] * (_load(x, b, p, c) - center[c]) + constant[c])
+    of_weight, of_bias = np.zeros(channels, np.float64), np.zeros(channels, np.float64)
+    for b in range(batch):
+        for c in range(channels):
+            more = np.float32(1.0) + _load(modulation, b, 0, c) if modulated else np.float32(1.0)
+            of_weight[c] += dgamma[b, c] * more
+            of_bias[c] += dbeta[b, c] * more
+            if modulated:
+                _store(dmodulation, b, 0, c, dgamma[b, c] * weight[c] + dbeta[b, c] * bias[c])
+                _store(dmodulation, b, 1, c, dbeta[b, c])
+    for c in range(channels):
+        dweight[c], dbias[c] = of_weight[c], of_bias[c]
+
+
+def _typed_pointer(context: Any, address: Any, kind: Any) -> Any:
+    """The address as a pointer to numbers of the kind of this one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(kind)(address, kind), generate
+
+
+_pointer: Any = intrinsic(_typed_pointer)
+
+
+@njit(error_model="numpy", cache=True)
+def forward_at(kind, shape, groups, eps, silu, modulated, x, weight, bias, modulation, y, mean, rstd):  # type: ignore[no-untyped-def]
+    """`norm_forward`.   kind: BF16 or FLOAT32, of x, y and modulation.   shape: (B, P, C).   x … rstd: addresses."""
+    batch, _, channels = shape
+    norm_forward(
+        carray(_pointer(x, kind), shape),
+        carray(_pointer(weight, FLOAT32), channels),
+        carray(_pointer(bias, FLOAT32), channels),
+        carray(_pointer(modulation, kind), (batch if modulated else 0, 2, channels)),
+        groups,
+        eps,
+        silu,
+        carray(_pointer(y, kind), shape),
+        carray(_pointer(mean, FLOAT32), (batch, groups)),
+        carray(_pointer(rstd, FLOAT32), (batch, groups)),
+    )
+
+
+@njit(error_model="numpy", cache=True)
+def backward_at(  # type: ignore[no-untyped-def]
+    kind, shape, groups, silu, modulated, x, dy, weight, bias, modulation, mean, rstd, dx, dweight, dbias, dmodulation
+):
+    """`norm_backward`.   kind: BF16 or FLOAT32, of x, dy, dx and modulations.   shape: (B, P, C).   x …: addresses."""
+    batch, _, channels = shape
+    mods = (batch if modulated else 0, 2, channels)
+    norm_backward(
+        carray(_pointer(x, kind), shape),
+        carray(_pointer(dy, kind), shape),
+        carray(_pointer(weight, FLOAT32), channels),
+        carray(_pointer(bias, FLOAT32), channels),
+        carray(_pointer(modulation, kind), mods),
+        groups,
+        silu,
+        carray(_pointer(mean, FLOAT32), (batch, groups)),
+        carray(_pointer(rstd, FLOAT32), (batch, groups)),
+        carray(_pointer(dx, kind), shape),
+        carray(_pointer(dweight, FLOAT32), channels),
+        carray(_pointer(dbias, FLOAT32), channels),
+        carray(_pointer(dmodulation, kind), mods),
+    )
