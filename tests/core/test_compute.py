@@ -38,6 +38,29 @@ def test_the_same_bits_as_autocast():
     assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
 
 
+def test_weights_that_are_shared():
+    """By two layers, by one layer in two places, and with a table, which autocast leaves in fp32."""
+    torch.manual_seed(0)
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.first, self.second = nn.Embedding(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+            self.second.weight = self.first.weight = self.table.weight
+            self.again = self.first
+
+        def forward(self, x):
+            return self.again(self.second(self.first(x))) + self.table(torch.arange(len(x)))
+
+    net, precision, x = Shared(), Precision(), torch.randn(4, 8)
+    precision.keep()
+    for _ in range(2):
+        with torch.no_grad():
+            assert torch.equal(precision.call(net, BF16, x), autocast(net, x))
+    assert net.first.weight is net.second.weight is net.table.weight
+    assert net.table.weight.dtype == torch.float32
+
+
 @pytest.mark.parametrize("change", ["in place", "unseen", "loaded"])
 def test_changed_weights_count_unless_they_were_to_stay(change):
     """By default every call sees the weights as they are, however they were changed; after `keep`, those of its first call."""

@@ -76,7 +76,10 @@ class Precision:
             compiled = getattr(net, "_compiled_call_impl", None) is not None  # it is compiled for the weights that it has
             if not self._keeps or compiled or torch.is_grad_enabled() or not isinstance(net, nn.Module):
                 return net(x, *rest, **given)
-            result: Tensor = torch.func.functional_call(net, self._cast(net, dtype, x.device), (x, *rest), given)
+            # Weights that are tied are all in the table: to look for ties takes longer than to call a small network.
+            result: Tensor = torch.func.functional_call(
+                net, self._cast(net, dtype, x.device), (x, *rest), given, tie_weights=False
+            )
             return result
 
     def _cast(self, net: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ class _Norm(torch.autograd.Function):
             options = (kind, _rows(x), groups, eps, silu, modulation is not None)
             read = (x, *_as_read(x, weight, bias, modulation))
             _match_threads()
-            kernels.forward_at(*options, *_addresses(*read, y, *stats))
+            kernels.forward_at(*options, *_addresses(*read, y, stats))
         ctx.save_for_backward(x, weight, bias, modulation, stats)
         ctx.options = groups, eps, silu
         return y
@@ -129,16 +129,17 @@ def _gradients(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor | None, stats: Tensor, groups: int, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
-    dx, (dweight, dbias) = torch.empty_like(x), x.new_empty(2, x.shape[1], dtype=torch.float32)
+    dx, dweights = torch.empty_like(x), x.new_empty(2, x.shape[1], dtype=torch.float32)
     dmodulation = None if modulation is None else modulation.new_empty(modulation.shape, dtype=x.dtype)
     if not _is_fake(x):
         from scorefield.nets import kernels
 
         kind = kernels.BF16 if x.dtype == torch.bfloat16 else kernels.FLOAT32
         options = (kind, _rows(x), groups, silu, modulation is not None)
-        read = (x, dy, *_as_read(x, weight, bias, modulation), *stats)
+        read = (x, dy, *_as_read(x, weight, bias, modulation), stats)
         _match_threads()
-        kernels.backward_at(*options, *_addresses(*read, dx, dweight, dbias, dmodulation))
+        kernels.backward_at(*options, *_addresses(*read, dx, dweights, dmodulation))
+    dweight, dbias = dweights
     return (
         dx,
         dweight.to(weight.dtype),

@@ -203,9 +203,12 @@ _pointer: Any = intrinsic(_typed_pointer)
 
 
 @njit(error_model="numpy", cache=True)
-def forward_at(kind, shape, groups, eps, silu, modulated, x, weight, bias, modulation, y, mean, rstd):  # type: ignore[no-untyped-def]
-    """`norm_forward`.   kind: BF16 or FLOAT32, of x, y and modulation.   shape: (B, P, C).   x … rstd: addresses."""
+def forward_at(kind, shape, groups, eps, silu, modulated, x, weight, bias, modulation, y, stats):  # type: ignore[no-untyped-def]
+    """`norm_forward`.   kind: BF16 or FLOAT32, of x, y and modulation.   shape: (B, P, C).   x …: addresses; stats: of mean and rstd,
+    one after the other.
+    """
     batch, _, channels = shape
+    mean, rstd = carray(_pointer(stats, FLOAT32), (2, batch, groups))
     norm_forward(
         carray(_pointer(x, kind), shape),
         carray(_pointer(weight, FLOAT32), channels),
@@ -215,17 +218,21 @@ def forward_at(kind, shape, groups, eps, silu, modulated, x, weight, bias, modul
         eps,
         silu,
         carray(_pointer(y, kind), shape),
-        carray(_pointer(mean, FLOAT32), (batch, groups)),
-        carray(_pointer(rstd, FLOAT32), (batch, groups)),
+        mean,
+        rstd,
     )
 
 
 @njit(error_model="numpy", cache=True)
 def backward_at(  # type: ignore[no-untyped-def]
-    kind, shape, groups, silu, modulated, x, dy, weight, bias, modulation, mean, rstd, dx, dweight, dbias, dmodulation
+    kind, shape, groups, silu, modulated, x, dy, weight, bias, modulation, stats, dx, dweights, dmodulation
 ):
-    """`norm_backward`.   kind: BF16 or FLOAT32, of x, dy, dx and modulations.   shape: (B, P, C).   x …: addresses."""
+    """`norm_backward`.   kind: BF16 or FLOAT32, of x, dy, dx and modulations.   shape: (B, P, C).   x …: addresses; stats: as there;
+    dweights: of dweight and dbias, one after the other.
+    """
     batch, _, channels = shape
+    mean, rstd = carray(_pointer(stats, FLOAT32), (2, batch, groups))
+    dweight, dbias = carray(_pointer(dweights, FLOAT32), (2, channels))
     mods = (batch if modulated else 0, 2, channels)
     norm_backward(
         carray(_pointer(x, kind), shape),
@@ -235,10 +242,10 @@ def backward_at(  # type: ignore[no-untyped-def]
         carray(_pointer(modulation, kind), mods),
         groups,
         silu,
-        carray(_pointer(mean, FLOAT32), (batch, groups)),
-        carray(_pointer(rstd, FLOAT32), (batch, groups)),
+        mean,
+        rstd,
         carray(_pointer(dx, kind), shape),
-        carray(_pointer(dweight, FLOAT32), channels),
-        carray(_pointer(dbias, FLOAT32), channels),
+        dweight,
+        dbias,
         carray(_pointer(dmodulation, kind), mods),
     )
