@@ -50,6 +50,7 @@ CATEGORICAL_SAMPLERS: dict[str, Callable[..., Sampler]] = {  # of the same paper
 }
 
 
+_EVEN = ("uniform", "trailing")  # in as many steps as there are levels, all of them
 _HUGE_RATIO = 80.0 * (1 + 1e-9)  # σ/α, as in `Heun`
 
 
@@ -220,8 +221,10 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
     if name == "staircase":
         count = options.levels if options.steps is None else _stairs(options.steps, options.repeats)
         return staircase(process, options.repeats, None if count is None else GRIDS["uniform"](process, count))
-    if name == "full" or (options.steps is None and name in GRIDS):
+    if name == "full" or (options.steps is None and name in _EVEN):
         return full(process)
+    if options.steps is None and name in GRIDS:
+        raise InputError(f"grid {name!r} needs a number of steps: give --steps, or steps beside it in [sampling]")
     if name in GRIDS and options.steps is not None:
         return GRIDS[name](process, options.steps)
     counts = [whole_number(count) for count in name.split(",")]

@@ -93,6 +93,8 @@ def sampling_options(
     from scorefield.config import with_overrides
 
     own = recipe.sampling
+    if sampler is None and eta is not None and variance is not None:
+        raise typer.BadParameter("--eta is DDIM's, and --variance that of ancestral sampling: leave one of them out")
     if sampler is None and (eta is not None) != (variance is not None):
         sampler = "ddim" if eta is not None else "ancestral"  # η and the variance say which sampler is meant
     table: dict[str, Any] = dict(own.sampler) if sampler in (None, own.sampler["kind"]) else {"kind": sampler}
