@@ -36,7 +36,8 @@ from ceiling import ALONE, Convolutions
 from contestants import CASES, OURS, PLAIN, Case, Contestant, contestants, left_out, make, side_by_side
 from shares import profile, sampler, trainer
 
-from scorefield.nets import blocks, fused
+from scorefield.nets import fused
+from scorefield.nets.attention import attention as our_attention
 
 Row = dict[str, Any]
 SWEEPS = {"batch": (1, 4, 16, 64), "side": (16, 32, 64), "channels": (32, 64, 128)}
@@ -179,7 +180,7 @@ def startup(options: argparse.Namespace) -> list[Row]:
 def attention(options: argparse.Namespace) -> list[Row]:
     """Of 64 examples of two heads of 64 channels, forward, and forward with backward."""
     fused.switch(True)
-    ways = {"scorefield": blocks.attention, "torch, fused": F.scaled_dot_product_attention}
+    ways = {"scorefield": our_attention, "torch, fused": F.scaled_dot_product_attention}
     rows = []
     for dtype, length in itertools.product((torch.bfloat16, torch.float32), (16, 64, 256)):
         q, k, v, upstream = torch.randn(4, 64, 2, length, 64).to(dtype).unbind()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import scorefield as sf
 from scorefield.config import build_net, build_process, read_recipe, recipe_names
 from scorefield.nets import UNet
-from scorefield.nets.blocks import AttentionBlock
+from scorefield.nets.attention import AttentionBlock
 from scorefield.report import cost, expected_data, info_facts, readable
 
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(100))

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from scorefield.core.errors import InputError
 from scorefield.nets import fused
-from scorefield.nets.blocks import AttentionBlock, Norm, ResidualBlock, as_float, attention, describe, down2, label_table, up2
+from scorefield.nets.attention import AttentionBlock, attention
+from scorefield.nets.blocks import Norm, ResidualBlock, as_float, describe, down2, label_table, up2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from scorefield.config import build_model, build_net, build_process, read_recipe, recipe_names
 from scorefield.nets import fused
-from scorefield.nets.blocks import AttentionBlock, Norm
+from scorefield.nets.attention import AttentionBlock
+from scorefield.nets.blocks import Norm
 from scorefield.report import expected_data
 
 pytest.importorskip("numba", reason="the compiled loops need numba")

@@ -6,7 +6,8 @@ from torch import nn
 
 from scorefield.core.errors import InputError
 from scorefield.nets import DDPMUNet, RefineNet, UNet
-from scorefield.nets.blocks import AttentionBlock, ResidualBlock
+from scorefield.nets.attention import AttentionBlock
+from scorefield.nets.blocks import ResidualBlock
 
 SMALL = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": ()}
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.core.errors import InputError
+from scorefield.nets.attention import attention_of
 from scorefield.nets.blocks import (
     Norm,
     TimeEmbedding,
-    attention_of,
     check_call,
     check_images,
     describe,

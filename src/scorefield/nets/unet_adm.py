@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from scorefield.core.errors import InputError
+from scorefield.nets.attention import AttentionBlock
 from scorefield.nets.blocks import (
-    AttentionBlock,
     Norm,
     ResidualBlock,
     TimeEmbedding,

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.core.errors import InputError
+from scorefield.nets.attention import attention
 from scorefield.nets.blocks import (
     Norm,
     Upsample,
     as_float,
-    attention,
     check_call,
     check_images,
     describe,
