@@ -6,9 +6,7 @@ Every draw of step k is a function of (seed, k, position in the batch), so the w
 from __future__ import annotations
 
 import copy
-import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -19,12 +17,13 @@ import torch
 from torch import Tensor
 
 from scorefield.core.compute import autocast_dtype
-from scorefield.core.errors import InputError, ScorefieldError
+from scorefield.core.errors import InputError
 from scorefield.core.options import parse
 from scorefield.core.processes import Processes
 from scorefield.data import Dataset, Stream
 from scorefield.objectives.base import Objective
 from scorefield.training.batches import Batches, as_source, check_data
+from scorefield.training.divergence import Watch
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
@@ -34,14 +33,7 @@ from scorefield.training.sharding import cut, outline, whole, whole_ones
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
 
-__all__ = ["Diverged", "TrainStep", "Trainer", "train"]
-
-_LOG = logging.getLogger(__name__)
-_RETURNS = 3  # to the same checkpoint
-
-
-class Diverged(ScorefieldError):
-    """The loss or the gradient stopped being finite."""
+__all__ = ["TrainStep", "Trainer", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +120,10 @@ class Trainer(Iterator[TrainStep]):
         optimizer = accelerator.prepare(make_optimizer(objective, options, accelerator.device))
         self._objective, self._optimizer = objective if self._outline else accelerator.prepare(objective), optimizer
         self._state = TrainingState(self.objective, self._optimizer, self.ema)
-        self._meter, self._returns = Meter(accelerator.device), Counter[Path]()
+        self._meter = Meter(accelerator.device)
         self.folder = None if run is None else RunFolder(Path(run))
         self._writer = None if self.folder is None else self._open(self.folder, resume, describe or {})
+        self._watch = Watch(options, self._state, self._writer, self._processes)
         broken_files = None if self.folder is None else self.folder.broken_files
         self._batches = Batches(self.data, objective, options, self._processes, broken_files, self._state.epoch_length)
 
@@ -283,45 +276,12 @@ class Trainer(Iterator[TrainStep]):
             if done.step % options.checkpoint_every == 0 and self._state.is_good():
                 writer.save()
         if not done.finite:
-            self._see_to(done)
+            self._watch.see_to(done.loss, done.grad_norm)
         if self.step == options.steps:
             self._batches.close()
             if writer is not None:
                 writer.save()
                 writer.close()
-
-    def _see_to(self, done: TrainStep) -> None:
-        """Say that a step was skipped; after too many in a row go back to the last good checkpoint, or stop."""
-        options, in_a_row = self.options, self._state.in_a_row
-        what = f"the loss is {done.loss}" if not math.isfinite(done.loss) else f"the gradient norm is {done.grad_norm}"
-        self._say(f"step {done.step} skipped: {what} ({in_a_row} in a row, {options.bad_steps} are a divergence)")
-        if in_a_row < options.bad_steps:
-            return
-        good = None if self._writer is None else self._writer.last_good()
-        if self._writer is None or good is None:
-            raise Diverged(self._divergence(what, None))
-        self._writer.forget_after(good)
-        if options.on_divergence == "stop" or self._returns[good.path] == _RETURNS:
-            raise Diverged(self._divergence(what, good.path))
-        self._returns[good.path] += 1
-        self._writer.go_back(good, options.rollback_lr)
-        factor = self._state.lr_factor
-        self._say(
-            f"went back to {good.path} with {factor:g} times the learning rate, return {self._returns[good.path]} of {_RETURNS}"
-        )
-
-    def _divergence(self, what: str, good: Path | None) -> str:
-        row = f" ({self.options.bad_steps} steps in a row)" if self.options.bad_steps > 1 else ""
-        last = f"the last good checkpoint is {good}" if good else "no checkpoint was saved before it"
-        returns = f", to which it went back {_RETURNS} times" if good and self._returns[good] == _RETURNS else ""
-        return (
-            f"training stopped at step {self.step}: {what}{row}; {last}{returns}. "
-            "Lower the learning rate, use precision fp32, or on_divergence rollback"
-        )
-
-    def _say(self, text: str) -> None:
-        if self._processes.first:
-            _LOG.warning(text)
 
 
 def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:
