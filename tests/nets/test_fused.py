@@ -111,6 +111,23 @@ def test_extreme_and_diverged_activations():
     assert y[1].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1])
+@pytest.mark.parametrize("where", ["weight", "bias"])
+def test_no_kind_of_nan_is_rounded_away(where, bits, dtype):
+    """CUDA's NaN is 0x7FFFFFFF: rounded up it would be −0."""
+    x = images((2, 32, 4, 4), dtype).requires_grad_()
+    weight, bias = torch.ones(32), torch.zeros(32)
+    {"weight": weight, "bias": bias}[where].view(torch.int32)[3] = bits
+    modulation = torch.zeros(2, 64, requires_grad=True)
+    y = fused.fused_norm(x, 32, weight, bias, 1e-5, modulation, True)
+    assert y[:, 3].isnan().all()
+    assert y[:, :3].isfinite().all()
+    y.sum().backward()
+    assert x.grad[:, 3].isnan().all()
+    assert modulation.grad[:, 3].isnan().all()
+
+
 def test_second_derivatives_are_those_of_the_formula():
     x = images((2, 32, 3, 3), torch.float32).requires_grad_()
     weight, bias = torch.randn(32, requires_grad=True), torch.randn(32, requires_grad=True)

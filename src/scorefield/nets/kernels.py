@@ -59,6 +59,15 @@ def _typed_store(a, b, p, c, value):  # type: ignore[no-untyped-def]
     return store_bf16 if a.dtype == types.uint16 else store
 
 
+@njit(error_model="numpy")
+def _quiet(values):  # type: ignore[no-untyped-def]
+    """The same with every NaN as the processor's own: rounding to bf16 would make zeros of some others, such as those of a GPU."""
+    result = np.empty_like(values)
+    for i in range(len(values)):
+        result[i] = values[i] if values[i] == values[i] else np.float32(np.nan)
+    return result
+
+
 @njit(inline="always", error_model="numpy")
 def _sigmoid(z):  # type: ignore[no-untyped-def]
     """1/(1 + e^{-z}), relative error at most (2 + |z|) units in the last place: e^{-z} = 2^n e^r, |r| ≤ ½ ln 2, by Taylor's polynomial."""
@@ -86,6 +95,7 @@ def norm_forward(x, weight, bias, modulation, groups, eps, silu, y, mean, rstd):
     batch, pixels, channels = x.shape
     size = channels // groups
     modulated = modulation.shape[0] > 0
+    weight, bias = _quiet(weight), _quiet(bias)
     for b in prange(batch):
         pivot, total, square = np.empty(channels, np.float32), np.zeros(channels, np.float32), np.zeros(channels, np.float32)
         # Sums of differences from the first pixel: nothing is lost where the mean is large. Four pixels share a store.
@@ -142,6 +152,7 @@ def norm_backward(x, dy, weight, bias, modulation, groups, silu, mean, rstd, dx,
     batch, pixels, channels = x.shape
     size = channels // groups
     modulated = modulation.shape[0] > 0
+    weight, bias = _quiet(weight), _quiet(bias)
     dgamma, dbeta = np.empty((batch, channels), np.float32), np.empty((batch, channels), np.float32)
     for b in prange(batch):
         center, slope, offset = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
