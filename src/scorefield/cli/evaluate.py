@@ -40,36 +40,54 @@ if TYPE_CHECKING:
     from scorefield.evaluation import Evaluation, EvaluationOptions, Subject
 
 
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        help="fd (Fréchet distance, class agreement, copies), kid (kernel distance), is (Inception Score), pr (precision and "
+        "recall), bpd (the variational bound), ode (the likelihood of the probability flow): one or more, with commas; fd if "
+        "not given, fd,pr at several scales of guidance."
+    ),
+]
+Data = Annotated[str | None, typer.Option(help="Where the data is now; where it was in training if not given.")]
+Split = Annotated[str, typer.Option(metavar="heldout|train", help="The images of bpd and ode.")]
+Samples = Annotated[Path | None, typer.Option(metavar="DIR|NPZ", help="Judge these images instead of sampling the run.")]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        metavar="classifier|imagenet|inception:FILE",
+        help="What images are compared in; a classifier of the training images where they are grey and have labels, if not given.",
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Statistics of the training images: used if FILE is there, written if it is not."),
+]
+Count = Annotated[
+    int | None, typer.Option("-n", min=2, help="Images a set, as many as are held out if not given; images of bpd and ode.")
+]
+Sets = Annotated[int, typer.Option(min=1, help="Generated sets, for the mean and the spread.")]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S[,S…]",
+        help="Scale of the guidance: by --classifier (0 is none, 1 if not given), otherwise classifier-free (1 is the model as it "
+        "is). At several scales the figures are printed and drawn against them.",
+    ),
+]
+BoundSteps = Annotated[int | None, typer.Option(min=1, help="Steps of the bound on a uniform grid; every level if not given.")]
+Terms = Annotated[int | None, typer.Option(min=2, help="Estimate the bound from so many of its terms, drawn for each image.")]
+
+
 def evaluate(
     run: Run,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="fd (Fréchet distance, class agreement, copies), kid (kernel distance), is (Inception Score), pr (precision and "
-            "recall), bpd (the variational bound), ode (the likelihood of the probability flow): one or more, with commas; fd if "
-            "not given, fd,pr at several scales of guidance."
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Where the data is now; where it was in training if not given.")] = None,
-    split: Annotated[str, typer.Option(metavar="heldout|train", help="The images of bpd and ode.")] = "heldout",
-    samples: Annotated[
-        Path | None, typer.Option(metavar="DIR|NPZ", help="Judge these images instead of sampling the run.")
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            metavar="classifier|imagenet|inception:FILE",
-            help="What images are compared in; a classifier of the training images where they are grey and have labels, if not given.",
-        ),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Statistics of the training images: used if FILE is there, written if it is not."),
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option("-n", min=2, help="Images a set, as many as are held out if not given; images of bpd and ode.")
-    ] = None,
-    sets: Annotated[int, typer.Option(min=1, help="Generated sets, for the mean and the spread.")] = 3,
+    metrics: Metrics = None,
+    data: Data = None,
+    split: Split = "heldout",
+    samples: Samples = None,
+    features: Features = None,
+    reference: Reference = None,
+    n: Count = None,
+    sets: Sets = 3,
     sampler: SamplerName = None,
     steps: Steps = None,
     grid: Grid = None,
@@ -77,20 +95,9 @@ def evaluate(
     variance: Variance = None,
     settings: Settings = None,
     classifier: Classifier = None,
-    guidance: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S[,S…]",
-            help="Scale of the guidance: by --classifier (0 is none, 1 if not given), otherwise classifier-free (1 is the model as it "
-            "is). At several scales the figures are printed and drawn against them.",
-        ),
-    ] = None,
-    bound_steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the bound on a uniform grid; every level if not given.")
-    ] = None,
-    terms: Annotated[
-        int | None, typer.Option(min=2, help="Estimate the bound from so many of its terms, drawn for each image.")
-    ] = None,
+    guidance: Scales = None,
+    bound_steps: BoundSteps = None,
+    terms: Terms = None,
     seed: Seed = 0,
     device: Device = None,
     as_json: Json = False,
@@ -107,7 +114,6 @@ def evaluate(
     Of a classifier's run: its accuracy and cross-entropy at each noise level, on at most -n held-out and training examples.
     """
     from scorefield.config import read_run
-    from scorefield.core.errors import InputError
     from scorefield.core.options import parse
     from scorefield.core.processes import join_processes
     from scorefield.evaluation import EvaluationOptions
@@ -117,10 +123,7 @@ def evaluate(
         _check_classifier_options(metrics, samples, classifier)
         evaluate_classifier(run, recipe, data, n, seed, device, as_json)
         return
-    if recipe.model.low_res is not None:
-        raise InputError(
-            f"{run} enlarges images, and there are no figures of that: see its samples, by scorefield sample --low-res"
-        )
+    _check_makes_images(run, recipe)
     scales = _scales(guidance)
     ways = [sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, scale) for scale in scales]
     names = _names(metrics, "fd,pr" if len(scales) > 1 else "fd")
@@ -131,7 +134,7 @@ def evaluate(
     processes = join_processes(device)
     subjects = _subjects(run, recipe, ways, data, classifier, processes.device)
     results = _measured(subjects, options, processes)
-    if results is None:
+    if results is None:  # not the first process
         return
     if len(scales) > 1:
         report_scales(run, subjects[0].folder, dict(zip(scales, results, strict=True)), as_json)
@@ -162,6 +165,16 @@ def _check_classifier_options(metrics: str | None, samples: Path | None, classif
     if metrics is not None or samples is not None or classifier is not None:
         raise InputError(
             "a classifier is judged by its accuracy: --metrics, --samples and --classifier are for what makes samples"
+        )
+
+
+def _check_makes_images(run: str, recipe: Recipe) -> None:
+    """InputError for a run that enlarges images."""
+    from scorefield.core.errors import InputError
+
+    if recipe.model.low_res is not None:
+        raise InputError(
+            f"{run} enlarges images, and there are no figures of that: see its samples, by scorefield sample --low-res"
         )
 
 

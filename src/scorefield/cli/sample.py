@@ -34,48 +34,58 @@ from scorefield.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from scorefield.cli.sample_job import SampleJob
     from scorefield.config import Recipe, Sampling, SamplingOptions
+    from scorefield.core.processes import Processes
     from scorefield.core.shapes import DataSpec
     from scorefield.data import Dataset
     from scorefield.denoiser import Denoiser
     from scorefield.samplers.blocks import Block
 
 
+Count = Annotated[
+    int | None, typer.Option("-n", min=1, max=10**9, help="How many; 64, or one for each image of --low-res, if not given.")
+]
+Labels = Annotated[
+    list[str] | None, typer.Option(help="Class by number or name; repeat it or use commas. All classes in turn if not given.")
+]
+LowRes = Annotated[
+    Path | None,
+    typer.Option(
+        "--low-res",
+        metavar="FILE",
+        help="The small images that a run of super-resolution enlarges, image i into sample i: an .npz with `images`, a picture or "
+        "a folder of them. Classes are the file's own if --label is not given.",
+    ),
+]
+Inpainted = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        metavar="IMAGE MASK",
+        help="Fill in a picture of the run's size where the black and white picture MASK is white; what is black stays, in the run's own levels.",
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")]
+Animation = Annotated[Path | None, typer.Option(metavar="FILE.gif", help="Show the denoising of the first images.")]
+
+
 def sample(
     run: Run,
-    n: Annotated[
-        int | None, typer.Option("-n", min=1, max=10**9, help="How many; 64, or one for each image of --low-res, if not given.")
-    ] = None,
+    n: Count = None,
     sampler: SamplerName = None,
     steps: Steps = None,
     grid: Grid = None,
     eta: Eta = None,
     variance: Variance = None,
     settings: Settings = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Class by number or name; repeat it or use commas. All classes in turn if not given.")
-    ] = None,
+    label: Labels = None,
     classifier: Classifier = None,
     guidance: Guidance = None,
-    low_res: Annotated[
-        Path | None,
-        typer.Option(
-            "--low-res",
-            metavar="FILE",
-            help="The small images that a run of super-resolution enlarges, image i into sample i: an .npz with `images`, a picture or "
-            "a folder of them. Classes are the file's own if --label is not given.",
-        ),
-    ] = None,
-    inpaint: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(
-            metavar="IMAGE MASK",
-            help="Fill in a picture of the run's size where the black and white picture MASK is white; what is black stays, in the run's own levels.",
-        ),
-    ] = None,
+    low_res: LowRes = None,
+    inpaint: Inpainted = None,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")] = None,
-    trajectory: Annotated[Path | None, typer.Option(metavar="FILE.gif", help="Show the denoising of the first images.")] = None,
+    out: Out = None,
+    trajectory: Animation = None,
     device: Device = None,
     compiled: Compile = False,
     as_json: Json = False,
@@ -90,16 +100,12 @@ def sample(
     from scorefield.cli.sample_job import SampleJob
     from scorefield.config import build_sampling, read_run
     from scorefield.core.processes import join_processes
-    from scorefield.data.pictures import are_images, check_animation, check_target
     from scorefield.samplers.base import network_calls
 
     recipe, spec = read_run(run)
     small = _small_images(run, recipe, spec, low_res)
     n = n or (64 if small is None else len(small))
-    target = out or _default_target(run, f"seed-{seed}-n-{n}{'.png' if are_images(spec.shape) else '.npz'}")
-    check_target(target, spec.shape)
-    if trajectory is not None:
-        check_animation(trajectory, spec.shape)
+    target = _checked_target(run, spec, out, trajectory, f"seed-{seed}-n-{n}")
     processes = join_processes(device)
     model = load_model(run, recipe, processes.device, compiled)
     guide = load_classifier(classifier, model.device)
@@ -115,14 +121,20 @@ def sample(
     calls = network_calls(sampling.sampler, getattr(model, "process", None), sampling.grid)
     said = _facts(sampling, calls, seed, what["precision"], _guidance(options, classifier), processes.world)
     say(f"{run}: EMA weights, {', '.join(map(str, filter(None, said.values())))}")
-    start = time.perf_counter()
-    job.run(processes)
-    seconds = time.perf_counter() - start
-    rate = "" if job.kept else f" ({n / seconds:,.1f} a second)"
-    say(f"wrote {target}: {n} samples in {seconds:.1f} s{rate}")
+    seconds = _run(job, processes)
     if as_json and processes.first:
         result = {"out": str(target), "n": n, "seed": seed, "sampler": said["sampler"], "guidance": said["guidance"] or None}
         print_json({**result, "calls": calls, "weights": "ema", "seconds": round(seconds, 3)})
+
+
+def _run(job: SampleJob, processes: Processes) -> float:
+    """The seconds that the job took, which are also said."""
+    start = time.perf_counter()
+    job.run(processes)
+    seconds = time.perf_counter() - start
+    rate = "" if job.kept else f" ({job.n / seconds:,.1f} a second)"
+    say(f"wrote {job.target}: {job.n} samples in {seconds:.1f} s{rate}")
+    return seconds
 
 
 def _facts(sampling: Sampling, calls: int, seed: int, precision: str, guided: str, world: int) -> dict[str, str]:
@@ -170,12 +182,19 @@ def _guidance(options: SamplingOptions, classifier: str | None) -> str:
     return "" if options.guidance is None else f"classifier-free guidance, scale {options.guidance:g}"
 
 
-def _default_target(run: str, name: str) -> Path:
+def _checked_target(run: str, spec: DataSpec, out: Path | None, animation: Path | None, name: str) -> Path:
+    """Where the samples go: `out`, or a file of this name in the run. InputError where they, or the animation, cannot go there."""
+    from scorefield.data.pictures import are_images, check_animation, check_target
     from scorefield.training import RunFolder
 
-    folder = RunFolder(Path(run)).samples
-    folder.mkdir(exist_ok=True)
-    return folder / name
+    if out is None:
+        folder = RunFolder(Path(run)).samples
+        folder.mkdir(exist_ok=True)
+        out = folder / (name + (".png" if are_images(spec.shape) else ".npz"))
+    check_target(out, spec.shape)
+    if animation is not None:
+        check_animation(animation, spec.shape)
+    return out
 
 
 def _identity(
