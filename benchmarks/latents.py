@@ -9,7 +9,7 @@ On a trained run of the recipe `digits` (class-conditional, cosine schedule, T =
   different x_T.  [DDIM §5.2]
 - the picture: walks between held-out digits of one class, and fillings of digits whose lower or left half is unknown.
 
-    python benchmarks/latents.py RUN [--images 100] [--most 1000] [--figure latents.png]
+    python benchmarks/latents.py RUN [--images 100] [--most 1000] [--figure FILE.png]
 
 It prints the tables as they stand in docs/latents.md, and how large the latents are in pixels that vary in the data and in others.
 """
@@ -166,12 +166,14 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a trained run of the recipe digits")
     parser.add_argument("--images", type=int, default=100, help="held-out images, and latents of the consistency")
     parser.add_argument("--most", type=int, default=1000, help="the largest number of steps")
-    parser.add_argument("--figure", type=Path, default=Path("latents.png"))
+    parser.add_argument("--figure", type=Path, help="RUN/figures/latents.png if not given")
     options = parser.parse_args()
     model = load(options.run)
     train, heldout = open_data(read_run(options.run)[0].data)
-    draw(model, heldout, options.figure, steps=min(100, options.most))
-    print(f"figure: {options.figure}")
+    figure = options.figure or options.run / "figures" / "latents.png"
+    figure.parent.mkdir(exist_ok=True)
+    draw(model, heldout, figure, steps=min(100, options.most))
+    print(f"figure: {figure}")
     reconstruction(model, heldout.subset(torch.arange(options.images)), options.most)
     by_pixel(model, train, heldout, min(200, options.most))
     consistency(model, train, options.images, options.most)

@@ -31,6 +31,7 @@ from scorefield.samplers import (
 )
 from scorefield.samplers.blocks import given
 from scorefield.samplers.grids import GRIDS, full, sections, staircase, steps
+from scorefield.samplers.ode import LARGEST_RATIO
 from scorefield.score_model import ScoreModel
 
 __all__ = ["CATEGORICAL_SAMPLERS", "SAMPLERS", "Sampling", "SamplingOptions", "build_grid", "build_sampling", "caution"]
@@ -51,7 +52,6 @@ CATEGORICAL_SAMPLERS: dict[str, Callable[..., Sampler]] = {  # of the same paper
 
 
 _EVEN = ("uniform", "trailing")  # in as many steps as there are levels, all of them
-_HUGE_RATIO = 80.0 * (1 + 1e-9)  # σ/α, as in `Heun`
 
 
 class SamplingOptions(Options):
@@ -122,7 +122,7 @@ def caution(sampling: Sampling, model: Any, guided_by_classifier: bool) -> str |
         return None
     level = model.process.level(float(sampling.grid[0]))
     ratio = float(level.sigma / level.alpha)
-    if ratio <= _HUGE_RATIO:
+    if ratio <= LARGEST_RATIO:
         return None
     return (
         f"this sampler shifts ε̂ by the classifier's gradient from σ/α = {ratio:,.0f} on, where an error of that gradient becomes an "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scorefield.core.errors import InputError
 
-__all__ = ["PRECISIONS", "Precision", "autocast_dtype", "bf16_units", "pick_device"]
+__all__ = ["PRECISIONS", "Precision", "autocast_dtype", "bf16_units", "is_compiled", "pick_device"]
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -52,6 +52,11 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def is_compiled(net: Any) -> bool:
+    """Whether torch.compile was asked for by net.compile()."""
+    return getattr(net, "_compiled_call_impl", None) is not None
+
+
 class Precision:
     """Calls a network under autocast, or plainly.
 
@@ -73,8 +78,8 @@ class Precision:
         if dtype is None:
             return net(x, *rest, **given)
         with torch.autocast(x.device.type, dtype=dtype):
-            compiled = getattr(net, "_compiled_call_impl", None) is not None  # it is compiled for the weights that it has
-            if not self._keeps or compiled or torch.is_grad_enabled() or not isinstance(net, nn.Module):
+            # A compiled network is compiled for the weights that it has.
+            if not self._keeps or is_compiled(net) or torch.is_grad_enabled() or not isinstance(net, nn.Module):
                 return net(x, *rest, **given)
             # Weights that are tied are all in the table: to look for ties takes longer than to call a small network.
             result: Tensor = torch.func.functional_call(

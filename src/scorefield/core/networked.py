@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.compute import Precision
+from scorefield.core.compute import Precision, is_compiled
 from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 
@@ -51,7 +51,7 @@ class Networked(nn.Module):
     @property
     def is_compiled(self) -> bool:
         """Whether `compile_network` was asked for."""
-        return getattr(self.net, "_compiled_call_impl", None) is not None
+        return is_compiled(self.net)
 
     def keep_weights(self) -> None:
         """The weights will stay as they are: under autocast they are then cast once and not at every call, where nothing is recorded.

@@ -24,11 +24,11 @@ from scorefield.samplers.between import need_between_levels
 from scorefield.samplers.ddim import direction, ends
 from scorefield.samplers.grids import listed
 
-__all__ = ["Euler", "Heun"]
+__all__ = ["LARGEST_RATIO", "Euler", "Heun"]
 
 # Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it. Grids that start at 80
 # are common, and are not above it by rounding.
-_LARGEST_RATIO = 80.0 * (1 + 1e-9)
+LARGEST_RATIO = 80.0 * (1 + 1e-9)
 
 # So that the noise added is never more than the noise there was.  [Karras et al. 2022, Alg. 2]
 _LARGEST_RAISE = math.sqrt(2) - 1
@@ -159,7 +159,7 @@ class Heun:
 
 def _is_corrected(t: float, s: float, r_t: Tensor, r_s: Tensor) -> bool:
     """Whether a step asks the model a second time."""
-    return t > 0 and s > 0 and float(max(r_t, r_s)) <= _LARGEST_RATIO
+    return t > 0 and s > 0 and float(max(r_t, r_s)) <= LARGEST_RATIO
 
 
 def _ratio(process: GaussianProcess, t: float) -> Tensor:

@@ -13,7 +13,7 @@ from scorefield.training.options import TrainingOptions
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
 
-__all__ = ["Diverged", "Watch"]
+__all__ = ["Diverged", "Recovery"]
 
 _LOG = logging.getLogger(__name__)
 _RETURNS = 3  # to the same checkpoint
@@ -23,7 +23,7 @@ class Diverged(ScorefieldError):
     """The loss or the gradient stopped being finite."""
 
 
-class Watch:
+class Recovery:
     """Sees to the skipped steps of one run.   writer: None for a run that nothing is kept of."""
 
     def __init__(self, options: TrainingOptions, state: TrainingState, writer: RunWriter | None, processes: Processes) -> None:

@@ -23,7 +23,7 @@ from scorefield.core.processes import Processes
 from scorefield.data import Dataset, Stream
 from scorefield.objectives.base import Objective
 from scorefield.training.batches import Batches, as_source, check_data
-from scorefield.training.divergence import Watch
+from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
@@ -123,7 +123,7 @@ class Trainer(Iterator[TrainStep]):
         self._meter = Meter(accelerator.device)
         self.folder = None if run is None else RunFolder(Path(run))
         self._writer = None if self.folder is None else self._open(self.folder, resume, describe or {})
-        self._watch = Watch(options, self._state, self._writer, self._processes)
+        self._recovery = Recovery(options, self._state, self._writer, self._processes)
         broken_files = None if self.folder is None else self.folder.broken_files
         self._batches = Batches(self.data, objective, options, self._processes, broken_files, self._state.epoch_length)
 
@@ -276,7 +276,7 @@ class Trainer(Iterator[TrainStep]):
             if done.step % options.checkpoint_every == 0 and self._state.is_good():
                 writer.save()
         if not done.finite:
-            self._watch.see_to(done.loss, done.grad_norm)
+            self._recovery.see_to(done.loss, done.grad_norm)
         if self.step == options.steps:
             self._batches.close()
             if writer is not None:
