@@ -190,7 +190,10 @@ MISTAKES = [
     (["decode", "{run}", "{tmp}/nan.npz", "--out", "{tmp}/a.png"], "NaN"),
     (["decode", "{run}", "{tmp}/shape.npz", "--out", "{tmp}/a.png"], "float32 (N, 1, 8, 8)"),
     (["decode", "{run}", "{tmp}/label.npz", "--out", "{tmp}/a.png"], "labels must lie in 0"),
-    (["decode", "{run}", "{tmp}/grid.npz", "--out", "{tmp}/a.png"], "from the noise down"),
+    (
+        ["decode", "{run}", "{tmp}/grid.npz", "--out", "{tmp}/a.png"],
+        "grid.npz: give the grid as decoding walks it, from the noise down",
+    ),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.jpg"], "written as .png"),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{files}"], "not an empty folder"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.gif"], "--label"),

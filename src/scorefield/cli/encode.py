@@ -89,7 +89,10 @@ def decode(
     if (found.labels is None) == bool(model.num_classes):
         have, needs = ("no", "needs") if found.labels is None else ("", "takes none")
         raise InputError(f"{file}: this file has {have} labels, and the run {needs}: encode the images again")
-    images = decoded(model, found.latents, found.labels, torch.tensor(found.grid), "decoding")
+    try:
+        images = decoded(model, found.latents, found.labels, torch.tensor(found.grid), "decoding")
+    except InputError as error:  # of its grid, which the model cannot walk
+        raise InputError(f"{file}: {error}") from None
     _save(out, spec.to_uint8(images), found.labels)
     say(f"wrote {out}: {len(images)} images from {file}, {len(found.grid) - 1} steps")
     if as_json:
