@@ -1,12 +1,14 @@
 """ADM's ablation on the digits: every switch of the network against the base, at equal computing time.
 
-Each variant changes one option of the base network and trains for the same processor time on one thread, so a slower network
-makes fewer steps. The figure is the Fréchet distance of 3 × 360 class-conditional samples (DDIM, 20 uniform steps) to the training
-digits, in the features of a small classifier. Beside it stands the paper's change in FID (ImageNet 128×128, 700K steps, ADM
-Tables 1-3), which was measured at equal steps and on other data: agreement is not to be expected of eight pixels, and the
-spread over seeds says how much of ours is noise.
+Each variant changes one option of the base network and trains for the same processor time on one thread, so a
+slower network makes fewer steps. The figure is the Fréchet distance of 3 × 360 class-conditional samples
+(DDIM, 20 uniform steps) to the training digits, in the features of a small classifier. Beside it stands the
+paper's change in FID (ImageNet 128×128, 700K steps, ADM Tables 1-3), which was measured at equal steps and on
+other data: agreement is not to be expected of eight pixels, and the spread over seeds says how much of ours
+is noise.
 
-    python benchmarks/adm_ablation.py [--seconds 90] [--seeds 0 1] [--out runs/adm-ablation.json]        resumes where it was stopped
+    python benchmarks/adm_ablation.py [--seconds 90] [--seeds 0 1] [--out runs/adm-ablation.json]
+    resumes where it was stopped
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from typing import Any
 import torch
 
 import scorefield as sf
-from scorefield.config import build_model, build_objective, open_data, read_recipe
-from scorefield.core.compute import autocast_dtype
 from scorefield.data import Dataset
 from scorefield.evaluation import FeatureNet, Moments, frechet_distance, train_classifier
 from scorefield.evaluation.features import batches
-from scorefield.samplers.blocks import sample_blocks
+from scorefield.generation.blocks import sample_blocks
+from scorefield.runs.build import build_model, build_objective, open_data, read_recipe
+from scorefield.runtime.precision import autocast_dtype
 
 BASE: dict[str, Any] = {
     "kind": "unet",
@@ -91,7 +93,11 @@ def measure(found: dict[str, Any], path: Path, seeds: list[int], seconds: float)
             continue
         model, steps = train(BASE | VARIANTS[name][0], data, seed, seconds)
         parameters = sum(p.numel() for p in model.parameters())
-        found[key] = {"frechet": frechet(model, heldout, judge, reference), "steps": steps, "parameters": parameters}
+        found[key] = {
+            "frechet": frechet(model, heldout, judge, reference),
+            "steps": steps,
+            "parameters": parameters,
+        }
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(found))
         partial.rename(path)
@@ -100,7 +106,9 @@ def measure(found: dict[str, Any], path: Path, seeds: list[int], seconds: float)
 
 def table(found: dict[str, Any], seeds: list[int], seconds: float) -> None:
     print(f"\n{seconds:g} s of processor time each, one thread, seeds {', '.join(map(str, seeds))}")
-    print("| network | parameters | steps | Fréchet distance | change | the paper's FID, change |\n|---|---|---|---|---|---|")
+    print(
+        "| network | parameters | steps | Fréchet distance | change | the paper's FID, change |\n|---|---|---|---|---|---|"
+    )
     base = None
     for name, (_, paper) in VARIANTS.items():
         rows = [found[f"{name}/{seed}/{seconds:g}"] for seed in seeds]
@@ -113,7 +121,9 @@ def table(found: dict[str, Any], seeds: list[int], seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=90.0, help="of processor time, for each network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--out", type=Path, default=Path("runs/adm-ablation.json"))

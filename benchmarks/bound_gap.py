@@ -1,8 +1,10 @@
-"""What the variational bound loses, against T: the bound of an exact model on a mixture, minus the entropy of the data.
+"""What the variational bound loses, against T: the bound of an exact model on a mixture, minus the entropy of
+the data.
 
-Two modes on the line, cosine schedule, continuous data ("density" decoder). x̂0 is exact, so the gap is due to the reverse
-variance alone: the optimal one (of the exact posterior of x_s), "upper" (β) and "lower" (β̃). The first two fall to 0 as T
-grows; "lower" is too small by t/(t − 1) next to the data, however large T is, and tends to γ/2 = 0.289 nats a dimension.
+Two modes on the line, cosine schedule, continuous data ("density" decoder). x̂0 is exact, so the gap is due
+to the reverse variance alone: the optimal one (of the exact posterior of x_s), "upper" (β) and "lower" (β̃).
+The first two fall to 0 as T grows; "lower" is too small by t/(t − 1) next to the data, however large T is,
+and tends to γ/2 = 0.289 nats a dimension.
 
     python benchmarks/bound_gap.py [--out docs/figures/bound-gap.png] [--samples 20000]
 """
@@ -18,9 +20,9 @@ import torch
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.core.kernels import lower_var, posterior_coefficients
 from scorefield.core.noise import NoiseSource
 from scorefield.core.prediction import Prediction
+from scorefield.process.transitions import lower_var, posterior_coefficients
 
 MIXTURE = sf.oracle.GaussianMixture([[-0.6], [0.7]], [[[0.04]], [[0.1]]], [0.4, 0.6])
 HALF_EULER = 0.5772156649015329 / 2
@@ -54,7 +56,9 @@ class Optimal:
 def gap(T: int, line: str, x0: Tensor) -> tuple[float, float]:
     """(mean, standard error) of bound + ln p(x_0), nats."""
     process = sf.process.from_betas(sf.process.cosine_betas(T))
-    model, variance = (Optimal(process), "learned") if line == "optimal" else (MIXTURE.denoiser(process), line)
+    model, variance = (
+        (Optimal(process), "learned") if line == "optimal" else (MIXTURE.denoiser(process), line)
+    )
     bits = sf.likelihood.bits_per_dim(model, x0, NoiseSource(1), variance=variance, decoder="density")
     difference = bits.total * math.log(2) + MIXTURE.log_prob(x0)
     return float(difference.mean()), float(difference.std()) / math.sqrt(len(x0))
@@ -63,7 +67,7 @@ def gap(T: int, line: str, x0: Tensor) -> tuple[float, float]:
 def draw(gaps: dict[str, list[float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from scorefield.plots import plot_style, save_figure
+    from scorefield.plots.style import plot_style, save_figure
 
     with plot_style():
         figure = Figure(figsize=(7, 4.2), layout="compressed")
@@ -82,7 +86,9 @@ def draw(gaps: dict[str, list[float]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/figures/bound-gap.png"))
     parser.add_argument("--samples", type=int, default=20_000)
     arguments = parser.parse_args()

@@ -1,4 +1,6 @@
-"""The ceiling of a network's speed: the time that its convolutions alone take. `performance.py` prints it beside the networks."""
+"""The ceiling of a network's speed: the time that its convolutions alone take. `performance.py` prints it
+beside the networks.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from contestants import Batch, Case, call_bare
 from torch import Tensor, nn
 
-from scorefield.core.compute import autocast_dtype
+from scorefield.runtime.precision import autocast_dtype
 
 __all__ = ["ALONE", "Convolutions"]
 
@@ -19,7 +21,9 @@ ALONE = "its convolutions alone"
 
 
 class Convolution(NamedTuple):
-    """One shape: channels in and out, kernel, stride, padding, the side of the image, and whether the image needs a gradient."""
+    """One shape: channels in and out, kernel, stride, padding, the side of the image, and whether the image
+    needs a gradient.
+    """
 
     inputs: int
     outputs: int
@@ -35,8 +39,9 @@ class Convolution(NamedTuple):
 
 
 class Convolutions:
-    """The time that the two-dimensional convolutions of a network alone take, each shape once in bf16 (fp32 where the machine has no
-    units for it) and channels-last memory, times how often the network has it."""
+    """The time that the two-dimensional convolutions of a network alone take, each shape once in bf16 (fp32
+    where the machine has no units for it) and channels-last memory, times how often the network has it.
+    """
 
     name = ALONE
 
@@ -44,19 +49,34 @@ class Convolutions:
         self.case, self.dtype = case, autocast_dtype("auto", torch.device("cpu")) or torch.float32
         self.shapes = _shapes(case)
         train = sum(n * shape.flops(2 + shape.needs_dx) for shape, n in self.shapes.items())
-        self.flops = {"denoising": sum(n * shape.flops(1) for shape, n in self.shapes.items()), "forward+backward": train}
+        self.flops = {
+            "denoising": sum(n * shape.flops(1) for shape, n in self.shapes.items()),
+            "forward+backward": train,
+        }
 
     def train(self) -> dict[str, float]:
-        return {"forward+backward": sum(n * self._seconds(shape, self.case.batch, True) for shape, n in self.shapes.items())}
+        return {
+            "forward+backward": sum(
+                n * self._seconds(shape, self.case.batch, True) for shape, n in self.shapes.items()
+            )
+        }
 
     @torch.no_grad()
     def denoise(self) -> dict[str, float]:
-        return {"denoising": sum(n * self._seconds(shape, self.case.denoise_batch, False) for shape, n in self.shapes.items())}
+        return {
+            "denoising": sum(
+                n * self._seconds(shape, self.case.denoise_batch, False) for shape, n in self.shapes.items()
+            )
+        }
 
     def _seconds(self, shape: Convolution, batch: int, backward: bool) -> float:
         """Of the second call: the first one prepares."""
-        x = self._tensor(batch, shape.inputs, shape.side, shape.side).requires_grad_(backward and shape.needs_dx)
-        weight = self._tensor(shape.outputs, shape.inputs, shape.kernel, shape.kernel).requires_grad_(backward)
+        x = self._tensor(batch, shape.inputs, shape.side, shape.side).requires_grad_(
+            backward and shape.needs_dx
+        )
+        weight = self._tensor(shape.outputs, shape.inputs, shape.kernel, shape.kernel).requires_grad_(
+            backward
+        )
         wanted = [part for part in (x, weight) if part.requires_grad]
         for _ in range(2):
             start = time.perf_counter()

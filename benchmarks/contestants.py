@@ -1,7 +1,9 @@
-"""The networks that `performance.py` times side by side: this library's, the same in plain formulas, and other libraries' at equal FLOPs.
+"""The networks that `performance.py` times side by side: this library's, the same in plain formulas, and
+other libraries' at equal FLOPs.
 
-`diffusers` comes with the development extra. `azula` and `denoising-diffusion-pytorch` ask for torchvision, of which their networks
-use nothing: they are installed without what they ask for (`make bench` does), and are left out where they are not installed.
+`diffusers` comes with the development extra. `azula` and `denoising-diffusion-pytorch` ask for torchvision,
+of which their networks use nothing: they are installed without what they ask for (`make bench` does), and are
+left out where they are not installed.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scorefield.config import read_recipe
-from scorefield.core.compute import autocast_dtype
 from scorefield.core.shapes import DataSpec
-from scorefield.denoiser import Denoiser
+from scorefield.models.denoiser import Denoiser
 from scorefield.nets import UNet, fused
 from scorefield.process import cosine_betas, from_betas
+from scorefield.runs.build import read_recipe
+from scorefield.runtime.precision import autocast_dtype
 
 __all__ = [
     "CASES",
@@ -45,12 +47,21 @@ __all__ = [
 ]
 
 OURS, PLAIN = "scorefield", "plain formulas, fp32"
-UNUSED = ("gdown", "torchvision", "ema_pytorch", "pytorch_fid", "pytorch_fid.fid_score", "pytorch_fid.inception")
+UNUSED = (
+    "gdown",
+    "torchvision",
+    "ema_pytorch",
+    "pytorch_fid",
+    "pytorch_fid.fid_score",
+    "pytorch_fid.inception",
+)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network of `nets.UNet` by its keywords, and the images that it is shown.   batch: of training; denoise_batch: of sampling."""
+    """A network of `nets.UNet` by its keywords, and the images that it is shown.   batch: of training;
+    denoise_batch: of sampling.
+    """
 
     name: str
     options: Mapping[str, Any]
@@ -77,7 +88,13 @@ def of_recipe(name: str, side: int) -> Case:
 
 
 # Attention at 16 and 8 pixels, heads of 64 channels.
-ADM = Case("adm", {"channels": 64, "channel_mult": [1, 2, 2], "blocks": 2, "attention": [2, 4], "head_channels": 64}, 3, 32, 32)
+ADM = Case(
+    "adm",
+    {"channels": 64, "channel_mult": [1, 2, 2], "blocks": 2, "attention": [2, 4], "head_channels": 64},
+    3,
+    32,
+    32,
+)
 CASES = {case.name: case for case in (ADM, of_recipe("digits", 8), of_recipe("mnist", 28))}
 
 
@@ -107,8 +124,9 @@ Call = Callable[[nn.Module, Batch], Tensor]
 
 
 class Contestant:
-    """One way of computing a network.   net: module whose weights are trained, called by `call`.   counted: module of which the FLOPs are
-    counted, and how it is called.   dtype: of autocast around the call, None for none.   tuned: channels-last weights and images.
+    """One way of computing a network.   net: module whose weights are trained, called by `call`.   counted:
+    module of which the FLOPs are counted, and how it is called.   dtype: of autocast around the call, None
+    for none.   tuned: channels-last weights and images.
     fast: with this library's compiled loops.
     """
 
@@ -128,7 +146,9 @@ class Contestant:
         self.flops = network_flops(*(counted or (net, call)), Batch.of(case, 1))
         layout = {"memory_format": torch.channels_last} if tuned else {}
         self.net.to(**layout)
-        self.batch, self.shown = (Batch.of(case, size).to(**layout) for size in (case.batch, case.denoise_batch))
+        self.batch, self.shown = (
+            Batch.of(case, size).to(**layout) for size in (case.batch, case.denoise_batch)
+        )
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
         self.average = [weight.detach().clone() for weight in net.parameters()]
 
@@ -138,7 +158,9 @@ class Contestant:
             return self.call(self.net, batch).float()
 
     def train(self) -> dict[str, float]:
-        """Seconds of forward and backward pass, and of the whole step, which also clips, updates and averages the weights."""
+        """Seconds of forward and backward pass, and of the whole step, which also clips, updates and averages
+        the weights.
+        """
         start = time.perf_counter()
         F.mse_loss(self.predict(self.batch), self.batch.target).backward()
         middle = time.perf_counter()
@@ -158,7 +180,9 @@ class Contestant:
 
 
 def network_flops(net: nn.Module, call: Call, one: Batch) -> dict[str, float]:
-    """FLOPs an image of a forward pass and of forward and backward, on tensors without numbers; attention is counted as its products."""
+    """FLOPs an image of a forward pass and of forward and backward, on tensors without numbers; attention is
+    counted as its products.
+    """
     net = copy.deepcopy(net).to("meta")
     forward, both = _count(net, call, one, False), _count(net, call, one, True)
     return {"denoising": forward, "forward+backward": both, "training": both}
@@ -204,7 +228,9 @@ def _ours(name: str, precision: str, fast: bool, case: Case) -> Contestant:
 
 
 def denoiser(case: Case, net: nn.Module, parametrization: str = "eps") -> Denoiser:
-    data = DataSpec((case.in_channels, case.side, case.side), classes=tuple(str(label) for label in range(case.classes)))
+    data = DataSpec(
+        (case.in_channels, case.side, case.side), classes=tuple(str(label) for label in range(case.classes))
+    )
     return Denoiser(net, from_betas(cosine_betas(1000)), parametrization, data=data)
 
 
@@ -222,7 +248,9 @@ def _diffusers(case: Case) -> tuple[nn.Module, Call]:
     from diffusers import UNet2DModel
 
     options = case.options
-    attend = ["Attn" if 2**level in options["attention"] else "" for level in range(len(options["channel_mult"]))]
+    attend = [
+        "Attn" if 2**level in options["attention"] else "" for level in range(len(options["channel_mult"]))
+    ]
     widths = [options["channels"] * multiplier for multiplier in options["channel_mult"]]
     net = UNet2DModel(
         sample_size=case.side,
@@ -261,12 +289,20 @@ def _azula(case: Case) -> tuple[nn.Module, Call]:
 
 
 def _ddpm_pytorch(case: Case) -> tuple[nn.Module, Call]:
-    """The width, a multiple of 8, whose FLOPs come nearest: its blocks differ, its attention on large images is linear, it has no labels."""
+    """The width, a multiple of 8, whose FLOPs come nearest: its blocks differ, its attention on large images
+    is linear, it has no labels.
+    """
     with _stand_ins():
         from denoising_diffusion_pytorch.denoising_diffusion_pytorch import Unet
     options, heads = case.options, case.options.get("heads", 2)
     attend = tuple(2**level in options["attention"] for level in range(len(options["channel_mult"])))
-    build = partial(Unet, dim_mults=tuple(options["channel_mult"]), channels=case.in_channels, full_attn=attend, attn_heads=heads)
+    build = partial(
+        Unet,
+        dim_mults=tuple(options["channel_mult"]),
+        channels=case.in_channels,
+        full_attn=attend,
+        attn_heads=heads,
+    )
 
     def call(net: nn.Module, batch: Batch) -> Tensor:
         return net(batch.x, batch.c)
@@ -302,7 +338,10 @@ MAKERS: dict[str, Callable[[Case], Contestant]] = {
     PLAIN: partial(_ours, PLAIN, "fp32", False),
 }
 for _name, (_build, _) in _PEERS.items():
-    MAKERS |= {_name: partial(_peer, _build, _name, False), f"{_name}, tuned": partial(_peer, _build, _name, True)}
+    MAKERS |= {
+        _name: partial(_peer, _build, _name, False),
+        f"{_name}, tuned": partial(_peer, _build, _name, True),
+    }
 
 
 def _installed(name: str) -> bool:

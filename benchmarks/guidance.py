@@ -1,14 +1,18 @@
-"""Fidelity against diversity on the digits: an unconditional model and a conditional one under guidance, as measured.
+"""Fidelity against diversity on the digits: an unconditional model and a conditional one under guidance, as
+measured.
 
-Trains, where they are not there yet, an unconditional model (recipe digits without labels), a conditional one with 10 % of the
-labels dropped, and a noisy classifier; all three share the recipe's cosine process. Then `scorefield evaluate --guidance` at every
-scale, 3 × 360 ancestral samples of 40 steps with the labels of the held-out digits, for
+Trains, where they are not there yet, an unconditional model (recipe digits without labels), a conditional one
+with 10 % of the labels dropped, and a noisy classifier; all three share the recipe's cosine process. Then
+`scorefield evaluate --guidance` at every scale, 3 × 360 ancestral samples of 40 steps with the labels of the
+held-out digits, for
 
 - the unconditional model guided by the classifier,
 - the conditional model guided by the classifier,
-- the conditional model with classifier-free guidance, where 0 is unconditional and 1 the conditional model as it is.
+- the conditional model with classifier-free guidance, where 0 is unconditional and 1 the conditional model as
+it is.
 
-    python benchmarks/guidance.py [--out runs/guidance] [--picture docs/figures/guidance.png]         resumes where it was stopped
+    python benchmarks/guidance.py [--out runs/guidance] [--picture docs/figures/guidance.png]         resumes
+    where it was stopped
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ COLUMNS = {
 
 def command(*arguments: Any) -> str:
     """What `scorefield ARGUMENTS` prints; the end of this program if it fails."""
-    done = subprocess.run([sys.executable, "-m", "scorefield", *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "scorefield", *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise SystemExit(done.returncode)
     return done.stdout
@@ -66,7 +72,11 @@ def table(found: dict[str, list[dict[str, Any]]]) -> None:
     print("|---" * (2 + len(COLUMNS)) + "|")
     for label, scales in found.items():
         for row in scales:
-            print(f"| {label} | {row['scale']:g} | " + " | ".join(_cell(row["figures"][name]) for name in COLUMNS) + " |")
+            print(
+                f"| {label} | {row['scale']:g} | "
+                + " | ".join(_cell(row["figures"][name]) for name in COLUMNS)
+                + " |"
+            )
     first = next(iter(found.values()))[0]["figures"]
     print("| held-out images | | " + " | ".join(_text(first[name], "heldout") for name in COLUMNS) + " |")
 
@@ -83,7 +93,7 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    from scorefield.plots import plot_style, save_figure
+    from scorefield.plots.style import plot_style, save_figure
 
     with plot_style():
         figure = Figure(figsize=(10, 3.8), layout="compressed")
@@ -93,7 +103,9 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
             values = {name: [row["figures"][name]["value"] for row in scales] for name in COLUMNS}
             left.plot(values["recall"], values["precision"], "o-", color=color, markersize=4, label=label)
             for x, y, row in zip(values["recall"], values["precision"], scales, strict=True):
-                left.annotate(f"{row['scale']:g}", (x, y), (3, 3), textcoords="offset points", fontsize=7, color=color)
+                left.annotate(
+                    f"{row['scale']:g}", (x, y), (3, 3), textcoords="offset points", fontsize=7, color=color
+                )
             for axes, name in ((middle, "agreement"), (right, "frechet")):
                 axes.plot(range(len(scales)), values[name], "o-", color=color, markersize=4)
         first = next(iter(found.values()))[0]["figures"]
@@ -102,7 +114,12 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
             axes.set_xticks(range(len(SCALES)), [f"{scale:g}" for scale in SCALES])
             axes.set(xlabel="scale of the guidance", ylim=(0, None), title=COLUMNS[name])
         left.plot(
-            first["recall"]["heldout"], first["precision"]["heldout"], "*", color="0.5", markersize=11, label="held-out images"
+            first["recall"]["heldout"],
+            first["precision"]["heldout"],
+            "*",
+            color="0.5",
+            markersize=11,
+            label="held-out images",
         )
         left.set(xlabel="recall", ylabel="precision", title="fidelity against diversity")
         for axis in (left.xaxis, left.yaxis, middle.yaxis):
@@ -113,7 +130,9 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/guidance"))
     parser.add_argument("--picture", type=Path, default=Path("docs/figures/guidance.png"))
     arguments = parser.parse_args()

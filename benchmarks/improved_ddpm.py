@@ -1,18 +1,22 @@
 """Improved DDPM on the digits: bits/dim and Fréchet distance of its objectives and schedules, as measured.
 
-Twelve configurations (two schedules, L_simple, L_hybrid, L_vlb with uniform and with importance-sampled t; three seeds each) of
-the recipe digits-iddpm, all with the same network and number of steps. For each:
+Twelve configurations (two schedules, L_simple, L_hybrid, L_vlb with uniform and with importance-sampled t;
+three seeds each) of the recipe digits-iddpm, all with the same network and number of steps. For each:
 
-- bits/dim: the variational bound over all T = 1,000 steps on the held-out images (decoder and prior exact, the other terms by
-  one draw from each of 200 parts of the steps), with the standard error over images; 17 grey levels, x̂0 clipped.
-- Fréchet distance of 3 × 360 samples to the training images in the features of a classifier, 100 ancestral steps on the uniform
-  grid, beside that of the held-out images. L_simple is sampled with its better fixed variance here, "lower".
-- of L_vlb: the gradient-noise scale tr Σ/|G|² of the trained weights under uniform and importance-sampled t [McCandlish et al. 2018].
+- bits/dim: the variational bound over all T = 1,000 steps on the held-out images (decoder and prior exact,
+  the other terms by one draw from each of 200 parts of the steps), with the standard error over images; 17
+grey levels, x̂0 clipped.
+- Fréchet distance of 3 × 360 samples to the training images in the features of a classifier, 100 ancestral
+  steps on the uniform grid, beside that of the held-out images. L_simple is sampled with its better fixed
+variance here, "lower".
+- of L_vlb: the gradient-noise scale tr Σ/|G|² of the trained weights under uniform and importance-sampled t
+[McCandlish et al. 2018].
 
-    python benchmarks/improved_ddpm.py run [--out runs/improved-ddpm] [--seeds 0 1 2]     resumes where it was stopped
-    python benchmarks/improved_ddpm.py table [--out runs/improved-ddpm]                   the table of what has been measured
-    python benchmarks/improved_ddpm.py parts [--out runs/improved-ddpm]                   at which noise the bits are spent
-    python benchmarks/improved_ddpm.py sweep [--out runs/improved-ddpm]                   Fréchet distance against sampling steps
+    python benchmarks/improved_ddpm.py run [--out runs/improved-ddpm] [--seeds 0 1 2]     resumes where it was
+    stopped python benchmarks/improved_ddpm.py table [--out runs/improved-ddpm]                   the table of
+    what has been measured python benchmarks/improved_ddpm.py parts [--out runs/improved-ddpm]
+    at which noise the bits are spent python benchmarks/improved_ddpm.py sweep [--out runs/improved-ddpm]
+    Fréchet distance against sampling steps
 
 Several may run at once on different seeds; give each one thread then (OMP_NUM_THREADS=1).
 """
@@ -34,14 +38,22 @@ import torch
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.config import build_model, build_objective, describe, load, open_data, read_recipe, with_overrides
-from scorefield.core.compute import autocast_dtype
 from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
 from scorefield.evaluation import FeatureNet, Moments, frechet_distance, train_classifier
 from scorefield.evaluation.features import batches
+from scorefield.generation.blocks import sample_blocks
 from scorefield.objectives import VLB
-from scorefield.samplers.blocks import sample_blocks
+from scorefield.runs.build import (
+    build_model,
+    build_objective,
+    describe,
+    load,
+    open_data,
+    read_recipe,
+    with_overrides,
+)
+from scorefield.runtime.precision import autocast_dtype
 
 SCHEDULES = ("linear", "cosine")
 NAMES = {
@@ -63,7 +75,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def recipe_of(schedule: str, objective: str, seed: int) -> Any:
-    recipe = with_overrides(read_recipe("digits-iddpm"), [f"process.kind={schedule!r}", f"training.seed={seed}"])
+    recipe = with_overrides(
+        read_recipe("digits-iddpm"), [f"process.kind={schedule!r}", f"training.seed={seed}"]
+    )
     changes = dict(CHANGES[objective])
     if objective == "simple":
         changes["model"] = recipe.model.model_copy(update={"variance": None})
@@ -71,14 +85,18 @@ def recipe_of(schedule: str, objective: str, seed: int) -> Any:
 
 
 def train(folder: Path, recipe: Any, data: Dataset) -> float:
-    """Train to the end, from the newest checkpoint if there is one; the seconds that the steps of this call took."""
+    """Train to the end, from the newest checkpoint if there is one; the seconds that the steps of this call
+    took.
+    """
     start, seed = time.perf_counter(), recipe.training.seed
     torch.manual_seed(seed)
     objective = build_objective(recipe, build_model(recipe, data.spec))
     resume = any((folder / "checkpoints").glob("*")) if folder.exists() else False
     if folder.exists() and not resume:
         shutil.rmtree(folder)  # stopped before its first checkpoint
-    for _ in sf.train(objective, data, run=folder, resume=resume, describe=describe(recipe), **recipe.training.model_dump()):
+    for _ in sf.train(
+        objective, data, run=folder, resume=resume, describe=describe(recipe), **recipe.training.model_dump()
+    ):
         pass
     return time.perf_counter() - start
 
@@ -104,8 +122,12 @@ def moments(images: Iterable[Tensor], judge: FeatureNet) -> Moments:
     return result
 
 
-def frechet(model: Any, variance: str, steps: int, sets: int, count: int, judge: FeatureNet, reference: Moments) -> list[float]:
-    """The Fréchet distance of each set of `count` samples to the reference; samples are rounded to the data's levels."""
+def frechet(
+    model: Any, variance: str, steps: int, sets: int, count: int, judge: FeatureNet, reference: Moments
+) -> list[float]:
+    """The Fréchet distance of each set of `count` samples to the reference; samples are rounded to the data's
+    levels.
+    """
     grid = sf.grids.uniform(model.process, steps)
     sampler, spec = sf.samplers.Ancestral(variance), model.data
     distances = []
@@ -142,7 +164,9 @@ def warm_up(objective: VLB, data: Dataset) -> None:
 
 
 def noise_scale(objective: VLB, data: Dataset, batch: int = 64) -> dict[str, float]:
-    """Unbiased estimates of |G|² and tr Σ from the norms of PARTS gradients of `batch` examples and of their mean."""
+    """Unbiased estimates of |G|² and tr Σ from the norms of PARTS gradients of `batch` examples and of their
+    mean.
+    """
     parameters = [p for p in objective.model.parameters() if p.requires_grad]
     mean, square = [torch.zeros_like(p, dtype=torch.float64) for p in parameters], 0.0
     for part in range(PARTS):
@@ -161,7 +185,10 @@ def run(out: Path, seeds: list[int]) -> None:
     data, heldout = open_data(read_recipe("digits-iddpm").data)
     judge = train_classifier(data)
     reference = moments(batches(data), judge)
-    print(f"held-out images: Fréchet distance {frechet_distance(moments(batches(heldout), judge), reference):.3f}", flush=True)
+    print(
+        f"held-out images: Fréchet distance {frechet_distance(moments(batches(heldout), judge), reference):.3f}",
+        flush=True,
+    )
     for seed, schedule, objective in product(seeds, SCHEDULES, NAMES):
         name = f"{schedule}-{objective}-{seed}"
         result = out / f"{name}.json"
@@ -169,7 +196,12 @@ def run(out: Path, seeds: list[int]) -> None:
             continue
         seconds = train(out / name, recipe_of(schedule, objective, seed), data)
         model = ready(out / name)
-        facts: dict[str, Any] = {"schedule": schedule, "objective": objective, "seed": seed, "train_seconds": seconds}
+        facts: dict[str, Any] = {
+            "schedule": schedule,
+            "objective": objective,
+            "seed": seed,
+            "train_seconds": seconds,
+        }
         facts |= bits(model, heldout)
         variance = "lower" if objective == "simple" else "learned"
         facts["frechet"] = frechet(model, variance, STEPS, SETS, len(heldout), judge, reference)
@@ -205,7 +237,10 @@ def table(out: Path) -> None:
 
 
 def _cells(rows: list[dict[str, Any]]) -> list[str]:
-    cells = [_spread([row["bits"] for row in rows]), _spread([statistics.fmean(row["frechet"]) for row in rows])]
+    cells = [
+        _spread([row["bits"] for row in rows]),
+        _spread([statistics.fmean(row["frechet"]) for row in rows]),
+    ]
     if "uniform_trace" not in rows[0]:
         return [*cells, "", "", ""]
     for times in ("uniform", "importance"):
@@ -220,10 +255,14 @@ def _spread(values: list[float], digits: int = 2) -> str:
 
 
 def parts(out: Path, images: int = 60) -> None:
-    """Where the bits go, seed 0: the decoder, the noise levels finer than half a bin of the data (σ/α < 1/16), and the others."""
+    """Where the bits go, seed 0: the decoder, the noise levels finer than half a bin of the data (σ/α <
+    1/16), and the others.
+    """
     _, heldout = open_data(read_recipe("digits-iddpm").data)
     x0 = torch.cat(list(batches(heldout)))[:images]
-    print("| schedule | objective | decoder | σ/α below half a bin | above | in all |\n|---|---|---|---|---|---|")
+    print(
+        "| schedule | objective | decoder | σ/α below half a bin | above | in all |\n|---|---|---|---|---|---|"
+    )
     for schedule, objective in product(SCHEDULES, NAMES):
         model = ready(out / f"{schedule}-{objective}-0")
         found = sf.likelihood.bits_per_dim(sf.guidance.ClipX0(model), x0, NoiseSource(0))
@@ -231,8 +270,15 @@ def parts(out: Path, images: int = 60) -> None:
         terms, fine = found.terms.mean(dim=0), level.sigma / level.alpha < 1 / 16
         fine[0] = False
         values = (terms[0], terms[fine].sum(), terms[1:][~fine[1:]].sum(), found.total.mean())
-        print(f"| {schedule} | {NAMES[objective]} | " + " | ".join(f"{float(value):.2f}" for value in values) + " |", flush=True)
-    print(f"\n{images} held-out images, every term; σ/α at t = 1 is finer than the data's bins on both schedules.")
+        print(
+            f"| {schedule} | {NAMES[objective]} | "
+            + " | ".join(f"{float(value):.2f}" for value in values)
+            + " |",
+            flush=True,
+        )
+    print(
+        f"\n{images} held-out images, every term; σ/α at t = 1 is finer than the data's bins on both schedules."
+    )
 
 
 def sweep(out: Path, picture: Path) -> None:
@@ -245,7 +291,9 @@ def sweep(out: Path, picture: Path) -> None:
         key = f"{label}/{steps}"
         if key not in found:
             sets = SETS if steps < 1000 else 1
-            found[key] = frechet(ready(out / f"cosine-{objective}-0"), variance, steps, sets, len(heldout), judge, reference)
+            found[key] = frechet(
+                ready(out / f"cosine-{objective}-0"), variance, steps, sets, len(heldout), judge, reference
+            )
             write(path, found)  # type: ignore[arg-type]
             print(key, found[key], flush=True)
     floor = frechet_distance(moments(batches(heldout), judge), reference)
@@ -268,15 +316,23 @@ LINES = {
 def draw(found: dict[str, list[float]], floor: float, picture: Path) -> None:
     from matplotlib.figure import Figure
 
-    from scorefield.plots import plot_style, save_figure
+    from scorefield.plots.style import plot_style, save_figure
 
     with plot_style():
         figure = Figure(figsize=(7, 4.2), layout="compressed")
         axes = figure.subplots()
         for label, color in zip(LINES, ("#d1495b", "#edae49", "#1b2a41", "#7a93ac"), strict=True):
-            axes.plot(SWEEP, [statistics.fmean(found[f"{label}/{steps}"]) for steps in SWEEP], "o-", color=color, label=label)
+            axes.plot(
+                SWEEP,
+                [statistics.fmean(found[f"{label}/{steps}"]) for steps in SWEEP],
+                "o-",
+                color=color,
+                label=label,
+            )
         axes.axhline(floor, color="0.6", linestyle=":", label="held-out images")
-        axes.set(xscale="log", ylim=(0, None), xlabel="ancestral steps", ylabel="Fréchet distance", xticks=SWEEP)
+        axes.set(
+            xscale="log", ylim=(0, None), xlabel="ancestral steps", ylabel="Fréchet distance", xticks=SWEEP
+        )
         axes.set_xticklabels([f"{steps:,}" for steps in SWEEP])
         axes.minorticks_off()
         axes.set_title("Fast sampling of the digits: learned against fixed variances")
@@ -286,7 +342,9 @@ def draw(found: dict[str, list[float]], floor: float, picture: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("run", "table", "parts", "sweep"))
     parser.add_argument("--out", type=Path, default=Path("runs/improved-ddpm"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

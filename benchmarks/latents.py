@@ -1,17 +1,21 @@
-"""Latents of the digits: how well encoding reconstructs, how far one x_T gives one image at any number of steps, and a picture.
+"""Latents of the digits: how well encoding reconstructs, how far one x_T gives one image at any number of
+steps, and a picture.
 
-On a trained run of the recipe `digits` (class-conditional, cosine schedule, T = 1,000), DDIM with η = 0 on uniform grids, fp32:
+On a trained run of the recipe `digits` (class-conditional, cosine schedule, T = 1,000), DDIM with η = 0 on
+uniform grids, fp32:
 
-- reconstruction: the mean squared error of a pixel on [0, 1] of decoding what was encoded, held-out images under their own labels,
-  against the number of steps S.  [DDIM Table 2]
-- consistency: images made from the same x_T in S and in 1,000 steps: their mean squared error, whether the 1,000-step image of the
-  same x_T is the nearest among those of its class, and whether a classifier gives both one class; beside pairs of one class from
-  different x_T.  [DDIM §5.2]
-- the picture: walks between held-out digits of one class, and fillings of digits whose lower or left half is unknown.
+- reconstruction: the mean squared error of a pixel on [0, 1] of decoding what was encoded, held-out images
+  under their own labels, against the number of steps S.  [DDIM Table 2]
+- consistency: images made from the same x_T in S and in 1,000 steps: their mean squared error, whether the
+  1,000-step image of the same x_T is the nearest among those of its class, and whether a classifier gives
+  both one class; beside pairs of one class from different x_T.  [DDIM §5.2]
+- the picture: walks between held-out digits of one class, and fillings of digits whose lower or left half is
+unknown.
 
     python benchmarks/latents.py RUN [--images 100] [--most 1000] [--figure FILE.png]
 
-It prints the tables as they stand in docs/latents.md, and how large the latents are in pixels that vary in the data and in others.
+It prints the tables as they stand in docs/latents.md, and how large the latents are in pixels that vary in
+the data and in others.
 """
 
 from __future__ import annotations
@@ -25,13 +29,21 @@ import torch
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.config import load, open_data, read_run
 from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
 from scorefield.evaluation import train_classifier
+from scorefield.runs.build import load, open_data, read_run
 
 COUNTS = (10, 20, 50, 100, 200, 500, 1000)
-PAPER = {10: 0.014, 20: 0.0065, 50: 0.0023, 100: 0.0009, 200: 0.0004, 500: 0.0001, 1000: 0.0001}  # DDIM Table 2, CIFAR-10
+PAPER = {
+    10: 0.014,
+    20: 0.0065,
+    50: 0.0023,
+    100: 0.0009,
+    200: 0.0004,
+    500: 0.0001,
+    1000: 0.0001,
+}  # DDIM Table 2, CIFAR-10
 FEW = (10, 20, 50, 100)
 WALKS, FRAMES, FILLINGS = (0, 2, 3, 5, 8), 9, 6
 
@@ -61,13 +73,17 @@ def reconstruction(model: Any, data: Dataset, most: int) -> None:
 
 
 def by_pixel(model: Any, train: Dataset, data: Dataset, steps: int) -> None:
-    """Print the root mean square of the latents of 64 digits in pixels that vary in the training data and in those that do not."""
+    """Print the root mean square of the latents of 64 digits in pixels that vary in the training data and in
+    those that do not.
+    """
     x0, y = data.batch(torch.arange(64))
     latents = sf.latents.encode(model.given(y), x0, sf.grids.uniform(model.process, steps))
     spread = train.batch(torch.arange(len(train)))[0].std(dim=0)
     for name, chosen in (("above 0.5", spread > 0.5), ("below 0.1", spread <= 0.1)):
         size = float(latents[:, chosen].square().mean().sqrt())
-        print(f"{int(chosen.sum())} pixels of standard deviation {name}: latents {size:.2f}, at {steps} steps")
+        print(
+            f"{int(chosen.sum())} pixels of standard deviation {name}: latents {size:.2f}, at {steps} steps"
+        )
 
 
 def consistency(model: Any, train: Dataset, images: int, most: int) -> None:
@@ -79,13 +95,19 @@ def consistency(model: Any, train: Dataset, images: int, most: int) -> None:
     far = ((reference[:, None] - reference[None]) / 2).square().flatten(2).mean(dim=2)
     others = (labels[:, None] == labels[None]) & ~torch.eye(images, dtype=torch.bool)
     classes = judge.predict(reference)
-    print(f"\n{images} latents\n\n| S | error to {most:,} steps | its own is the nearest | classes agree |\n|---|---|---|---|")
+    print(
+        f"\n{images} latents\n\n| S | error to {most:,} steps | its own is the nearest | classes agree |\n|---|---|---|---|"
+    )
     for count in FEW:
         made = sf.latents.decode(bound, x_T, sf.grids.uniform(model.process, count))
         distances = ((made[:, None] - reference[None]) / 2).square().flatten(2).mean(dim=2)
-        nearest = distances.masked_fill(labels[:, None] != labels[None], torch.inf).argmin(dim=1) == torch.arange(images)
+        nearest = distances.masked_fill(labels[:, None] != labels[None], torch.inf).argmin(
+            dim=1
+        ) == torch.arange(images)
         agree = judge.predict(made) == classes
-        print(f"| {count} | {shown(squares(made, reference))} | {share(nearest)} | {share(agree)} |", flush=True)
+        print(
+            f"| {count} | {shown(squares(made, reference))} | {share(nearest)} | {share(agree)} |", flush=True
+        )
     agree = (classes[:, None] == classes[None])[others]
     print(f"| other x_T, same class | {float(far[others].mean()):.1e} | | {share(agree)} |")
 
@@ -106,7 +128,9 @@ def walks(model: Any, data: Dataset, steps: int) -> Tensor:
 
 
 def fillings(model: Any, data: Dataset, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(digits, masks, fillings): the third digit of each class in WALKS, what is known of it, (walks, FILLINGS, C, H, W)."""
+    """(digits, masks, fillings): the third digit of each class in WALKS, what is known of it, (walks,
+    FILLINGS, C, H, W).
+    """
     grid, shape = sf.grids.uniform(model.process, steps), model.data.shape
     rows, originals, masks = [], [], []
     for k, label in enumerate(WALKS):
@@ -127,7 +151,7 @@ def draw(model: Any, data: Dataset, path: Path, steps: int) -> None:
     """Walks on the left, fillings on the right, grey levels as ink on paper."""
     from matplotlib.figure import Figure
 
-    from scorefield.plots import plot_style, save_figure
+    from scorefield.plots.style import plot_style, save_figure
 
     between = walks(model, data, steps)
     originals, masks, filled = fillings(model, data, steps)
@@ -136,7 +160,9 @@ def draw(model: Any, data: Dataset, path: Path, steps: int) -> None:
     with plot_style():
         figure = Figure(figsize=(11, 3.6), layout="compressed")
         left_axes, right_axes = figure.subplots(1, 2, width_ratios=[FRAMES, FILLINGS + 2])
-        panel(left_axes, between, "walks between two held-out digits, the first and the last of a row", FRAMES)
+        panel(
+            left_axes, between, "walks between two held-out digits, the first and the last of a row", FRAMES
+        )
         panel(right_axes, right, f"a held-out digit, what is known of it, {FILLINGS} fillings", FILLINGS + 2)
         save_figure(figure, path)
 
@@ -162,9 +188,13 @@ def panel(axes: Any, rows: Tensor, title: str, columns: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="a trained run of the recipe digits")
-    parser.add_argument("--images", type=int, default=100, help="held-out images, and latents of the consistency")
+    parser.add_argument(
+        "--images", type=int, default=100, help="held-out images, and latents of the consistency"
+    )
     parser.add_argument("--most", type=int, default=1000, help="the largest number of steps")
     parser.add_argument("--figure", type=Path, help="RUN/figures/latents.png if not given")
     options = parser.parse_args()

@@ -1,13 +1,17 @@
-"""How fast training and sampling are, beside other libraries and the plain formulas, and where the time and the memory go.
+"""How fast training and sampling are, beside other libraries and the plain formulas, and where the time and
+the memory go.
 
-network: images/s of a training step and of a denoising step, at equal FLOPs, and how near they come to the time that the
-    convolutions alone take; memory: of training; startup: of the library and its command; trainer, sampler: the share of a step
-    that is not the network's; profile: where a training step's time goes; scaling: with batch, image size and width; demo: the three
-    commands of `make demo`, once; attention: the library's, beside torch's fused kernel.
+network: images/s of a training step and of a denoising step, at equal FLOPs, and how near they come to the
+    time that the convolutions alone take; memory: of training; startup: of the library and its command;
+    trainer, sampler: the share of a step that is not the network's; profile: where a training step's time
+    goes; scaling: with batch, image size and width; demo: the three commands of `make demo`, once; attention:
+the library's, beside torch's fused kernel.
 
-Everything that is compared is timed in turn, A B A B …; a figure is the median over rounds, a ratio the median of the rounds' ratios.
+Everything that is compared is timed in turn, A B A B …; a figure is the median over rounds, a ratio the
+median of the rounds' ratios.
 
-    python benchmarks/performance.py network memory startup trainer sampler [--cases adm digits mnist] [--rounds 7] [--json FILE]
+    python benchmarks/performance.py network memory startup trainer sampler [--cases adm digits mnist]
+    [--rounds 7] [--json FILE]
 """
 
 from __future__ import annotations
@@ -52,14 +56,21 @@ def network(options: argparse.Namespace) -> list[Row]:
     for name in options.cases:
         entrants = [*contestants(CASES[name]), Convolutions(CASES[name])]
         for action in ("train", "denoise"):
-            times = side_by_side({one.name: getattr(one, action) for one in entrants}, options.rounds, options.seconds)
+            times = side_by_side(
+                {one.name: getattr(one, action) for one in entrants}, options.rounds, options.seconds
+            )
             rows += [
-                _network_row(CASES[name], one, part, times) for part in times[OURS] for one in entrants if part in times[one.name]
+                _network_row(CASES[name], one, part, times)
+                for part in times[OURS]
+                for one in entrants
+                if part in times[one.name]
             ]
     return rows
 
 
-def _network_row(case: Case, one: Contestant | Convolutions, part: str, times: Mapping[str, Mapping[str, list[float]]]) -> Row:
+def _network_row(
+    case: Case, one: Contestant | Convolutions, part: str, times: Mapping[str, Mapping[str, list[float]]]
+) -> Row:
     batch = case.denoise_batch if part == "denoising" else case.batch
     own, rate = times[one.name][part], one.flops[part] * batch / 1e9
     seconds = statistics.median(own)
@@ -86,7 +97,11 @@ def roofline(rows: list[Row]) -> Iterator[str]:
         yield f"left out, not installed: {'; '.join(left_out())}"
     for whole in rows:
         for alone in rows:
-            if whole["of"] == OURS and alone["of"] == ALONE and all(whole[key] == alone[key] for key in ("case", "step")):
+            if (
+                whole["of"] == OURS
+                and alone["of"] == ALONE
+                and all(whole[key] == alone[key] for key in ("case", "step"))
+            ):
                 yield (
                     f"roofline, {whole['case']}, {whole['step']}: {whole['GFLOP/s']:,.0f} GFLOP/s over {alone['GFLOP/s']:,.0f} of its "
                     f"convolutions alone = {100 * whole['GFLOP/s'] / alone['GFLOP/s']:.0f} %; they would take "
@@ -99,7 +114,15 @@ def memory(options: argparse.Namespace) -> list[Row]:
     for case in options.cases:
         for name in MEMORY_OF:
             above, in_all = _child(options, "--child", name, case)
-            rows.append({"case": case, "of": name, "batch": CASES[case].batch, "MiB above imports": above, "MiB in all": in_all})
+            rows.append(
+                {
+                    "case": case,
+                    "of": name,
+                    "batch": CASES[case].batch,
+                    "MiB above imports": above,
+                    "MiB in all": in_all,
+                }
+            )
     return rows
 
 
@@ -107,12 +130,16 @@ def _child(options: argparse.Namespace, *arguments: str) -> list[float]:
     """The numbers that this script prints in a process of its own."""
     command = [sys.executable, __file__, "memory", "--threads", str(options.threads), *arguments]
     command += ["--keep-memory"] if options.keep_memory else []
-    return [float(word) for word in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()]
+    return [
+        float(word)
+        for word in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    ]
 
 
 def print_peak(name: str, case: Case) -> None:
-    """By Linux's account: peak resident MiB of three training steps above what the process has before, and in all. A tiny network goes first, so that
-    lazy imports and compiled loops do not count."""
+    """By Linux's account: peak resident MiB of three training steps above what the process has before, and in
+    all. A tiny network goes first, so that lazy imports and compiled loops do not count.
+    """
     make(name, case.of_size(2, side=8)).train()
     gc.collect()
     clear = Path("/proc/self/clear_refs")
@@ -139,7 +166,9 @@ def scaling(options: argparse.Namespace) -> list[Row]:
             case = CASES["adm"].of_size(**{"batch": 8, what: value})
             pair = [make(name, case) for name in (OURS, PLAIN)]
             for action, part in (("train", "training"), ("denoise", "denoising")):
-                times = side_by_side({one.name: getattr(one, action) for one in pair}, options.rounds, options.seconds)
+                times = side_by_side(
+                    {one.name: getattr(one, action) for one in pair}, options.rounds, options.seconds
+                )
                 row = _network_row(case, pair[0], part, times)
                 over = _ratio(times[PLAIN][part], times[OURS][part])
                 shown = {key: row[key] for key in ("step", "images/s", "GFLOP/s")}
@@ -166,12 +195,12 @@ def startup(options: argparse.Namespace) -> list[Row]:
             subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
             times[name].append(time.perf_counter() - start)
         for name, code in inside.items():
-            timed = (
-                f"import time, torch; start = time.perf_counter(); import scorefield; {code}; print(time.perf_counter() - start)"
-            )
+            timed = f"import time, torch; start = time.perf_counter(); import scorefield; {code}; print(time.perf_counter() - start)"
             done = subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True)
             times[name].append(float(done.stdout))
-    return [{"of": name, "s": statistics.median(values), "rounds (s)": values} for name, values in times.items()]
+    return [
+        {"of": name, "s": statistics.median(values), "rounds (s)": values} for name, values in times.items()
+    ]
 
 
 # attention
@@ -186,15 +215,25 @@ def attention(options: argparse.Namespace) -> list[Row]:
         q, k, v, upstream = torch.randn(4, 64, 2, length, 64).to(dtype).unbind()
         inputs = [part.requires_grad_() for part in (q, k, v)]
         for step in ("forward", "with backward"):
-            calls = {name: partial(_attended, way, inputs, None if step == "forward" else upstream) for name, way in ways.items()}
-            times = {name: found["all"] for name, found in side_by_side(calls, options.rounds, options.seconds).items()}
+            calls = {
+                name: partial(_attended, way, inputs, None if step == "forward" else upstream)
+                for name, way in ways.items()
+            }
+            times = {
+                name: found["all"]
+                for name, found in side_by_side(calls, options.rounds, options.seconds).items()
+            }
             row = {"dtype": str(dtype).removeprefix("torch."), "positions": length, "step": step}
             row |= {f"{name}, ms": 1e3 * statistics.median(found) for name, found in times.items()}
-            rows.append({**row, "scorefield is faster by": _ratio(times["torch, fused"], times["scorefield"])})
+            rows.append(
+                {**row, "scorefield is faster by": _ratio(times["torch, fused"], times["scorefield"])}
+            )
     return rows
 
 
-def _attended(way: Callable[..., torch.Tensor], inputs: list[torch.Tensor], upstream: torch.Tensor | None) -> dict[str, float]:
+def _attended(
+    way: Callable[..., torch.Tensor], inputs: list[torch.Tensor], upstream: torch.Tensor | None
+) -> dict[str, float]:
     """Seconds, with the gradients of this gradient if there is one."""
     start = time.perf_counter()
     with torch.set_grad_enabled(upstream is not None):
@@ -213,14 +252,25 @@ def demo(options: argparse.Namespace) -> list[Row]:
         run = f"{folder}/demo"
         commands = {
             "train": ["train", "digits", "--run", run],
-            "sample": ["sample", run, "-n", "100", "--out", f"{folder}/digits.png", "--trajectory", f"{folder}/denoising.gif"],
+            "sample": [
+                "sample",
+                run,
+                "-n",
+                "100",
+                "--out",
+                f"{folder}/digits.png",
+                "--trajectory",
+                f"{folder}/denoising.gif",
+            ],
             "evaluate": ["evaluate", run, "--metrics", "fd"],
         }
         rows = []
         for name, arguments in commands.items():
             start = time.perf_counter()
             with subprocess.Popen(
-                [sys.executable, "-m", "scorefield", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                [sys.executable, "-m", "scorefield", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             ) as child:
                 printed, complaint = child.communicate()
             if child.returncode:
@@ -228,7 +278,11 @@ def demo(options: argparse.Namespace) -> list[Row]:
             rows.append({"of": f"scorefield {name}", "s": time.perf_counter() - start})
             print(printed.decode(), end="", flush=True)
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        return [*rows, {"of": "in all", "s": sum(row["s"] for row in rows)}, {"of": "the largest process", "MiB": largest}]
+        return [
+            *rows,
+            {"of": "in all", "s": sum(row["s"] for row in rows)},
+            {"of": "the largest process", "MiB": largest},
+        ]
 
 
 # The command
@@ -239,7 +293,9 @@ def machine(options: argparse.Namespace) -> str:
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     probes = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
     units = [name for name, probe in probes.items() if getattr(torch.cpu, probe, bool)()]
-    allocator = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(("MALLOC_", "LD_PRELOAD"))]
+    allocator = [
+        f"{name}={value}" for name, value in os.environ.items() if name.startswith(("MALLOC_", "LD_PRELOAD"))
+    ]
     return ", ".join(
         [
             names[0] if names else platform.processor() or platform.machine(),
@@ -277,19 +333,28 @@ def _text(value: Any) -> str:
     )
 
 
-PARTS = {part.__name__: part for part in (network, memory, startup, trainer, sampler, profile, scaling, attention, demo)}
+PARTS = {
+    part.__name__: part
+    for part in (network, memory, startup, trainer, sampler, profile, scaling, attention, demo)
+}
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES)
+    )
     parser.add_argument("--rounds", type=int, default=7, help="of everything that is compared")
     parser.add_argument("--seconds", type=float, default=0.3, help="at least so long a round and contestant")
     parser.add_argument("--steps", type=int, default=20, help="of `trainer` and `sampler`")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
-        "--keep-memory", action="store_true", help="the allocator as the command sets it up, for every contestant"
+        "--keep-memory",
+        action="store_true",
+        help="the allocator as the command sets it up, for every contestant",
     )
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -301,7 +366,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     if options.keep_memory:
-        from scorefield.cli.memory import keep_memory
+        from scorefield.cli.malloc import keep_memory
 
         keep_memory()
     if options.child:
@@ -313,7 +378,14 @@ def main() -> None:
         start = time.perf_counter()
         record[part] = PARTS[part](options)
         lines = [*roofline(record[part])] if part == "network" else []
-        print(f"\n# {part}", table(record[part]), *lines, f"({time.perf_counter() - start:.0f} s)", sep="\n", flush=True)
+        print(
+            f"\n# {part}",
+            table(record[part]),
+            *lines,
+            f"({time.perf_counter() - start:.0f} s)",
+            sep="\n",
+            flush=True,
+        )
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,13 +1,15 @@
 """What `scorefield plan` says of memory and time, beside what training takes.
 
-Each recipe trains for some steps in a process of its own, which reports the peak of its resident memory and the median time of a
-step. Another process of its own makes the plan. The plan's memory of a process on a CPU is what Python and the libraries take after
-a step of two examples, and the tensors that a step needs at a time; and at least what the plan's own trial of a few steps took. What the
-count cannot see are the buffers that a kernel takes within one operation, and the gaps of the C library's heap. To see how much they are,
-the same steps run once more with a heap that gives every larger tensor pages of its own (MALLOC_MMAP_THRESHOLD_), which is slower and
-leaves no gaps.
+Each recipe trains for some steps in a process of its own, which reports the peak of its resident memory and
+the median time of a step. Another process of its own makes the plan. The plan's memory of a process on a CPU
+is what Python and the libraries take after a step of two examples, and the tensors that a step needs at a
+time; and at least what the plan's own trial of a few steps took. What the count cannot see are the buffers
+that a kernel takes within one operation, and the gaps of the C library's heap. To see how much they are, the
+same steps run once more with a heap that gives every larger tensor pages of its own (MALLOC_MMAP_THRESHOLD_),
+which is slower and leaves no gaps.
 
-    python benchmarks/plan_check.py [--data mnist.npz] [--recipes digits,mnist] [--steps 12] [--precision auto] [--json FILE]
+    python benchmarks/plan_check.py [--data mnist.npz] [--recipes digits,mnist] [--steps 12] [--precision
+    auto] [--json FILE]
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scorefield.cli.memory import keep_memory
+from scorefield.cli.malloc import keep_memory
 
 MIB = 2**20
 NO_GAPS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
@@ -38,17 +40,21 @@ def train_and_measure(recipe: str, data: str | None, steps: int, precision: str)
     """In a process that does nothing else."""
     import torch
 
-    from scorefield.config import build_model, build_objective, open_data, read_recipe, with_overrides
+    from scorefield.runs.build import build_model, build_objective, open_data, read_recipe, with_overrides
     from scorefield.training import train
 
     changes = [f"training.precision={precision}", f"training.steps={steps}"]
-    chosen = with_overrides(read_recipe(recipe), changes + ([f"data.source={json.dumps(data)}"] if data else []))
+    chosen = with_overrides(
+        read_recipe(recipe), changes + ([f"data.source={json.dumps(data)}"] if data else [])
+    )
     examples, _ = open_data(chosen.data)
     torch.manual_seed(0)
     objective = build_objective(chosen, build_model(chosen, examples.spec))
     before = peak()
     with tempfile.TemporaryDirectory() as folder:
-        done = list(train(objective, examples, run=Path(folder) / "run", device="cpu", **chosen.training.model_dump()))
+        done = list(
+            train(objective, examples, run=Path(folder) / "run", device="cpu", **chosen.training.model_dump())
+        )
     seconds = statistics.median(chosen.training.batch_size / step.examples_per_second for step in done[2:])
     return {"before": before, "peak": peak(), "seconds": seconds}
 
@@ -57,14 +63,16 @@ def plan(recipe: str, precision: str) -> dict[str, Any]:
     """In a process that does nothing else."""
     import dataclasses
 
-    from scorefield.config import read_recipe, with_overrides
     from scorefield.planning import make_plan
+    from scorefield.runs.build import read_recipe, with_overrides
 
     if precision == "auto":
         return dataclasses.asdict(make_plan(recipe, device="cpu"))
     import tomli_w
 
-    changed = with_overrides(read_recipe(recipe), [f"training.precision={precision}"]).model_dump(exclude_none=True)
+    changed = with_overrides(read_recipe(recipe), [f"training.precision={precision}"]).model_dump(
+        exclude_none=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{recipe}.toml"
         path.write_text(tomli_w.dumps(changed))
@@ -102,7 +110,9 @@ def compare(chosen: argparse.Namespace, recipe: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipes", default="digits,mnist")
     parser.add_argument("--data", help="an .npz of MNIST, for the recipe mnist")
     parser.add_argument("--steps", type=int, default=12)

@@ -1,13 +1,15 @@
-"""Quality against network calls: the Fréchet distance of one trained run under every sampler and budget of calls, as measured.
+"""Quality against network calls: the Fréchet distance of one trained run under every sampler and budget of
+calls, as measured.
 
-Every cell is what `scorefield evaluate RUN --metrics fd` prints, with the labels of the held-out images: sets of samples with seeds
-0, 1, 2, their mean and standard deviation. Heun makes at most 2S − 1 calls in S steps, so it has the largest odd number within the budget. All
-walk the uniform grid.
+Every cell is what `scorefield evaluate RUN --metrics fd` prints, with the labels of the held-out images: sets
+of samples with seeds 0, 1, 2, their mean and standard deviation. Heun makes at most 2S − 1 calls in S steps,
+so it has the largest odd number within the budget. All walk the uniform grid.
 
-    python benchmarks/quality_calls.py digits runs/demo                                    the run of `make demo`
-    python benchmarks/quality_calls.py mnist runs/mnist --data mnist10k.npz -n 500 --most 100
+    python benchmarks/quality_calls.py digits runs/demo                                    the run of `make
+    demo` python benchmarks/quality_calls.py mnist runs/mnist --data mnist10k.npz -n 500 --most 100
 
-Results are kept in RUN/quality-calls.json, and the samples by evaluate itself: an interrupted table goes on where it was.
+Results are kept in RUN/quality-calls.json, and the samples by evaluate itself: an interrupted table goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scorefield.config import build_sampling, load, open_data, read_run
-from scorefield.core.compute import autocast_dtype
 from scorefield.evaluation import EvaluationOptions, Subject, evaluate, open_features
-from scorefield.evaluation.weights import SHOWN, file_sha256
+from scorefield.runs.build import build_sampling, load, open_data, read_run
+from scorefield.runtime.precision import autocast_dtype
+from scorefield.runtime.weights import SHOWN, file_sha256
 
 CALLS = (5, 10, 20, 50, 100, 1000)
 SAMPLERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -43,7 +45,9 @@ def measure(run: Path, source: str | None, n: int | None, most: int, also: list[
     path = run / "quality-calls.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     recipe, _ = read_run(run)
-    train, heldout = open_data(recipe.data if source is None else recipe.data.model_copy(update={"source": source}))
+    train, heldout = open_data(
+        recipe.data if source is None else recipe.data.model_copy(update={"source": source})
+    )
     model, extractor = load(run), open_features(None, train.spec, train)
     model.autocast_dtype = autocast_dtype(recipe.training.precision, model.device)
     weights = {"sha256": file_sha256(run / "model.safetensors")[:SHOWN]}
@@ -52,8 +56,12 @@ def measure(run: Path, source: str | None, n: int | None, most: int, also: list[
             key = f"{name}/{calls}"
             if key in found or (calls > most and name not in also):
                 continue
-            way = recipe.sampling.model_copy(update={"sampler": sampler, "grid": "uniform", "steps": steps_of(name, calls)})
-            subject = Subject(model, build_sampling(way, model), way, train, heldout, weights, run / "evaluation")
+            way = recipe.sampling.model_copy(
+                update={"sampler": sampler, "grid": "uniform", "steps": steps_of(name, calls)}
+            )
+            subject = Subject(
+                model, build_sampling(way, model), way, train, heldout, weights, run / "evaluation"
+            )
             options = EvaluationOptions(n=n, sets=1 if calls >= ONE_SET else 3)
             result = evaluate(subject, options, extractor=extractor)
             figure = next(figure for figure in result.figures if figure.name == "frechet")
@@ -84,7 +92,7 @@ def _cell(figure: dict[str, Any] | None) -> str:
 def draw(found: dict[str, Any], name: str, picture: Path) -> None:
     from matplotlib.figure import Figure
 
-    from scorefield.plots import plot_style, save_figure
+    from scorefield.plots.style import plot_style, save_figure
 
     with plot_style():
         figure = Figure(figsize=(7, 4.4), layout="compressed")
@@ -92,13 +100,26 @@ def draw(found: dict[str, Any], name: str, picture: Path) -> None:
         for label, (_, color) in SAMPLERS.items():
             cells = [cell for key, cell in found.items() if key.startswith(f"{label}/")]
             calls, values = [cell["calls"] for cell in cells], [cell["value"] for cell in cells]
-            axes.errorbar(calls, values, [cell["error"] or 0 for cell in cells], fmt="o-", color=color, markersize=4, label=label)
-        axes.axhline(next(iter(found.values()))["heldout"], color="0.6", linestyle=":", label="held-out images")
+            axes.errorbar(
+                calls,
+                values,
+                [cell["error"] or 0 for cell in cells],
+                fmt="o-",
+                color=color,
+                markersize=4,
+                label=label,
+            )
+        axes.axhline(
+            next(iter(found.values()))["heldout"], color="0.6", linestyle=":", label="held-out images"
+        )
         axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="Fréchet distance")
         ticks = [calls for calls in CALLS if any(key.endswith(f"/{calls}") for key in found)]
         axes.set_xticks(ticks, [f"{calls:,}" for calls in ticks])
         low, high = axes.get_ylim()
-        axes.set_yticks(shown := [y for y in (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100) if low <= y <= high], map(str, shown))
+        axes.set_yticks(
+            shown := [y for y in (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100) if low <= y <= high],
+            map(str, shown),
+        )
         axes.minorticks_off()
         axes.set_title(f"{name}: quality against network calls")
         axes.legend()
@@ -107,7 +128,9 @@ def draw(found: dict[str, Any], name: str, picture: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", help="of the data, for the title and the picture")
     parser.add_argument("run", type=Path)
     parser.add_argument("--data")

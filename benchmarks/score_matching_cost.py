@@ -1,13 +1,15 @@
 """Time and peak memory of one training step of score matching against the data dimension D.
 
-One step is loss, backward to the parameters and an Adam update, on the same MLP for every objective. Sliced losses are
-measured in both derivative modes: "double" is the library's (double backward), "jvp" the same loss by `torch.func.jvp`
-(forward over reverse), which stands here only to be compared. Times are medians over rounds in which every configuration
-runs once, so that other load falls on all alike; the exact trace, too slow for that, is timed in its child process.
+One step is loss, backward to the parameters and an Adam update, on the same MLP for every objective. Sliced
+losses are measured in both derivative modes: "double" is the library's (double backward), "jvp" the same loss
+by `torch.func.jvp` (forward over reverse), which stands here only to be compared. Times are medians over
+rounds in which every configuration runs once, so that other load falls on all alike; the exact trace, too
+slow for that, is timed in its child process.
 
-Memory is measured in a child process for each configuration: how far its steps (two; one of exact at large D) raise the
-high-water mark of the resident memory above that of a process that has torch imported and has run a tiny step of the
-same kind. It counts weights, gradients, Adam's state and what the step keeps for its backward passes.
+Memory is measured in a child process for each configuration: how far its steps (two; one of exact at large D)
+raise the high-water mark of the resident memory above that of a process that has torch imported and has run a
+tiny step of the same kind. It counts weights, gradients, Adam's state and what the step keeps for its
+backward passes.
 
     python benchmarks/score_matching_cost.py [--threads 2] [--rounds 15] [--json FILE]
 """
@@ -89,7 +91,9 @@ class Step:
 
 
 def peak_mib() -> float:
-    """High-water mark of this process's resident memory; VmHWM starts afresh at exec, getrusage's figure does not."""
+    """High-water mark of this process's resident memory; VmHWM starts afresh at exec, getrusage's figure does
+    not.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
@@ -99,15 +103,27 @@ def peak_mib() -> float:
 
 def measure_in_child(name: str, dimensions: int, options: argparse.Namespace) -> tuple[float, list[float]]:
     """MiB and the seconds of each step, in a fresh process."""
-    arguments = ["--child", name, str(dimensions), "--threads", str(options.threads), "--batch", str(options.batch)]
+    arguments = [
+        "--child",
+        name,
+        str(dimensions),
+        "--threads",
+        str(options.threads),
+        "--batch",
+        str(options.batch),
+    ]
     arguments += ["--width", str(options.width), "--layers", str(options.layers)]
-    done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    )
     peak, *seconds = (float(word) for word in done.stdout.split())
     return peak, seconds
 
 
 def child(name: str, dimensions: int, options: argparse.Namespace) -> None:
-    """Print the memory and times of a configuration. A tiny one goes first, so that lazy imports do not count."""
+    """Print the memory and times of a configuration. A tiny one goes first, so that lazy imports do not
+    count.
+    """
     Step(name, 2, argparse.Namespace(width=8, layers=1, batch=2))()
     before = peak_mib()
     step = Step(name, dimensions, options)
@@ -131,7 +147,11 @@ def machine(options: argparse.Namespace) -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {options.threads} threads, torch {torch.__version__}, fp32"
 
@@ -148,7 +168,9 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def summarize(times: dict[tuple[str, int], list[float]], memory: dict[tuple[str, int], float]) -> list[dict[str, Any]]:
+def summarize(
+    times: dict[tuple[str, int], list[float]], memory: dict[tuple[str, int], float]
+) -> list[dict[str, Any]]:
     median = {key: 1e3 * statistics.median(values) for key, values in times.items()}
     return [
         {
@@ -175,7 +197,9 @@ def verdicts(results: list[dict[str, Any]]) -> list[str]:
         target = "at least 8" if name == "exact" else "at most 1.5" if name.endswith("double") else None
         if target:
             met = row["time_ratio"] >= 8 if name == "exact" else row["time_ratio"] <= 1.5
-            lines.append(f"{name}: D = 800 over 50 is {row['time_ratio']:.2f} (target: {target}): {'met' if met else 'MISSED'}")
+            lines.append(
+                f"{name}: D = 800 over 50 is {row['time_ratio']:.2f} (target: {target}): {'met' if met else 'MISSED'}"
+            )
     by_key = {(row["objective"], row["D"]): row["median_ms"] for row in results}
     for name in ("sliced", "sliced-VR"):
         ratios = [f"{by_key[f'{name}, jvp', d] / by_key[f'{name}, double', d]:.2f}" for d in DIMENSIONS]
@@ -188,7 +212,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "2")))
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--layers", type=int, default=5, help="hidden layers; one more linear layer gives the output")
+    parser.add_argument(
+        "--layers", type=int, default=5, help="hidden layers; one more linear layer gives the output"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -205,7 +231,9 @@ def main() -> None:
     shape = f"MLP, {options.layers} hidden layers of {options.width}, SiLU, batch {options.batch}, one projection, Adam"
     print(machine(options), shape, sep="\n")
     children = {(name, d): measure_in_child(name, d, options) for name in OBJECTIVES for d in DIMENSIONS}
-    times = measure_rounds(options) | {key: steps for key, (_, steps) in children.items() if key[0] == "exact"}
+    times = measure_rounds(options) | {
+        key: steps for key, (_, steps) in children.items() if key[0] == "exact"
+    }
     results = summarize(times, {key: peak for key, (peak, _) in children.items()})
     seconds = time.perf_counter() - start
     print(table(results), *verdicts(results), f"took {seconds:.0f} s", sep="\n")

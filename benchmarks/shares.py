@@ -1,4 +1,6 @@
-"""Where the time of a training step and of a sampling step goes: in the network, and outside it. `performance.py` runs these."""
+"""Where the time of a training step and of a sampling step goes: in the network, and outside it.
+`performance.py` runs these.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from contestants import CASES, OURS, Case, denoiser, make
 from torch.profiler import ProfilerActivity
 
 import scorefield as sf
-from scorefield.core.compute import autocast_dtype
 from scorefield.nets import fused
+from scorefield.runtime.precision import autocast_dtype
 from scorefield.training.ema import EMA
 
 __all__ = ["profile", "sampler", "trainer"]
@@ -70,7 +72,9 @@ def trainer(options: argparse.Namespace) -> list[Row]:
             )
             for part, (owner, function) in shares.items():
                 clocks.enter_context(clock.on(owner, function, part))
-            figures = [_clocked(clock, steps.__next__) for _ in range(options.steps + 1)][1:]  # the last step saves
+            figures = [_clocked(clock, steps.__next__) for _ in range(options.steps + 1)][
+                1:
+            ]  # the last step saves
         rows.append(_shares(name, "a training step", figures, ("forward", "backward"), [*shares]))
     return rows
 
@@ -113,10 +117,17 @@ def _clocked(clock: Clock, step: Callable[[], Any]) -> dict[str, float]:
     return {"step": time.perf_counter() - start, **clock}
 
 
-def _shares(case: str, of: str, figures: list[dict[str, float]], inside: tuple[str, ...], parts: list[str]) -> Row:
+def _shares(
+    case: str, of: str, figures: list[dict[str, float]], inside: tuple[str, ...], parts: list[str]
+) -> Row:
     """Medians over steps. outside: the share that is not the network's."""
-    shares = {part: statistics.median(100 * step.get(part, 0.0) / step["step"] for step in figures) for part in parts}
-    outside = statistics.median(100 * (1 - sum(step[part] for part in inside) / step["step"]) for step in figures)
+    shares = {
+        part: statistics.median(100 * step.get(part, 0.0) / step["step"] for step in figures)
+        for part in parts
+    }
+    outside = statistics.median(
+        100 * (1 - sum(step[part] for part in inside) / step["step"]) for step in figures
+    )
     seconds = statistics.median(step["step"] for step in figures)
     rest = outside - sum(share for part, share in shares.items() if part not in inside)
     percent = {f"{part} %": share for part, share in shares.items()}
@@ -160,5 +171,14 @@ def _grouped(case: str, action: str, own: Mapping[str, float]) -> list[Row]:
     for group, members in sorted(groups.items(), key=lambda item: -sum(item[1].values())):
         ms, largest = sum(members.values()), sorted(members.items(), key=lambda item: -item[1])[:4]
         most = ", ".join(f"{key.rpartition('::')[2]} {value:.1f}" for key, value in largest)
-        rows.append({"case": case, "step": action, "group": group, "ms": ms, "%": 100 * ms / total, "most of it": most})
+        rows.append(
+            {
+                "case": case,
+                "step": action,
+                "group": group,
+                "ms": ms,
+                "%": 100 * ms / total,
+                "most of it": most,
+            }
+        )
     return rows

@@ -1,9 +1,10 @@
-"""Slow mixing: Langevin dynamics gets the weights of two far modes wrong, annealed Langevin dynamics gets them right.
+"""Slow mixing: Langevin dynamics gets the weights of two far modes wrong, annealed Langevin dynamics gets
+them right.
 
-p = ⅕N((−5, −5), I) + ⅘N((5, 5), I), whose scores are known exactly at every noise level, so that nothing here is due to
-training. Both samplers start uniformly in [−8, 8]². Between the modes the score hardly knows the weights: plain Langevin
-dynamics leaves each chain in the mode that it falls into first, half of them in each. Annealed dynamics walks through levels
-σ = 20 … 1 where the modes overlap.  [NCSN §3.2.2, Figure 3]
+p = ⅕N((−5, −5), I) + ⅘N((5, 5), I), whose scores are known exactly at every noise level, so that nothing here
+is due to training. Both samplers start uniformly in [−8, 8]². Between the modes the score hardly knows the
+weights: plain Langevin dynamics leaves each chain in the mode that it falls into first, half of them in each.
+Annealed dynamics walks through levels σ = 20 … 1 where the modes overlap.  [NCSN §3.2.2, Figure 3]
 
     python benchmarks/slow_mixing.py [--out slow_mixing.png] [--samples 4000] [--seed 0]
 """
@@ -34,7 +35,9 @@ def start(n: int, seed: int) -> Tensor:
 def plain(n: int, seed: int, updates: int, step: float) -> Tensor:
     """Langevin dynamics on the exact score of p, (n, 2)."""
     sampler = sf.samplers.Langevin(step)
-    return sf.sample(MIXTURE, sampler, sf.grids.steps(updates), x_T=start(n, seed), noise=NoiseSource(seed + 1))
+    return sf.sample(
+        MIXTURE, sampler, sf.grids.steps(updates), x_T=start(n, seed), noise=NoiseSource(seed + 1)
+    )
 
 
 def annealed(n: int, seed: int, repeats: int, step: float) -> Tensor:
@@ -42,7 +45,9 @@ def annealed(n: int, seed: int, repeats: int, step: float) -> Tensor:
     process = sf.process.from_sigmas(SIGMAS)
     grid = sf.grids.staircase(process, repeats)
     sampler = sf.samplers.Langevin(step)
-    return sf.sample(MIXTURE.denoiser(process), sampler, grid, x_T=start(n, seed), noise=NoiseSource(seed + 1))
+    return sf.sample(
+        MIXTURE.denoiser(process), sampler, grid, x_T=start(n, seed), noise=NoiseSource(seed + 1)
+    )
 
 
 def share(x: Tensor) -> float:
@@ -54,18 +59,22 @@ def draw(panels: dict[str, Tensor], path: Path) -> None:
     """The points of every panel, with the share of its right mode."""
     from matplotlib.figure import Figure
 
-    from scorefield.plots import plot_style, save_figure
+    from scorefield.plots.style import plot_style, save_figure
 
     with plot_style():
         figure = Figure(figsize=(10, 3.6), layout="compressed")
         for axes, (name, x) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
             axes.plot(*x.numpy().T, ".", color="#2a6f97", markersize=2, alpha=0.35, markeredgewidth=0)
-            axes.set(title=f"{name}\n{share(x):.0%} in the upper mode", xlim=(-9, 9), ylim=(-9, 9), aspect="equal")
+            axes.set(
+                title=f"{name}\n{share(x):.0%} in the upper mode", xlim=(-9, 9), ylim=(-9, 9), aspect="equal"
+            )
         save_figure(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("slow_mixing.png"))
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)

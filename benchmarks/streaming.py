@@ -1,11 +1,14 @@
-"""Training on 100,000 pictures, one in a hundred of them corrupt, that are decoded while it trains: files, or a stream of archives.
+"""Training on 100,000 pictures, one in a hundred of them corrupt, that are decoded while it trains: files, or
+a stream of archives.
 
-The pictures (8×8, RGB, ten classes) are generated into a temporary folder, and the network of the recipe `digits` trains on them for
-2,000 steps: 128,000 examples, so that every picture is read. Printed are the time from opening the folder to the end of the first step,
-the resident memory along the way, the share of time spent waiting for data, and whether each corrupt picture was named once.
+The pictures (8×8, RGB, ten classes) are generated into a temporary folder, and the network of the recipe
+`digits` trains on them for 2,000 steps: 128,000 examples, so that every picture is read. Printed are the time
+from opening the folder to the end of the first step, the resident memory along the way, the share of time
+spent waiting for data, and whether each corrupt picture was named once.
 
     python benchmarks/streaming.py [--files 100000] [--steps 2000] [--folder DIR] [--json FILE]
-    python benchmarks/streaming.py --archives 20                     the same pictures in 20 tar files, which are only read forwards
+    python benchmarks/streaming.py --archives 20                     the same pictures in 20 tar files, which
+    are only read forwards
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scorefield.config import build_model, build_objective, read_recipe
 from scorefield.data import Dataset, Stream, folder, stream
+from scorefield.runs.build import build_model, build_objective, read_recipe
 from scorefield.training import train
 
 SHOWN = (100, 500, 1000, 1500, 2000)
@@ -40,7 +43,9 @@ def pictures(count: int) -> Iterator[tuple[str, bytes, bool]]:
     corrupt = set(rng.choice(count, count // BROKEN, replace=False).tolist())
     for number in range(count):
         file = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file, format="PNG", compress_level=1)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+            file, format="PNG", compress_level=1
+        )
         content = file.getvalue()
         bad = number in corrupt
         yield f"{number % CLASSES}/{number:07d}.png", content[: len(content) // 2] if bad else content, bad
@@ -80,7 +85,9 @@ def resident() -> float:
     return pages * 4096 / 2**20
 
 
-def measure(opened_by: Callable[[], Dataset | Stream], corrupt: set[str], steps: int, run: Path) -> dict[str, Any]:
+def measure(
+    opened_by: Callable[[], Dataset | Stream], corrupt: set[str], steps: int, run: Path
+) -> dict[str, Any]:
     recipe = read_recipe("digits")
     start = time.perf_counter()
     data = opened_by()
@@ -97,7 +104,9 @@ def measure(opened_by: Callable[[], Dataset | Stream], corrupt: set[str], steps:
         if step.step in SHOWN:
             memory[step.step] = resident()
     seconds = time.perf_counter() - began
-    lines = [line.split("\t")[0].split(" (")[0] for line in (run / "broken-files.txt").read_text().splitlines()]
+    lines = [
+        line.split("\t")[0].split(" (")[0] for line in (run / "broken-files.txt").read_text().splitlines()
+    ]
     waits = [json.loads(line)["data_wait"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
         "seconds to open, and look at 64": opened,
@@ -112,11 +121,19 @@ def measure(opened_by: Callable[[], Dataset | Stream], corrupt: set[str], steps:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--archives", type=int, help="put the pictures into so many tar files, and stream them")
-    parser.add_argument("--folder", type=Path, help="an empty folder to generate the pictures into; a temporary one if not given")
+    parser.add_argument(
+        "--archives", type=int, help="put the pictures into so many tar files, and stream them"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="an empty folder to generate the pictures into; a temporary one if not given",
+    )
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

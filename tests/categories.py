@@ -1,4 +1,6 @@
-"""Categorical chains by brute force, in NumPy: explicit transition matrices of one value, and of all values of an example at once."""
+"""Categorical chains by brute force, in NumPy: explicit transition matrices of one value, and of all values
+of an example at once.
+"""
 
 from itertools import product
 
@@ -81,7 +83,9 @@ def random_tables(rng, process, T, D, possible):
 
 
 def chain_matrix(tables, kernels, S, D, K):
-    """p(x_s | x_t) of whole examples, (S^D, S^D), dimensions independent given x_t; kernels[x_t value] (K, S): given x_0."""
+    """p(x_s | x_t) of whole examples, (S^D, S^D), dimensions independent given x_t; kernels[x_t value] (K,
+    S): given x_0.
+    """
     states = joint_states(S, D)
     matrix = np.ones((len(states), len(states)))
     for i, x_t in enumerate(states):

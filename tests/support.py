@@ -1,4 +1,6 @@
-"""What several test modules share: golden cases, the stub networks behind them, an exact comparison, and a command."""
+"""What several test modules share: golden cases, the stub networks behind them, an exact comparison, and a
+command.
+"""
 
 import json
 import os
@@ -11,7 +13,8 @@ from safetensors import safe_open
 import scorefield as sf
 import scorefield.cli
 
-# The published code's names, and what they are called here: parametrization; variance head and variance of a step.
+# The published code's names, and what they are called here: parametrization; variance head and variance of a
+# step.
 MEANS = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "mean"}
 VARIANCES = {
     "FIXED_SMALL": (None, "lower"),
@@ -22,7 +25,9 @@ VARIANCES = {
 
 
 def fork():
-    """os.fork, with a child that computes by one thread: it has none of its parent's others, and would wait for them for ever."""
+    """os.fork, with a child that computes by one thread: it has none of its parent's others, and would wait
+    for them for ever.
+    """
     pid = os.fork()
     if pid == 0:
         torch.set_num_threads(1)
@@ -47,7 +52,9 @@ class Golden:
         return [name for name in self.tensors if name.startswith(prefix)]
 
     def stub(self, group="model"):
-        """f(x, t) = tanh(conv3x3(x; W) + b + 0.1 sin(t/50)), in float64; it receives the published 0-based timestep."""
+        """f(x, t) = tanh(conv3x3(x; W) + b + 0.1 sin(t/50)), in float64; it receives the published 0-based
+        timestep.
+        """
         W, b = self[f"param.{group}.W"].double(), self[f"param.{group}.b"].double()
 
         def net(x, c, y=None):
@@ -75,7 +82,9 @@ def relative_error(actual, expected):
 
 
 def assert_close(actual, expected, tolerance, what=""):
-    assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    assert actual.shape == expected.shape, (
+        f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    )
     error = relative_error(actual, expected)
     assert error <= tolerance, f"{what}: relative error {error:.3g}, allowed {tolerance:.3g}"
 

@@ -1,4 +1,6 @@
-"""The two challenges that motivate noise levels, at reduced size: the claims of benchmarks/ hold, not only their pictures."""
+"""The two challenges that motivate noise levels, at reduced size: the claims of benchmarks/ hold, not only
+their pictures.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -16,7 +18,8 @@ def benchmark(name):
 
 
 def test_sliced_score_matching_settles_only_with_noise():
-    """NCSN §3.1: between the middle and the end of training the loss on a plane falls several times over; with N(0, 1e-4) it nears its minimum.
+    """NCSN §3.1: between the middle and the end of training the loss on a plane falls several times over;
+    with N(0, 1e-4) it nears its minimum.
 
     The minimum with noise is near −(D − 2)/(2σ²), and the loss without noise falls far below it.
     """
@@ -34,7 +37,9 @@ def test_sliced_score_matching_settles_only_with_noise():
 
 
 def test_annealing_mixes_and_plain_langevin_does_not():
-    """NCSN §3.2.2: the weights of two far modes, from a uniform start; 4 standard errors of 3,000 samples are 0.03."""
+    """NCSN §3.2.2: the weights of two far modes, from a uniform start; 4 standard errors of 3,000 samples are
+    0.03.
+    """
     mixing, seed, n = benchmark("slow_mixing"), 1, 3000
     print("seed", seed)
     plain = abs(mixing.share(mixing.plain(n, seed, updates=300, step=0.1)) - mixing.WEIGHT)

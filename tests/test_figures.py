@@ -1,4 +1,6 @@
-"""The figures that the README promises, measured: minutes of training, so marked slow. Run them with `make test-slow`."""
+"""The figures that the README promises, measured: minutes of training, so marked slow. Run them with `make
+test-slow`.
+"""
 
 import json
 import subprocess
@@ -9,7 +11,10 @@ import pytest
 
 def command(*arguments):
     result = subprocess.run(
-        [sys.executable, "-m", "scorefield", *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "scorefield", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -29,7 +34,9 @@ def test_the_demo_keeps_its_promises(tmp_path):
 
 @pytest.mark.slow
 def test_digits_ncsn_under_every_sampler_and_digits_under_langevin(tmp_path):
-    """A model trained for one sampler is sampled by all: far nearer to the digits than noise is (a distance over 100)."""
+    """A model trained for one sampler is sampled by all: far nearer to the digits than noise is (a distance
+    over 100).
+    """
     command("train", "digits-ncsn", "--run", tmp_path / "ncsn")
     command("train", "digits", "--run", tmp_path / "digits")
     ways = [
@@ -40,6 +47,8 @@ def test_digits_ncsn_under_every_sampler_and_digits_under_langevin(tmp_path):
     ways += [("ncsn", ["--sampler", "heun", "--grid", "full"])]
     ways += [("digits", ["--sampler", "langevin", "--set", "levels=20", "--set", "repeats=10"])]
     for run, options in ways:
-        frechet = json.loads(command("evaluate", tmp_path / run, *options, "--sets", 1, "--json"))["figures"]["frechet"]
+        frechet = json.loads(command("evaluate", tmp_path / run, *options, "--sets", 1, "--json"))["figures"][
+            "frechet"
+        ]
         print(run, options, frechet["value"], frechet["heldout"])
         assert frechet["value"] < 10 * frechet["heldout"], (run, options)

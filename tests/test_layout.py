@@ -1,4 +1,6 @@
-"""The structure: a module imports only from lines above it, nothing stubs or unpickles, importing stays cheap."""
+"""The structure: a module imports only from lines above it, nothing stubs or unpickles, importing stays
+cheap.
+"""
 
 import ast
 import subprocess
@@ -9,29 +11,23 @@ SRC = Path(__file__).parent.parent / "src" / "scorefield"
 
 # From the bottom up: a module may import from its own entry and from those before it.
 LAYERS = [
+    "runtime",
     "core",
     "process",
-    "parametrization",
-    "denoiser",
-    "score_model",
-    "noisy_classifier",
-    "categorical_denoiser",
-    "oracle",
     "nets",
     "data",
+    "models",
+    "oracle",
     "objectives",
     "samplers",
-    "guidance",
-    "sampling",
-    "evaluation",
+    "store",
+    "generation",
     "training",
+    "evaluation",
     "interop",
-    "recipe",
-    "config",
-    "report",
+    "runs",
     "planning",
     "plots",
-    "charts",
     "cli",
 ]
 
@@ -46,7 +42,9 @@ def internal_imports(path):
             inner = node.module.removeprefix("scorefield").lstrip(".")
             yield from [inner] if inner else [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
-            yield from (a.name.removeprefix("scorefield.") for a in node.names if a.name.startswith("scorefield."))
+            yield from (
+                a.name.removeprefix("scorefield.") for a in node.names if a.name.startswith("scorefield.")
+            )
 
 
 def test_modules_import_only_from_below():
@@ -56,7 +54,9 @@ def test_modules_import_only_from_below():
         if name in ("__init__", "__main__"):
             continue
         wrong += [
-            f"{name} imports {other}" for other in internal_imports(path) if other != "__version__" and layer(other) > layer(name)
+            f"{name} imports {other}"
+            for other in internal_imports(path)
+            if other != "__version__" and layer(other) > layer(name)
         ]
     assert not wrong
 
@@ -64,13 +64,17 @@ def test_modules_import_only_from_below():
 def test_no_asserts_and_no_unpickling_in_the_library():
     for path in SRC.rglob("*.py"):
         tree = ast.parse(path.read_text())
-        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), f"{path}: user input must never meet an assert"
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), (
+            f"{path}: user input must never meet an assert"
+        )
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         for call in calls:
             name = ast.unparse(call.func)
             assert name not in ("pickle.load", "pickle.loads", "eval", "exec"), path
             if name == "torch.load":
-                assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords), path
+                assert any(
+                    k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords
+                ), path
 
 
 def test_every_public_name_resolves():
@@ -84,6 +88,8 @@ def test_every_public_name_resolves():
 def test_importing_is_lazy():
     """`import scorefield` and the command's help load neither torch-heavy packages nor plotting."""
     heavy = ["accelerate", "matplotlib", "sklearn", "datasets", "torchdiffeq"]
-    code = f"import sys, scorefield, scorefield.cli; print([m for m in {[*heavy, 'torch']} if m in sys.modules])"
+    code = (
+        f"import sys, scorefield, scorefield.cli; print([m for m in {[*heavy, 'torch']} if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""Runs that the first version wrote: they load, sample the same images, resume, and know what is stored beside them."""
+"""Runs that the first version wrote: they load, sample the same images, resume, and know what is stored
+beside them.
+"""
 
 import json
 import shutil
@@ -11,7 +13,7 @@ from safetensors.torch import load_file
 from support import call
 
 import scorefield as sf
-import scorefield.config
+import scorefield.runs.build
 
 OLD = Path(__file__).parent / "old_runs"
 PLAIN = ["digits", "ncsn", "hybrid", "categorical", "moons", "upsampler", "python"]
@@ -28,7 +30,9 @@ DIGITS = {
 
 
 def sampled(capsys, run, out, *options):
-    status, _, err = call(capsys, "sample", run, "-n", 4, "--seed", 3, "--device", "cpu", "--out", out, *options)
+    status, _, err = call(
+        capsys, "sample", run, "-n", 4, "--seed", 3, "--device", "cpu", "--out", out, *options
+    )
     assert status == 0, err
     return np.load(out)
 
@@ -58,13 +62,23 @@ def test_guides_the_same(capsys, tmp_path, name):
 def test_resumes(capsys, tmp_path, name):
     run = tmp_path / "run"
     shutil.copytree(OLD / name, run)
-    recipe = sf.config.read_run(run)[0].name
+    recipe = scorefield.runs.build.read_run(run)[0].name
     status, _, err = call(capsys, "train", recipe, "--run", run, "--steps", 6, "--resume", "--device", "cpu")
     assert status == 0, err
-    lines, known = ([json.loads(line) for line in path.read_text().splitlines()] for path in (run / "metrics.jsonl", OLD / name / "resumed.jsonl"))
+    lines, known = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (run / "metrics.jsonl", OLD / name / "resumed.jsonl")
+    )
     assert [line["step"] for line in lines] == [line["step"] for line in known] == [1, 2, 3, 4, 5, 6]
-    torch.testing.assert_close([line["loss"] for line in lines], [line["loss"] for line in known], rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(load_file(run / "model.safetensors"), load_file(OLD / name / "resumed.safetensors"), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        [line["loss"] for line in lines], [line["loss"] for line in known], rtol=1e-3, atol=1e-5
+    )
+    torch.testing.assert_close(
+        load_file(run / "model.safetensors"),
+        load_file(OLD / name / "resumed.safetensors"),
+        rtol=1e-3,
+        atol=1e-4,
+    )
 
 
 def test_stored_samples_are_recognised(capsys, tmp_path):
@@ -80,7 +94,9 @@ def test_stored_samples_are_recognised(capsys, tmp_path):
 
 def test_latents_decode(capsys, tmp_path):
     out = tmp_path / "x.npz"
-    status, _, err = call(capsys, "decode", OLD / "digits", OLD / "digits" / "latents.npz", "--device", "cpu", "--out", out)
+    status, _, err = call(
+        capsys, "decode", OLD / "digits", OLD / "digits" / "latents.npz", "--device", "cpu", "--out", out
+    )
     assert status == 0, err
     assert_same(np.load(out), np.load(OLD / "digits" / "decoded.npz"))
 

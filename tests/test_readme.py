@@ -23,6 +23,7 @@ def test_files_named_in_the_documents_exist():
         for path in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (ROOT / path).exists(), f"{document} points to {path}, which is not there"
         for path in re.findall(
-            r"`((?:core|process|nets|data|objectives|samplers|evaluation|training|interop)/[a-z_]+\.py)`", text
+            r"`((?:core|process|nets|data|objectives|samplers|evaluation|training|interop)/[a-z_]+\.py)`",
+            text,
         ):
             assert (ROOT / "src" / "scorefield" / path).exists(), f"{document} names {path}"

@@ -1,6 +1,7 @@
 """scorefield: score-based generative modelling, every method in one place and every equation tested.
 
-The public names are imported when they are first used, so that `import scorefield` costs little on top of torch.
+The public names are imported when they are first used, so that `import scorefield` costs little on top of
+torch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "data": "scorefield.data",
     "grids": "scorefield.samplers.grids",
-    "guidance": "scorefield.guidance",
+    "guidance": "scorefield.models.guidance",
     "latents": "scorefield.samplers.latents",
     "likelihood": "scorefield.evaluation.likelihood",
     "nets": "scorefield.nets",
@@ -25,18 +26,18 @@ _MODULES = {
     "interop": "scorefield.interop",
 }
 _NAMES = {
-    "CategoricalDenoiser": "scorefield.categorical_denoiser",
+    "CategoricalDenoiser": "scorefield.models.categorical_denoiser",
     "DataSpec": "scorefield.core.shapes",
-    "Denoiser": "scorefield.denoiser",
-    "IncompatibleModel": "scorefield.core.errors",
-    "InputError": "scorefield.core.errors",
+    "Denoiser": "scorefield.models.denoiser",
+    "IncompatibleModel": "scorefield.runtime.errors",
+    "InputError": "scorefield.runtime.errors",
     "Level": "scorefield.core.prediction",
-    "NoisyClassifier": "scorefield.noisy_classifier",
+    "NoisyClassifier": "scorefield.models.noisy_classifier",
     "Prediction": "scorefield.core.prediction",
-    "ScoreModel": "scorefield.score_model",
-    "ScorefieldError": "scorefield.core.errors",
+    "ScoreModel": "scorefield.models.score_model",
+    "ScorefieldError": "scorefield.runtime.errors",
     "Step": "scorefield.samplers.base",
-    "load": "scorefield.config",
+    "load": "scorefield.runs.build",
     "sample": "scorefield.samplers.base",
     "train": "scorefield.training",
     "trajectory": "scorefield.samplers.base",

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
 from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.runtime.errors import InputError
 
 __all__ = ["GaussianMixture", "MixtureClassifier", "MixtureDenoiser"]
 
@@ -22,13 +22,17 @@ _CLEAN = Level(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.
 class GaussianMixture:
     """p(x) = Σ_k w_k N(x; m_k, C_k).
 
-    means: (K, D); covariances: (K, D, D), symmetric positive semi-definite; weights: (K,), positive, scaled to sum to 1.
-    Kept in float64; results have x's dtype. Under x_t = α x_0 + σ ε component k becomes N(α m_k, α² C_k + σ² I), so
-    everything below is exact at any level. x may have any shape (B, *) with D values an example.
+    means: (K, D); covariances: (K, D, D), symmetric positive semi-definite; weights: (K,), positive, scaled
+    to sum to 1. Kept in float64; results have x's dtype. Under x_t = α x_0 + σ ε component k becomes N(α m_k,
+    α² C_k + σ² I), so everything below is exact at any level. x may have any shape (B, *) with D values an
+    example.
     """
 
     def __init__(
-        self, means: Tensor | Sequence, covariances: Tensor | Sequence, weights: Tensor | Sequence | None = None
+        self,
+        means: Tensor | Sequence,
+        covariances: Tensor | Sequence,
+        weights: Tensor | Sequence | None = None,
     ) -> None:
         self.means = torch.as_tensor(means, dtype=torch.float64)
         self.covariances = torch.as_tensor(covariances, dtype=torch.float64)
@@ -41,10 +45,14 @@ class GaussianMixture:
         weights = torch.ones(K) if weights is None else weights
         self.weights = torch.as_tensor(weights, dtype=torch.float64)
         if self.weights.shape != (K,) or bool((self.weights <= 0).any()):
-            raise InputError(f"weights must be {K} positive numbers, one a component; got {self.weights.tolist()}")
+            raise InputError(
+                f"weights must be {K} positive numbers, one a component; got {self.weights.tolist()}"
+            )
         self.weights = self.weights / self.weights.sum()
         self._variances, self._axes = torch.linalg.eigh(self.covariances)
-        if not torch.allclose(self.covariances, self.covariances.mT) or bool((self._variances < -1e-12).any()):
+        if not torch.allclose(self.covariances, self.covariances.mT) or bool(
+            (self._variances < -1e-12).any()
+        ):
             raise InputError("every covariance must be symmetric and positive semi-definite")
         self._variances = self._variances.clamp_min(0)
 
@@ -53,9 +61,13 @@ class GaussianMixture:
         return torch.logsumexp(self._joint(x, level), dim=1).to(x)
 
     def score(self, x: Tensor, t: Time | None = None, *, level: Level = _CLEAN) -> Tensor:
-        """∇ log p_t(x), (B, *); of the data itself without a level. t must be None: a mixture alone has no times."""
+        """∇ log p_t(x), (B, *); of the data itself without a level. t must be None: a mixture alone has no
+        times.
+        """
         if t is not None:
-            raise InputError("a mixture has no times of its own: call mixture.denoiser(process).score(x, t), or give level=")
+            raise InputError(
+                "a mixture has no times of its own: call mixture.denoiser(process).score(x, t), or give level="
+            )
         z, var = self._axes_coordinates(x, level)
         each = -torch.einsum("kij,bkj->bki", self._axes, z / var)
         return self._average(each, x, level)
@@ -102,7 +114,9 @@ class GaussianMixture:
         """x − α m_k along the principal axes of C_k, (B, K, D), and the variances of x_t along them."""
         flat = x.reshape(x.shape[0], -1).to("cpu", torch.float64)
         if flat.shape[1] != self.D:
-            raise InputError(f"this mixture is over {self.D} dimensions, but an example has {flat.shape[1]} values")
+            raise InputError(
+                f"this mixture is over {self.D} dimensions, but an example has {flat.shape[1]} values"
+            )
         alpha, sigma = _rows(level)
         z = torch.einsum("kij,bki->bkj", self._axes, flat[:, None] - alpha * self.means)
         return z, alpha**2 * self._variances + sigma**2
@@ -142,7 +156,9 @@ class MixtureDenoiser:
 
 
 class MixtureClassifier:
-    """(x_t, t) -> ln p(k | x_t), (B, K), exact and differentiable in x_t; the class is the component that x_0 came from."""
+    """(x_t, t) -> ln p(k | x_t), (B, K), exact and differentiable in x_t; the class is the component that x_0
+    came from.
+    """
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
         self.mixture = mixture

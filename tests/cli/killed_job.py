@@ -1,7 +1,9 @@
-"""Kill a job at random moments until enough kills have met it at work, then let it finish; as a script: jobs of the command.
+"""Kill a job at random moments until enough kills have met it at work, then let it finish; as a script: jobs
+of the command.
 
-python killed_job.py SEED KILLS LAST WHOLE BROKEN ARGUMENT… runs the command once with --out WHOLE, and with --out BROKEN however often it
-takes; each of these is a fork. It must be run with OMP_NUM_THREADS=1: a fork has none of its parent's threads.
+python killed_job.py SEED KILLS LAST WHOLE BROKEN ARGUMENT… runs the command once with --out WHOLE, and with
+--out BROKEN however often it takes; each of these is a fork. It must be run with OMP_NUM_THREADS=1: a fork
+has none of its parent's threads.
 """
 
 import os
@@ -30,7 +32,10 @@ def kill_at_random(start, folder, kills, last, seed):
         if len(hits) == kills:
             return hits, wait(pid)
         there = count(folder)
-        after, pause = there + draw.randint(0, max(0, last - there) // (kills - len(hits) + 1)), draw.uniform(0, 0.02)
+        after, pause = (
+            there + draw.randint(0, max(0, last - there) // (kills - len(hits) + 1)),
+            draw.uniform(0, 0.02),
+        )
         while (status := wait(pid, os.WNOHANG)) is None and count(folder) < after:
             time.sleep(0.001)
         time.sleep(pause)
@@ -74,7 +79,9 @@ def forked(arguments):
 def script(seed, kills, last, whole, broken, *arguments):
     fused.switch(False)  # it has threads of its own, which a fork has none of either
     with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main([*arguments, "--out", whole])  # in this process: what it imports, forks do not import again
+        scorefield.cli.main(
+            [*arguments, "--out", whole]
+        )  # in this process: what it imports, forks do not import again
     assert not stop.value.code
     start = lambda: forked([*arguments, "--out", broken])  # noqa: E731
     hits, status = kill_at_random(start, Path(broken).parent, int(kills), int(last), int(seed))

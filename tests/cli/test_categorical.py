@@ -1,4 +1,6 @@
-"""A categorical run is an ordinary run: train, info, sample, evaluate, resume; samples are on the data's own levels."""
+"""A categorical run is an ordinary run: train, info, sample, evaluate, resume; samples are on the data's own
+levels.
+"""
 
 import json
 
@@ -10,10 +12,19 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.config import build_model, build_sampling, read_recipe, with_overrides
-from scorefield.report import expected_data
+from scorefield.planning.facts import expected_data
+from scorefield.runs.build import build_model, build_sampling, read_recipe, with_overrides
 
-TINY = ["--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=8", "--set", "training.log_every=1", "--device", "cpu"]
+TINY = [
+    "--set",
+    "net.channel_mult=[1,1]",
+    "--set",
+    "training.batch_size=8",
+    "--set",
+    "training.log_every=1",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +39,12 @@ def run(tmp_path_factory):
 def test_the_run_describes_itself(capsys, run):
     model = sf.load(run)
     assert isinstance(model, sf.CategoricalDenoiser)
-    assert model.process.spec == {"kind": "uniform-categorical", "classes": 17, "schedule": "cosine", "T": 100}
+    assert model.process.spec == {
+        "kind": "uniform-categorical",
+        "classes": 17,
+        "schedule": "cosine",
+        "T": 100,
+    }
     assert model.data.bins == 17
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     assert 0 < line["cross_entropy"] < 5
@@ -57,7 +73,17 @@ def test_samples_lie_on_the_levels(capsys, run, tmp_path, options):
 
 def test_pictures_of_the_way(capsys, run, tmp_path):
     status, _, err = call(
-        capsys, "sample", run, "-n", 4, "--steps", 4, "--out", tmp_path / "a.png", "--trajectory", tmp_path / "a.gif"
+        capsys,
+        "sample",
+        run,
+        "-n",
+        4,
+        "--steps",
+        4,
+        "--out",
+        tmp_path / "a.png",
+        "--trajectory",
+        tmp_path / "a.gif",
     )
     assert status == 0, err
     assert Image.open(tmp_path / "a.gif").n_frames >= 4
@@ -80,19 +106,26 @@ def test_resume_is_exact(capsys, tmp_path):
     assert call(capsys, *go_on, "--steps", 3, "--minutes", 1e-9, *TINY)[0] == 0
     status, _, err = call(capsys, *go_on, "--resume", "--device", "cpu")
     assert status == 0, err
-    assert call(capsys, "train", "digits-categorical", "--run", tmp_path / "whole", "--steps", 3, *TINY)[0] == 0
-    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (
+        call(capsys, "train", "digits-categorical", "--run", tmp_path / "whole", "--steps", 3, *TINY)[0] == 0
+    )
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_an_absorbing_recipe_samples_no_erased_value():
     recipe = with_overrides(
-        read_recipe("digits-categorical"), ['process={kind="absorbing", classes=17, T=100}', "net.channel_mult=[1,1]"]
+        read_recipe("digits-categorical"),
+        ['process={kind="absorbing", classes=17, T=100}', "net.channel_mult=[1,1]"],
     )
     data = expected_data(recipe)
     model = build_model(recipe, data).eval()
     assert (model.net.spec["in_channels"], model.net.spec["out_channels"]) == (18, 17)
     sampling = build_sampling(recipe.sampling, model)
-    x = sf.sample(sampling.wrap(model, [1, 2]), sampling.sampler, [100, 50, 0], n=2, noise=sf.noise.NoiseSource(0))
+    x = sf.sample(
+        sampling.wrap(model, [1, 2]), sampling.sampler, [100, 50, 0], n=2, noise=sf.noise.NoiseSource(0)
+    )
     assert x.shape == (2, 1, 8, 8)
     assert int(x.max()) < 17
     erased = data.to_uint8(torch.full((1, 1, 8, 8), 17))
@@ -116,7 +149,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, message):
     words = [text.format(run=run) for text in arguments]
     status, out, err = call(capsys, *words, *(["--run", tmp_path / "new"] if words[0] == "train" else []))

@@ -1,4 +1,6 @@
-"""A classifier's recipe is an ordinary run: train, info, resume, evaluate, plot; and nothing pretends that it can be sampled."""
+"""A classifier's recipe is an ordinary run: train, info, resume, evaluate, plot; and nothing pretends that it
+can be sampled.
+"""
 
 import json
 from pathlib import Path
@@ -11,11 +13,20 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.config import build_net, build_process, read_recipe, recipe_names
-from scorefield.report import expected_data
+from scorefield.planning.facts import expected_data
+from scorefield.runs.build import build_net, build_process, read_recipe, recipe_names
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-TINY = ["--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=16", "--set", "training.log_every=1", "--device", "cpu"]
+TINY = [
+    "--set",
+    "net.channel_mult=[1,1]",
+    "--set",
+    "training.batch_size=16",
+    "--set",
+    "training.log_every=1",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +62,9 @@ def test_info(capsys, run):
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
 def test_the_published_classifiers(size):
     """Parameters, and the settings of the published command and card."""
-    card = json.loads((GOLDEN / "checkpoints.json").read_text())["checkpoints"][f"guided-diffusion: {size}x{size}_classifier.pt"]
+    card = json.loads((GOLDEN / "checkpoints.json").read_text())["checkpoints"][
+        f"guided-diffusion: {size}x{size}_classifier.pt"
+    ]
     recipe, flags = read_recipe(f"imagenet{size}-classifier"), card["flags"]
     spec, process = expected_data(recipe), build_process(recipe)
     assert (spec.shape, spec.num_classes) == ((3, size, size), 1000)
@@ -70,16 +83,28 @@ def test_the_published_classifiers(size):
     assert recipe.training.ema == recipe.training.clip == 0
     if size == 128:
         training = recipe.training
-        assert (training.steps, training.batch_size, training.lr, training.weight_decay) == (300_000, 256, 3e-4, 0.05)
+        assert (training.steps, training.batch_size, training.lr, training.weight_decay) == (
+            300_000,
+            256,
+            3e-4,
+            0.05,
+        )
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_the_same_process_as_the_models_they_guide(name):
     model, classifier = read_recipe(name), read_recipe(f"{name}-classifier")
     assert classifier.process == model.process
-    assert (classifier.data.holdout, classifier.data.split_seed) == (model.data.holdout, model.data.split_seed)
+    assert (classifier.data.holdout, classifier.data.split_seed) == (
+        model.data.holdout,
+        model.data.split_seed,
+    )
     assert classifier.data.range == model.data.range
-    assert all(read_recipe(other).objective["kind"] == "classifier" for other in recipe_names() if other.endswith("-classifier"))
+    assert all(
+        read_recipe(other).objective["kind"] == "classifier"
+        for other in recipe_names()
+        if other.endswith("-classifier")
+    )
 
 
 def test_resume_is_exact(capsys, run, tmp_path):
@@ -88,8 +113,12 @@ def test_resume_is_exact(capsys, run, tmp_path):
     status, _, err = call(capsys, *go_on, "--resume", "--device", "cpu")
     assert status == 0, err
     assert "scorefield evaluate" in err
-    assert call(capsys, "train", "digits-classifier", "--run", tmp_path / "whole", "--steps", 4, *TINY)[0] == 0
-    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (
+        call(capsys, "train", "digits-classifier", "--run", tmp_path / "whole", "--steps", 4, *TINY)[0] == 0
+    )
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_evaluate_prints_and_draws_accuracy(capsys, run):
@@ -135,7 +164,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, message):
     words = {"run": run, "plain": no_labels(tmp_path)}
     status, out, err = call(capsys, *(text.format(**words) for text in arguments))

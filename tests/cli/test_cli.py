@@ -14,7 +14,16 @@ from support import call
 
 import scorefield.cli
 
-TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "net.blocks=1", "--set", "training.batch_size=16"]
+TINY = [
+    "--set",
+    "net.channels=32",
+    "--set",
+    "net.channel_mult=[1,1]",
+    "--set",
+    "net.blocks=1",
+    "--set",
+    "training.batch_size=16",
+]
 TINY += ["--set", "training.sample_every=0", "--device", "cpu"]
 
 
@@ -54,7 +63,9 @@ def test_recipes_and_info(capsys, run):
 
 
 def test_sample_writes_npz_png_folder_and_gif(capsys, run, tmp_path):
-    status, out, err = call(capsys, "sample", run, "-n", 7, "--label", "3,5", "--out", tmp_path / "a.npz", "--json")
+    status, out, err = call(
+        capsys, "sample", run, "-n", 7, "--label", "3,5", "--out", tmp_path / "a.npz", "--json"
+    )
     assert status == 0, err
     assert "EMA" in err
     assert json.loads(out)["weights"] == "ema"
@@ -63,7 +74,19 @@ def test_sample_writes_npz_png_folder_and_gif(capsys, run, tmp_path):
     assert arrays["images"].dtype == np.uint8
     assert arrays["labels"].tolist() == [3, 5, 3, 5, 3, 5, 3]
     assert (
-        call(capsys, "sample", run, "-n", 4, "--steps", 2, "--out", tmp_path / "a.png", "--trajectory", tmp_path / "a.gif")[0]
+        call(
+            capsys,
+            "sample",
+            run,
+            "-n",
+            4,
+            "--steps",
+            2,
+            "--out",
+            tmp_path / "a.png",
+            "--trajectory",
+            tmp_path / "a.gif",
+        )[0]
         == 0
     )
     assert Image.open(tmp_path / "a.png").mode == "L"
@@ -78,7 +101,18 @@ def test_samples_do_not_depend_on_their_count_and_repeat(capsys, run, tmp_path):
     few, many = (np.load(tmp_path / f"{name}.npz")["images"].astype(int) for name in "ab")
     assert np.abs(few - many[:3]).max() <= 1
     assert (tmp_path / "b.npz").read_bytes() == (tmp_path / "c.npz").read_bytes()
-    options = ["--sampler", "ancestral", "--variance", "upper", "--grid", "quadratic", "--steps", 3, "--seed", 4]
+    options = [
+        "--sampler",
+        "ancestral",
+        "--variance",
+        "upper",
+        "--grid",
+        "quadratic",
+        "--steps",
+        3,
+        "--seed",
+        4,
+    ]
     assert call(capsys, "sample", run, "-n", 2, *options, "--out", tmp_path / "d.npz")[0] == 0
 
 
@@ -98,9 +132,16 @@ def test_resume_continues_and_refuses_a_second_run(capsys, tmp_path):
     status, _, err = call(capsys, *arguments, "--steps", 2)
     assert status == 1
     assert "already holds a run" in err
-    assert call(capsys, "train", "digits", "--run", tmp_path / "r", "--steps", 4, "--resume", "--device", "cpu")[0] == 0
+    assert (
+        call(capsys, "train", "digits", "--run", tmp_path / "r", "--steps", 4, "--resume", "--device", "cpu")[
+            0
+        ]
+        == 0
+    )
     assert call(capsys, "train", "digits", "--run", tmp_path / "whole", *TINY, "--steps", 4)[0] == 0
-    assert (tmp_path / "r" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (tmp_path / "r" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_train_on_a_folder_of_mixed_images(capsys, tmp_path):
@@ -140,7 +181,19 @@ def test_a_resumed_run_stays_what_it_is(capsys, run, tmp_path):
 
 
 def test_init_starts_from_another_runs_weights(capsys, run, tmp_path):
-    arguments = ["train", "digits", "--steps", 1, *TINY, "--init", run, "--set", "training.lr=1e-30", "--run", tmp_path / "r"]
+    arguments = [
+        "train",
+        "digits",
+        "--steps",
+        1,
+        *TINY,
+        "--init",
+        run,
+        "--set",
+        "training.lr=1e-30",
+        "--run",
+        tmp_path / "r",
+    ]
     assert call(capsys, *arguments)[0] == 0
     assert (tmp_path / "r" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     status, _, err = call(capsys, "train", "digits", "--steps", 1, "--init", run, "--run", tmp_path / "s")
@@ -154,11 +207,26 @@ def test_sampling_of_a_run_can_be_changed(capsys, run, tmp_path):
     assert status == 0, err
     assert json.loads(out)["calls"] == 4
     status, out, _ = call(
-        capsys, "sample", run, "-n", 2, "--sampler", "heun", "--steps", 3, "--out", tmp_path / "b.npz", "--json"
+        capsys,
+        "sample",
+        run,
+        "-n",
+        2,
+        "--sampler",
+        "heun",
+        "--steps",
+        3,
+        "--out",
+        tmp_path / "b.npz",
+        "--json",
     )
     assert json.loads(out)["sampler"] == "Heun()"
-    assert json.loads(out)["calls"] == 4  # of three steps the first starts far above σ/α = 80, and the last goes to 0
-    status, out, _ = call(capsys, "sample", run, "-n", 2, "--eta", 0.5, "--steps", 3, "--out", tmp_path / "c.npz", "--json")
+    assert (
+        json.loads(out)["calls"] == 4
+    )  # of three steps the first starts far above σ/α = 80, and the last goes to 0
+    status, out, _ = call(
+        capsys, "sample", run, "-n", 2, "--eta", 0.5, "--steps", 3, "--out", tmp_path / "c.npz", "--json"
+    )
     assert json.loads(out)["sampler"] == "DDIM(eta=0.5)"
 
 
@@ -208,7 +276,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, message):
     status, out, err = call(capsys, *(text.format(tmp=tmp_path, run=run) for text in arguments))
     assert status not in (0, None)
@@ -218,10 +288,23 @@ def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, me
     assert len(line) < 500
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
+)
 def test_signals_save_and_say_how_to_go_on(tmp_path, number, status):
     run = tmp_path / "a run"
-    command = [sys.executable, "-m", "scorefield", "train", "digits", "--run", str(run), "--steps", "100000", *TINY]
+    command = [
+        sys.executable,
+        "-m",
+        "scorefield",
+        "train",
+        "digits",
+        "--run",
+        str(run),
+        "--steps",
+        "100000",
+        *TINY,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         while not (run / "metrics.jsonl").exists() and process.poll() is None:
@@ -244,7 +327,17 @@ def test_data_that_have_moved_are_where_they_were_said_to_be_last(capsys, tmp_pa
         Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
     shape = ["--set", "data.size=8", "--set", "data.channels=1"]
     status, _, err = call(
-        capsys, "train", "digits", "--data", tmp_path / "first", "--run", tmp_path / "r", "--steps", 2, *shape, *TINY
+        capsys,
+        "train",
+        "digits",
+        "--data",
+        tmp_path / "first",
+        "--run",
+        tmp_path / "r",
+        "--steps",
+        2,
+        *shape,
+        *TINY,
     )
     assert status == 0, err
     (tmp_path / "first").rename(tmp_path / "second")
@@ -258,20 +351,23 @@ def test_data_that_have_moved_are_where_they_were_said_to_be_last(capsys, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_before_the_first_step(capsys, tmp_path, monkeypatch, number):
-    monkeypatch.setattr("scorefield.config.open_training_data", lambda options: os.kill(os.getpid(), number))
+    monkeypatch.setattr(
+        "scorefield.runs.build.open_training_data", lambda options: os.kill(os.getpid(), number)
+    )
     status, _, err = call(capsys, "train", "digits", "--run", tmp_path / "r", *TINY)
     assert status == 75
     assert "stopped before the first step" in err
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")],
 )
 def test_too_little_memory_is_said(capsys, tmp_path, monkeypatch, error):
     def fail(options):
         raise error
 
-    monkeypatch.setattr("scorefield.config.open_training_data", fail)
+    monkeypatch.setattr("scorefield.runs.build.open_training_data", fail)
     status, _, err = call(capsys, "train", "digits", "--run", tmp_path / "r", *TINY)
     assert status == 1
     assert "not enough memory" in err

@@ -1,4 +1,6 @@
-"""scorefield evaluate as a user calls it: tables and JSON with stamps, stored samples, one clear line for every mistake."""
+"""scorefield evaluate as a user calls it: tables and JSON with stamps, stored samples, one clear line for
+every mistake.
+"""
 
 import json
 import shutil
@@ -13,7 +15,14 @@ import scorefield as sf
 import scorefield.cli
 from scorefield.core.noise import NoiseSource
 
-TINY = ["--set", 'net={kind="mlp", hidden=32, layers=2}', "--set", "training.batch_size=16", "--set", "training.sample_every=0"]
+TINY = [
+    "--set",
+    'net={kind="mlp", hidden=32, layers=2}',
+    "--set",
+    "training.batch_size=16",
+    "--set",
+    "training.sample_every=0",
+]
 TINY += ["--device", "cpu"]
 FAST = ["--steps", 2, "--sets", 2, "-n", 70, "--device", "cpu"]
 
@@ -44,7 +53,9 @@ def run(trained, tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick_judge(monkeypatch):
-    """One step of training in place of hundreds: these tests read no figure that depends on how good the judge is."""
+    """One step of training in place of hundreds: these tests read no figure that depends on how good the
+    judge is.
+    """
     monkeypatch.setattr("scorefield.evaluation.features._EXAMPLES", 1)
     monkeypatch.setattr("scorefield.evaluation.features._FEWEST_PASSES", 0)
 
@@ -54,8 +65,12 @@ def blocks(run):
 
 
 def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
-    monkeypatch.setattr("scorefield.evaluation.bits._TOLERANCE", 0.1)  # a network that has learnt nothing makes a stiff flow
-    status, out, err = call(capsys, "evaluate", run, "--metrics", "fd, kid,is,pr,bpd,ode", "--bound-steps", 5, *FAST, "--json")
+    monkeypatch.setattr(
+        "scorefield.evaluation.bits._TOLERANCE", 0.1
+    )  # a network that has learnt nothing makes a stiff flow
+    status, out, err = call(
+        capsys, "evaluate", run, "--metrics", "fd, kid,is,pr,bpd,ode", "--bound-steps", 5, *FAST, "--json"
+    )
     assert status == 0, err
     result = json.loads(out)
     found = result["figures"]
@@ -77,11 +92,22 @@ def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
         assert stamp["data"]["fingerprint"] == data[0].fingerprint()
         if figure["metric"] in ("bpd", "ode"):
             how = stamp[{"bpd": "bound", "ode": "flow"}[figure["metric"]]]
-            assert (how["examples"], how["split"], how["bins"], how["guidance"]) == (70, "heldout", 17, "none")
+            assert (how["examples"], how["split"], how["bins"], how["guidance"]) == (
+                70,
+                "heldout",
+                17,
+                "none",
+            )
             continue
         how = stamp["sampling"]
         assert (how["samples"], how["sets"], how["sampler"], how["variance"]) == (70, 2, "Ancestral", "lower")
-        assert (how["grid"], how["steps"], how["guidance"], how["clip"], how["seed"]) == ("uniform", 2, "none", False, 0)
+        assert (how["grid"], how["steps"], how["guidance"], how["clip"], how["seed"]) == (
+            "uniform",
+            2,
+            "none",
+            False,
+            0,
+        )
         assert how["precision"] in ("fp32", "bf16")
         assert stamp["features"]["extractor"].startswith("classifier trained on 1437 digits images, seed 0")
         assert (figure["metric"] == "is") == ("reference" not in stamp)
@@ -102,10 +128,16 @@ def test_tables_have_their_stamps_under_them(capsys, run):
     assert status == 0, err
     lines = out.splitlines()
     assert max(map(len, lines)) <= 120
-    first, second = (next(i for i, line in enumerate(lines) if text in line) for text in ("variational bound", "Inception Score"))
+    first, second = (
+        next(i for i, line in enumerate(lines) if text in line)
+        for text in ("variational bound", "Inception Score")
+    )
     above, below = lines[first:second], lines[second:]
     assert any(line.startswith("bound ") and "examples 70" in line for line in above)
-    assert any(line.startswith("sampling ") and "samples 70, sets 2, sampler Ancestral, variance lower" in line for line in below)
+    assert any(
+        line.startswith("sampling ") and "samples 70, sets 2, sampler Ancestral, variance lower" in line
+        for line in below
+    )
     for part in (above, below):
         assert any(line.startswith("weights ") and "EMA" in line and "step 3" in line for line in part)
         assert any("±" in line for line in part)
@@ -146,7 +178,7 @@ def test_other_weights_are_other_samples(capsys, run):
 
 
 def test_an_interrupted_evaluation_goes_on(capsys, run, monkeypatch):
-    from scorefield.samplers.blocks import sample_blocks
+    from scorefield.generation.blocks import sample_blocks
 
     def interrupted(*arguments, **options):
         yield next(sample_blocks(*arguments, **options))
@@ -163,10 +195,12 @@ def test_an_interrupted_evaluation_goes_on(capsys, run, monkeypatch):
 
 
 def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeypatch):
-    """As if there were two: the second one makes blocks 1, 3, … and leaves; the first makes the others and has the figures."""
+    """As if there were two: the second one makes blocks 1, 3, … and leaves; the first makes the others and
+    has the figures.
+    """
     from scorefield.cli.evaluate import _subjects
-    from scorefield.core.processes import Processes
     from scorefield.evaluation import EvaluationOptions, ModuleFeatures, evaluate
+    from scorefield.runtime.distributed import Processes
 
     recipe, spec = sf.config.read_run(run)
     sampling = recipe.sampling.model_copy(update={"steps": 2})
@@ -199,7 +233,9 @@ def test_guided_samples_are_others_and_say_so(capsys, run, tmp_path):
 
 
 def test_several_scales_of_guidance(capsys, run, tmp_path):
-    """One figure a scale, each that of the scale alone; scale 0 is the unguided model asked for the same labels; a picture."""
+    """One figure a scale, each that of the scale alone; scale 0 is the unguided model asked for the same
+    labels; a picture.
+    """
     guide = tmp_path / "guide"
     small = ["--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=16", "--device", "cpu"]
     assert call(capsys, "train", "digits-classifier", "--steps", 1, "--run", guide, *small)[0] == 0
@@ -227,14 +263,18 @@ def test_several_scales_of_guidance(capsys, run, tmp_path):
 
 
 def test_given_samples(capsys, run, tmp_path):
-    """The run's own samples from an .npz file and from a folder are judged like the run itself, sampled in the same order."""
+    """The run's own samples from an .npz file and from a folder are judged like the run itself, sampled in
+    the same order.
+    """
     made, _ = figures(capsys, run, "--metrics", "fd", *FAST)
     labels = sf.data.digits().split(0.2, 0)[1].labels[sf.data.order.permutation(360, seed=0)][:140].tolist()
     options = ["--steps", 2, "--label", ",".join(map(str, labels)), "--device", "cpu"]
     for name in ("a.npz", "folder"):
         assert call(capsys, "sample", run, "-n", 70, *options, "--out", tmp_path / name)[0] == 0
         given, _ = figures(capsys, run, "--samples", tmp_path / name, "-n", 70, "--device", "cpu")
-        assert given["frechet"]["value"] == pytest.approx(made["frechet"]["sets"][0], rel=0.02)  # a grey level here and there
+        assert given["frechet"]["value"] == pytest.approx(
+            made["frechet"]["sets"][0], rel=0.02
+        )  # a grey level here and there
         assert given["frechet"]["stamp"]["sampling"]["images of"] == str(tmp_path / name)
         assert given["frechet"]["stamp"]["sampling"]["sets"] == 1
         assert "weights" not in given["frechet"]["stamp"]
@@ -245,13 +285,28 @@ def test_given_samples(capsys, run, tmp_path):
 def test_the_bound_is_that_of_the_library(capsys, run):
     """40 held-out images in a seeded shuffle, under their own labels; x̂0 clipped as the run's sampling says."""
     for clip in ("false", "true"):
-        options = ["--metrics", "bpd", "--bound-steps", 4, "-n", 40, "--seed", 7, "--set", f"clip={clip}", "--device", "cpu"]
+        options = [
+            "--metrics",
+            "bpd",
+            "--bound-steps",
+            4,
+            "-n",
+            40,
+            "--seed",
+            7,
+            "--set",
+            f"clip={clip}",
+            "--device",
+            "cpu",
+        ]
         found, _ = figures(capsys, run, *options)
         model, heldout = sf.load(run), sf.data.digits().split(0.2, 0)[1]
         chosen = torch.from_numpy(sf.data.order.permutation(360, seed=0)[:40])
         x0, y = heldout.batch(chosen)
         given = sf.guidance.ClipX0(model.given(y)) if clip == "true" else model.given(y)
-        whole = sf.likelihood.bits_per_dim(given, x0, NoiseSource(7, chosen), sf.grids.uniform(model.process, 4))
+        whole = sf.likelihood.bits_per_dim(
+            given, x0, NoiseSource(7, chosen), sf.grids.uniform(model.process, 4)
+        )
         assert found["bpd"]["value"] == pytest.approx(float(whole.total.mean()), rel=1e-4)
         assert found["bpd"]["terms"] == pytest.approx(whole.terms.mean(dim=0).tolist(), rel=1e-4)
         assert found["bpd"]["times"] == [250, 500, 750, 1000]
@@ -271,9 +326,13 @@ def test_points_have_likelihoods_in_nats(capsys, trained, tmp_path, monkeypatch)
 
 
 def test_reference_statistics_are_written_and_used(capsys, run, tmp_path):
-    first, err = figures(capsys, run, "--metrics", "kid", "--reference", tmp_path / "digits.safetensors", *FAST)
+    first, err = figures(
+        capsys, run, "--metrics", "kid", "--reference", tmp_path / "digits.safetensors", *FAST
+    )
     assert "wrote the reference statistics" in err
-    again, err = figures(capsys, run, "--metrics", "fd,kid", "--reference", tmp_path / "digits.safetensors", *FAST)
+    again, err = figures(
+        capsys, run, "--metrics", "fd,kid", "--reference", tmp_path / "digits.safetensors", *FAST
+    )
     assert "wrote the reference" not in err
     assert first["kid"] == again["kid"]
 
@@ -286,7 +345,11 @@ def broken_folders(tmp_path):
     Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / "large" / "a.png")
     np.savez(tmp_path / "large.npz", images=np.zeros((80, 16, 16), dtype=np.uint8))
     np.savez(tmp_path / "few.npz", images=np.zeros((3, 8, 8), dtype=np.uint8))
-    np.savez(tmp_path / "bytes.npz", images=rng.integers(0, 256, (80, 8, 8), dtype=np.uint8), labels=np.arange(80) % 10)
+    np.savez(
+        tmp_path / "bytes.npz",
+        images=rng.integers(0, 256, (80, 8, 8), dtype=np.uint8),
+        labels=np.arange(80) % 10,
+    )
 
 
 MISTAKES = [
@@ -298,7 +361,10 @@ MISTAKES = [
     (["--metrics", "bpd", "--bound-steps", "2000"], "from 1 to T = 1000"),
     (["--metrics", "bpd", "--terms", "1"], "--terms"),
     (["--metrics", "bpd", "--split", "test"], "option split"),
-    (["--metrics", "bpd", "--data", "{tmp}/bytes.npz"], "other data than this run was trained on: its levels 256, the run's 17"),
+    (
+        ["--metrics", "bpd", "--data", "{tmp}/bytes.npz"],
+        "other data than this run was trained on: its levels 256, the run's 17",
+    ),
     (["--data", "toy:moons"], "its shape (2,), the run's (1, 8, 8)"),
     (["--samples", "{tmp}/large"], "a.png has 16×16 pixels, but the run makes 8×8"),
     (["--samples", "{tmp}/large.npz"], "images of shape (1, 16, 16), but the run makes (1, 8, 8)"),
@@ -320,10 +386,14 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line(capsys, run, tmp_path, arguments, message):
     broken_folders(tmp_path)
-    status, out, err = call(capsys, "evaluate", run, *(text.format(tmp=tmp_path) for text in arguments), "--device", "cpu")
+    status, out, err = call(
+        capsys, "evaluate", run, *(text.format(tmp=tmp_path) for text in arguments), "--device", "cpu"
+    )
     assert status not in (0, None)
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert message in line

@@ -1,4 +1,6 @@
-"""`scorefield export`: a run becomes a folder that diffusers loads, comes back as the same run, or is refused in one line."""
+"""`scorefield export`: a run becomes a folder that diffusers loads, comes back as the same run, or is refused
+in one line.
+"""
 
 import json
 
@@ -8,9 +10,9 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.config import read_run
 from scorefield.core.shapes import DataSpec
-from scorefield.interop.runs import Imported, write_run
+from scorefield.interop.importing import Imported, write_run
+from scorefield.runs.build import read_run
 
 
 @pytest.fixture
@@ -18,14 +20,18 @@ def run(tmp_path):
     """Makes a run of a small network."""
 
     def make(**options):
-        net = sf.nets.UNet(1, out_channels=1, channels=32, channel_mult=(1, 2), blocks=1, attention=(2,), heads=4, **options)
+        net = sf.nets.UNet(
+            1, out_channels=1, channels=32, channel_mult=(1, 2), blocks=1, attention=(2,), heads=4, **options
+        )
         generator = torch.Generator().manual_seed(0)
         for parameter in net.parameters():
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
         process = sf.process.from_betas(sf.process.cosine_betas(1000))
         model = sf.Denoiser(net, process, "v", data=DataSpec((1, 8, 8), (-1.0, 1.0), (), 17))
         sampling = {"sampler": {"kind": "ddim", "eta": 0.0}, "steps": 10, "clip": True}
-        write_run(Imported(model, "small", "Small", "", "a test", "none", sampling=sampling), tmp_path / "run")
+        write_run(
+            Imported(model, "small", "Small", "", "a test", "none", sampling=sampling), tmp_path / "run"
+        )
         return tmp_path / "run"
 
     return make
@@ -36,7 +42,9 @@ def test_there_and_back(capsys, tmp_path, run):
     assert status == 0, err
     assert json.loads(out)["directory"] == str(tmp_path / "out")
     assert "pipeline(num_inference_steps=10, use_clipped_model_output=True)" in err
-    status, out, err = call(capsys, "import", "diffusers", tmp_path / "out", "--run", tmp_path / "back", "--json")
+    status, out, err = call(
+        capsys, "import", "diffusers", tmp_path / "out", "--run", tmp_path / "back", "--json"
+    )
     assert status == 0, err
     ours, back = sf.load(tmp_path / "run"), sf.load(tmp_path / "back")
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in ours.state_dict().items())
@@ -48,7 +56,9 @@ def test_there_and_back(capsys, tmp_path, run):
         second.sampling,
         data_back,
     )
-    assert call(capsys, "sample", tmp_path / "back", "-n", 1, "--steps", 2, "--out", tmp_path / "a.png")[0] == 0
+    assert (
+        call(capsys, "sample", tmp_path / "back", "-n", 1, "--steps", 2, "--out", tmp_path / "a.png")[0] == 0
+    )
     status, out, _ = call(capsys, "info", tmp_path / "back", "--json")
     assert "the diffusers weights out/" in json.loads(out)["imported from"]
 

@@ -1,4 +1,6 @@
-"""Guidance from the command line: by a classifier's run, or classifier-free; what does not fit is refused in one line."""
+"""Guidance from the command line: by a classifier's run, or classifier-free; what does not fit is refused in
+one line.
+"""
 
 import json
 
@@ -7,9 +9,18 @@ import pytest
 from support import call
 
 import scorefield.cli
-from scorefield.config import build_sampling, load, read_run
+from scorefield.runs.build import build_sampling, load, read_run
 
-TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1]", "--set", "net.blocks=1", "--set", "net.attention=[]"]
+TINY = [
+    "--set",
+    "net.channels=32",
+    "--set",
+    "net.channel_mult=[1]",
+    "--set",
+    "net.blocks=1",
+    "--set",
+    "net.attention=[]",
+]
 TINY += [
     "--set",
     "training.precision=fp32",
@@ -63,7 +74,9 @@ def test_classifier_free(capsys, runs, tmp_path):
     assert np.abs(images[8] - images[None]).max() > 1
 
 
-@pytest.mark.parametrize(("name", "sampler"), [("conditional", "heun"), ("unconditional", "ancestral"), ("dropped", "ddim")])
+@pytest.mark.parametrize(
+    ("name", "sampler"), [("conditional", "heun"), ("unconditional", "ancestral"), ("dropped", "ddim")]
+)
 def test_by_a_classifier(capsys, runs, tmp_path, name, sampler):
     guide = ["--classifier", runs / "classifier", "--sampler", sampler, "--label", "7"]
     strong, facts, err = sampled(capsys, runs, tmp_path / "a.npz", runs / name, *guide, "--guidance", 1e4)
@@ -80,10 +93,16 @@ def test_by_a_classifier(capsys, runs, tmp_path, name, sampler):
 
 @pytest.mark.parametrize(
     ("options", "noted"),
-    [(["--sampler", "ddim"], True), (["--sampler", "ddim", "--grid", "leading"], False), (["--sampler", "ancestral"], False)],
+    [
+        (["--sampler", "ddim"], True),
+        (["--sampler", "ddim", "--grid", "leading"], False),
+        (["--sampler", "ancestral"], False),
+    ],
 )
 def test_deterministic_samplers_from_pure_noise_get_a_note(capsys, runs, tmp_path, options, noted):
-    """On a cosine schedule ε̂-shifting multiplies the classifier's error by 20,000 at t = T; from t = 667 by less than 80."""
+    """On a cosine schedule ε̂-shifting multiplies the classifier's error by 20,000 at t = T; from t = 667 by
+    less than 80.
+    """
     guide = ["--classifier", runs / "classifier", "--label", 2]
     _, _, err = sampled(capsys, runs, tmp_path / "a.npz", runs / "unconditional", *guide, *options)
     assert ("note: this sampler shifts" in err) == noted
@@ -92,17 +111,21 @@ def test_deterministic_samplers_from_pure_noise_get_a_note(capsys, runs, tmp_pat
 
 
 def test_an_unconditional_run_takes_the_classifiers_classes_in_turn(capsys, runs, tmp_path):
-    arrays, facts, _ = sampled(capsys, runs, tmp_path / "a.npz", runs / "unconditional", "--classifier", runs / "classifier")
+    arrays, facts, _ = sampled(
+        capsys, runs, tmp_path / "a.npz", runs / "unconditional", "--classifier", runs / "classifier"
+    )
     assert arrays["labels"].tolist() == [0, 1, 2]
     assert facts["guidance"].endswith("scale 1")
 
 
 def test_a_scale_of_the_runs_own_is_for_classifier_free_guidance(capsys, runs, tmp_path):
     run = [runs / "dropped", "--set", "guidance=3"]
-    assert sampled(capsys, runs, tmp_path / "a.npz", *run)[1]["guidance"] == "classifier-free guidance, scale 3"
+    assert (
+        sampled(capsys, runs, tmp_path / "a.npz", *run)[1]["guidance"] == "classifier-free guidance, scale 3"
+    )
     recipe, _ = read_run(runs / "dropped")
     own = recipe.sampling.model_copy(update={"guidance": 3.0})
-    from scorefield.cli.options import sampling_options
+    from scorefield.cli.parameters import sampling_options
 
     whole = recipe.model_copy(update={"sampling": own})
     nothing = (None,) * 5
@@ -116,9 +139,16 @@ def test_unguided_runs_are_wrapped_as_before(runs):
     recipe, _ = read_run(runs / "conditional")
     model = load(runs / "conditional")
     stack = build_sampling(recipe.sampling.model_copy(update={"clip": True}), model).wrap(model, [1, 2])
-    assert [type(layer).__name__ for layer in scorefield.denoiser.layers(stack)] == ["ClipX0", "Given", "Denoiser"]
+    assert [type(layer).__name__ for layer in scorefield.models.denoiser.layers(stack)] == [
+        "ClipX0",
+        "Given",
+        "Denoiser",
+    ]
     bare = build_sampling(recipe.sampling, model).wrap(model, [1, 2])
-    assert [type(layer).__name__ for layer in scorefield.denoiser.layers(bare)] == ["Given", "Denoiser"]
+    assert [type(layer).__name__ for layer in scorefield.models.denoiser.layers(bare)] == [
+        "Given",
+        "Denoiser",
+    ]
 
 
 MISTAKES = [
@@ -132,12 +162,25 @@ MISTAKES = [
     (["conditional", "--classifier", "{runs}/other-range"], "values in the range (0.0, 1.0)"),
     (["conditional", "--classifier", "{runs}/classifier", "--label", "11"], "0 … 9"),
     (["unconditional", "--classifier", "{runs}/classifier", "--label", "eleven"], "no class 'eleven'"),
-    (["conditional", "--classifier", "{runs}/classifier", "--set", "guidance_at=mean", "--sampler", "ddim"], "Ancestral"),
+    (
+        [
+            "conditional",
+            "--classifier",
+            "{runs}/classifier",
+            "--set",
+            "guidance_at=mean",
+            "--sampler",
+            "ddim",
+        ],
+        "Ancestral",
+    ),
     (["conditional", "--classifier", "{runs}/classifier", "--set", "guidance_at=t"], "guidance_at"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line(capsys, runs, tmp_path, arguments, message):
     run, *rest = (text.format(runs=runs) for text in arguments)
     status, _, err = call(capsys, "sample", runs / run, *FEW, *rest, "--out", tmp_path / "a.npz")
@@ -148,7 +191,15 @@ def test_mistakes_get_one_line(capsys, runs, tmp_path, arguments, message):
 
 
 def test_the_gradient_at_the_mean(capsys, runs, tmp_path):
-    guide = [runs / "unconditional", "--classifier", runs / "classifier", "--guidance", 1e4, "--sampler", "ancestral"]
+    guide = [
+        runs / "unconditional",
+        "--classifier",
+        runs / "classifier",
+        "--guidance",
+        1e4,
+        "--sampler",
+        "ancestral",
+    ]
     here, _, _ = sampled(capsys, runs, tmp_path / "a.npz", *guide)
     there, _, _ = sampled(capsys, runs, tmp_path / "b.npz", *guide, "--set", "guidance_at=mean")
     assert (here["images"] != there["images"]).any()

@@ -31,8 +31,13 @@ def weights(case: str, prefix: str = "") -> dict[str, torch.Tensor]:
 @pytest.fixture
 def files(tmp_path):
     """One small checkpoint of each repository, as it saves them."""
-    torch.save([weights("C11_cond_refinenet_dilated", "module."), {"state": {}, "param_groups": []}], tmp_path / "ncsn.pth")
-    torch.save({name: value.half() for name, value in weights("C12_unet_ddim").items()}, tmp_path / "ddpm.ckpt")
+    torch.save(
+        [weights("C11_cond_refinenet_dilated", "module."), {"state": {}, "param_groups": []}],
+        tmp_path / "ncsn.pth",
+    )
+    torch.save(
+        {name: value.half() for name, value in weights("C12_unet_ddim").items()}, tmp_path / "ddpm.ckpt"
+    )
     torch.save(weights("C01_unet_guided_0"), tmp_path / "unet.pt")
     torch.save({"weight": torch.zeros(2), "extra": Canary(tmp_path / "trace")}, tmp_path / "canary.pt")
     whole = (tmp_path / "unet.pt").read_bytes()
@@ -49,17 +54,23 @@ def test_help(capsys):
 
 def test_ncsn_is_imported_sampled_and_judged(capsys, files):
     run = files / "run"
-    status, out, err = call(capsys, "import", "ncsn", files / "ncsn.pth", "--run", run, "--flags", NCSN, "--json")
+    status, out, err = call(
+        capsys, "import", "ncsn", files / "ncsn.pth", "--run", run, "--flags", NCSN, "--json"
+    )
     assert status == 0, err
     assert json.loads(out)["parameters"] == 143_505  # golden C11
     assert "note: took the model's weights" in err
     assert "143,505 parameters of the ncsn checkpoint ncsn.pth" in err
-    status, out, err = call(capsys, "sample", run, "-n", 2, "--set", "repeats=2", "--out", files / "a.npz", "--json")
+    status, out, err = call(
+        capsys, "sample", run, "-n", 2, "--set", "repeats=2", "--out", files / "a.npz", "--json"
+    )
     assert status == 0, err
     assert json.loads(out)["calls"] == 20
     assert np.load(files / "a.npz")["images"].shape == (2, 8, 8)
     rng = np.random.default_rng(0)
-    np.savez(files / "data.npz", images=rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), labels=np.arange(40) % 2)
+    np.savez(
+        files / "data.npz", images=rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), labels=np.arange(40) % 2
+    )
     judged = ["--data", files / "data.npz", "--samples", files / "a.npz", "-n", 2, "--sets", 1]
     status, out, err = call(capsys, "evaluate", run, *judged, "--json")
     assert status == 0, err
@@ -83,7 +94,16 @@ def test_half_precision_is_said_and_flags_may_have_sections(capsys, files):
 def test_guided_diffusion_with_the_scripts_own_flags(capsys, files):
     run = files / "run"
     status, _, err = call(
-        capsys, "import", "guided-diffusion", files / "unet.pt", "--run", run, "--flags", UNET, "--flags", "timestep_respacing=4"
+        capsys,
+        "import",
+        "guided-diffusion",
+        files / "unet.pt",
+        "--run",
+        run,
+        "--flags",
+        UNET,
+        "--flags",
+        "timestep_respacing=4",
     )
     assert status == 0, err
     status, out, err = call(capsys, "sample", run, "-n", 2, "--label", 3, "--out", files / "a.npz", "--json")
@@ -96,9 +116,18 @@ def test_guided_diffusion_with_the_scripts_own_flags(capsys, files):
 MISTAKES = [
     (["guided-diffusion", "unet.pt"], "by --card NAME or --flags"),
     (["guided-diffusion", "unet.pt", "--card", "64x64_difusion"], "did you mean '64x64_diffusion'"),
-    (["guided-diffusion", "unet.pt", "--card", "64x64_diffusion"], "num_channels is 32 in the file and 192 by the flags"),
-    (["guided-diffusion", "unet.pt", "--card", "64x64_classifier"], "the kind is a model of images in the file"),
-    (["guided-diffusion", "unet.pt", "--flags", UNET, "--flags", "learn_sigma=no"], "learn_sigma is true in the file"),
+    (
+        ["guided-diffusion", "unet.pt", "--card", "64x64_diffusion"],
+        "num_channels is 32 in the file and 192 by the flags",
+    ),
+    (
+        ["guided-diffusion", "unet.pt", "--card", "64x64_classifier"],
+        "the kind is a model of images in the file",
+    ),
+    (
+        ["guided-diffusion", "unet.pt", "--flags", UNET, "--flags", "learn_sigma=no"],
+        "learn_sigma is true in the file",
+    ),
     (
         ["guided-diffusion", "unet.pt", "--flags", UNET, "--classifier"],
         "no option image_size, did you mean|no option num_channels",
@@ -115,7 +144,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments)[:60] for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments)[:60] for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line_and_no_run(capsys, files, arguments, message):
     origin, file, *rest = arguments
     status, out, err = call(capsys, "import", origin, files / file, "--run", files / "run", *rest)

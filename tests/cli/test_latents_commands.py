@@ -1,4 +1,6 @@
-"""encode, decode, interpolate and sample --inpaint: there and back again, files byte for byte, mistakes in one line."""
+"""encode, decode, interpolate and sample --inpaint: there and back again, files byte for byte, mistakes in
+one line.
+"""
 
 import json
 import shutil
@@ -11,16 +13,27 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.samplers.latent_file import Latents
+from scorefield.store.latent_file import Latents
 
-TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1]", "--set", "net.blocks=1", "--set", "net.attention=[]"]
+TINY = [
+    "--set",
+    "net.channels=32",
+    "--set",
+    "net.channel_mult=[1]",
+    "--set",
+    "net.blocks=1",
+    "--set",
+    "net.attention=[]",
+]
 TINY += ["--set", "training.precision=fp32", "--set", "training.batch_size=8", "--set", "training.lr=0.01"]
 TINY += ["--set", "training.warmup=0", "--set", "training.sample_every=0"]
 
 
 def train(folder, recipe, *options):
     with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(["train", recipe, "--steps", "1", "--run", str(folder), "--device", "cpu", *options])
+        scorefield.cli.main(
+            ["train", recipe, "--steps", "1", "--run", str(folder), "--device", "cpu", *options]
+        )
     assert not stop.value.code
 
 
@@ -34,7 +47,9 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Three digits and their classes as an .npz, folders of classes and pictures; masks; pictures of another size."""
+    """Three digits and their classes as an .npz, folders of classes and pictures; masks; pictures of another
+    size.
+    """
     folder = tmp_path_factory.mktemp("files")
     data = sf.data.digits()
     images = data.spec.to_uint8(data.batch(torch.tensor([7, 42, 99]))[0])[:, 0].numpy()
@@ -65,7 +80,9 @@ def run_json(capsys, *words):
 def test_there_and_back_with_the_images_own_classes(capsys, runs, files, tmp_path):
     folder, images, labels = files
     run = runs / "conditional"
-    facts, err = run_json(capsys, "encode", run, folder / "labelled.npz", "--out", tmp_path / "z.npz", "--steps", 4)
+    facts, err = run_json(
+        capsys, "encode", run, folder / "labelled.npz", "--out", tmp_path / "z.npz", "--steps", 4
+    )
     assert facts["labels"] == labels.tolist()
     assert "mean squared error" in err
     stored = np.load(tmp_path / "z.npz", allow_pickle=False)
@@ -82,9 +99,17 @@ def test_there_and_back_with_the_images_own_classes(capsys, runs, files, tmp_pat
     assert facts["reconstruction_mse"] == pytest.approx(float(((back - x0) / 2).square().mean()), rel=1e-3)
     for target in ("back.npz", "back.png", "back"):
         told, _ = run_json(capsys, "decode", run, tmp_path / "z.npz", "--out", tmp_path / target)
-        assert told == {"out": str(tmp_path / target), "n": 3, "steps": 4, "labels": labels.tolist(), "weights": "ema"}
+        assert told == {
+            "out": str(tmp_path / target),
+            "n": 3,
+            "steps": 4,
+            "labels": labels.tolist(),
+            "weights": "ema",
+        }
     arrays = np.load(tmp_path / "back.npz")
-    assert np.mean(arrays["images"] != model.data.to_uint8(back)[:, 0].numpy()) < 0.02  # rounding at a level's edge
+    assert (
+        np.mean(arrays["images"] != model.data.to_uint8(back)[:, 0].numpy()) < 0.02
+    )  # rounding at a level's edge
     assert arrays["labels"].tolist() == labels.tolist()
     singles = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "back").iterdir())]
     assert np.array_equal(np.stack(singles), arrays["images"])
@@ -93,7 +118,16 @@ def test_there_and_back_with_the_images_own_classes(capsys, runs, files, tmp_pat
 def test_classes_by_label_and_runs_without_classes(capsys, runs, files, tmp_path):
     folder, _, _ = files
     facts, _ = run_json(
-        capsys, "encode", runs / "conditional", folder / "pictures", "--out", tmp_path / "a.npz", "--steps", 2, "--label", "4,5"
+        capsys,
+        "encode",
+        runs / "conditional",
+        folder / "pictures",
+        "--out",
+        tmp_path / "a.npz",
+        "--steps",
+        2,
+        "--label",
+        "4,5",
     )
     assert facts["labels"] == [4, 5, 4]
     words = [folder / "labelled.npz", "--out", tmp_path / "b.npz", "--grid", "quadratic", "--steps", 2]
@@ -105,7 +139,9 @@ def test_classes_by_label_and_runs_without_classes(capsys, runs, files, tmp_path
 
 @pytest.mark.parametrize("run", ["conditional", "unconditional"])
 def test_a_walk_begins_and_ends_where_it_should(capsys, runs, files, tmp_path, run, monkeypatch):
-    """Frame 0 is sample 0 of the seed; the last frame is the decoded picture. A file called 7 is told from seed 7."""
+    """Frame 0 is sample 0 of the seed; the last frame is the decoded picture. A file called 7 is told from
+    seed 7.
+    """
     folder = files[0]
     monkeypatch.chdir(folder)
     label = ["--label", "3"] if run == "conditional" else []
@@ -114,21 +150,54 @@ def test_a_walk_begins_and_ends_where_it_should(capsys, runs, files, tmp_path, r
     for a in ("7", "./7"):
         target = tmp_path / "walk.png"
         facts, _ = run_json(
-            capsys, "interpolate", runs / run, a, "pictures/1.png", "--frames", 3, "--out", target, *steps, *label
+            capsys,
+            "interpolate",
+            runs / run,
+            a,
+            "pictures/1.png",
+            "--frames",
+            3,
+            "--out",
+            target,
+            *steps,
+            *label,
         )
         assert facts["frames"] == 3
         assert facts["label"] == (3 if label else None)
         sheet = np.asarray(Image.open(target))
         side = (sheet.shape[1] - 2) // 3 - 2
         cells = [
-            sheet[2 : 2 + side, 2 + k * (side + 2) :][:, :side][side // 16 :: side // 8, side // 16 :: side // 8]
+            sheet[2 : 2 + side, 2 + k * (side + 2) :][:, :side][
+                side // 16 :: side // 8, side // 16 :: side // 8
+            ]
             for k in range(3)
         ]
         written.append(cells)
-    sampled = ["sample", runs / run, "-n", 1, "--seed", 7, "--sampler", "ddim", *steps, *label, "--out", tmp_path / "s.npz"]
+    sampled = [
+        "sample",
+        runs / run,
+        "-n",
+        1,
+        "--seed",
+        7,
+        "--sampler",
+        "ddim",
+        *steps,
+        *label,
+        "--out",
+        tmp_path / "s.npz",
+    ]
     assert call(capsys, *sampled)[0] == 0
     assert np.mean(written[0][0] != np.load(tmp_path / "s.npz")["images"][0]) < 0.05
-    encoding = ["encode", runs / run, folder / "pictures" / "1.png", "--out", tmp_path / "z.npz", *steps, *label]
+    encoding = [
+        "encode",
+        runs / run,
+        folder / "pictures" / "1.png",
+        "--out",
+        tmp_path / "z.npz",
+        *steps,
+        *label,
+    ]
     assert call(capsys, *encoding)[0] == 0
     assert call(capsys, "decode", runs / run, tmp_path / "z.npz", "--out", tmp_path / "back.npz")[0] == 0
     back = np.load(tmp_path / "back.npz")["images"][0]
@@ -178,7 +247,10 @@ MISTAKES = [
     (["encode", "{run}", "{files}/strange.npz", "--out", "{tmp}/z.npz"], "no class '17'"),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/z.png"], "written as .npz"),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/none/z.npz"], "there is no folder"),
-    (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/z.npz", "--grid", "cubic"], "grid must be one of"),
+    (
+        ["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/z.npz", "--grid", "cubic"],
+        "grid must be one of",
+    ),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/z.npz", "--steps", "1001"], "1 to T"),
     (["encode", "{plain}", "{files}/labelled.npz", "--out", "{tmp}/z.npz", "--label", "3"], "unconditional"),
     (["encode", "{tmp}", "{files}/labelled.npz", "--out", "{tmp}/z.npz"], "is not a run"),
@@ -201,13 +273,25 @@ MISTAKES = [
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.npz", "--label", "3"], ".gif"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/none/a.gif", "--label", "3"], "there is no folder"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.gif", "--label", "3", "--frames", "1"], "frames"),
-    (["interpolate", "{run}", "1", "two", "--out", "{tmp}/a.gif", "--label", "3"], "neither a file nor a seed"),
-    (["interpolate", "{run}", "1", "{files}/pictures", "--out", "{tmp}/a.gif", "--label", "3"], "holds 3 images"),
+    (
+        ["interpolate", "{run}", "1", "two", "--out", "{tmp}/a.gif", "--label", "3"],
+        "neither a file nor a seed",
+    ),
+    (
+        ["interpolate", "{run}", "1", "{files}/pictures", "--out", "{tmp}/a.gif", "--label", "3"],
+        "holds 3 images",
+    ),
     (["interpolate", "{run}", "1", "9" * 60, "--out", "{tmp}/a.gif", "--label", "3"], "seed"),
-    (["interpolate", "{run}", "1", "{files}/large.png", "--out", "{tmp}/a.gif", "--label", "3"], "8×8 pixels"),
+    (
+        ["interpolate", "{run}", "1", "{files}/large.png", "--out", "{tmp}/a.gif", "--label", "3"],
+        "8×8 pixels",
+    ),
     (["sample", "{run}", "--inpaint", "{files}/none.png", "{files}/mask.png"], "no such file"),
     (["sample", "{run}", "--inpaint", "{files}/7", "{files}/large.png"], "8×8 pixels, and here are 16×16"),
-    (["sample", "{run}", "--inpaint", "{files}/narrow.png", "{files}/mask.png"], "8×8 pixels, and here are 6×8"),
+    (
+        ["sample", "{run}", "--inpaint", "{files}/narrow.png", "{files}/mask.png"],
+        "8×8 pixels, and here are 6×8",
+    ),
     (["sample", "{run}", "--inpaint", "{files}/7", "{files}/black.png"], "nothing is to be filled"),
     (["sample", "{run}", "--inpaint", "{files}/7", "{files}/pictures"], "a mask is one picture"),
     (["sample", "{run}", "--inpaint", "{files}/pictures", "{files}/mask.png"], "holds 3"),
@@ -218,10 +302,12 @@ MISTAKES = [
 @pytest.fixture(scope="module")
 def spoiled(runs, tmp_path_factory):
     """Files of latents, each wrong in one way."""
-    from scorefield.evaluation.weights import file_sha256
+    from scorefield.runtime.weights import file_sha256
 
     folder = tmp_path_factory.mktemp("spoiled")
-    mine, others = (file_sha256(runs / name / "model.safetensors") for name in ("conditional", "unconditional"))
+    mine, others = (
+        file_sha256(runs / name / "model.safetensors") for name in ("conditional", "unconditional")
+    )
     x, grid = torch.zeros(2, 1, 8, 8), [1000, 500, 0]
     Latents(x, None, grid, others).save(folder / "plain.npz")
     Latents(x, None, grid, mine).save(folder / "unlabelled.npz")
@@ -232,7 +318,9 @@ def spoiled(runs, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line_and_a_status(capsys, runs, files, spoiled, arguments, message):
     places = {"run": runs / "conditional", "plain": runs / "unconditional", "files": files[0], "tmp": spoiled}
     status, out, err = call(capsys, *(text.format(**places) for text in arguments))
@@ -279,7 +367,14 @@ def test_runs_without_latents_are_refused_with_the_reason(capsys, others, files,
     if name != "upsampler":
         target = tmp_path / "filled"
         status, _, err = call(
-            capsys, "sample", others / name, "--inpaint", files[0] / "7", files[0] / "mask.png", "--out", target
+            capsys,
+            "sample",
+            others / name,
+            "--inpaint",
+            files[0] / "7",
+            files[0] / "mask.png",
+            "--out",
+            target,
         )
         assert status == 1
         assert "error:" in err

@@ -1,4 +1,6 @@
-"""`train` of an upsampler and `sample --low-res`: image i of the file becomes sample i, whatever kind of file it is."""
+"""`train` of an upsampler and `sample --low-res`: image i of the file becomes sample i, whatever kind of file
+it is.
+"""
 
 import tomllib
 
@@ -11,7 +13,7 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.samplers.blocks import sample_blocks
+from scorefield.generation.blocks import sample_blocks
 
 TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=8"]
 TINY += ["--set", "training.precision=fp32", "--set", "training.sample_every=2", "--device", "cpu"]
@@ -26,7 +28,10 @@ def run(tmp_path_factory):
     assert not stop.value.code
     generator = torch.Generator().manual_seed(0)
     weights = load_file(folder / "model.safetensors")
-    save_file({k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in weights.items()}, folder / "model.safetensors")
+    save_file(
+        {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in weights.items()},
+        folder / "model.safetensors",
+    )
     return folder
 
 
@@ -53,10 +58,14 @@ def small(tmp_path_factory):
 
 
 def enlarged(run, images, labels, n):
-    """What the command should make, from Python: one call of the model for all samples, each beside its image."""
+    """What the command should make, from Python: one call of the model for all samples, each beside its
+    image.
+    """
     model = sf.load(run)
     low_res = torch.from_numpy(images)[:, None][torch.arange(n) % len(images)] / 127.5 - 1
-    bound = sf.guidance.ClipX0(model.enlarging(low_res).given([int(labels[i % len(labels)]) for i in range(n)]))
+    bound = sf.guidance.ClipX0(
+        model.enlarging(low_res).given([int(labels[i % len(labels)]) for i in range(n)])
+    )
     noise = sf.noise.NoiseSource(0, range(n))
     x = sf.sample(bound, sf.samplers.DDIM(), sf.grids.uniform(model.process, 3), n=n, noise=noise)
     return model.data.to_uint8(x)[:, 0].numpy()
@@ -143,14 +152,27 @@ MISTAKES = [
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "plain"
-    words = ["train", "toy-moons", "--steps", "1", "--run", str(folder), "--set", "net.hidden=8", "--device", "cpu"]
+    words = [
+        "train",
+        "toy-moons",
+        "--steps",
+        "1",
+        "--run",
+        str(folder),
+        "--set",
+        "net.hidden=8",
+        "--device",
+        "cpu",
+    ]
     with pytest.raises(SystemExit) as stop:
         scorefield.cli.main(words)
     assert not stop.value.code
     return folder
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_get_one_line_and_a_status(capsys, run, plain, small, tmp_path, arguments, message):
     words = [text.format(run=run, small=small[0], plain=plain) for text in arguments]
     status, out, err = call(capsys, *words, *(["--run", tmp_path / "new"] if words[0] == "train" else []))

@@ -1,4 +1,6 @@
-"""scorefield plot: points of the plane become data, samples, arrows and paths; other runs their curve of training."""
+"""scorefield plot: points of the plane become data, samples, arrows and paths; other runs their curve of
+training.
+"""
 
 import json
 
@@ -42,10 +44,14 @@ def test_points_from_python_have_no_data_to_read_again(capsys, tmp_path):
     """Tensors are not kept in the run, so the picture shows its samples in their place."""
     data = sf.data.toy("moons", 200).levels
     model = sf.ScoreModel(sf.nets.MLP(2, hidden=16, noise_levels=False))
-    for _ in sf.train(sf.objectives.ScoreMatching(model), data, steps=2, batch_size=8, run=tmp_path / "run", device="cpu"):
+    for _ in sf.train(
+        sf.objectives.ScoreMatching(model), data, steps=2, batch_size=8, run=tmp_path / "run", device="cpu"
+    ):
         pass
     config = tmp_path / "run" / "config.toml"
-    config.write_text(config.read_text() + '\n[sampling]\nsteps = 5\nsampler = { kind = "langevin", step = 0.01 }\n')
+    config.write_text(
+        config.read_text() + '\n[sampling]\nsteps = 5\nsampler = { kind = "langevin", step = 0.01 }\n'
+    )
     status, out, err = call(capsys, "plot", tmp_path / "run", "--out", tmp_path / "a.png", "--json")
     assert status == 0, err
     assert json.loads(out) == {"figure": str(tmp_path / "a.png")}
@@ -68,7 +74,10 @@ def test_images_show_their_training(capsys, tmp_path):
 
 def test_mistakes(capsys, tmp_path):
     run = tmp_path / "run"
-    assert call(capsys, "train", "toy-moons", "--run", run, "--steps", 1, "--set", "net.hidden=16", *SHORT)[0] == 0
+    assert (
+        call(capsys, "train", "toy-moons", "--run", run, "--steps", 1, "--set", "net.hidden=16", *SHORT)[0]
+        == 0
+    )
     for arguments, message in (
         ([tmp_path], "not a run"),
         ([run, "--out", tmp_path / "a.jpg"], ".png"),

@@ -1,4 +1,6 @@
-"""Large jobs of `sample`: streamed to the disk, shared by processes, killed and gone on with to the same bytes."""
+"""Large jobs of `sample`: streamed to the disk, shared by processes, killed and gone on with to the same
+bytes.
+"""
 
 import json
 import os
@@ -18,10 +20,20 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.samplers.blocks import sample_blocks
+from scorefield.generation.blocks import sample_blocks
 
 JOB = Path(__file__).with_name("killed_job.py")
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--", "scorefield"]
+LAUNCH = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc_per_node",
+    "2",
+    "-m",
+    "--",
+    "scorefield",
+]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 FEW = ["--steps", "3", "--device", "cpu"]
 
@@ -30,10 +42,22 @@ FEW = ["--steps", "3", "--device", "cpu"]
 def run(tmp_path_factory):
     """A conditional U-Net in bf16, where the sums of a block depend on its size."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    tiny = ["net.channels=32", "net.channel_mult=[1]", "net.blocks=1", "net.attention=[]", "training.batch_size=16"]
-    settings = [word for setting in (*tiny, "training.precision=bf16", "training.sample_every=0") for word in ("--set", setting)]
+    tiny = [
+        "net.channels=32",
+        "net.channel_mult=[1]",
+        "net.blocks=1",
+        "net.attention=[]",
+        "training.batch_size=16",
+    ]
+    settings = [
+        word
+        for setting in (*tiny, "training.precision=bf16", "training.sample_every=0")
+        for word in ("--set", setting)
+    ]
     with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(["train", "digits", "--steps", "2", "--run", str(folder), "--device", "cpu", *settings])
+        scorefield.cli.main(
+            ["train", "digits", "--steps", "2", "--run", str(folder), "--device", "cpu", *settings]
+        )
     assert not stop.value.code
     return folder
 
@@ -56,7 +80,10 @@ def test_a_folder_holds_the_samples_of_the_seed(capsys, run, tmp_path):
     sample(capsys, run, tmp_path / "a", "-n", 70, "--label", "3,5,8", "--seed", 2)
     model = sf.load(run)
     model.autocast_dtype = torch.bfloat16
-    options = {"labels": [3, 5, 8], "wrap": sf.config.build_sampling(sf.config.read_run(run)[0].sampling, model).wrap}
+    options = {
+        "labels": [3, 5, 8],
+        "wrap": sf.config.build_sampling(sf.config.read_run(run)[0].sampling, model).wrap,
+    }
     grid, sampler = sf.grids.uniform(model.process, 3), sf.samplers.Ancestral()
     blocks = sample_blocks(model, sampler, grid, 70, 2, **options)
     expected = torch.cat([model.data.to_uint8(block.x) for block in blocks])[:, 0].numpy()
@@ -65,19 +92,28 @@ def test_a_folder_holds_the_samples_of_the_seed(capsys, run, tmp_path):
     arrays = np.load(tmp_path / "a.npz")
     assert np.array_equal(arrays["images"], expected)
     lines = (tmp_path / "a" / "labels.csv").read_text().splitlines()[1:]
-    assert [int(line.split(",")[1]) for line in lines] == arrays["labels"].tolist() == [[3, 5, 8][i % 3] for i in range(70)]
-    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.npz"}  # the blocks beside the archive are gone
+    assert (
+        [int(line.split(",")[1]) for line in lines]
+        == arrays["labels"].tolist()
+        == [[3, 5, 8][i % 3] for i in range(70)]
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "a",
+        "a.npz",
+    }  # the blocks beside the archive are gone
 
 
 def test_a_larger_n_adds_and_the_same_command_makes_nothing(capsys, run, tmp_path, monkeypatch):
     sample(capsys, run, tmp_path / "a", "-n", 20)
-    assert "1 of 3 blocks are in" not in sample(capsys, run, tmp_path / "a", "-n", 130)  # the first block was not complete
+    assert "1 of 3 blocks are in" not in sample(
+        capsys, run, tmp_path / "a", "-n", 130
+    )  # the first block was not complete
     sample(capsys, run, tmp_path / "b", "-n", 130)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     (tmp_path / "b" / "000100.png").unlink()
     assert "2 of 3 blocks are in" in sample(capsys, run, tmp_path / "b", "-n", 130)
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.samplers.blocks.trajectory", None)
+        patch.setattr("scorefield.generation.blocks.trajectory", None)
         assert "a second" not in sample(capsys, run, tmp_path / "b", "-n", 130)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
@@ -128,7 +164,9 @@ def test_folders_of_other_files_are_refused(capsys, run, tmp_path):
 
 
 def test_evaluate_reads_the_folder(capsys, run, tmp_path):
-    """With the labels that lie beside the pictures: the figures of the archive, how often classes agree among them."""
+    """With the labels that lie beside the pictures: the figures of the archive, how often classes agree among
+    them.
+    """
     common = ["--metrics", "fd", "-n", 70, "--sets", 1, "--device", "cpu", "--json"]
     found = []
     for target in (tmp_path / "a", tmp_path / "a.npz"):
@@ -188,7 +226,11 @@ FOLDER, ARCHIVE = ("folder", 640), ("archive.npz", 10)
 
 @pytest.mark.parametrize(
     ("kills", "target", "last"),
-    [(2, *FOLDER), pytest.param(10, *FOLDER, marks=pytest.mark.slow), pytest.param(10, *ARCHIVE, marks=pytest.mark.slow)],
+    [
+        (2, *FOLDER),
+        pytest.param(10, *FOLDER, marks=pytest.mark.slow),
+        pytest.param(10, *ARCHIVE, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_random_moments(run, tmp_path, kills, target, last):
     """Kills of the command at work, then to the end: the same files, byte for byte, as without a kill."""
@@ -205,7 +247,9 @@ def test_killed_at_random_moments(run, tmp_path, kills, target, last):
 
 def two_processes(run, target, *options):
     launch = [*LAUNCH, "sample", run, *FEW, "--out", target, *options]
-    return subprocess.Popen(list(map(str, launch)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ONE_THREAD)
+    return subprocess.Popen(
+        list(map(str, launch)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ONE_THREAD
+    )
 
 
 def test_two_processes_make_the_bytes_of_one(capsys, run, tmp_path):
@@ -268,7 +312,7 @@ def test_ctrl_c_is_said(capsys, run, monkeypatch, tmp_path):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scorefield.samplers.blocks.sample_blocks", interrupted)
+    monkeypatch.setattr("scorefield.generation.blocks.sample_blocks", interrupted)
     status, _, err = call(capsys, "sample", run, "-n", 4, "--out", tmp_path / "a.png")
     assert status == 130
     assert "error: interrupted" in err

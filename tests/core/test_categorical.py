@@ -1,4 +1,6 @@
-"""Categorical distributions against NumPy: draws by inversion, probabilities, divergences, and what a probability of 0 does."""
+"""Categorical distributions against NumPy: draws by inversion, probabilities, divergences, and what a
+probability of 0 does.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +13,11 @@ F64 = torch.float64
 
 
 def random_p(seed, *shape):
-    return np.random.default_rng(seed).dirichlet(np.ones(shape[1]) * 0.5, size=(shape[0], *shape[2:])).swapaxes(1, -1)
+    return (
+        np.random.default_rng(seed)
+        .dirichlet(np.ones(shape[1]) * 0.5, size=(shape[0], *shape[2:]))
+        .swapaxes(1, -1)
+    )
 
 
 def test_draws_invert_the_distribution_function():
@@ -28,7 +34,9 @@ def test_draws_invert_the_distribution_function():
 def test_what_has_probability_zero_is_never_drawn():
     p = torch.tensor([0.0, 0.3, 0.0, 0.0, 0.7, 0.0])
     for dtype in (torch.float32, F64):
-        distribution = Categorical(torch.where(p > 0, p.clamp_min(1e-9).log(), LOG_ZERO).to(dtype)[None, :, None])
+        distribution = Categorical(
+            torch.where(p > 0, p.clamp_min(1e-9).log(), LOG_ZERO).to(dtype)[None, :, None]
+        )
         u = torch.tensor([[0.0, 1e-8, 0.3, 0.299999, 0.9999, 1 - 2**-24]], dtype=torch.float32)
         assert set(distribution.sample(u).flatten().tolist()) == {1, 4}
     one = Categorical.at(torch.tensor([[2]]), 5)

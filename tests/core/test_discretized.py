@@ -1,4 +1,6 @@
-"""The discretized Gaussian decoder: golden B05, an independent integral, normalization, tails, gradients and refusals."""
+"""The discretized Gaussian decoder: golden B05, an independent integral, normalization, tails, gradients and
+refusals.
+"""
 
 import math
 
@@ -30,14 +32,17 @@ def test_tanh_equals_published_values(case):
 
 def test_kl_equals_published_values():
     golden = Golden("B05_likelihood_helpers")
-    m1, l1, m2, l2 = (golden[f"in.kl.{k}"].double()[:, None] for k in ("mean1", "logvar1", "mean2", "logvar2"))
+    m1, l1, m2, l2 = (
+        golden[f"in.kl.{k}"].double()[:, None] for k in ("mean1", "logvar1", "mean2", "logvar2")
+    )
     assert_close(Normal(m1, l1.exp()).kl(Normal(m2, l2.exp())), golden["out64.normal_kl"], 1e-9)
     standard = Normal(torch.zeros_like(m1), torch.ones_like(m1))
     assert_close(Normal(m1, l1.exp()).kl(standard), golden["out64.normal_kl_std"], 1e-9)
 
 
 @pytest.mark.parametrize(
-    ("level", "mean", "std"), [(100, -0.2, 0.01), (3, -0.9, 0.3), (0, -0.8, 0.1), (16, 2.1, 0.2), (5, 0.3, 1e-2)]
+    ("level", "mean", "std"),
+    [(100, -0.2, 0.01), (3, -0.9, 0.3), (0, -0.8, 0.1), (16, 2.1, 0.2), (5, 0.3, 1e-2)],
 )
 def test_exact_equals_an_integral(level, mean, std):
     data = sf.DataSpec((1,), range=(-1.0, 2.0), bins=256 if level == 100 else 17)
@@ -49,7 +54,9 @@ def test_exact_equals_an_integral(level, mean, std):
     def density(v):
         return math.exp(-0.5 * ((v - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
 
-    mass, _ = integrate.quad(density, max(low, mean - 40 * std), min(high, mean + 40 * std), epsabs=0, epsrel=1e-12)
+    mass, _ = integrate.quad(
+        density, max(low, mean - 40 * std), min(high, mean + 40 * std), epsabs=0, epsrel=1e-12
+    )
     ours = discretized_log_prob(torch.tensor([[x]], dtype=torch.float64), normal(mean, std), data)
     assert ours.item() == pytest.approx(math.log(mass), rel=1e-9)
 
@@ -72,7 +79,10 @@ def test_float32_is_finite_with_right_gradients_in_any_tail(std, level):
         mean = torch.tensor([[-1.2]], dtype=dtype, requires_grad=True)
         var = torch.tensor([[std**2]], dtype=dtype, requires_grad=True)
         value = discretized_log_prob(x.to(dtype), Normal(mean, var), IMAGES)
-        values[dtype], grads[dtype] = value.detach(), torch.stack(torch.autograd.grad(value.sum(), [mean, var]))
+        values[dtype], grads[dtype] = (
+            value.detach(),
+            torch.stack(torch.autograd.grad(value.sum(), [mean, var])),
+        )
         assert torch.isfinite(values[dtype]).all()
         assert torch.isfinite(grads[dtype]).all()
     assert values[torch.float32].item() == pytest.approx(values[torch.float64].item(), rel=2e-4)

@@ -12,13 +12,17 @@ from scorefield.core.noise import NoiseSource, Recorded
 def test_bits_do_not_depend_on_the_batch(shape, kind):
     def draw(samples, step=3):
         source = NoiseSource(7, samples).at(step)
-        getattr(source, kind)((len(samples), *shape))  # the second draw of a step is as reproducible as the first
+        getattr(source, kind)(
+            (len(samples), *shape)
+        )  # the second draw of a step is as reproducible as the first
         return getattr(source, kind)((len(samples), *shape))
 
     everyone = draw(range(5000 if len(shape) == 1 else 64))
     for samples in ([3], range(7), range(64), [63, 0, 17, 17]):
         assert torch.equal(draw(samples), everyone[list(samples)])
-    assert torch.equal(NoiseSource(7).of([5]).at(2).normal((1, *shape)), NoiseSource(7, [5], 2).normal((1, *shape)))
+    assert torch.equal(
+        NoiseSource(7).of([5]).at(2).normal((1, *shape)), NoiseSource(7, [5], 2).normal((1, *shape))
+    )
 
 
 def test_streams_differ_in_every_coordinate():

@@ -9,7 +9,9 @@ import scorefield as sf
 from scorefield.core.shapes import expand, mean_flat, sum_flat
 
 
-@pytest.mark.parametrize(("bins", "bounds"), [(17, (-1.0, 1.0)), (256, (-1.0, 1.0)), (256, (0.0, 1.0)), (2, (-3.0, 5.0))])
+@pytest.mark.parametrize(
+    ("bins", "bounds"), [(17, (-1.0, 1.0)), (256, (-1.0, 1.0)), (256, (0.0, 1.0)), (2, (-3.0, 5.0))]
+)
 def test_levels_survive_values_and_back(bins, bounds):
     spec = sf.DataSpec((1, 4, 4), range=bounds, bins=bins)
     levels = torch.arange(bins, dtype=torch.uint8)[:, None]
@@ -51,7 +53,8 @@ def test_values_that_are_not_finite_are_not_drawn(wrong):
 
 
 @pytest.mark.parametrize(
-    "options", [{"shape": ()}, {"shape": (0,)}, {"shape": (2,), "range": (1.0, 0.0)}, {"shape": (2,), "bins": 1}]
+    "options",
+    [{"shape": ()}, {"shape": (0,)}, {"shape": (2,), "range": (1.0, 0.0)}, {"shape": (2,), "bins": 1}],
 )
 def test_impossible_examples_are_refused(options):
     with pytest.raises(sf.InputError):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, digits, tensor
+from scorefield.runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,9 @@ def test_digits_split_a_fifth(scans: Dataset) -> None:
     total = torch.bincount(scans.labels)
     held = torch.bincount(heldout.labels)
     assert ((held - 0.2 * total).abs() < 1).all()
-    both = torch.cat([train.levels, heldout.levels]).flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
+    both = torch.cat([train.levels, heldout.levels]).flatten(1).double() @ torch.arange(
+        1.0, 65.0
+    ).double().pow(3)
     original = scans.levels.flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
     assert torch.equal(both.sort().values, original.sort().values)
 
@@ -149,7 +151,9 @@ def test_fingerprint_is_of_the_content(scans: Dataset) -> None:
         replace(scans, levels=changed).fingerprint(),
         replace(scans, labels=None).fingerprint(),
         replace(scans, labels=scans.labels.flip(0)).fingerprint(),
-        replace(scans, levels=scans.levels.reshape(-1, 1, 4, 16), spec=replace(scans.spec, shape=(1, 4, 16))).fingerprint(),
+        replace(
+            scans, levels=scans.levels.reshape(-1, 1, 4, 16), spec=replace(scans.spec, shape=(1, 4, 16))
+        ).fingerprint(),
         scans.subset(every_other).fingerprint(),
     }
     assert len(different) == 6
@@ -200,7 +204,11 @@ def test_tensor_range() -> None:
         (torch.randn(4), None, r"x\[:, None\]"),
         (torch.randn(0, 2), None, "N at least 1"),
         (torch.ones(4, 2, dtype=torch.int64), None, "floating point"),
-        (torch.tensor([[1.0, math.nan], [0.0, 0.0], [math.inf, 0.0]]), None, "2 of 3 examples hold NaN or infinite"),
+        (
+            torch.tensor([[1.0, math.nan], [0.0, 0.0], [math.inf, 0.0]]),
+            None,
+            "2 of 3 examples hold NaN or infinite",
+        ),
         (torch.tensor([[1e300, 0.0]], dtype=torch.float64), None, "infinite"),
         (torch.randn(4, 2), torch.tensor([0, 1]), "4 examples but 2 labels"),
         (torch.randn(4, 2), torch.randn(4), "labels must be integers"),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield.core.errors import InputError
 from scorefield.data import folder
+from scorefield.runtime.errors import InputError
 
 
 def one_line(caught: pytest.ExceptionInfo[InputError]) -> str:
@@ -81,7 +81,14 @@ def test_pictures_at_any_depth_belong_to_the_top_subfolder(pictures: Path) -> No
 
 def test_what_is_ignored(pictures: Path) -> None:
     (pictures / ".hidden").mkdir()
-    for name in (".hidden/0.png", "dog/.0.png", "dog/._0.png", "dog/Thumbs.db", "dog/readme.txt", "labels.csv"):
+    for name in (
+        ".hidden/0.png",
+        "dog/.0.png",
+        "dog/._0.png",
+        "dog/Thumbs.db",
+        "dog/readme.txt",
+        "labels.csv",
+    ):
         (pictures / name).write_bytes(b"not a picture")
     (pictures / "empty").mkdir()
     data = folder(pictures, strict=True)
@@ -116,7 +123,9 @@ def test_corrupt_pictures_are_skipped_and_named(pictures: Path) -> None:
     assert data.skipped == (os.path.join("cat", "1.png"), os.path.join("dog", "broken.png"))
     assert data.labels is not None
     assert data.labels.tolist() == [0, 0, 1, 1]
-    assert np.array_equal(data.levels[1].permute(1, 2, 0).numpy(), np.asarray(Image.open(pictures / "cat" / "2.png")))
+    assert np.array_equal(
+        data.levels[1].permute(1, 2, 0).numpy(), np.asarray(Image.open(pictures / "cat" / "2.png"))
+    )
     with pytest.raises(InputError, match="2 of 6 images cannot be read") as caught:
         folder(pictures, strict=True)
     assert os.path.join("cat", "1.png") in one_line(caught)
@@ -124,7 +133,14 @@ def test_corrupt_pictures_are_skipped_and_named(pictures: Path) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0junk", b"GIF89a", b"BM" + bytes(60), b"II*\x00\xff\xff\xff\xff"],
+    [
+        b"",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff\xe0junk",
+        b"GIF89a",
+        b"BM" + bytes(60),
+        b"II*\x00\xff\xff\xff\xff",
+    ],
 )
 def test_every_kind_of_damage_is_skipped(pictures: Path, garbage: bytes) -> None:
     (pictures / "cat" / "z.png").write_bytes(garbage)
@@ -153,7 +169,9 @@ def test_a_pipe_named_like_a_picture_does_not_block(pictures: Path) -> None:
     assert folder(pictures).skipped == (os.path.join("dog", "pipe.png"),)
 
 
-def test_a_bomb_is_skipped_quietly(pictures: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_bomb_is_skipped_quietly(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
     Image.new("1", (60, 60)).save(pictures / "dog" / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     assert folder(pictures).skipped == (os.path.join("dog", "bomb.png"),)
@@ -190,7 +208,9 @@ def test_a_class_with_nothing_readable_is_an_error(pictures: Path) -> None:
 def test_small_pictures_are_counted(pictures: Path, paint) -> None:
     for number in range(5):
         Image.fromarray(paint(31, 100, seed=number)).save(pictures / "dog" / f"small{number}.png")
-    with pytest.raises(InputError, match=r"5 of 10 images are smaller than 32×32 .*small0\.png: 100×31.*upscale") as caught:
+    with pytest.raises(
+        InputError, match=r"5 of 10 images are smaller than 32×32 .*small0\.png: 100×31.*upscale"
+    ) as caught:
         folder(pictures)
     one_line(caught)
     assert len(folder(pictures, upscale=True)) == 10
@@ -199,7 +219,9 @@ def test_small_pictures_are_counted(pictures: Path, paint) -> None:
 
 def test_pictures_beside_subfolders_are_an_error(pictures: Path, paint) -> None:
     Image.fromarray(paint()).save(pictures / "stray.png")
-    with pytest.raises(InputError, match=r"both in the folder itself \(stray\.png, …\) and in subfolders \(cat") as caught:
+    with pytest.raises(
+        InputError, match=r"both in the folder itself \(stray\.png, …\) and in subfolders \(cat"
+    ) as caught:
         folder(pictures)
     one_line(caught)
 
@@ -219,7 +241,9 @@ def test_missing_empty_and_not_a_folder(tmp_path: Path) -> None:
             folder(strange)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"size": 0}, "at least 1 pixel"), ({"channels": 4}, "channels = 4")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"size": 0}, "at least 1 pixel"), ({"channels": 4}, "channels = 4")]
+)
 def test_bad_options(pictures: Path, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         folder(pictures, **options)

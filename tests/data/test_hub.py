@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield.core.errors import InputError
 from scorefield.data import folder, hf
+from scorefield.runtime.errors import InputError
 
 datasets = pytest.importorskip("datasets")
 
@@ -115,7 +115,9 @@ def test_corrupt_and_missing_pictures_are_skipped(tmp_path: Path, paint) -> None
     cells = [dict(cell) for cell in rows["picture"]] + [None]
     cells[1] = {"bytes": b"junk", "path": None}
     features = datasets.Features({"picture": datasets.Image(), "label": rows.features["label"]})
-    name = saved(tmp_path, datasets.Dataset.from_dict({"picture": cells, "label": [0, 1, 0, 1, 1]}, features=features))
+    name = saved(
+        tmp_path, datasets.Dataset.from_dict({"picture": cells, "label": [0, 1, 0, 1, 1]}, features=features)
+    )
     data = hf(name)
     assert data.skipped == ("row 1", "row 4")
     assert data.labels is not None
@@ -127,7 +129,9 @@ def test_corrupt_and_missing_pictures_are_skipped(tmp_path: Path, paint) -> None
 
 def test_grey_among_colour_is_colour(tmp_path: Path, paint) -> None:
     images = [Image.fromarray(paint(8, 8, 1)), Image.fromarray(paint(8, 8, 3))]
-    rows = datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
+    rows = datasets.Dataset.from_dict(
+        {"image": images}, features=datasets.Features({"image": datasets.Image()})
+    )
     data = hf(saved(tmp_path, rows))
     assert data.spec.shape == (3, 8, 8)
     assert torch.equal(data.levels[0, 0], data.levels[0, 2])
@@ -135,7 +139,12 @@ def test_grey_among_colour_is_colour(tmp_path: Path, paint) -> None:
 
 def test_different_sizes_need_a_size(tmp_path: Path, paint) -> None:
     images = [Image.fromarray(paint(8, 9)), Image.fromarray(paint(10, 8))]
-    name = saved(tmp_path, datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()})))
+    name = saved(
+        tmp_path,
+        datasets.Dataset.from_dict(
+            {"image": images}, features=datasets.Features({"image": datasets.Image()})
+        ),
+    )
     with pytest.raises(InputError, match=r"differ in size \(row 0 is 9×8, row 1 is 8×10\): give the size"):
         hf(name)
     assert hf(name, size=8).levels.shape == (2, 3, 8, 8)

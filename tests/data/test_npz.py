@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.data import npz
+from scorefield.runtime.errors import InputError
 
 
 def save(path: Path, **arrays) -> Path:
@@ -91,9 +91,15 @@ def zeros(*shape: int, dtype: str = "uint8") -> np.ndarray:
         ({"images": zeros(2, 3, 8, 8)}, r"channels come last, use images\.transpose\(0, 2, 3, 1\)"),
         ({"images": zeros(2, 4, 4), "labels": zeros(3)}, "2 images but 3 labels"),
         ({"images": zeros(2, 4, 4), "labels": zeros(2, 1)}, r"labels must be integers or text.*\(2, 1\)"),
-        ({"images": zeros(2, 4, 4), "labels": zeros(2, dtype="float64")}, "labels must be integers or text.*float64"),
+        (
+            {"images": zeros(2, 4, 4), "labels": zeros(2, dtype="float64")},
+            "labels must be integers or text.*float64",
+        ),
         ({"images": zeros(2, 4, 4), "labels": np.array(5)}, "labels must be integers or text"),
-        ({"images": zeros(2, 4, 4), "labels": np.array(["a", None], dtype=object)}, "cannot be read.*[Oo]bject arrays"),
+        (
+            {"images": zeros(2, 4, 4), "labels": np.array(["a", None], dtype=object)},
+            "cannot be read.*[Oo]bject arrays",
+        ),
         ({"images": np.array([{}], dtype=object)}, "cannot be read"),
     ],
 )

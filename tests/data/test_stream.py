@@ -1,4 +1,6 @@
-"""Streams against the archives they come from, read one by one: what training sees, in which order, and what it never sees."""
+"""Streams against the archives they come from, read one by one: what training sees, in which order, and what
+it never sees.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ import torch
 from PIL import Image
 
 import scorefield as sf
-from scorefield.config import open_data, open_training_data
-from scorefield.core.errors import InputError
 from scorefield.data import Feed, Stream, stream
-from scorefield.recipe import DataOptions
+from scorefield.runs.build import open_data, open_training_data
+from scorefield.runs.recipe import DataOptions
+from scorefield.runtime.errors import InputError
 
 datasets = pytest.importorskip("datasets")
 
@@ -105,7 +107,9 @@ def test_any_step_can_be_asked_for(tmp_path: Path) -> None:
     for start in (1, 5, 9, 17):
         assert steps(data, 3, batch=7, start=start) == expected[start : start + 3]
     feed = Feed(data.order(7, SEED))
-    assert [numbers(feed.parts(step)[0].levels) for step in (4, 5, 2, 3, 19)] == [expected[step] for step in (4, 5, 2, 3, 19)]
+    assert [numbers(feed.parts(step)[0].levels) for step in (4, 5, 2, 3, 19)] == [
+        expected[step] for step in (4, 5, 2, 3, 19)
+    ]
 
 
 def test_whoever_knows_how_long_an_epoch_is_need_not_read_the_first(tmp_path: Path) -> None:
@@ -125,7 +129,9 @@ def test_whoever_knows_how_long_an_epoch_is_need_not_read_the_first(tmp_path: Pa
 def test_processes_share_the_batch_of_one(tmp_path: Path) -> None:
     data = archives(tmp_path / "set")
     whole = steps(stream(data, **OPTIONS), 8, batch=12)
-    feeds = [Feed(each.order(12, SEED), rank, 3, 2) for rank in range(3) for each in [stream(data, **OPTIONS)]]
+    feeds = [
+        Feed(each.order(12, SEED), rank, 3, 2) for rank in range(3) for each in [stream(data, **OPTIONS)]
+    ]
     for step in range(8):
         parts = [part for feed in feeds for part in feed.parts(step)]
         assert numbers(torch.cat([part.levels for part in parts])) == whole[step]
@@ -163,7 +169,9 @@ def test_the_next_one_stands_in_for_a_broken_one(tmp_path: Path) -> None:
 
 def test_held_out_examples_are_never_trained_on(tmp_path: Path) -> None:
     source = "hf:" + archives(tmp_path / "set")
-    options = DataOptions(source=source, stream=True, holdout=0.3, **{k: v for k, v in OPTIONS.items() if k != "buffer"})
+    options = DataOptions(
+        source=source, stream=True, holdout=0.3, **{k: v for k, v in OPTIONS.items() if k != "buffer"}
+    )
     data, _ = open_training_data(options)
     assert isinstance(data, Stream)
     seen = Counter(itertools.chain(*steps(data, 30, batch=10)))
@@ -201,14 +209,28 @@ def test_a_run_goes_on_exactly(tmp_path: Path) -> None:
         for number, count in enumerate(parts):
             data = stream(source, **OPTIONS)
             torch.manual_seed(SEED)
-            net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(108, 108), torch.nn.Unflatten(1, (3, 6, 6)))
-            model = sf.Denoiser(Plain(net), sf.process.from_betas(sf.process.cosine_betas(50)), data=data.spec)
-            options = {"steps": count, "batch_size": 8, "seed": SEED, "run": run, "resume": number > 0, "device": "cpu"}
+            net = torch.nn.Sequential(
+                torch.nn.Flatten(), torch.nn.Linear(108, 108), torch.nn.Unflatten(1, (3, 6, 6))
+            )
+            model = sf.Denoiser(
+                Plain(net), sf.process.from_betas(sf.process.cosine_betas(50)), data=data.spec
+            )
+            options = {
+                "steps": count,
+                "batch_size": 8,
+                "seed": SEED,
+                "run": run,
+                "resume": number > 0,
+                "device": "cpu",
+            }
             for _ in sf.train(sf.objectives.Simple(model), data, **options):
                 pass
         weights.append(net[1].weight.detach())
     assert torch.equal(*weights)
-    states = [json.loads((path / "state.json").read_text()) for path in sorted((tmp_path / "run2" / "checkpoints").iterdir())]
+    states = [
+        json.loads((path / "state.json").read_text())
+        for path in sorted((tmp_path / "run2" / "checkpoints").iterdir())
+    ]
     assert [state["epoch_length"] for state in states][-1] == COUNT
     assert (tmp_path / "run2" / "broken-files.txt").read_text().count("\n") == 1
 
@@ -223,11 +245,16 @@ class Plain(torch.nn.Module):
 
 
 def test_parquet_with_names_of_classes(tmp_path: Path) -> None:
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])}
+    )
     (tmp_path / "set").mkdir()
     for shard in range(2):
         rows = range(shard * 20, shard * 20 + 20)
-        cells = {"image": [{"bytes": png(picture(k)), "path": None} for k in rows], "label": [k % 3 for k in rows]}
+        cells = {
+            "image": [{"bytes": png(picture(k)), "path": None} for k in rows],
+            "label": [k % 3 for k in rows],
+        }
         table = datasets.Dataset.from_dict(cells, features=features)
         table.to_parquet(tmp_path / "set" / f"train-0000{shard}-of-00002.parquet")
     data = stream(str(tmp_path / "set"), buffer=8)
@@ -322,7 +349,9 @@ def test_the_fingerprint_is_of_what_is_there_not_of_where(tmp_path: Path) -> Non
 
 
 def test_a_step_that_failed_can_be_asked_for_again(tmp_path: Path) -> None:
-    """What is read after a fault that passes is what would have been read without it, and so is how long an epoch is."""
+    """What is read after a fault that passes is what would have been read without it, and so is how long an
+    epoch is.
+    """
     data = stream(archives(tmp_path / "set"), **OPTIONS)
     expected, order = steps(data, 13, batch=7), data.order(7, SEED)
     shuffled, failures = data.rows.shuffled, iter([35, 20])
@@ -374,7 +403,9 @@ def test_nothing_is_read_after_a_fault_or_waited_for_at_the_end(tmp_path: Path) 
 
 def test_the_fingerprint_is_of_the_first_examples(tmp_path: Path) -> None:
     source = archives(tmp_path / "set")
-    assert stream(source, **(OPTIONS | {"buffer": 9})).fingerprint() != stream(source, **OPTIONS).fingerprint()
+    assert (
+        stream(source, **(OPTIONS | {"buffer": 9})).fingerprint() != stream(source, **OPTIONS).fingerprint()
+    )
     prints = [stream(source, **OPTIONS).fingerprint(), stream(source, **OPTIONS).fingerprint()]
     assert prints[0] == prints[1]
     assert stream(source, **(OPTIONS | {"size": 5})).fingerprint() != prints[0]
@@ -383,7 +414,9 @@ def test_the_fingerprint_is_of_the_first_examples(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_killed_and_resumed(tmp_path: Path) -> None:
-    """kill -9 in the middle of an epoch: the weights are those of a run that was left alone; evaluate finds its held-out examples."""
+    """kill -9 in the middle of an epoch: the weights are those of a run that was left alone; evaluate finds
+    its held-out examples.
+    """
     source = "hf:" + archives(tmp_path / "set", broken=(3,), count=200)
     changes = (
         "data.stream=true",
@@ -393,7 +426,15 @@ def test_the_command_killed_and_resumed(tmp_path: Path) -> None:
         "data.channels=1",
         "training.checkpoint_every=5",
     )
-    options = ["--data", source, "--steps", "60", "--device", "cpu", *(word for change in changes for word in ("--set", change))]
+    options = [
+        "--data",
+        source,
+        "--steps",
+        "60",
+        "--device",
+        "cpu",
+        *(word for change in changes for word in ("--set", change)),
+    ]
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
     def command(run: Path, *more: str) -> subprocess.Popen[str]:
@@ -409,7 +450,17 @@ def test_the_command_killed_and_resumed(tmp_path: Path) -> None:
     assert command(tmp_path / "killed", "--resume").wait() == 0
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert weights[0] == weights[1]
-    line = [sys.executable, "-m", "scorefield", "evaluate", str(tmp_path / "killed"), "--metrics", "bpd", "-n", "8"]
+    line = [
+        sys.executable,
+        "-m",
+        "scorefield",
+        "evaluate",
+        str(tmp_path / "killed"),
+        "--metrics",
+        "bpd",
+        "-n",
+        "8",
+    ]
     found = subprocess.run(line, env=environment, text=True, capture_output=True)
     assert found.returncode == 0, found.stderr
     assert "is not what this run was trained on" not in found.stderr

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.data import open_source, toy
-from scorefield.data.toys import TOYS
+from scorefield.data.sources.toys import TOYS
+from scorefield.runtime.errors import InputError
 
 N = 20_000
 
@@ -86,7 +86,9 @@ def test_toys_are_a_source_of_data() -> None:
     data = open_source("toy:moons")
     assert torch.equal(data.levels, toy("moons").levels)
     assert len(data) == 10_000
-    with pytest.raises(InputError, match=r"no toy 'moon'; there are mixture, moons, spiral, checkerboard, swiss-roll"):
+    with pytest.raises(
+        InputError, match=r"no toy 'moon'; there are mixture, moons, spiral, checkerboard, swiss-roll"
+    ):
         open_source("toy:moon")
     with pytest.raises(InputError, match="not images"):
         open_source("toy:moons", size=8)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data import dequantize, flip, shift
+from scorefield.runtime.errors import InputError
 
 
 def test_flip_mirrors_where_the_coin_is_below_a_half() -> None:
@@ -22,7 +22,9 @@ def test_flip_of_an_example_does_not_depend_on_the_batch() -> None:
     assert torch.equal(flip(x, coin)[2:3], flip(x[2:3], coin[2:3]))
 
 
-@pytest.mark.parametrize(("shape", "coins"), [((2, 3, 4), (2,)), ((2, 1, 4, 4), (3,)), ((2, 1, 4, 4), (2, 1))])
+@pytest.mark.parametrize(
+    ("shape", "coins"), [((2, 3, 4), (2,)), ((2, 1, 4, 4), (3,)), ((2, 1, 4, 4), (2, 1))]
+)
 def test_flip_refuses_other_shapes(shape: tuple[int, ...], coins: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="one coin each"):
         flip(torch.zeros(shape), torch.zeros(coins))
@@ -35,7 +37,9 @@ def test_shift_is_padding_with_the_edge_and_cropping() -> None:
     padded = torch.nn.functional.pad(x, (far, far, far, far), mode="replicate")
     moved = shift(x, offsets)
     for k, (down, across) in enumerate(offsets.tolist()):
-        assert torch.equal(moved[k], padded[k, :, far + down : far + down + height, far + across : far + across + width])
+        assert torch.equal(
+            moved[k], padded[k, :, far + down : far + down + height, far + across : far + across + width]
+        )
     assert moved.is_contiguous()
     assert torch.equal(shift(x, torch.zeros_like(offsets)), x)
 

@@ -1,4 +1,6 @@
-"""Likelihoods of a data set: exact on Gaussian data, the parts' own figures whatever the batches, refused where they mean nothing."""
+"""Likelihoods of a data set: exact on Gaussian data, the parts' own figures whatever the batches, refused
+where they mean nothing.
+"""
 
 import math
 from contextlib import nullcontext
@@ -11,7 +13,7 @@ from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
 from scorefield.evaluation import bits
 from scorefield.evaluation.bits import BoundPlan, Examples, bound_figures, flow_figures
-from scorefield.evaluation.watch import SILENT
+from scorefield.runtime.progress import SILENT
 
 MIXTURE = sf.oracle.GaussianMixture(
     [[0.3, -0.2], [-0.5, 0.4]], [[[0.2, 0.05], [0.05, 0.1]], [[0.1, 0.0], [0.0, 0.3]]], [0.3, 0.7]
@@ -30,7 +32,9 @@ def levels(n=40, classes=(), bins=17):
     draw = torch.Generator().manual_seed(0)
     spec = sf.DataSpec((3, 2), classes=classes, bins=bins)
     labels = torch.randint(0, len(classes), (n,), generator=draw) if classes else None
-    return Dataset(spec, torch.randint(0, bins, (n, 3, 2), generator=draw, dtype=torch.uint8), labels, "random")
+    return Dataset(
+        spec, torch.randint(0, bins, (n, 3, 2), generator=draw, dtype=torch.uint8), labels, "random"
+    )
 
 
 class Net(torch.nn.Module):
@@ -71,7 +75,9 @@ def test_the_bound_is_the_mean_of_the_examples_bounds(monkeypatch, classes, clip
     found = by_name(bound_figures(examples(model, data), BoundPlan(clip=clip), STAMP, SILENT))
     x0, y = data.batch(torch.arange(40))
     given = model if y is None else model.given(y)
-    whole = sf.likelihood.bits_per_dim(sf.guidance.ClipX0(given) if clip else given, x0, NoiseSource(5, range(40)))
+    whole = sf.likelihood.bits_per_dim(
+        sf.guidance.ClipX0(given) if clip else given, x0, NoiseSource(5, range(40))
+    )
     for name, values in {
         "bpd": whole.total,
         "bpd_prior": whole.prior,
@@ -90,7 +96,10 @@ def test_the_bound_is_the_mean_of_the_examples_bounds(monkeypatch, classes, clip
 def test_clipping_matters_here():
     data = levels()
     model = model_of(data)
-    values = [bound_figures(examples(model, data), BoundPlan(clip=clip), STAMP, SILENT)[0].value for clip in (False, True)]
+    values = [
+        bound_figures(examples(model, data), BoundPlan(clip=clip), STAMP, SILENT)[0].value
+        for clip in (False, True)
+    ]
     assert values[1] < values[0] - 0.1
 
 
@@ -112,7 +121,8 @@ def test_the_stamp_says_how():
     ]
     assert all(stamp["weights"] == {"step": 7} for stamp in stamps)
     assert (
-        stamps[0]["bound"] | {"examples": 9, "split": "heldout", "bins": 17, "seed": 5, "precision": "fp32"} == stamps[0]["bound"]
+        stamps[0]["bound"] | {"examples": 9, "split": "heldout", "bins": 17, "seed": 5, "precision": "fp32"}
+        == stamps[0]["bound"]
     )
 
 
@@ -129,19 +139,25 @@ def test_an_estimate_agrees_within_its_error():
 
 @pytest.mark.parametrize("process", [PROCESS, sf.process.continuous_vp()], ids=["discrete", "continuous"])
 def test_continuous_data_are_measured_in_nats(process, monkeypatch):
-    """The exact model's bound lies above the entropy, and its flow's figure is −ln p_{t_min}, both in nats a point."""
+    """The exact model's bound lies above the entropy, and its flow's figure is −ln p_{t_min}, both in nats a
+    point.
+    """
     data = points()
     model = MIXTURE.denoiser(process)
     x0 = data.levels
     found = by_name(bound_figures(examples(model, data), BoundPlan(steps=20), STAMP, SILENT))
-    one = sf.likelihood.bits_per_dim(model, x0, NoiseSource(5, range(100)), sf.grids.uniform(process, 20), decoder="density")
+    one = sf.likelihood.bits_per_dim(
+        model, x0, NoiseSource(5, range(100)), sf.grids.uniform(process, 20), decoder="density"
+    )
     assert found["bpd"].value == pytest.approx(float(one.total.mean()) * 2 * LN2, rel=1e-5)
     assert found["bpd"].unit == "nats"
     exact = -MIXTURE.log_prob(x0)
     assert found["bpd"].value > exact.mean() - 4 * exact.std() / 100**0.5
     monkeypatch.setattr(bits, "_TOLERANCE", 1e-4)
     flow = by_name(flow_figures(examples(model, data), STAMP, SILENT))
-    between = process if isinstance(process, sf.process.ContinuousProcess) else sf.process.Interpolated(process)
+    between = (
+        process if isinstance(process, sf.process.ContinuousProcess) else sf.process.Interpolated(process)
+    )
     noisy = -MIXTURE.at(between.level(between.t_min)).log_prob(x0)
     assert abs(flow["ode"].value - noisy.mean()) < 1e-3 + flow["ode_prior_error"].value
     assert flow["ode"].error == pytest.approx(float(noisy.std() / 100**0.5), rel=0.02)
@@ -149,7 +165,9 @@ def test_continuous_data_are_measured_in_nats(process, monkeypatch):
 
 
 def test_the_flow_is_the_mean_of_the_examples_bits(monkeypatch):
-    """Network calls and the default prior's error are reported; batches differ by no more than the solver's tolerance."""
+    """Network calls and the default prior's error are reported; batches differ by no more than the solver's
+    tolerance.
+    """
     data = levels(14, ("a", "b"))
     model = model_of(data)
     monkeypatch.setattr(bits, "_FLOW_VALUES", 7 * 6)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.evaluation import copies, copying_ratio, nearest_distances
+from scorefield.runtime.errors import InputError
 
 
 def brute(queries, references):

@@ -1,4 +1,6 @@
-"""EfficientNet-Lite0 with its published weights: another implementation's features, known photographs, other resizers."""
+"""EfficientNet-Lite0 with its published weights: another implementation's features, known photographs, other
+resizers.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -9,10 +11,10 @@ import torch
 from PIL import Image
 from support import Golden, assert_close, pattern
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation import imagenet_features
 from scorefield.evaluation.efficientnet import EfficientNetLite0
+from scorefield.runtime.errors import InputError
 
 PALACE, DAISY = 698, 985  # in ImageNet's order
 
@@ -55,7 +57,8 @@ def test_resizing_is_antialiased(extract):
     """Reduced by Pillow's bicubic filter, which is antialiased, or by the extractor: the same features."""
     image = photo("china.jpg")
     small = [
-        np.array(Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC)) for channel in image[0].float().numpy()
+        np.array(Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC))
+        for channel in image[0].float().numpy()
     ]
     ours = imagenet_features(DataSpec((3, 427, 427), range=(0.0, 1.0)))(image)
     assert_close(extract(torch.from_numpy(np.stack(small))[None]).features, ours.features, 1e-4)
@@ -81,5 +84,7 @@ def test_bad_input(extract, monkeypatch):
     with pytest.raises(InputError, match="images of 1 or 3 channels"):
         imagenet_features(DataSpec((2, 8, 8)))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'scorefield\[features\]'; or use the classifier's features"):
+    with pytest.raises(
+        InputError, match=r"pip install 'scorefield\[features\]'; or use the classifier's features"
+    ):
         imagenet_features(DataSpec((1, 8, 8)))

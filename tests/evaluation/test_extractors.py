@@ -7,10 +7,10 @@ import torch
 from support import assert_close
 from torch import nn
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation import FeatureNet, ModuleFeatures, Observed, enough, open_features
 from scorefield.evaluation.extractors import Pretrained
+from scorefield.runtime.errors import InputError
 
 SPEC = DataSpec((3, 4, 6), range=(0.0, 1.0))
 
@@ -77,7 +77,9 @@ def test_modules_that_give_something_else():
         with pytest.raises(InputError, match=f"mine: .*{got}"):
             ModuleFeatures(wrong, SPEC, "mine")
     fine = ModuleFeatures(lambda x: x.flatten(1), SPEC, "mine")
-    with pytest.raises(InputError, match=r"mine: takes images \(B, 3, 4, 6\), got \(2, 3, 6, 4\): compare images of the size"):
+    with pytest.raises(
+        InputError, match=r"mine: takes images \(B, 3, 4, 6\), got \(2, 3, 6, 4\): compare images of the size"
+    ):
         fine(images(2).transpose(2, 3))
 
 
@@ -93,7 +95,9 @@ def test_pretrained_networks_get_colours_between_0_and_1():
     assert_close(seen.features.reshape(33, 3, 4, 6), ((x0 + 1) / 2).repeat(1, 3, 1, 1), 1e-6)
     assert seen.log_probs.shape == (33, 3)
     for shape in ((5,), (2, 4, 6)):
-        with pytest.raises(InputError, match=r"seen: takes images of 1 or 3 channels \(C, H, W\), and an example here is"):
+        with pytest.raises(
+            InputError, match=r"seen: takes images of 1 or 3 channels \(C, H, W\), and an example here is"
+        ):
             Pretrained(Seen(), DataSpec(shape), "seen", 72)
 
 
@@ -148,7 +152,9 @@ def test_open_features_teaches(tmp_path, split):
             open_features(unfinished, spec)
     with pytest.raises(InputError, match=f"{kinds}; got 'imagenet:weights.pth'"):
         open_features("imagenet:weights.pth", spec)
-    with pytest.raises(InputError, match=r"none.pth: there is no such file.*pt_inception-2015-12-05-6726825d\.pth"):
+    with pytest.raises(
+        InputError, match=r"none.pth: there is no such file.*pt_inception-2015-12-05-6726825d\.pth"
+    ):
         open_features(f"inception:{tmp_path / 'none.pth'}", spec)
     with pytest.raises(InputError, match="need labelled training images"):
         open_features("classifier", spec)

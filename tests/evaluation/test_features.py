@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset
 from scorefield.evaluation import features, train_classifier
+from scorefield.runtime.errors import InputError
 
 
 def bars(count, shape, spec_range=(-1.0, 1.0), seed=0):
@@ -29,7 +29,9 @@ def test_digits(split, classifier):
     accuracy = classifier.accuracy(heldout)
     print(f"accuracy on {len(heldout)} held-out digits: {accuracy:.4f}")
     assert accuracy >= 0.98
-    assert re.fullmatch("classifier trained on 1437 digits images, seed 0, weights [0-9a-f]{12}", classifier.name)
+    assert re.fullmatch(
+        "classifier trained on 1437 digits images, seed 0, weights [0-9a-f]{12}", classifier.name
+    )
     x0, labels = heldout.batch(torch.arange(300))
     assert float((classifier.predict(x0) == labels).double().mean()) == pytest.approx(accuracy, abs=0.02)
 
@@ -70,14 +72,20 @@ def test_same_seed_same_features_whatever_the_global_state(monkeypatch):
     again = net.features(x0.double())
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, again)
-    assert net.name == train_classifier(data, seed=3).name != train_classifier(data.subset(torch.arange(255)), seed=3).name
+    assert (
+        net.name
+        == train_classifier(data, seed=3).name
+        != train_classifier(data.subset(torch.arange(255)), seed=3).name
+    )
     assert not torch.equal(first, train_classifier(data, seed=4).features(x0))
 
 
 def test_features_do_not_depend_on_the_batch(split, classifier):
     x0 = split[1].batch(torch.arange(300))[0]
     whole = classifier.features(x0)
-    torch.testing.assert_close(torch.cat([classifier.features(part) for part in x0.split(7)]), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cat([classifier.features(part) for part in x0.split(7)]), whole, rtol=1e-4, atol=1e-5
+    )
     assert classifier.features(x0[:0]).shape == (0, 64)
 
 

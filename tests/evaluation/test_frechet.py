@@ -5,8 +5,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.evaluation import Moments, frechet_distance
+from scorefield.runtime.errors import InputError
 
 
 def normals(n, dimension, seed, scale=1.0, shift=0.0):
@@ -75,7 +75,9 @@ def test_equals_torchmetrics():
             return images.flatten(1)
 
     # Built by hand, because its own constructor probes the feature module with images of Inception's size.
-    metric = fid.FrechetInceptionDistance(feature=Flat(), normalize=True, input_img_size=(3, 3, 3)).set_dtype(torch.float64)
+    metric = fid.FrechetInceptionDistance(feature=Flat(), normalize=True, input_img_size=(3, 3, 3)).set_dtype(
+        torch.float64
+    )
     real, fake = torch.rand(200, 3, 3, 3).double(), torch.rand(150, 3, 3, 3).double() ** 2
     metric.update(real, real=True)
     metric.update(fake, real=False)
@@ -84,7 +86,8 @@ def test_equals_torchmetrics():
 
 
 def test_singular_covariances():
-    # Rank 3 and rank 2 in 20 dimensions, on different axes: nothing is shared, so both variances count in full.
+    # Rank 3 and rank 2 in 20 dimensions, on different axes: nothing is shared, so both variances count in
+    # full.
     x, y = torch.zeros(50, 20, dtype=torch.float64), torch.zeros(40, 20, dtype=torch.float64)
     x[:, :3], y[:, 5:7] = normals(50, 3, 4), normals(40, 2, 5)
     a, b = Moments().update(x), Moments().update(y)
@@ -93,7 +96,10 @@ def test_singular_covariances():
     # Fewer examples than features, the usual case: a set against itself, and constants.
     few = Moments().update(normals(10, 64, 6))
     assert 0 <= frechet_distance(few, few) < 1e-7
-    assert frechet_distance(Moments().update(torch.zeros(5, 4)), Moments().update(torch.full((5, 4), 2.0))) == 16.0
+    assert (
+        frechet_distance(Moments().update(torch.zeros(5, 4)), Moments().update(torch.full((5, 4), 2.0)))
+        == 16.0
+    )
 
 
 def test_streaming_equals_batch_far_from_zero():

@@ -1,4 +1,6 @@
-"""Two random halves of the same real images are as near as sampling allows, in every distance, and others are not."""
+"""Two random halves of the same real images are as near as sampling allows, in every distance, and others are
+not.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ def digits(split, classifier):
 @pytest.fixture(scope="module")
 def halves(digits):
     features, count = digits[0], len(digits[0]) // 2
-    orders = [torch.randperm(len(features), generator=torch.Generator().manual_seed(1 + k)) for k in range(SPLITS)]
+    orders = [
+        torch.randperm(len(features), generator=torch.Generator().manual_seed(1 + k)) for k in range(SPLITS)
+    ]
     return [(features[order[:count]], features[order[count : 2 * count]]) for order in orders]
 
 
@@ -33,17 +37,23 @@ def test_frechet_distance_of_halves_is_that_of_independent_normal_draws(digits, 
     rng = np.random.default_rng(0)
 
     def draw():
-        return torch.from_numpy(rng.multivariate_normal(features.mean(0), np.cov(features.T), count, method="eigh"))
+        return torch.from_numpy(
+            rng.multivariate_normal(features.mean(0), np.cov(features.T), count, method="eigh")
+        )
 
     floor = np.array([frechet(draw(), draw()) for _ in range(SPLITS)])
     found = np.array([frechet(a, b) for a, b in halves])
-    print(f"Fréchet distance: halves {found.mean():.2f} ± {found.std():.2f}, normal draws {floor.mean():.2f} ± {floor.std():.2f}")
+    print(
+        f"Fréchet distance: halves {found.mean():.2f} ± {found.std():.2f}, normal draws {floor.mean():.2f} ± {floor.std():.2f}"
+    )
     assert floor.min() < np.median(found) < floor.max()
     assert found.max() < 2 * floor.max()
 
 
 def test_kernel_distance_of_halves_is_zero_on_average(halves):
-    """Over random halves of a set its expectation is exactly 0: every term is a mean over pairs of different examples."""
+    """Over random halves of a set its expectation is exactly 0: every term is a mean over pairs of different
+    examples.
+    """
     found = np.array([kernel_distance(a, b).mean for a, b in halves])
     print(f"kernel distance of halves: {found.mean():.2f} ± {found.std():.2f}")
     assert abs(found.mean()) < 4 * found.std() / SPLITS**0.5

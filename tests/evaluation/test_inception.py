@@ -1,4 +1,6 @@
-"""The FID Inception-v3 against another implementation's features; its file's names, and files that are something else."""
+"""The FID Inception-v3 against another implementation's features; its file's names, and files that are
+something else.
+"""
 
 import math
 
@@ -8,14 +10,16 @@ import torch
 from safetensors.torch import save_file
 from support import Golden, assert_close, pattern
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation import inception_features
 from scorefield.evaluation.inception import InceptionV3
+from scorefield.runtime.errors import InputError
 
 
 def weights(tensors):
-    """A float32 state dict of these (name, shape), uniform, of a size that keeps activations in bounds, from integers alone."""
+    """A float32 state dict of these (name, shape), uniform, of a size that keeps activations in bounds, from
+    integers alone.
+    """
     found = {}
     for number, (name, shape) in enumerate(tensors):
         words = np.random.Philox(key=number).random_raw(math.prod(shape))
@@ -35,7 +39,9 @@ def golden():
 
 
 def test_equals_the_published_implementation(golden, tmp_path):
-    """Names, shapes and every operation, from the image to the pooled features and the logits without their bias."""
+    """Names, shapes and every operation, from the image to the pooled features and the logits without their
+    bias.
+    """
     file = tmp_path / "weights.safetensors"
     save_file(weights(golden.config["tensors"]), file)
     spec = DataSpec((3, 40, 56), range=(-1.0, 1.0), bins=256)
@@ -50,24 +56,34 @@ def test_equals_the_published_implementation(golden, tmp_path):
 
 
 def test_size(golden):
-    """23,850,960 parameters: torchvision documents 27,161,264 for 1,000 classes, of which 3,326,696 are the auxiliary head's."""
+    """23,850,960 parameters: torchvision documents 27,161,264 for 1,000 classes, of which 3,326,696 are the
+    auxiliary head's.
+    """
     with torch.device("meta"):
         net = InceptionV3()
     assert sum(p.numel() for p in net.parameters()) == 27_161_264 - 3_326_696 + 8 * 2049
-    own = [[name, list(p.shape)] for name, p in net.state_dict().items() if not name.endswith("num_batches_tracked")]
+    own = [
+        [name, list(p.shape)]
+        for name, p in net.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    ]
     assert own == golden.config["tensors"]
 
 
 def flat(tensors, **changed):
     """Zeros of these shapes that take no room in a file."""
-    return {name: torch.zeros(1).expand(changed.get(name.replace(".", "_"), shape)) for name, shape in tensors}
+    return {
+        name: torch.zeros(1).expand(changed.get(name.replace(".", "_"), shape)) for name, shape in tensors
+    }
 
 
 def test_torch_files(golden, tmp_path):
     """With the counters that torch adds to a state dict; half precision becomes float32."""
     file = tmp_path / "weights.pth"
     counters = {"Conv2d_1a_3x3.bn.num_batches_tracked": torch.tensor(3)}
-    torch.save({name: value.half() for name, value in flat(golden.config["tensors"]).items()} | counters, file)
+    torch.save(
+        {name: value.half() for name, value in flat(golden.config["tensors"]).items()} | counters, file
+    )
     net = inception_features(file, DataSpec((1, 8, 8)))._net
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert not any(p.is_meta or p.requires_grad for p in net.parameters())
@@ -105,5 +121,9 @@ def test_other_files(golden, tmp_path):
     refused("numbers.pth", "holds no state dict", content={1: torch.zeros(2)})
     refused("list.pth", "holds no state dict", content=[torch.zeros(2)])
     refused("other.safetensors", "Conv2d_1a_3x3.conv.weight is missing", content={"a": torch.zeros(2)})
-    refused("torchvision.pth", r"fc.weight has shape \(1000, 2048\)", content=flat(tensors, fc_weight=(1000, 2048)))
+    refused(
+        "torchvision.pth",
+        r"fc.weight has shape \(1000, 2048\)",
+        content=flat(tensors, fc_weight=(1000, 2048)),
+    )
     refused("more.pth", "AuxLogits.fc.bias is not part", content=flat([*tensors, ["AuxLogits.fc.bias", [1]]]))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.evaluation import inception_score
+from scorefield.runtime.errors import InputError
 
 
 def logits(n, classes, seed=0):
@@ -53,13 +53,16 @@ def test_equals_torchmetrics():
     z = logits(300, 11)
     metric = module.InceptionScore(feature=Given(), splits=1).set_dtype(torch.float64)
     metric.update(z)
-    assert inception_score(z.log_softmax(dim=1), splits=1).mean == pytest.approx(float(metric.compute()[0]), rel=1e-10)
+    assert inception_score(z.log_softmax(dim=1), splits=1).mean == pytest.approx(
+        float(metric.compute()[0]), rel=1e-10
+    )
 
 
 def test_splits_are_equal_parts_in_order():
     log_probs = logits(103, 5, seed=1).log_softmax(dim=1)
     parts = [
-        inception_score(part, splits=1).mean for part in (log_probs[:25], log_probs[25:51], log_probs[51:77], log_probs[77:])
+        inception_score(part, splits=1).mean
+        for part in (log_probs[:25], log_probs[25:51], log_probs[51:77], log_probs[77:])
     ]
     score = inception_score(log_probs, splits=4)
     assert score.mean == pytest.approx(np.mean(parts), rel=1e-12)

@@ -1,11 +1,13 @@
-"""The kernel distance against a double loop, torchmetrics, and the value that its kernel has for known distributions."""
+"""The kernel distance against a double loop, torchmetrics, and the value that its kernel has for known
+distributions.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.evaluation import kernel, kernel_distance
+from scorefield.runtime.errors import InputError
 
 
 def features(n, dimension, seed, shift=0.0):
@@ -55,7 +57,8 @@ def test_equals_torchmetrics(shift):
 
 
 def test_unbiased_at_any_count():
-    """For normal x ~ N(0, I), y ~ N(m, I) in one dimension the expectation is |E φ(x) - E φ(y)|², φ of the kernel (xy + 1)³.
+    """For normal x ~ N(0, I), y ~ N(m, I) in one dimension the expectation is |E φ(x) - E φ(y)|², φ of the
+    kernel (xy + 1)³.
 
     φ(x) = (1, √3 x, √3 x², x³), so that it is 3 m² + 3 m⁴ + (m³ + 3m)²; sets of 3 have it as sets of 300 do.
     """
@@ -63,7 +66,9 @@ def test_unbiased_at_any_count():
     expected = 3 * m**2 + 3 * m**4 + (m**3 + 3 * m) ** 2
     rng = np.random.default_rng(4)
     found = [
-        kernel_distance(torch.from_numpy(rng.standard_normal((3, 1))), torch.from_numpy(rng.standard_normal((3, 1)) + m)).mean
+        kernel_distance(
+            torch.from_numpy(rng.standard_normal((3, 1))), torch.from_numpy(rng.standard_normal((3, 1)) + m)
+        ).mean
         for _ in range(1500)
     ]
     assert abs(np.mean(found) - expected) < 4 * np.std(found) / np.sqrt(len(found))

@@ -1,4 +1,6 @@
-"""The variational bound: golden B04, exact answers on Gaussians and mixtures, its estimate from some terms, and its refusals."""
+"""The variational bound: golden B04, exact answers on Gaussians and mixtures, its estimate from some terms,
+and its refusals.
+"""
 
 import math
 from dataclasses import replace
@@ -8,11 +10,11 @@ import torch
 from support import Golden, assert_close, schedule
 
 import scorefield as sf
-from scorefield.core import kernels
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.core.prediction import Prediction
 from scorefield.evaluation.likelihood import _stratified_error
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
+from scorefield.process import transitions
 
 F64 = torch.float64
 EULER = 0.5772156649015329
@@ -31,7 +33,9 @@ def linear(T):
 
 
 class Optimal:
-    """The exact x̂0 of one-dimensional data with the exact variance of x_{t−1} given x_t: no Gaussian reverse step is better."""
+    """The exact x̂0 of one-dimensional data with the exact variance of x_{t−1} given x_t: no Gaussian reverse
+    step is better.
+    """
 
     variance = "direct"
 
@@ -45,10 +49,10 @@ class Optimal:
             x = x_t.detach().requires_grad_()
             x0 = self.exact(x, t).x0
             slope = torch.autograd.grad(x0.sum(), x)[0]
-        c_0, _ = kernels.posterior_coefficients(hi, below)
+        c_0, _ = transitions.posterior_coefficients(hi, below)
         column = [-1, 1] if hi.alpha.ndim else []
         spread = (hi.sigma**2 / hi.alpha).reshape(column) * slope  # Var(x_0 | x_t), by Tweedie
-        var = kernels.lower_var(hi, below).reshape(column) + (c_0**2).reshape(column) * spread
+        var = transitions.lower_var(hi, below).reshape(column) + (c_0**2).reshape(column) * spread
         return Prediction(x_t, hi, x0.detach(), x0.detach(), log_var=var.log(), below=below)
 
     def score(self, x, t=None):
@@ -64,7 +68,9 @@ def test_golden_bits_per_dim(combination):
     model = sf.Denoiser(net, schedule(golden.config["schedule"]), MEANS[mean], head, data=data)
     model = sf.guidance.ClipX0(model) if clip == "clip" else model
     tape = Recorded(list(golden["in.noise"].double().flip(0)))  # the original draws at t = T first
-    result = sf.likelihood.bits_per_dim(model, golden["in.x_start"].double(), tape, variance=choice, cdf="tanh")
+    result = sf.likelihood.bits_per_dim(
+        model, golden["in.x_start"].double(), tape, variance=choice, cdf="tanh"
+    )
     name = f"out64.{mean}.{variance}.{clip}"
     assert_close(result.terms, golden[f"{name}.vb"].flip(1), 1e-8, "terms")
     assert_close(result.prior, golden[f"{name}.prior_bpd"], 1e-8, "prior")
@@ -85,12 +91,16 @@ def kl_of_gaussians(m, v, m2, v2):
 @pytest.mark.parametrize("T", [1, 2, 3, 10, 100, 1000])
 @pytest.mark.parametrize("kind", ["linear", "cosine", "ve"])
 def test_gap_on_gaussian_data_is_the_priors(kind, T):
-    """With the optimal variance Σ E[L_t] − entropy = KL(q(x_T) ‖ p(x_T)). Two nodes a variable are exact for quadratics in (x_0, ε)."""
+    """With the optimal variance Σ E[L_t] − entropy = KL(q(x_T) ‖ p(x_T)). Two nodes a variable are exact for
+    quadratics in (x_0, ε).
+    """
     mean, var = 0.3, 0.25
     process = {
         "linear": lambda: linear(T),
         "cosine": lambda: sf.process.from_betas(sf.process.cosine_betas(T)),
-        "ve": lambda: sf.process.from_sigmas([0.05 * 400 ** (k / max(1, T - 1)) for k in range(T)], mean=0.1, std=0.4),
+        "ve": lambda: sf.process.from_sigmas(
+            [0.05 * 400 ** (k / max(1, T - 1)) for k in range(T)], mean=0.1, std=0.4
+        ),
     }[kind]()
     model = Optimal(sf.oracle.GaussianMixture([[mean]], [[[var]]]), process)
     nodes = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=F64)
@@ -98,7 +108,9 @@ def test_gap_on_gaussian_data_is_the_priors(kind, T):
     result = sf.likelihood.bits_per_dim(model, x0, Recorded([eps] * T), variance="learned", decoder="density")
     entropy = 0.5 * math.log(2 * math.pi * math.e * var)
     alpha, sigma = (float(c) for c in process.level(T))
-    expected = kl_of_gaussians(alpha * mean, alpha**2 * var + sigma**2, process.prior_mean, process.prior_std**2)
+    expected = kl_of_gaussians(
+        alpha * mean, alpha**2 * var + sigma**2, process.prior_mean, process.prior_std**2
+    )
     assert result.total.mean().item() * math.log(2) - entropy == pytest.approx(expected, abs=1e-9)
 
 
@@ -109,9 +121,13 @@ def test_gap_on_respaced_grids(grid):
     model = Optimal(sf.oracle.GaussianMixture([[0.3]], [[[0.25]]]), process)
     nodes = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=F64)
     tape = Recorded([nodes[:, 1:]] * (len(grid) - 1))
-    result = sf.likelihood.bits_per_dim(model, 0.3 + 0.5 * nodes[:, :1], tape, grid, "learned", decoder="density")
+    result = sf.likelihood.bits_per_dim(
+        model, 0.3 + 0.5 * nodes[:, :1], tape, grid, "learned", decoder="density"
+    )
     alpha, sigma = (float(c) for c in process.level(grid[0]))
-    expected = kl_of_gaussians(alpha * 0.3, alpha**2 * 0.25 + sigma**2, 0, 1) + 0.5 * math.log(2 * math.pi * math.e * 0.25)
+    expected = kl_of_gaussians(alpha * 0.3, alpha**2 * 0.25 + sigma**2, 0, 1) + 0.5 * math.log(
+        2 * math.pi * math.e * 0.25
+    )
     assert result.total.mean().item() * math.log(2) == pytest.approx(expected, abs=1e-8)
 
 
@@ -138,18 +154,23 @@ def test_bound_is_above_the_entropy_and_falls_with_T(variance):
 
 
 def cost_of_lower(T):
-    """Σ_t E[L_t] with "lower" minus that with "upper", in nats, in one call: many points where t is small and single terms are large."""
+    """Σ_t E[L_t] with "lower" minus that with "upper", in nats, in one call: many points where t is small and
+    single terms are large.
+    """
     process = sf.process.from_betas(sf.process.cosine_betas(T))
     counts = (40_000 // torch.arange(1, T + 1)).clamp_min(8)
     t = torch.arange(1, T + 1).repeat_interleave(counts)
     x0 = MIXTURE.sample(len(t), NoiseSource(T))
     pred = MIXTURE.denoiser(process)(process.sample(x0, t, NoiseSource(7).normal(x0.shape).double()), t)
-    lower, upper = (bound_terms(pred, x0, process.level(t - 1), Bound(v, "density")) for v in ("lower", "upper"))
+    lower, upper = (
+        bound_terms(pred, x0, process.level(t - 1), Bound(v, "density")) for v in ("lower", "upper")
+    )
     return ((lower - upper) / counts[t - 1]).sum().item()
 
 
 def test_lower_costs_half_of_eulers_constant():
-    """As T grows "upper" loses nothing, and "lower" ½ Σ_n (1/n − ln(1 + 1/n)) = γ/2 = 0.289 nats a dimension, next to the data.
+    """As T grows "upper" loses nothing, and "lower" ½ Σ_n (1/n − ln(1 + 1/n)) = γ/2 = 0.289 nats a dimension,
+    next to the data.
 
     There σ_s²/σ_t² = (t − 1)/t, so β̃ is too small by t/(t − 1) at every t > 1, however large T is.
     """
@@ -159,7 +180,9 @@ def test_lower_costs_half_of_eulers_constant():
 
 
 def test_discrete_data_with_the_exact_denoiser():
-    """Quantized data of known entropy: the bound is above it. Here x_0 is known long before t = 0, so "lower" is the right variance."""
+    """Quantized data of known entropy: the bound is above it. Here x_0 is known long before t = 0, so "lower"
+    is the right variance.
+    """
     data = sf.DataSpec((1,), bins=5)
     points = data.from_levels(torch.arange(5)).double()[:, None]
     weights = torch.tensor([0.1, 0.3, 0.05, 0.35, 0.2], dtype=F64)
@@ -170,7 +193,9 @@ def test_discrete_data_with_the_exact_denoiser():
     entropy = -(weights[k].log2())  # of these very examples
     gaps = {}
     for variance in ("lower", "upper"):
-        difference = sf.likelihood.bits_per_dim(model, points[k], NoiseSource(0), variance=variance).total - entropy
+        difference = (
+            sf.likelihood.bits_per_dim(model, points[k], NoiseSource(0), variance=variance).total - entropy
+        )
         gaps[variance], error = difference.mean().item(), difference.std().item() / 4000**0.5
         assert gaps[variance] > -4 * error
     assert gaps["lower"] < 0.1 < gaps["upper"]
@@ -182,12 +207,17 @@ def range_model(data=None):
     net = torch.nn.Conv2d(1, 2, 3, padding=1).double()
     data = data or sf.DataSpec((1, 4, 4), bins=17)
     return sf.Denoiser(
-        lambda x, c, y=None: net(x), sf.process.from_betas(sf.process.cosine_betas(12)), variance="range", data=data
+        lambda x, c, y=None: net(x),
+        sf.process.from_betas(sf.process.cosine_betas(12)),
+        variance="range",
+        data=data,
     )
 
 
 def levels(n, data):
-    return data.from_levels(torch.randint(0, 17, (n, 1, 4, 4), generator=torch.Generator().manual_seed(0))).double()
+    return data.from_levels(
+        torch.randint(0, 17, (n, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    ).double()
 
 
 def test_an_example_has_the_same_bound_in_any_batch():
@@ -210,7 +240,8 @@ def test_estimate_from_some_terms_is_unbiased_with_an_honest_error(grid):
     error = math.hypot(some.total.std().item(), full.total.std().item()) / 4000**0.5
     assert abs(some.total.mean() - full.total.mean()) < 4 * error
     assert torch.equal(some.prior, full.prior)
-    # error leaves out the decoder's own ε, whose spread is that of the first column; neighbours taken in pairs make it err upwards.
+    # error leaves out the decoder's own ε, whose spread is that of the first column; neighbours taken in
+    # pairs make it err upwards.
     spread = math.sqrt(some.total.var().item() - full.terms[:, 0].var().item())
     others = full.terms[:, 1:]
     count = others.shape[1]
@@ -220,7 +251,10 @@ def test_estimate_from_some_terms_is_unbiased_with_an_honest_error(grid):
     pairs = (count / 4) ** 2 * ((drawn[:, 0] - drawn[:, 1]) ** 2 + (drawn[:, 2] - drawn[:, 3]) ** 2)
     error = (some.error**2).mean().item()
     assert 0.95 * spread < error**0.5
-    assert abs(error - pairs.mean().item()) < 4 * math.hypot(pairs.std().item(), (some.error**2).std().item()) / 4000**0.5
+    assert (
+        abs(error - pairs.mean().item())
+        < 4 * math.hypot(pairs.std().item(), (some.error**2).std().item()) / 4000**0.5
+    )
 
 
 @pytest.mark.parametrize("terms", [2, 3, 5, 8])
@@ -238,7 +272,9 @@ def test_float32_agrees_with_float64(variance):
     data, process = sf.DataSpec((1, 4, 4), bins=17), sf.process.from_betas(sf.process.cosine_betas(T))
     for dtype in (torch.float32, F64):
         model = sf.Denoiser(lambda x, c, y=None: net.to(x.dtype)(x), process, "v", head, data=data)
-        results[dtype] = sf.likelihood.bits_per_dim(model, levels(3, data).to(dtype), NoiseSource(0), range(T, -1, -20), variance)
+        results[dtype] = sf.likelihood.bits_per_dim(
+            model, levels(3, data).to(dtype), NoiseSource(0), range(T, -1, -20), variance
+        )
     assert_close(results[torch.float32].total, results[F64].total, 1e-5)
 
 

@@ -1,4 +1,6 @@
-"""Accuracy per noise level: against Bayes's rule integrated over x_t, on the oracle and on a classifier that was trained."""
+"""Accuracy per noise level: against Bayes's rule integrated over x_t, on the oracle and on a classifier that
+was trained.
+"""
 
 import json
 import math
@@ -12,8 +14,13 @@ from scorefield.evaluation import noisy_accuracy
 
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(50))
 TIMES = [1, 10, 25, 40, 50]
-# Three unequal blobs in the plane, two of them overlapping; the covariances are diagonal so that densities are products.
-MEANS, STDS, WEIGHTS = torch.tensor([[-1.0, 0.0], [0.5, 0.5], [0.9, -0.4]]), torch.tensor([0.3, 0.25, 0.4]), (0.5, 0.3, 0.2)
+# Three unequal blobs in the plane, two of them overlapping; the covariances are diagonal so that densities
+# are products.
+MEANS, STDS, WEIGHTS = (
+    torch.tensor([[-1.0, 0.0], [0.5, 0.5], [0.9, -0.4]]),
+    torch.tensor([0.3, 0.25, 0.4]),
+    (0.5, 0.3, 0.2),
+)
 
 
 def mixture():
@@ -27,14 +34,19 @@ def examples(n, seed=0):
 
 
 def bayes(t, side=1201, reach=6.0):
-    """(accuracy of the best rule, entropy of the class) given x_t: sums over a lattice of w_k N(x; α m_k, (α²s_k² + σ²) I)."""
+    """(accuracy of the best rule, entropy of the class) given x_t: sums over a lattice of w_k N(x; α m_k,
+    (α²s_k² + σ²) I).
+    """
     level = PROCESS.level(t)
     alpha, sigma = float(level.alpha), float(level.sigma)
     axis = torch.linspace(-reach, reach, side, dtype=torch.float64)
     joint = []
     for mean, std, w in zip(MEANS.double(), STDS.double(), WEIGHTS, strict=True):
         var = alpha**2 * float(std) ** 2 + sigma**2
-        one = [torch.exp(-((axis - alpha * float(m)) ** 2) / (2 * var)) / math.sqrt(2 * math.pi * var) for m in mean]
+        one = [
+            torch.exp(-((axis - alpha * float(m)) ** 2) / (2 * var)) / math.sqrt(2 * math.pi * var)
+            for m in mean
+        ]
         joint.append(w * one[0][:, None] * one[1][None, :])
     joint = torch.stack(joint)
     area = (2 * reach / (side - 1)) ** 2
@@ -60,7 +72,9 @@ def test_the_exact_posterior_attains_bayes():
 
 
 def test_standard_errors_are_those_of_repeated_sets():
-    results = [noisy_accuracy(mixture().classifier(PROCESS), examples(200, seed), [25]) for seed in range(200)]
+    results = [
+        noisy_accuracy(mixture().classifier(PROCESS), examples(200, seed), [25]) for seed in range(200)
+    ]
     for name in ("accuracy", "cross_entropy"):
         values = torch.tensor([getattr(one, name)[0] for one in results])
         claimed = torch.tensor([getattr(one, f"{name}_error")[0] for one in results]).mean()
@@ -72,11 +86,20 @@ def test_a_trained_classifier_approaches_bayes_from_below():
     torch.manual_seed(0)
     net = sf.nets.MLP(2, hidden=32, layers=2, out_dim=3)
     objective = sf.objectives.Classify(sf.NoisyClassifier(net, PROCESS))
-    options = {"batch_size": 256, "lr": 1e-2, "anneal": True, "ema": 0.0, "precision": "fp32", "device": "cpu"}
+    options = {
+        "batch_size": 256,
+        "lr": 1e-2,
+        "anneal": True,
+        "ema": 0.0,
+        "precision": "fp32",
+        "device": "cpu",
+    }
     list(sf.train(objective, examples(8000, seed=1), steps=250, **options))
     objective.eval()
     data = examples(8000, seed=2)
-    learned, exact = (noisy_accuracy(model, data, TIMES) for model in (objective.model, mixture().classifier(PROCESS)))
+    learned, exact = (
+        noisy_accuracy(model, data, TIMES) for model in (objective.model, mixture().classifier(PROCESS))
+    )
     for k, t in enumerate(TIMES):
         best, _ = bayes(t)
         assert best - 0.02 < learned.accuracy[k] < best + 4 * learned.accuracy_error[k], t

@@ -1,4 +1,6 @@
-"""References: one pass over the data, saved whole, recognized by content, refused when they are something else."""
+"""References: one pass over the data, saved whole, recognized by content, refused when they are something
+else.
+"""
 
 import os
 
@@ -8,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from support import assert_close
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation import ModuleFeatures, Moments, Reference, frechet_distance
+from scorefield.runtime.errors import InputError
 
 SPEC = DataSpec((1, 3, 4))
 PIXELS = ModuleFeatures(lambda x: x.flatten(1), SPEC, "pixels")
@@ -21,7 +23,9 @@ def batches(count=50, seed=0):
 
 
 def reference(seed=0, **changed):
-    return Reference.of(batches(seed=seed), PIXELS, **{"source": "noise", "fingerprint": "0123456789abcdef"} | changed)
+    return Reference.of(
+        batches(seed=seed), PIXELS, **{"source": "noise", "fingerprint": "0123456789abcdef"} | changed
+    )
 
 
 def test_one_pass():
@@ -44,7 +48,12 @@ def test_saved_and_loaded(tmp_path, keep):
     assert os.listdir(tmp_path) == ["reference.safetensors"]
     read = Reference.load(str(tmp_path / "reference.safetensors"))
     assert read.hash == made.hash
-    assert (read.count, read.extractor, read.source, read.fingerprint) == (50, "pixels", "noise", "0123456789abcdef")
+    assert (read.count, read.extractor, read.source, read.fingerprint) == (
+        50,
+        "pixels",
+        "noise",
+        "0123456789abcdef",
+    )
     assert torch.equal(read.moments.cov, made.moments.cov)
     assert torch.equal(read.moments.mean, made.moments.mean)
     assert (read.features is not None) == keep
@@ -69,7 +78,10 @@ def test_hash_is_of_the_content():
         reference(fingerprint="other"),
         reference(keep_features=False),
         Reference.of(
-            batches(), ModuleFeatures(lambda x: x.flatten(1), SPEC, "other"), source="noise", fingerprint="0123456789abcdef"
+            batches(),
+            ModuleFeatures(lambda x: x.flatten(1), SPEC, "other"),
+            source="noise",
+            fingerprint="0123456789abcdef",
         ),
     ]
     assert len({made.hash, *(other.hash for other in others)}) == 6
@@ -81,7 +93,9 @@ def test_other_features_are_refused():
     made = reference()
     made.check(PIXELS)
     other = ModuleFeatures(lambda x: x.flatten(1), SPEC, "a network")
-    with pytest.raises(InputError, match="features of pixels, and the samples' are of a network: use the same for both"):
+    with pytest.raises(
+        InputError, match="features of pixels, and the samples' are of a network: use the same for both"
+    ):
         made.check(other)
 
 
@@ -93,7 +107,10 @@ def test_damaged_and_foreign_files(tmp_path):
     whole = path.read_bytes()
     for content in (b"", whole[:100], whole[:-10], b"<html>" + whole):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"cannot be read \(damaged, or no \.safetensors file\): make the reference again"):
+        with pytest.raises(
+            InputError,
+            match=r"cannot be read \(damaged, or no \.safetensors file\): make the reference again",
+        ):
             Reference.load(path)
     path.write_bytes(whole[:-8] + bytes(8))
     with pytest.raises(InputError, match="has changed since it was written"):

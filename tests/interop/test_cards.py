@@ -1,4 +1,6 @@
-"""The published checkpoints' cards against the reference list: flags, defaults, and networks built without allocating."""
+"""The published checkpoints' cards against the reference list: flags, defaults, and networks built without
+allocating.
+"""
 
 import json
 from functools import cache
@@ -7,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.config import build_net, build_process, read_recipe
-from scorefield.core.errors import InputError
 from scorefield.interop import ddpm, guided_diffusion, improved_diffusion
 from scorefield.interop.cards import card, card_names, cards, cards_of, names_sha256
 from scorefield.interop.fit import Original, shapes_of
-from scorefield.report import expected_data
+from scorefield.planning.facts import expected_data
+from scorefield.runs.build import build_net, build_process, read_recipe
+from scorefield.runtime.errors import InputError
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "golden" / "checkpoints.json").read_text())
 DESCRIBE = {
@@ -30,7 +32,9 @@ ADDED = {
 def opened(flags: dict) -> dict:
     """ermongroup's flags stand in sections."""
     return {
-        name: value for key, flag in flags.items() for name, value in (flag.items() if isinstance(flag, dict) else [(key, flag)])
+        name: value
+        for key, flag in flags.items()
+        for name, value in (flag.items() if isinstance(flag, dict) else [(key, flag)])
     }
 
 
@@ -92,7 +96,9 @@ def test_defaults_are_those_of_the_scripts(name: str, table) -> None:
 
 
 def test_the_models_are_what_the_papers_say() -> None:
-    """Variance head, noise input, schedule, classes and attention order: what the count of parameters does not show."""
+    """Variance head, noise input, schedule, classes and attention order: what the count of parameters does
+    not show.
+    """
     model = described("guided-diffusion: 64x64_diffusion").model
     assert (model.parametrization, model.variance, model.noise_input) == ("eps", "range", "index")
     assert model.process.spec == {"kind": "cosine", "T": 1000}
@@ -114,7 +120,11 @@ def test_the_models_are_what_the_papers_say() -> None:
     ("name", "sampling", "objective"),
     [
         ("guided-diffusion: 256x256_diffusion", "learned", {"kind": "hybrid", "vlb_scale": 0.001}),
-        ("improved-diffusion: imagenet64_cond_270M_250K", "learned", {"kind": "hybrid", "vlb_scale": 1 / 4000}),
+        (
+            "improved-diffusion: imagenet64_cond_270M_250K",
+            "learned",
+            {"kind": "hybrid", "vlb_scale": 1 / 4000},
+        ),
         ("improved-diffusion: cifar10_uncond_50M_500K", "learned", {"kind": "hybrid", "vlb_scale": 0.001}),
         ("improved-diffusion: cifar10_uncond_vlb_50M_500K", "learned", {"kind": "vlb"}),
         ("ddpm: church", "lower", {"kind": "simple"}),
@@ -123,7 +133,11 @@ def test_the_models_are_what_the_papers_say() -> None:
 )
 def test_sampling_and_loss_follow_the_flags(name: str, sampling: str, objective: dict) -> None:
     original = described(name)
-    assert original.sampling == {"sampler": {"kind": "ancestral", "variance": sampling}, "grid": "full", "clip": True}
+    assert original.sampling == {
+        "sampler": {"kind": "ancestral", "variance": sampling},
+        "grid": "full",
+        "clip": True,
+    }
     assert original.objective.items() >= objective.items()
 
 
@@ -151,7 +165,9 @@ def test_the_recipes_of_adm_are_the_published_networks(name: str) -> None:
     with torch.device("meta"):
         net = build_net(recipe, expected_data(recipe), process)
     sizes = ("channel_mult", "attention")
-    assert {k: v for k, v in net.spec.items() if k not in sizes} == {k: v for k, v in original.net.spec.items() if k not in sizes}
+    assert {k: v for k, v in net.spec.items() if k not in sizes} == {
+        k: v for k, v in original.net.spec.items() if k not in sizes
+    }
     assert all(list(net.spec[size]) == list(original.net.spec[size]) for size in sizes)
     assert sum(p.numel() for p in net.parameters()) == card("guided-diffusion", RECIPES[name]).parameters
     assert process.spec == original.process.spec

@@ -1,4 +1,6 @@
-"""diffusers loads what is exported and computes the same; what it saves is imported and computes the same; the rest is refused."""
+"""diffusers loads what is exported and computes the same; what it saves is imported and computes the same;
+the rest is refused.
+"""
 
 import json
 import math
@@ -11,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import scorefield as sf
-from scorefield.config import SamplingOptions, read_run
-from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.shapes import DataSpec
-from scorefield.guidance import ClipX0
 from scorefield.interop import diffusers as interop
 from scorefield.interop.diffusers_names import to_diffusers
 from scorefield.interop.diffusers_unet import structure_of
-from scorefield.interop.runs import import_run
+from scorefield.interop.importing import import_run
+from scorefield.models.guidance import ClipX0
+from scorefield.models.score_model import ScoreModel
 from scorefield.nets import MLP, DDPMUNet, UNet
-from scorefield.score_model import ScoreModel
+from scorefield.runs.build import SamplingOptions, read_run
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
 DDIM = SamplingOptions(sampler={"kind": "ddim"}, steps=10, clip=False)
 LINEAR = sf.process.from_betas(sf.process.linear_betas(1000))
@@ -31,11 +33,27 @@ BIGGAN = {"blocks": 1, "updown": True}
 NETS: dict[str, tuple[type, int, dict]] = {
     "ddpm": (DDPMUNet, 3, {"channels": 32, "channel_mult": (1, 2, 1), "blocks": 1, "attention": (2,)}),
     "ddpm, one level": (DDPMUNet, 1, {"channels": 32, "channel_mult": (1,), "blocks": 2, "attention": (1,)}),
-    "digits": (UNet, 1, {**TWO, "blocks": 2, "attention": (2,), "heads": 4, "num_classes": 3, "null_label": True}),
-    "adm": (UNet, 3, {"channels": 32, "channel_mult": (1, 2, 3), "attention": (2, 4), "head_channels": 16, **BIGGAN}),
-    "adm, new order": (UNet, 1, {**TWO, "attention": (1, 2), "head_channels": 8, "attention_order": "new", **BIGGAN}),
+    "digits": (
+        UNet,
+        1,
+        {**TWO, "blocks": 2, "attention": (2,), "heads": 4, "num_classes": 3, "null_label": True},
+    ),
+    "adm": (
+        UNet,
+        3,
+        {"channels": 32, "channel_mult": (1, 2, 3), "attention": (2, 4), "head_channels": 16, **BIGGAN},
+    ),
+    "adm, new order": (
+        UNet,
+        1,
+        {**TWO, "attention": (1, 2), "head_channels": 8, "attention_order": "new", **BIGGAN},
+    ),
     "added embedding": (UNet, 3, {**TWO, "blocks": 1, "attention": (1,), "heads": 1, "scale_shift": False}),
-    "fractions": (UNet, 1, {"channels": 64, "channel_mult": (1, 1.5, 0.5), "blocks": 1, "attention": (), "heads": 2}),
+    "fractions": (
+        UNet,
+        1,
+        {"channels": 64, "channel_mult": (1, 1.5, 0.5), "blocks": 1, "attention": (), "heads": 2},
+    ),
 }
 
 
@@ -79,7 +97,9 @@ def test_diffusers_computes_the_same_network(tmp_path, theirs, name):
     assert raw.abs().max() > 0.1
     assert (unet(x, times - 1, class_labels=labels).sample - raw).abs().max() < 1e-5
     alone = unet(x[:1], 999, class_labels=None if labels is None else labels[:1]).sample
-    assert (alone - model.net(x[:1], torch.tensor([999.0]), None if labels is None else labels[:1])).abs().max() < 1e-5
+    assert (
+        alone - model.net(x[:1], torch.tensor([999.0]), None if labels is None else labels[:1])
+    ).abs().max() < 1e-5
 
 
 class Returns(nn.Module):
@@ -94,7 +114,9 @@ class Returns(nn.Module):
 @pytest.mark.parametrize("name", NETS)
 @torch.no_grad()
 def test_the_networks_are_the_same_function_in_float64(tmp_path, theirs, name):
-    """diffusers computes the embedding of t in float32 whatever the weights, so it is given in float64, by its formula."""
+    """diffusers computes the embedding of t in float32 whatever the weights, so it is given in float64, by
+    its formula.
+    """
     model = model_of(name)
     interop.export(model, tmp_path / "out", DDIM)
     unet = theirs.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet").double()
@@ -120,7 +142,9 @@ def test_ddim_makes_the_same_image(tmp_path, theirs, parametrization, clip):
     pipeline = theirs.DDIMPipeline.from_pretrained(tmp_path / "out")
     pipeline.set_progress_bar_config(disable=True)
     seeded = torch.Generator().manual_seed(5)
-    image = pipeline(2, generator=seeded, num_inference_steps=10, use_clipped_model_output=True, output_type="pt").images
+    image = pipeline(
+        2, generator=seeded, num_inference_steps=10, use_clipped_model_output=True, output_type="pt"
+    ).images
     start = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(5))
     sampled = ClipX0(model) if clip else model
     ours = sf.sample(sampled, sf.samplers.DDIM(0.0), sf.grids.uniform(model.process, 10), x_T=start)
@@ -129,23 +153,30 @@ def test_ddim_makes_the_same_image(tmp_path, theirs, parametrization, clip):
     assert (image - (ours / 2 + 0.5).clamp(0, 1)).abs().max() < 2e-4
     x = start
     for t in pipeline.scheduler.timesteps:  # and before the image's clamp
-        x = pipeline.scheduler.step(pipeline.unet(x, t).sample, t, x, use_clipped_model_output=True).prev_sample
+        x = pipeline.scheduler.step(
+            pipeline.unet(x, t).sample, t, x, use_clipped_model_output=True
+        ).prev_sample
     assert (x - ours).abs().max() < 2e-4 * max(1.0, ours.abs().max().item())
 
 
 @pytest.mark.parametrize(
-    ("variance", "head", "grid"), [("lower", None, "uniform"), ("upper", None, "leading"), ("learned", "range", "leading")]
+    ("variance", "head", "grid"),
+    [("lower", None, "uniform"), ("upper", None, "leading"), ("learned", "range", "leading")],
 )
 @torch.no_grad()
 def test_ddpm_makes_the_same_image(tmp_path, theirs, variance, head, grid):
     """Ancestral sampling with the noise that the pipeline drew, in 8 steps of a process of 40."""
     process = sf.process.from_betas(sf.process.linear_betas(40, 0.1 / 40, 20 / 40))
     model = model_of(process=process, variance=head)
-    sampling = SamplingOptions(sampler={"kind": "ancestral", "variance": variance}, grid=grid, steps=8, clip=True)
+    sampling = SamplingOptions(
+        sampler={"kind": "ancestral", "variance": variance}, grid=grid, steps=8, clip=True
+    )
     notes = interop.export(model, tmp_path / "out", sampling)
     pipeline = theirs.DDPMPipeline.from_pretrained(tmp_path / "out")
     pipeline.set_progress_bar_config(disable=True)
-    image = pipeline(2, generator=torch.Generator().manual_seed(5), num_inference_steps=8, output_type="np").images
+    image = pipeline(
+        2, generator=torch.Generator().manual_seed(5), num_inference_steps=8, output_type="np"
+    ).images
     seeded = torch.Generator().manual_seed(5)
     start, *noise = [torch.randn((2, 3, 8, 8), generator=seeded) for _ in range(8)]
     ours = sf.sample(
@@ -190,7 +221,9 @@ def test_the_scheduler_has_the_process_s_levels(tmp_path, theirs, name):
     interop.export(model_of(process=process), tmp_path / "out", DDIM)
     scheduler = theirs.DDIMScheduler.from_pretrained(tmp_path / "out", subfolder="scheduler")
     alpha_bar = process.level(torch.arange(1, process.T + 1)).alpha ** 2
-    assert (scheduler.alphas_cumprod / alpha_bar - 1).abs().max() < 2e-3  # the last one of cosine is 2e-9, in float32
+    assert (
+        scheduler.alphas_cumprod / alpha_bar - 1
+    ).abs().max() < 2e-3  # the last one of cosine is 2e-9, in float32
     assert (scheduler.alphas_cumprod - alpha_bar).abs().max() < 2e-6
 
 
@@ -211,7 +244,10 @@ REFUSED = [
     ),
     ({"net": small_unet(rescale_residual=True, heads=1)}, "1/√2"),
     ({"net": small_unet(conv_resample=False, heads=1)}, "without convolutions"),
-    ({"net": DDPMUNet(1, channels=32, channel_mult=(2, 1), blocks=1)}, "a first level of 64 channels beside 32"),
+    (
+        {"net": DDPMUNet(1, channels=32, channel_mult=(2, 1), blocks=1)},
+        "a first level of 64 channels beside 32",
+    ),
     ({"net": small_unet(low_res=True, heads=1)}, "low_res"),
     ({"net": MLP(64)}, "cannot express the network 'mlp', only ddpm-unet and unet"),
     ({"net": nn.Identity()}, "cannot express the network 'Identity'"),
@@ -239,7 +275,8 @@ def test_all_reasons_are_named_and_other_models_refused(tmp_path):
     net = small_unet(channel_mult=(2, 2), rescale_residual=True, heads=1)
     model = sf.Denoiser(net, LINEAR, "score", noise_input="rank", data=DataSpec((1, 8, 8)))
     with pytest.raises(
-        IncompatibleModel, match=r"1/√2 .*; nor a first level .*; nor the parametrization .*; nor the noise input"
+        IncompatibleModel,
+        match=r"1/√2 .*; nor a first level .*; nor the parametrization .*; nor the noise input",
     ):
         interop.export(model, tmp_path / "out")
     with pytest.raises(IncompatibleModel, match="this is a ScoreModel"):
@@ -295,7 +332,11 @@ def test_a_changed_configuration_wins_over_what_the_export_left(tmp_path):
     """What is left in the weights only names what diffusers' configuration leaves open."""
     model = model_of("digits")
     interop.export(model, tmp_path / "out", SAMPLINGS[0])
-    change(tmp_path / "out" / "scheduler" / "scheduler_config.json", prediction_type="v_prediction", clip_sample=True)
+    change(
+        tmp_path / "out" / "scheduler" / "scheduler_config.json",
+        prediction_type="v_prediction",
+        clip_sample=True,
+    )
     back = interop.read_folder(tmp_path / "out")
     assert (back.model.parametrization, back.sampling["clip"]) == ("v", True)
     file = tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors"
@@ -349,7 +390,10 @@ UNETS = {
 SCHEDULERS = {
     "its default, smaller": ("DDPMScheduler", {"beta_schedule": "squaredcos_cap_v2"}),
     "google/ddpm-cifar10-32, smaller": ("DDPMScheduler", {"variance_type": "fixed_large"}),
-    "residual resampling, classes": ("DDIMScheduler", {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}),
+    "residual resampling, classes": (
+        "DDIMScheduler",
+        {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"},
+    ),
 }
 
 
@@ -387,7 +431,9 @@ def test_what_diffusers_saved_is_an_ordinary_run(tmp_path, theirs, saved, name):
         pred = model(x, t, y)
         assert (pred.raw - raw).abs().max() < 1e-5
         assert abs(float(model.process.level(t).alpha ** 2 - scheduler.alphas_cumprod[t - 1])) < 2e-6
-    assert (recipe.sampling.sampler["kind"], recipe.sampling.steps) == (("ddim", 50) if data.classes else ("ancestral", None))
+    assert (recipe.sampling.sampler["kind"], recipe.sampling.steps) == (
+        ("ddim", 50) if data.classes else ("ancestral", None)
+    )
     assert recipe.trained_on.source == "the diffusers weights saved/diffusion_pytorch_model.safetensors"
 
 
@@ -404,7 +450,14 @@ def test_files_of_old_versions(tmp_path, saved):
     assert any("proj_attn" in key for key in state)
     torch.save(state, flat / "diffusion_pytorch_model.bin")
     (flat / "config.json").write_text((folder / "unet" / "config.json").read_text())
-    change(flat / "config.json", "dropout", "class_embed_type", "downsample_type", "add_attention", "num_train_timesteps")
+    change(
+        flat / "config.json",
+        "dropout",
+        "class_embed_type",
+        "downsample_type",
+        "add_attention",
+        "num_train_timesteps",
+    )
     (flat / "scheduler_config.json").write_text((folder / "scheduler" / "scheduler_config.json").read_text())
     change(flat / "scheduler_config.json", "prediction_type", "timestep_spacing", tensor_format="pt")
     read = interop.read_folder(flat)
@@ -451,7 +504,10 @@ class Canary:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     interop.export(model_of(), tmp_path / "out", DDIM)
     (tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    torch.save({"conv_in.weight": Canary(tmp_path / "trace")}, tmp_path / "out" / "unet" / "diffusion_pytorch_model.bin")
+    torch.save(
+        {"conv_in.weight": Canary(tmp_path / "trace")},
+        tmp_path / "out" / "unet" / "diffusion_pytorch_model.bin",
+    )
     with pytest.raises(InputError, match="Nothing in it was run"):
         interop.read_folder(tmp_path / "out")
     assert not (tmp_path / "trace").exists()
@@ -466,7 +522,11 @@ MISTAKES = [
     ),
     (UNET, {"up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D"]}, "at different levels"),
     (UNET, {"down_block_types": ["DownBlock2D"]}, "differ in length"),
-    (UNET, {"norm_eps": 1e-5}, r"no network with flip_sin_to_cos False, freq_shift 1.0, norm_eps 1e-05.*; those there are"),
+    (
+        UNET,
+        {"norm_eps": 1e-5},
+        r"no network with flip_sin_to_cos False, freq_shift 1.0, norm_eps 1e-05.*; those there are",
+    ),
     (UNET, {"time_embedding_type": "fourier"}, "time_embedding_type"),
     (UNET, {"add_attention": False}, "add_attention"),
     (UNET, {"norm_num_groups": 16}, "norm_num_groups"),
@@ -509,7 +569,9 @@ def copied(folder: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize(("file", "values", "message"), MISTAKES, ids=[f"{f} {v}"[:70] for f, v, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("file", "values", "message"), MISTAKES, ids=[f"{f} {v}"[:70] for f, v, _ in MISTAKES]
+)
 def test_what_cannot_be_imported_is_said_in_one_line(tmp_path, exported, file, values, message):
     folder = copied(exported, tmp_path / "out")
     change(folder / file, **values)
@@ -540,7 +602,9 @@ def test_missing_and_broken_files(tmp_path, exported):
     with pytest.raises(InputError, match="damaged or cut off"):
         interop.read_folder(folder)
     weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    with pytest.raises(InputError, match=r"there is config\.json, diffusion_pytorch_model\.fp16\.safetensors"):
+    with pytest.raises(
+        InputError, match=r"there is config\.json, diffusion_pytorch_model\.fp16\.safetensors"
+    ):
         interop.read_folder(folder)
 
 
@@ -551,7 +615,9 @@ def test_a_missing_and_an_extra_tensor_are_named(tmp_path, exported):
     del state["conv_in.bias"]
     state["extra.weight"] = torch.zeros(2)
     save_file(state, weights)
-    with pytest.raises(InputError, match=r"missing \(the first: conv_in\.bias\); 1 tensors do not .*extra\.weight"):
+    with pytest.raises(
+        InputError, match=r"missing \(the first: conv_in\.bias\); 1 tensors do not .*extra\.weight"
+    ):
         interop.read_folder(folder)
 
 

@@ -1,4 +1,6 @@
-"""`load` of every origin: golden networks by the scripts' flags, processes against golden tables, wrong flags by their names."""
+"""`load` of every origin: golden networks by the scripts' flags, processes against golden tables, wrong flags
+by their names.
+"""
 
 import pytest
 import torch
@@ -6,9 +8,9 @@ from support import Golden, relative_error
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.core.errors import InputError
 from scorefield.interop import ddpm, guided_diffusion, improved_diffusion, ncsn
 from scorefield.interop.flags import parse_flags
+from scorefield.runtime.errors import InputError
 
 # The golden cases' constructor arguments as the scripts' flags.
 C01 = {
@@ -41,7 +43,10 @@ C10 = {
     "attention_resolutions": "8",
     "num_heads": 2,
 }
-C11 = {"data": {"image_size": 8, "channels": 1}, "model": {"ngf": 8, "num_classes": 10, "sigma_begin": 1, "sigma_end": "0.01"}}
+C11 = {
+    "data": {"image_size": 8, "channels": 1},
+    "model": {"ngf": 8, "num_classes": 10, "sigma_begin": 1, "sigma_end": "0.01"},
+}
 C12 = {"image_size": 8, "model": {"ch": 32, "ch_mult": "2,1", "num_res_blocks": 1, "attn_resolutions": [4]}}
 CASES = {
     "C01_unet_guided_0": (guided_diffusion, C01),
@@ -91,8 +96,15 @@ def test_labels_and_variance_of_a_golden_network() -> None:
 
 
 def test_a_classifier_by_its_flags() -> None:
-    """On the constructor's own network, with the scripts' 64 channels a head; its noise input is the published 0-based step."""
-    flags = {"image_size": 64, "classifier_width": 64, "classifier_depth": "1", "classifier_attention_resolutions": "8"}
+    """On the constructor's own network, with the scripts' 64 channels a head; its noise input is the
+    published 0-based step.
+    """
+    flags = {
+        "image_size": 64,
+        "classifier_width": 64,
+        "classifier_depth": "1",
+        "classifier_attention_resolutions": "8",
+    }
     flags |= {"noise_schedule": "cosine"}
     state = random_state(guided_diffusion.describe_classifier(flags, {"out.2.c_proj.weight": (7, 256, 1)}))
     model = guided_diffusion.load_classifier(state, flags).double()
@@ -120,8 +132,16 @@ def test_a_classifier_by_its_flags() -> None:
 
 
 def test_improved_diffusion_by_its_flags() -> None:
-    """As guided-diffusion's legacy order; c = 1000 (t − 1)/T, which is rescale_timesteps, by default there and not here."""
-    common = {"image_size": 32, "num_channels": 32, "num_res_blocks": 1, "diffusion_steps": 50, "attention_resolutions": "16"}
+    """As guided-diffusion's legacy order; c = 1000 (t − 1)/T, which is rescale_timesteps, by default there
+    and not here.
+    """
+    common = {
+        "image_size": 32,
+        "num_channels": 32,
+        "num_res_blocks": 1,
+        "diffusion_steps": 50,
+        "attention_resolutions": "16",
+    }
     state = random_state(improved_diffusion.describe(common, {}))
     ours = improved_diffusion.load(state, common)
     theirs = guided_diffusion.load(state, common | {"channel_mult": "1,2,2,2"})
@@ -147,7 +167,12 @@ def test_ddpm_s_schedules_are_the_original_s() -> None:
     golden = Golden("G00_beta_schedules")
     for name in ("linear", "quad", "const", "sigmoid"):
         flags = C12 | {
-            "diffusion": {"beta_schedule": name, "beta_start": 1e-4, "beta_end": 0.02, "num_diffusion_timesteps": 1000}
+            "diffusion": {
+                "beta_schedule": name,
+                "beta_start": 1e-4,
+                "beta_end": 0.02,
+                "num_diffusion_timesteps": 1000,
+            }
         }
         level = ddpm.describe(flags, {}).model.process.level(torch.arange(1, 1001))
         assert relative_error(level.alpha**2, torch.cumprod(1 - golden[f"out.{name}"], 0)) < 1e-12, name
@@ -198,9 +223,13 @@ def test_an_upsampler_samples() -> None:
     model = guided_diffusion.load(state_of(golden), C10)
     x, small = golden["in.x"], golden["in.low_res"]
     samples = sf.sample(sf.guidance.ClipX0(model.enlarging(small)), sf.samplers.DDIM(), [1000, 0], x_T=x)
-    with torch.no_grad():  # attention may be another kernel where gradients are recorded, and x̂0 magnifies its rounding
+    with (
+        torch.no_grad()
+    ):  # attention may be another kernel where gradients are recorded, and x̂0 magnifies its rounding
         torch.testing.assert_close(samples, model.enlarging(small)(x, 1000).x0.clamp(-1, 1))
-    assert (model.enlarging(small.flip(-1))(x, 1000).raw - model.enlarging(small)(x, 1000).raw).abs().max() > 0.01
+    assert (
+        model.enlarging(small.flip(-1))(x, 1000).raw - model.enlarging(small)(x, 1000).raw
+    ).abs().max() > 0.01
     with pytest.raises(InputError, match="needs the images to be enlarged"):
         model(x, 1000)
 
@@ -221,7 +250,9 @@ def test_the_model_is_made_where_the_weights_are() -> None:
     model = guided_diffusion.load(state, C01)
     with torch.no_grad():
         next(model.parameters()).add_(1)
-    assert torch.equal(state["time_embed.0.weight"], Golden("C01_unet_guided_0")["state_dict.time_embed.0.weight"])
+    assert torch.equal(
+        state["time_embed.0.weight"], Golden("C01_unet_guided_0")["state_dict.time_embed.0.weight"]
+    )
 
 
 WRONG = [
@@ -249,7 +280,9 @@ WRONG = [
 @pytest.mark.parametrize(("case", "change", "message"), WRONG)
 def test_a_wrong_flag_is_named(case: str, change: dict, message: str) -> None:
     module, flags = CASES[case]
-    flags = {k: v for k, v in flags.items() if not ("image_size" in change and k in ("large_size", "small_size"))}
+    flags = {
+        k: v for k, v in flags.items() if not ("image_size" in change and k in ("large_size", "small_size"))
+    }
     with pytest.raises(InputError, match=message) as error:
         module.load(state_of(Golden(case)), flags | change)
     assert len(str(error.value)) < 300
@@ -258,7 +291,9 @@ def test_a_wrong_flag_is_named(case: str, change: dict, message: str) -> None:
 def test_weights_of_another_origin_are_known() -> None:
     with pytest.raises(InputError, match="weights of ddpm"):
         guided_diffusion.load(state_of(Golden("C12_unet_ddim")), C01)
-    with pytest.raises(InputError, match=r"weights of guided-diffusion or improved-diffusion.*a network of ncsn"):
+    with pytest.raises(
+        InputError, match=r"weights of guided-diffusion or improved-diffusion.*a network of ncsn"
+    ):
         ncsn.load(state_of(Golden("C01_unet_guided_0")), C11)
     with pytest.raises(InputError, match="the kind is a classifier in the file"):
         guided_diffusion.load(state_of(Golden("C07_encoder_attention")), C01)
@@ -273,15 +308,29 @@ def test_weights_of_another_origin_are_known() -> None:
         ({"classifier_depth": 2}, "64 × 2, 128 × 2, 192 × 2, 256 × 1 in the file and 64 × 3"),
         ({"image_size": 128}, "what classifier_depth and image_size make"),
         ({"classifier_pool": "spatial"}, "classifier_pool is attention in the file and spatial by the flags"),
-        ({"classifier_pool": "adaptive"}, "classifier_pool is attention in the file and adaptive by the flags"),
-        ({"classifier_pool": "spatial_v2"}, "classifier_pool is attention in the file and spatial_v2 by the flags"),
+        (
+            {"classifier_pool": "adaptive"},
+            "classifier_pool is attention in the file and adaptive by the flags",
+        ),
+        (
+            {"classifier_pool": "spatial_v2"},
+            "classifier_pool is attention in the file and spatial_v2 by the flags",
+        ),
         ({"classifier_resblock_updown": False}, "classifier_resblock_updown is true in the file and false"),
-        ({"classifier_use_scale_shift_norm": False}, "classifier_use_scale_shift_norm is true in the file and false"),
+        (
+            {"classifier_use_scale_shift_norm": False},
+            "classifier_use_scale_shift_norm is true in the file and false",
+        ),
         ({"classifier_attention_resolutions": "32"}, "what classifier_attention_resolutions make"),
     ],
 )
 def test_a_wrong_flag_of_a_classifier_is_named(change: dict, message: str) -> None:
-    flags = {"image_size": 64, "classifier_width": 64, "classifier_depth": 1, "classifier_attention_resolutions": "8"}
+    flags = {
+        "image_size": 64,
+        "classifier_width": 64,
+        "classifier_depth": 1,
+        "classifier_attention_resolutions": "8",
+    }
     state = random_state(guided_diffusion.describe_classifier(flags, {}))
     with pytest.raises(InputError, match=message):
         guided_diffusion.load_classifier(state, flags | change)
@@ -294,7 +343,9 @@ def test_what_no_flag_explains_is_counted() -> None:
     with pytest.raises(InputError, match=r"1 tensors are missing \(the first: out.2.bias\)"):
         guided_diffusion.load(state, C01)
     state["out.2.bias"], state["extra"] = torch.zeros(7), torch.zeros(1)
-    with pytest.raises(InputError, match=r"do not belong.*extra.*another shape.*out.2.bias, \[7\] instead of \[6\]"):
+    with pytest.raises(
+        InputError, match=r"do not belong.*extra.*another shape.*out.2.bias, \[7\] instead of \[6\]"
+    ):
         guided_diffusion.load(state, C01)
 
 
@@ -316,7 +367,11 @@ def test_flags_that_mean_nothing_are_refused(flags: dict, message: str) -> None:
 
 def test_flags_as_they_are_typed() -> None:
     assert parse_flags(["a=1 b=x,y", "c="]) == {"a": "1", "b": "x,y", "c": ""}
-    assert parse_flags(["--image_size 64 --learn_sigma True --c=3"]) == {"image_size": "64", "learn_sigma": "True", "c": "3"}
+    assert parse_flags(["--image_size 64 --learn_sigma True --c=3"]) == {
+        "image_size": "64",
+        "learn_sigma": "True",
+        "c": "3",
+    }
     assert parse_flags(['channel_mult="" d=1']) == {"channel_mult": "", "d": "1"}
     for wrong in ("image_size", "=3"):
         with pytest.raises(InputError, match="written a=b"):

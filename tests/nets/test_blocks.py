@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scorefield.core.errors import InputError
 from scorefield.nets import fused
 from scorefield.nets.attention import AttentionBlock, attention
 from scorefield.nets.blocks import Norm, ResidualBlock, as_float, describe, down2, label_table, up2
+from scorefield.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,9 @@ from scorefield.nets.blocks import Norm, ResidualBlock, as_float, describe, down
         (torch.bfloat16, torch.bfloat16, torch.float32),
     ],
 )
-def test_embeddings_are_never_computed_below_float32(c: torch.dtype, weight: torch.dtype, expected: torch.dtype) -> None:
+def test_embeddings_are_never_computed_below_float32(
+    c: torch.dtype, weight: torch.dtype, expected: torch.dtype
+) -> None:
     assert as_float(torch.ones(2, dtype=c), torch.ones(1, dtype=weight)).dtype == expected
 
 
@@ -83,7 +85,9 @@ def test_the_attention_orders_written_out(order: str) -> None:
     rows = block.qkv.weight[:, :, 0] @ normal + block.qkv.bias[:, None]
     heads = []
     for h in range(2):
-        starts = (48 * h, 48 * h + 16, 48 * h + 32) if order == "legacy" else (16 * h, 32 + 16 * h, 64 + 16 * h)
+        starts = (
+            (48 * h, 48 * h + 16, 48 * h + 32) if order == "legacy" else (16 * h, 32 + 16 * h, 64 + 16 * h)
+        )
         q, k, v = (rows[start : start + 16] for start in starts)
         weights = [torch.softmax(q[:, i] @ k / 4, dim=0) for i in range(6)]
         heads.append(torch.stack([v @ w for w in weights], dim=1))
@@ -104,7 +108,11 @@ def _resampled(x: torch.Tensor, how: object) -> torch.Tensor:
 @pytest.mark.parametrize(("channels", "rescale"), [(32, False), (64, True)])
 def test_the_residual_block_written_out(channels: int, scale_shift: bool, how: object, rescale: bool) -> None:
     torch.manual_seed(0)
-    block = ResidualBlock(32, channels, 8, scale_shift=scale_shift, resample=how, rescale=rescale, dropout=0.5).double().eval()
+    block = (
+        ResidualBlock(32, channels, 8, scale_shift=scale_shift, resample=how, rescale=rescale, dropout=0.5)
+        .double()
+        .eval()
+    )
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     x, emb = torch.randn(2, 32, 4, 4, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64)
@@ -126,7 +134,9 @@ def test_the_residual_block_written_out(channels: int, scale_shift: bool, how: o
 
 
 def test_dropout_leaves_the_mean() -> None:
-    """After it comes a convolution, so over many draws a block in training returns what it does in evaluation."""
+    """After it comes a convolution, so over many draws a block in training returns what it does in
+    evaluation.
+    """
     torch.manual_seed(0)
     block = ResidualBlock(32, 32, 8, dropout=0.3).double()
     torch.nn.init.normal_(block.out_layers[3].weight)

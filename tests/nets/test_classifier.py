@@ -1,4 +1,6 @@
-"""The noisy classifier: its four poolings, its description, its errors. Parity with the original is in test_golden_networks."""
+"""The noisy classifier: its four poolings, its description, its errors. Parity with the original is in
+test_golden_networks.
+"""
 
 import tomllib
 
@@ -6,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets import Classifier
 from scorefield.nets.classifier import AttentionPool
+from scorefield.runtime.errors import InputError
 
 POOLS = ("attention", "adaptive", "spatial", "spatial_v2")
 SMALL = {"image_size": 8, "channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": (2,), "heads": 2}
@@ -56,15 +58,21 @@ def test_examples_do_not_mix_and_every_weight_acts(pool: str) -> None:
     torch.testing.assert_close(net(x, c), alone)
     net(x, c).pow(3).sum().backward()
     # A bias cancels in a normalization of one channel a group, and a key's bias in the softmax.
-    assert [n for n, p in net.named_parameters() if p.grad.abs().max() < 1e-12 and not n.endswith("bias")] == []
+    assert [
+        n for n, p in net.named_parameters() if p.grad.abs().max() < 1e-12 and not n.endswith("bias")
+    ] == []
 
 
 def test_attention_pooling_is_the_attention_of_the_mean() -> None:
-    """Written out head by head: position 0 is the mean, every position has its embedding, only position 0 asks."""
+    """Written out head by head: position 0 is the mean, every position has its embedding, only position 0
+    asks.
+    """
     torch.manual_seed(0)
     pool = AttentionPool(8, 3, heads=2, pixels=4).double()
     x = torch.randn(2, 8, 2, 2, dtype=torch.float64)
-    tokens = torch.cat([x.flatten(2).mean(-1, keepdim=True), x.flatten(2)], dim=-1) + pool.positional_embedding
+    tokens = (
+        torch.cat([x.flatten(2).mean(-1, keepdim=True), x.flatten(2)], dim=-1) + pool.positional_embedding
+    )
     weight, bias = pool.qkv_proj.weight[:, :, 0], pool.qkv_proj.bias[:, None]
     q, k, v = (weight @ tokens + bias).split(8, dim=1)
     heads = []

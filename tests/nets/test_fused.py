@@ -1,4 +1,6 @@
-"""The compiled normalization against the plain formula in float64: values, gradients, further derivatives, and when it steps aside."""
+"""The compiled normalization against the plain formula in float64: values, gradients, further derivatives,
+and when it steps aside.
+"""
 
 import copy
 import itertools
@@ -9,14 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scorefield.config import build_model, build_net, build_process, read_recipe, recipe_names
 from scorefield.nets import fused
 from scorefield.nets.attention import AttentionBlock
 from scorefield.nets.blocks import Norm
-from scorefield.report import expected_data
+from scorefield.planning.facts import expected_data
+from scorefield.runs.build import build_model, build_net, build_process, read_recipe, recipe_names
 
 pytest.importorskip("numba", reason="the compiled loops need numba")
-kernels = pytest.importorskip("scorefield.nets.kernels")
+kernels = pytest.importorskip("scorefield.nets.numba_kernels")
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 SHAPES = [(3, 32, 8, 8), (2, 64, 7, 5), (1, 96, 1, 1), (2, 32, 3, 1), (4, 128, 4, 4), (1, 192, 16, 16)]
@@ -44,13 +46,17 @@ def error(actual, expected):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(("shape", "modulated", "silu"), list(itertools.product(SHAPES, (True, False), (True, False))))
+@pytest.mark.parametrize(
+    ("shape", "modulated", "silu"), list(itertools.product(SHAPES, (True, False), (True, False)))
+)
 def test_values_and_gradients(shape, modulated, silu, dtype):
     x, dy = images(shape, dtype, mean=0.5), images(shape, dtype, seed=1)
     channels = shape[1]
     weight, bias = 1 + 0.3 * torch.randn(channels), 0.3 * torch.randn(channels)
     modulation = 0.5 * torch.randn(shape[0], 2 * channels) if modulated else None
-    parts = [part.detach().clone().requires_grad_() for part in (x, weight, bias, modulation) if part is not None]
+    parts = [
+        part.detach().clone().requires_grad_() for part in (x, weight, bias, modulation) if part is not None
+    ]
     exact = [part.detach().double().requires_grad_() for part in parts]
     assert fused.is_fused(parts[0])
     y = fused.fused_norm(parts[0], 32, *parts[1:3], 1e-5, parts[3] if modulated else None, silu)
@@ -68,9 +74,13 @@ def test_values_and_gradients(shape, modulated, silu, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 def test_compiled_loops_do_what_they_say_in_python(dtype):
-    """The same source, interpreted: neither the compiler's reordering nor its threads may show beyond rounding."""
+    """The same source, interpreted: neither the compiler's reordering nor its threads may show beyond
+    rounding.
+    """
     rng = np.random.default_rng(0)
-    x, dy, modulation = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 5, 32), (2, 5, 32), (2, 2, 32)))
+    x, dy, modulation = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((2, 5, 32), (2, 5, 32), (2, 2, 32))
+    )
     if dtype == np.uint16:
         x, dy, modulation = ((part.view(np.uint32) >> 16).astype(np.uint16) for part in (x, dy, modulation))
     weight, bias = (rng.standard_normal(32).astype(np.float32) for _ in range(2))
@@ -83,7 +93,10 @@ def test_compiled_loops_do_what_they_say_in_python(dtype):
         mean, rstd, dweight, dbias = (np.zeros(shape, np.float32) for shape in ((2, 32), (2, 32), 32, 32))
         forward(x, weight, bias, modulation, 32, 1e-5, True, y, mean, rstd)
         backward(x, dy, weight, bias, modulation, 32, True, mean, rstd, dx, dweight, dbias, dmodulation)
-        wide = [(part.astype(np.uint32) << 16).view(np.float32) if dtype == np.uint16 else part for part in (y, dx, dmodulation)]
+        wide = [
+            (part.astype(np.uint32) << 16).view(np.float32) if dtype == np.uint16 else part
+            for part in (y, dx, dmodulation)
+        ]
         results.append([*wide, mean, rstd, dweight, dbias])
     tolerance = 1e-5 if dtype == np.float32 else 2**-7  # one unit of bf16's last place
     for compiled, plain in zip(*results, strict=True):
@@ -104,7 +117,9 @@ def test_extreme_and_diverged_activations():
     far = torch.full((2, 64), -1.0)
     far[:, 32:] = torch.linspace(-200, 200, 32)
     y = fused.fused_norm(x, 32, torch.ones(32), torch.zeros(32), 1e-5, far, True)
-    torch.testing.assert_close(y[:, :, 0, 0], F.silu(torch.linspace(-200, 200, 32)).expand(2, 32), rtol=2e-6, atol=1e-30)
+    torch.testing.assert_close(
+        y[:, :, 0, 0], F.silu(torch.linspace(-200, 200, 32)).expand(2, 32), rtol=2e-6, atol=1e-30
+    )
     x[0, 0, 0, 0] = float("nan")
     y = fused.fused_norm(x, 32, torch.ones(32), torch.zeros(32), 1e-5, None, True)
     assert y[0, 0].isnan().all()
@@ -134,15 +149,21 @@ def test_second_derivatives_are_those_of_the_formula():
     modulation = torch.randn(2, 64, requires_grad=True)
 
     def norm_of_gradient(norm):
-        (first,) = torch.autograd.grad(norm(x, 32, weight, bias, 1e-5, modulation, True).pow(3).sum(), x, create_graph=True)
+        (first,) = torch.autograd.grad(
+            norm(x, 32, weight, bias, 1e-5, modulation, True).pow(3).sum(), x, create_graph=True
+        )
         return torch.autograd.grad(first.square().sum(), (x, weight, modulation))
 
-    for mine, plain in zip(norm_of_gradient(fused.fused_norm), norm_of_gradient(fused.plain_norm), strict=True):
+    for mine, plain in zip(
+        norm_of_gradient(fused.fused_norm), norm_of_gradient(fused.plain_norm), strict=True
+    ):
         torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_it_steps_aside():
-    """Double precision, transformations of torch.func, forward mode, a switch, a missing numba: the formula, in memory as it was."""
+    """Double precision, transformations of torch.func, forward mode, a switch, a missing numba: the formula,
+    in memory as it was.
+    """
     x = images((1, 32, 4, 4), torch.float32)
     assert fused.is_fused(x)
     assert not fused.is_fused(x.double())
@@ -176,7 +197,9 @@ def test_where_numba_may_not_compile_the_formula_serves(monkeypatch, said, compi
 
 
 def test_what_is_converted_for_the_loops_lives_until_they_are_done():
-    """Weights in bf16 and a modulation in fp32 are read as copies; other tensors of that size are made meanwhile."""
+    """Weights in bf16 and a modulation in fp32 are read as copies; other tensors of that size are made
+    meanwhile.
+    """
     x = images((4, 64, 16, 16), torch.bfloat16).requires_grad_()
     weight, bias = torch.randn(2, 64).bfloat16().unbind()
     modulation = (0.5 * torch.randn(4, 128)).requires_grad_()
@@ -200,7 +223,9 @@ def test_threads_stay_as_they_were():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_uses_the_formula():
-    """It only asks: a process that was forked off has none of torch's own threads either, and may wait for them for ever."""
+    """It only asks: a process that was forked off has none of torch's own threads either, and may wait for
+    them for ever.
+    """
     x = images((2, 32, 4, 4), torch.float32)
     Norm(32)(x)  # starts the loops' threads
     pid = os.fork()
@@ -224,7 +249,9 @@ def test_attention_in_either_layout(order, pixels):
 
 
 def norms_of(recipe):
-    """(channels, height, width, modulated, silu) of every normalization in one pass of the recipe's network, on the meta device."""
+    """(channels, height, width, modulated, silu) of every normalization in one pass of the recipe's network,
+    on the meta device.
+    """
     spec, process, found = expected_data(recipe), build_process(recipe), set()
     with torch.device("meta"):
         net = build_net(recipe, spec, process)
@@ -246,7 +273,9 @@ def found_norms(model):
 
 
 def test_all_shapes_of_all_recipes():
-    """Every normalization that a recipe's network makes, on one example; images above a million numbers at a quarter of their pixels."""
+    """Every normalization that a recipe's network makes, on one example; images above a million numbers at a
+    quarter of their pixels.
+    """
     shapes = set().union(*(norms_of(read_recipe(name)) for name in recipe_names()))
     assert len(shapes) > 60
     generator = torch.Generator().manual_seed(0)
@@ -268,12 +297,18 @@ def test_all_shapes_of_all_recipes():
                 assert error(part.grad, other.grad) < tolerance
 
 
-SMALL = [name for name in recipe_names() if name.startswith(("digits", "mnist")) and "net" in read_recipe(name).model_dump()]
+SMALL = [
+    name
+    for name in recipe_names()
+    if name.startswith(("digits", "mnist")) and "net" in read_recipe(name).model_dump()
+]
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_whole_networks(name):
-    """The loss of a whole recipe and its gradient, in fp32 and in bf16, against float64 and the plain formulas."""
+    """The loss of a whole recipe and its gradient, in fp32 and in bf16, against float64 and the plain
+    formulas.
+    """
     recipe = read_recipe(name)
     spec = expected_data(recipe)
     torch.manual_seed(0)
@@ -297,7 +332,9 @@ def test_whole_networks(name):
             out = net(x if dtype else x.double(), c, **labels, **given)
         target = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         (out.double() * target).mean().backward()
-        return out.detach(), torch.cat([p.grad.flatten().double() for p in net.parameters() if p.grad is not None])
+        return out.detach(), torch.cat(
+            [p.grad.flatten().double() for p in net.parameters() if p.grad is not None]
+        )
 
     out, gradient = run(None)
     for dtype, tolerance in TOLERANCE.items():

@@ -1,7 +1,8 @@
 """The networks against stored outputs of the original implementations (tests/golden, cases C00-C13).
 
-float64: every tensor to 1e-9 of its largest magnitude. float32: to 1e-5; where the original's own float32 result is
-further than that from its float64 twin (input gradients, embeddings at t near 1000), to twice that distance.
+float64: every tensor to 1e-9 of its largest magnitude. float32: to 1e-5; where the original's own float32
+result is further than that from its float64 twin (input gradients, embeddings at t near 1000), to twice that
+distance.
 """
 
 import json
@@ -41,7 +42,9 @@ def build(case: str, tensors: dict[str, Tensor], config: dict) -> nn.Module:
     module, kind = CASES[case]
     net = module.network(kind, config.get("constructor", config))
     prefix = "state_dict."
-    net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, strict=True)
+    net.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, strict=True
+    )
     return net.eval()
 
 
@@ -135,7 +138,9 @@ def test_embedding_of_improved_ddpm(times: str) -> None:
         c = tensors[f"in.t_{times}"]
         assert error(cos_sin_embedding(c.double(), **arguments), tensors[f"out64.e{i}.{times}"]) < 1e-12
         own = error(tensors[f"out.e{i}.{times}"], tensors[f"out64.e{i}.{times}"])
-        assert error(cos_sin_embedding(c.float(), **arguments), tensors[f"out.e{i}.{times}"]) < max(1e-5, 2 * own)
+        assert error(cos_sin_embedding(c.float(), **arguments), tensors[f"out.e{i}.{times}"]) < max(
+            1e-5, 2 * own
+        )
 
 
 def test_embedding_of_ddpm() -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.nets import MLP
+from scorefield.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 2, 3), (4, 1, 2, 3), (4, 6, 1, 1)])

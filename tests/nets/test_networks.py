@@ -1,4 +1,6 @@
-"""What all the networks promise: one call signature, a description that rebuilds them, clear errors, gradients."""
+"""What all the networks promise: one call signature, a description that rebuilds them, clear errors,
+gradients.
+"""
 
 import copy
 import tomllib
@@ -7,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets import MLP, DDPMUNet, RefineNet, UNet
+from scorefield.runtime.errors import InputError
 
 KINDS = {"mlp": MLP, "unet": UNet, "ddpm-unet": DDPMUNet, "refinenet": RefineNet}
 SMALL = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": (2,)}
@@ -77,7 +79,8 @@ def test_every_weight_acts_on_the_result(net: nn.Module) -> None:
     awake(net).double()
     call(net, dtype=torch.float64).pow(3).sum().backward()
     still = {name for name, p in net.named_parameters() if p.grad.abs().max() < 1e-9}
-    # A bias or an added embedding cancels in a normalization of one channel a group, and a key's bias in the softmax.
+    # A bias or an added embedding cancels in a normalization of one channel a group, and a key's bias in the
+    # softmax.
     may_cancel = ("bias", "emb_layers.1.weight", "temb_proj.weight")
     assert [name for name in still if not name.endswith(may_cancel)] == []
 
@@ -87,7 +90,9 @@ def test_examples_do_not_mix(net: nn.Module) -> None:
     x = torch.randn(3, 3, 8, 8)
     c = torch.tensor([0, 3, 1])
     y = torch.tensor([2, 0, 3]) if getattr(net, "num_classes", 0) else None
-    alone = torch.cat([net(x[i : i + 1], c[i : i + 1], None if y is None else y[i : i + 1]) for i in range(3)])
+    alone = torch.cat(
+        [net(x[i : i + 1], c[i : i + 1], None if y is None else y[i : i + 1]) for i in range(3)]
+    )
     torch.testing.assert_close(net(x, c, y), alone, atol=1e-4, rtol=1e-4)
 
 

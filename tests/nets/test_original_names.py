@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scorefield.core.errors import InputError
 from scorefield.interop import ddpm, guided_diffusion, improved_diffusion, ncsn
+from scorefield.runtime.errors import InputError
 
 UNET = {
     "in_channels": 3,
@@ -40,7 +40,10 @@ def test_attention_at_factors_without_a_level_is_ignored_as_in_the_original() ->
 
 
 def test_improved_diffusion_is_the_same_network_with_fewer_arguments() -> None:
-    names = [set(module.network("UNetModel", UNET).state_dict()) for module in (guided_diffusion, improved_diffusion)]
+    names = [
+        set(module.network("UNetModel", UNET).state_dict())
+        for module in (guided_diffusion, improved_diffusion)
+    ]
     assert names[0] == names[1]
     with pytest.raises(InputError, match="no argument 'resblock_updown'"):
         improved_diffusion.network("UNetModel", UNET | {"resblock_updown": True})
@@ -55,7 +58,10 @@ def test_attention_in_pixels_becomes_a_factor() -> None:
 def test_logit_transform_leaves_the_input_alone() -> None:
     arguments = {"channels": 1, "ngf": 4, "num_classes": 3, "image_size": 8}
     assert ncsn.network("CondRefineNetDilated", arguments).spec["unit_input"] is True
-    assert ncsn.network("CondRefineNetDilated", arguments | {"logit_transform": True}).spec["unit_input"] is False
+    assert (
+        ncsn.network("CondRefineNetDilated", arguments | {"logit_transform": True}).spec["unit_input"]
+        is False
+    )
 
 
 @pytest.mark.parametrize(

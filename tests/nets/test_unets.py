@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets import DDPMUNet, RefineNet, UNet
 from scorefield.nets.attention import AttentionBlock
 from scorefield.nets.blocks import ResidualBlock
+from scorefield.runtime.errors import InputError
 
 SMALL = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": ()}
 
@@ -21,7 +21,9 @@ def test_parameters_of_the_ddpm_cifar10_network() -> None:
         net = DDPMUNet(3, channels=128, channel_mult=(1, 2, 2, 2), blocks=2, attention=(2,), dropout=0.1)
         adm = UNet(3, channels=128, channel_mult=(1, 2, 2, 2), blocks=2, attention=(2,), scale_shift=False)
     assert count(net) == 35_746_307
-    assert count(adm) == 35_746_307  # the same number in another network: names, epsilon, padding and embedding differ
+    assert (
+        count(adm) == 35_746_307
+    )  # the same number in another network: names, epsilon, padding and embedding differ
 
 
 @pytest.mark.parametrize("make", [UNet, DDPMUNet])
@@ -33,7 +35,12 @@ def test_small_images(make: type[nn.Module], size: int, levels: int) -> None:
 
 @pytest.mark.parametrize("size", [28, 32, 8])
 def test_small_images_of_refinenet(size: int) -> None:
-    assert RefineNet(1, filters=4)(torch.rand(2, 1, size, size), torch.tensor([0, 9])).shape == (2, 1, size, size)
+    assert RefineNet(1, filters=4)(torch.rand(2, 1, size, size), torch.tensor([0, 9])).shape == (
+        2,
+        1,
+        size,
+        size,
+    )
 
 
 def test_images_need_not_be_square() -> None:
@@ -75,7 +82,9 @@ def test_checkpointing_changes_memory_only() -> None:
     for net in (plain, saving):
         torch.manual_seed(1)
         kept: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t
+        ):
             loss = net(torch.ones(2, 1, 8, 8), torch.tensor([3.0, 700.0])).square().sum()
         loss.backward()
         gradients.append([parameter.grad for parameter in net.parameters()])
@@ -96,7 +105,9 @@ def test_second_derivatives_pass_through_checkpointing() -> None:
 
 
 def test_super_resolution_is_a_network_of_twice_the_channels() -> None:
-    """Its input is x beside the bilinear enlargement, which for a factor of 2 mixes neighbours 3 : 1 (half-pixel centres)."""
+    """Its input is x beside the bilinear enlargement, which for a factor of 2 mixes neighbours 3 : 1
+    (half-pixel centres).
+    """
     torch.manual_seed(0)
     net = UNet(1, low_res=True, **SMALL).double()
     for parameter in net.parameters():
@@ -123,14 +134,18 @@ def test_super_resolution_is_a_network_of_twice_the_channels() -> None:
         ({"low_res": True}, torch.zeros(1, 2, 2), r"got shape \(1, 2, 2\)"),
     ],
 )
-def test_the_image_to_be_enlarged_is_checked(options: dict, low_res: torch.Tensor | None, message: str) -> None:
+def test_the_image_to_be_enlarged_is_checked(
+    options: dict, low_res: torch.Tensor | None, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         UNet(1, **SMALL | options)(torch.zeros(2, 1, 4, 4), torch.zeros(2), low_res=low_res)
 
 
 @pytest.mark.parametrize(("blocks", "updown", "levels"), [(1, False, 2), (3, True, 3), (2, True, 1)])
 def test_depth_is_the_number_of_blocks(blocks: int, updown: bool, levels: int) -> None:
-    """`blocks` a level down, one more up, two in the middle; BigGAN's resampling is one more at each change of resolution."""
+    """`blocks` a level down, one more up, two in the middle; BigGAN's resampling is one more at each change
+    of resolution.
+    """
     net = UNet(1, **SMALL | {"blocks": blocks, "updown": updown, "channel_mult": (1,) * levels})
     found = sum(isinstance(module, ResidualBlock) for module in net.modules())
     assert found == levels * (2 * blocks + 1) + 2 + 2 * (levels - 1) * updown
@@ -147,7 +162,10 @@ def test_heads_and_channels_of_a_head_are_two_ways_to_say_the_same() -> None:
     x = torch.randn(1, 1, 4, 4).double()
     assert torch.equal(by_count(x, torch.ones(1)), by_size(x, torch.ones(1)))
     wide = UNet(1, head_channels=16, heads_upsample=1, **SMALL | {"attention": (1, 2)})
-    assert {b.heads for b in wide.modules() if isinstance(b, AttentionBlock)} == {2, 4}  # of 32 and of 64 channels
+    assert {b.heads for b in wide.modules() if isinstance(b, AttentionBlock)} == {
+        2,
+        4,
+    }  # of 32 and of 64 channels
     upwards = UNet(1, heads=2, heads_upsample=8, **SMALL | {"attention": (1, 2)})
     assert {b.heads for b in upwards.output_blocks.modules() if isinstance(b, AttentionBlock)} == {8}
     assert {b.heads for b in upwards.input_blocks.modules() if isinstance(b, AttentionBlock)} == {2}
@@ -155,7 +173,9 @@ def test_heads_and_channels_of_a_head_are_two_ways_to_say_the_same() -> None:
 
 def test_attention_stands_where_it_is_asked_for() -> None:
     net = UNet(1, **SMALL | {"channel_mult": (1, 1, 1), "attention": (2,), "blocks": 1})
-    stages = {f"in.{i}": s for i, s in enumerate(net.input_blocks)} | {f"out.{i}": s for i, s in enumerate(net.output_blocks)}
+    stages = {f"in.{i}": s for i, s in enumerate(net.input_blocks)} | {
+        f"out.{i}": s for i, s in enumerate(net.output_blocks)
+    }
     attending = {name for name, s in stages.items() if any(isinstance(m, AttentionBlock) for m in s)}
     assert attending == {"in.3", "out.2", "out.3"}  # the middle level of three, one block down and two up
     assert any(isinstance(m, AttentionBlock) for m in net.middle_block)

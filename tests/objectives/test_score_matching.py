@@ -1,4 +1,6 @@
-"""Score-matching losses against exact expectations (Gauss-Hermite quadrature, float64), Monte Carlo, and each other."""
+"""Score-matching losses against exact expectations (Gauss-Hermite quadrature, float64), Monte Carlo, and each
+other.
+"""
 
 import itertools
 import math
@@ -10,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.objectives import score_matching as sm
+from scorefield.runtime.errors import InputError
 
 KINDS: tuple[sm.ProjectionKind, ...] = ("rademacher", "gaussian", "sphere")
 
@@ -28,7 +30,9 @@ class Noise:
 
 @dataclass
 class Mixture:
-    """A Gaussian mixture in float64 with its exact score, and nodes and weights that integrate against its density."""
+    """A Gaussian mixture in float64 with its exact score, and nodes and weights that integrate against its
+    density.
+    """
 
     means: Tensor
     covariances: Tensor
@@ -70,7 +74,11 @@ def normal_nodes(n: int, dimensions: int) -> tuple[Tensor, Tensor]:
     nodes, weights = np.polynomial.hermite.hermgauss(n)
     axis, w = torch.from_numpy(nodes * math.sqrt(2.0)), torch.from_numpy(weights / math.sqrt(math.pi))
     grid = torch.stack(torch.meshgrid([axis] * dimensions, indexing="ij"), dim=-1).reshape(-1, dimensions)
-    product = torch.stack(torch.meshgrid([w] * dimensions, indexing="ij"), dim=-1).reshape(-1, dimensions).prod(dim=1)
+    product = (
+        torch.stack(torch.meshgrid([w] * dimensions, indexing="ij"), dim=-1)
+        .reshape(-1, dimensions)
+        .prod(dim=1)
+    )
     return grid, product
 
 
@@ -82,14 +90,18 @@ MIXTURES = {
     "1-D mixture": Mixture(tensor([-0.7], [0.6]), tensor([[0.8]], [[0.7]]), tensor(0.3, 0.7)),
     "2-D Gaussian": Mixture(tensor([0.4, -0.3]), tensor([[1.0, 0.4], [0.4, 0.6]]), tensor(1.0)),
     "2-D mixture": Mixture(
-        tensor([-0.5, 0.2], [0.4, -0.3]), tensor([[0.9, 0.3], [0.3, 0.7]], [[0.8, 0.2], [0.2, 0.7]]), tensor(0.4, 0.6)
+        tensor([-0.5, 0.2], [0.4, -0.3]),
+        tensor([[0.9, 0.3], [0.3, 0.7]], [[0.8, 0.2], [0.2, 0.7]]),
+        tensor(0.4, 0.6),
     ),
 }
 NODES = {1: 120, 2: 60}
 
 
 class SmallMLP(torch.nn.Module):
-    """W2 sin(W1 x + b1) + b2, an entire function, so that quadrature converges; its Jacobian is not symmetric."""
+    """W2 sin(W1 x + b1) + b2, an entire function, so that quadrature converges; its Jacobian is not
+    symmetric.
+    """
 
     def __init__(self, dimensions: int, width: int = 6, seed: int = 0) -> None:
         super().__init__()
@@ -156,7 +168,9 @@ def all_losses(mixture: Mixture, score: sm.Score, x: Tensor) -> dict[str, Tensor
 
 
 def gradient(loss: Tensor, model: torch.nn.Module) -> Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)]
+    )
 
 
 def fisher_information(mixture: Mixture, n: int) -> Tensor:
@@ -170,14 +184,20 @@ def test_quadrature_has_converged_and_its_score_is_right(name: str) -> None:
     n = NODES[mixture.dimensions]
     _, w = mixture.quadrature(n)
     assert w.sum().item() == pytest.approx(1.0, abs=1e-12)
-    assert fisher_information(mixture, n).item() == pytest.approx(fisher_information(mixture, n // 2).item(), abs=1e-9)
+    assert fisher_information(mixture, n).item() == pytest.approx(
+        fisher_information(mixture, n // 2).item(), abs=1e-9
+    )
     near = mixture.quadrature(8)[0].requires_grad_(True)
-    torch.testing.assert_close(mixture.score(near), torch.autograd.grad(mixture.log_prob(near).sum(), near)[0])
+    torch.testing.assert_close(
+        mixture.score(near), torch.autograd.grad(mixture.log_prob(near).sum(), near)[0]
+    )
 
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_losses_share_value_and_parameter_gradient(name: str) -> None:
-    """All equal the explicit loss, or differ from it by -1/2 E|grad log p|^2, to 1e-8; so their gradients agree."""
+    """All equal the explicit loss, or differ from it by -1/2 E|grad log p|^2, to 1e-8; so their gradients
+    agree.
+    """
     mixture = MIXTURES[name]
     n = NODES[mixture.dimensions]
     x, w = mixture.quadrature(n)
@@ -194,7 +214,9 @@ def test_losses_share_value_and_parameter_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_losses_share_the_optimum(name: str) -> None:
-    """At the true score all gradients vanish, explicit is 0, the others -1/2 E|grad log p|^2; nearby all are larger."""
+    """At the true score all gradients vanish, explicit is 0, the others -1/2 E|grad log p|^2; nearby all are
+    larger.
+    """
     mixture = MIXTURES[name]
     n = NODES[mixture.dimensions]
     x, w = mixture.quadrature(n)
@@ -220,7 +242,9 @@ def test_denoising_is_explicit_matching_on_the_blurred_density(name: str, n: int
     denoising = (torch.outer(w, w_eps).flatten() * pairs).sum()
     y, w_y = blurred.quadrature(NODES[mixture.dimensions])
     explicit = (w_y * sm.explicit_score_matching(model, y, blurred.score(y))).sum()
-    constant = 0.5 * (mixture.dimensions / sigma**2 - fisher_information(blurred, NODES[mixture.dimensions]).item())
+    constant = 0.5 * (
+        mixture.dimensions / sigma**2 - fisher_information(blurred, NODES[mixture.dimensions]).item()
+    )
     assert (denoising - explicit).item() == pytest.approx(constant, abs=1e-8)
     torch.testing.assert_close(gradient(denoising, model), gradient(explicit, model), rtol=0, atol=1e-8)
 
@@ -258,7 +282,9 @@ def test_sliced_converges_to_implicit_at_the_monte_carlo_rate(kind: sm.Projectio
         single = per_projection(function, model, x, v)
         standard_error = single.std(dim=0) / math.sqrt(count)
         z = ((single.mean(dim=0) - exact) / standard_error).abs().max().item()
-        errors = [(single.reshape(-1, m, 3).mean(dim=1) - exact).square().mean().sqrt().item() for m in (1, 16, 256)]
+        errors = [
+            (single.reshape(-1, m, 3).mean(dim=1) - exact).square().mean().sqrt().item() for m in (1, 16, 256)
+        ]
         slopes = [math.log(errors[i + 1] / errors[i]) / math.log(16) for i in range(2)]
         print(f"{kind:10} {name:6} |z| {z:.2f}, error at M = 1, 16, 256: {errors}, slopes {slopes}")
         assert z < 4
@@ -270,7 +296,9 @@ def test_sliced_converges_to_implicit_at_the_monte_carlo_rate(kind: sm.Projectio
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_variance_reduction_lowers_the_variance(kind: sm.ProjectionKind) -> None:
-    """Near the score of N(0, I), s = -x, the plain loss adds the variance of (v.x)^2/2; only that of vJv is left."""
+    """Near the score of N(0, I), s = -x, the plain loss adds the variance of (v.x)^2/2; only that of vJv is
+    left.
+    """
     seed, count, dimensions = 5, 20000, 10
     x = Noise(seed).normal((2, dimensions)).double()
     model = SmallMLP(dimensions, seed=2)
@@ -282,7 +310,9 @@ def test_variance_reduction_lowers_the_variance(kind: sm.ProjectionKind) -> None
     plain = per_projection(sm.sliced_score_matching, score, x, v).var(dim=0)
     reduced = per_projection(sm.sliced_score_matching_vr, score, x, v).var(dim=0)
     ratio = (reduced / plain).max().item()
-    print(f"{kind}: variance {plain.tolist()} plain, {reduced.tolist()} reduced; largest ratio {ratio:.4f} (seed {seed})")
+    print(
+        f"{kind}: variance {plain.tolist()} plain, {reduced.tolist()} reduced; largest ratio {ratio:.4f} (seed {seed})"
+    )
     assert ratio < (0.5 if kind == "gaussian" else 0.05)
 
 
@@ -295,11 +325,15 @@ def test_projections(shape: tuple[int, ...], dtype: torch.dtype) -> None:
         v = sm.projections(kind, x, Noise(3), 5)
         assert v.shape == (5, *shape)
         assert v.dtype == dtype
-        torch.testing.assert_close(v[0], sm.projections(kind, x, Noise(3)))  # one after the other: M changes nothing
+        torch.testing.assert_close(
+            v[0], sm.projections(kind, x, Noise(3))
+        )  # one after the other: M changes nothing
         if kind == "sphere":
             radius = v.double().flatten(2).norm(dim=2)
             tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6 if dtype == torch.float32 else 1e-12
-            torch.testing.assert_close(radius, torch.full_like(radius, math.sqrt(dimensions)), rtol=tolerance, atol=0)
+            torch.testing.assert_close(
+                radius, torch.full_like(radius, math.sqrt(dimensions)), rtol=tolerance, atol=0
+            )
         if kind == "rademacher":
             assert set(v.unique().tolist()) == {-1.0, 1.0}
 
@@ -340,7 +374,10 @@ def test_ranks_agree_with_the_flattened_form(shape: tuple[int, ...]) -> None:
         return y.reshape(*y.shape[: y.ndim - len(shape) + 1], -1)
 
     pairs = [
-        (sm.explicit_score_matching(score, x, target), sm.explicit_score_matching(flat_score, flat(x), flat(target))),
+        (
+            sm.explicit_score_matching(score, x, target),
+            sm.explicit_score_matching(flat_score, flat(x), flat(target)),
+        ),
         (sm.implicit_score_matching(score, x), sm.implicit_score_matching(flat_score, flat(x))),
         (
             sm.denoising_score_matching(score, x, eps, sigma),
@@ -354,7 +391,10 @@ def test_ranks_agree_with_the_flattened_form(shape: tuple[int, ...]) -> None:
                 sm.explicit_sliced_score_matching(flat_score, flat(x), flat(target), flat(w)),
             ),
             (sm.sliced_score_matching(score, x, w), sm.sliced_score_matching(flat_score, flat(x), flat(w))),
-            (sm.sliced_score_matching_vr(score, x, w), sm.sliced_score_matching_vr(flat_score, flat(x), flat(w))),
+            (
+                sm.sliced_score_matching_vr(score, x, w),
+                sm.sliced_score_matching_vr(flat_score, flat(x), flat(w)),
+            ),
         ]
     for value, expected in pairs:
         assert value.shape == (3,)
@@ -363,7 +403,9 @@ def test_ranks_agree_with_the_flattened_form(shape: tuple[int, ...]) -> None:
 
 EVERY: dict[str, Callable[[sm.Score, Tensor], Tensor]] = {
     "explicit": lambda s, x: sm.explicit_score_matching(s, x, torch.zeros_like(x)),
-    "explicit sliced": lambda s, x: sm.explicit_sliced_score_matching(s, x, torch.zeros_like(x), torch.ones_like(x)),
+    "explicit sliced": lambda s, x: sm.explicit_sliced_score_matching(
+        s, x, torch.zeros_like(x), torch.ones_like(x)
+    ),
     "implicit": sm.implicit_score_matching,
     "sliced": lambda s, x: sm.sliced_score_matching(s, x, torch.ones_like(x)),
     "vr": lambda s, x: sm.sliced_score_matching_vr(s, x, torch.ones(2, *x.shape, dtype=x.dtype)),
@@ -470,7 +512,9 @@ def test_the_loss_has_the_dtype_of_x(loss: Callable[[sm.Score, Tensor], Tensor],
     value = loss(lambda y: torch.tanh(-y), x)
     assert value.dtype == dtype
     expected = loss(lambda y: torch.tanh(-y), x.double())
-    torch.testing.assert_close(value.double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(
+        value.double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps
+    )
     mixed = loss(lambda y: torch.tanh(-y).to(torch.bfloat16), x)  # as a network under autocast answers
     assert mixed.dtype == dtype
 
@@ -494,7 +538,9 @@ def test_sigma_may_be_a_number_or_one_per_example() -> None:
     together = sm.denoising_score_matching(lambda y: -y, x, eps, levels)
     for i, sigma in enumerate(levels.tolist()):
         for value in (sigma, torch.tensor(sigma)):
-            torch.testing.assert_close(sm.denoising_score_matching(lambda y: -y, x, eps, value)[i], together[i])
+            torch.testing.assert_close(
+                sm.denoising_score_matching(lambda y: -y, x, eps, value)[i], together[i]
+            )
     assert together.dtype == torch.float32
 
 
@@ -520,7 +566,9 @@ def test_bad_projections_are_explained(shape: tuple[int, ...]) -> None:
         lambda: sm.sliced_score_matching_vr(lambda y: y, x, v),
         lambda: sm.explicit_sliced_score_matching(lambda y: y, x, x, v),
     ):
-        with pytest.raises(InputError, match=r"projections must have the shape of x, \(4, 3\), or \(M, 4, 3\)"):
+        with pytest.raises(
+            InputError, match=r"projections must have the shape of x, \(4, 3\), or \(M, 4, 3\)"
+        ):
             call()
 
 

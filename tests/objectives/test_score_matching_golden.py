@@ -19,7 +19,9 @@ PRECISIONS = pytest.mark.parametrize(
 
 
 class Case:
-    """One golden file: inputs and parameters in the dtype asked for, expected tensors under `out.` or `out64.`."""
+    """One golden file: inputs and parameters in the dtype asked for, expected tensors under `out.` or
+    `out64.`.
+    """
 
     def __init__(self, name: str, dtype: torch.dtype, prefix: str, tolerance: float) -> None:
         with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
@@ -34,7 +36,11 @@ class Case:
 
     def parameters(self, group: str = "") -> dict[str, Tensor]:
         prefix = f"param.{group}"
-        found = {key.removeprefix(prefix): t.to(self.dtype) for key, t in self.tensors.items() if key.startswith(prefix)}
+        found = {
+            key.removeprefix(prefix): t.to(self.dtype)
+            for key, t in self.tensors.items()
+            if key.startswith(prefix)
+        }
         return {key: t.clone().requires_grad_(True) for key, t in found.items()}
 
     def assert_close(self, name: str, value: Tensor) -> None:
@@ -56,7 +62,9 @@ class Case:
 
     def assert_complete(self, but: tuple[str, ...] = ()) -> None:
         """Every stored result was compared: a test that skips one says so."""
-        stored = {key.removeprefix(f"{self.prefix}.") for key in self.tensors if key.startswith(f"{self.prefix}.")}
+        stored = {
+            key.removeprefix(f"{self.prefix}.") for key in self.tensors if key.startswith(f"{self.prefix}.")
+        }
         assert stored - self.compared == set(but)
 
 
@@ -105,11 +113,17 @@ def test_e02_denoising_energy_and_score_form(dtype: torch.dtype, prefix: str, to
     for sigma in case.config["sigmas"]:
         p = case.parameters("energy.")
         score = sm.score_from_energy(energy(p))
-        loss = sm.denoising_score_matching(score, case.input("energy.x"), case.input("energy.noise"), sigma).mean()
-        case.assert_loss(f"energy.sigma{sigma}.", sigma**4 * loss, p)  # the code's energy form: sigma^4 times the score form
+        loss = sm.denoising_score_matching(
+            score, case.input("energy.x"), case.input("energy.noise"), sigma
+        ).mean()
+        case.assert_loss(
+            f"energy.sigma{sigma}.", sigma**4 * loss, p
+        )  # the code's energy form: sigma^4 times the score form
         p = case.parameters("score.")
         score = image_score(p, case.input("sigmas")[:1])
-        loss = sm.denoising_score_matching(score, case.input("score.x"), case.input("score.noise"), sigma).mean()
+        loss = sm.denoising_score_matching(
+            score, case.input("score.x"), case.input("score.noise"), sigma
+        ).mean()
         case.assert_loss(f"score.sigma{sigma}.", loss, p)
     case.assert_complete()
 
@@ -132,7 +146,10 @@ def test_f01_several_projections(dtype: torch.dtype, prefix: str, tolerance: flo
     x, g = case.input("x"), case.input("g").reshape(case.config["n_particles"], *case.input("x").shape)
     unit = g / g.norm(dim=2, keepdim=True)  # the code's unit sphere: 1/D of the exact loss
     for group, kind in (("score", "estimation"), ("energy", "matching")):
-        for suffix, v, function in (("", unit, sm.sliced_score_matching), ("_vr", g, sm.sliced_score_matching_vr)):
+        for suffix, v, function in (
+            ("", unit, sm.sliced_score_matching),
+            ("_vr", g, sm.sliced_score_matching_vr),
+        ):
             p = case.parameters(f"{group}.")
             score = mlp_score(p) if group == "score" else sm.score_from_energy(energy(p))
             name = f"sliced_score_{kind}{suffix}."
@@ -147,7 +164,11 @@ def test_f01_several_projections(dtype: torch.dtype, prefix: str, tolerance: flo
 
 def f02_variants(g: Tensor) -> Iterator[tuple[str, Tensor]]:
     source = Replay(g)
-    kinds: dict[str, sm.ProjectionKind] = {"radermacher": "rademacher", "sphere": "sphere", "gaussian": "gaussian"}
+    kinds: dict[str, sm.ProjectionKind] = {
+        "radermacher": "rademacher",
+        "sphere": "sphere",
+        "gaussian": "gaussian",
+    }
     for name, kind in kinds.items():
         yield name, sm.projections(kind, g, source)
 

@@ -1,4 +1,6 @@
-"""ScoreModel, ScoreMatching and NCSN: the original losses to 1e-9, the weights of the levels, training, refusals."""
+"""ScoreModel, ScoreMatching and NCSN: the original losses to 1e-9, the weights of the levels, training,
+refusals.
+"""
 
 import pytest
 import torch
@@ -27,13 +29,17 @@ class Times:
 
 
 def stub_a(golden):
-    """Score stub A, s(x, l) = (m - x)/(σ_l² + 0.25) + 0.3 tanh(conv3x3(x) + b), as a Denoiser, and its parameters."""
+    """Score stub A, s(x, l) = (m - x)/(σ_l² + 0.25) + 0.3 tanh(conv3x3(x) + b), as a Denoiser, and its
+    parameters.
+    """
     p = {name: golden[f"param.{name}"].double().requires_grad_(True) for name in ("W", "b", "m")}
     sigmas = golden["in.sigmas"].double()
 
     def net(x, c, y=None):
         spread = (sigmas[c] ** 2 + 0.25).reshape(-1, 1, 1, 1)
-        return (p["m"] - x) / spread + 0.3 * torch.tanh(torch.nn.functional.conv2d(x, p["W"], p["b"], padding=1))
+        return (p["m"] - x) / spread + 0.3 * torch.tanh(
+            torch.nn.functional.conv2d(x, p["W"], p["b"], padding=1)
+        )
 
     return sf.Denoiser(net, sf.process.from_sigmas(sigmas.flip(0)), "score", noise_input="rank"), p
 
@@ -42,7 +48,9 @@ def assert_golden(golden, objective, tape, parameters, prefix):
     result = objective(golden["in.x"].double(), None, Recorded([z.double() for z in tape]))
     loss = result.per_example.mean()
     assert_close(loss.detach(), golden[f"out64.{prefix}loss"], 1e-9)
-    for (name, _), gradient in zip(parameters.items(), torch.autograd.grad(loss, list(parameters.values())), strict=True):
+    for (name, _), gradient in zip(
+        parameters.items(), torch.autograd.grad(loss, list(parameters.values())), strict=True
+    ):
         assert_close(gradient, golden[f"out64.{prefix}grad_{name}"], 1e-9, name)
 
 
@@ -58,7 +66,9 @@ def test_golden_sliced_at_levels():
     model, parameters = stub_a(golden)
     times = Times(model.process.T - golden["in.labels"])
     particles = golden["in.v"].reshape(golden.config["n_particles"], *golden["in.x"].shape)
-    objective = sf.objectives.NCSN(model, times, "sliced-vr", projections=len(particles), projection="gaussian")
+    objective = sf.objectives.NCSN(
+        model, times, "sliced-vr", projections=len(particles), projection="gaussian"
+    )
     assert_golden(golden, objective, [golden["in.noise"], *particles], parameters, "")
 
 
@@ -75,7 +85,9 @@ def test_ncsn_is_the_weighted_denoising_loss_of_its_score(process, parametrizati
     scaled = alpha[:, None] * x0
     expected = sm.denoising_score_matching(lambda x: model.score(x, t), scaled, eps, sigma) * sigma**2
     assert relative_error(loss.per_example, importance * expected) < 1e-9
-    assert relative_error(loss.parts["mse"], importance * expected) < 1e-9  # D = 2: the mean is half of the sum
+    assert (
+        relative_error(loss.parts["mse"], importance * expected) < 1e-9
+    )  # D = 2: the mean is half of the sum
     assert relative_error(loss.unweighted, expected) < 1e-9
     assert torch.equal(loss.t, t)
 
@@ -111,18 +123,26 @@ def test_score_matching_is_its_function(method, sigma, energy):
 @pytest.mark.parametrize("method", ["denoising", "sliced", "sliced-vr"])
 @pytest.mark.parametrize("process", PROCESSES)
 def test_ncsn_losses_share_the_gradient(method, process):
-    """A linear score A x at x_t: every loss has λ(σ)E[(A x + C⁻¹ x)xᵀ] = λ(σ)(A C + I) as its gradient, to 5 standard errors."""
+    """A linear score A x at x_t: every loss has λ(σ)E[(A x + C⁻¹ x)xᵀ] = λ(σ)(A C + I) as its gradient, to 5
+    standard errors.
+    """
     process, t, n = PROCESSES[process], 5, 40_000
     A = torch.tensor([[-0.5, 0.1], [0.3, -0.2]], dtype=torch.float64, requires_grad=True)
     model = sf.Denoiser(lambda x, c, y=None: x @ A.T, process, "score")
     alpha, sigma = process.level(t)
     times = Times(torch.full((n,), t))
     x0 = NoiseSource(0).normal((n, 2)).double() * torch.tensor([1.0, 0.5])
-    C = alpha**2 * torch.diag(torch.tensor([1.0, 0.25])).double() + sigma**2 * torch.eye(2, dtype=torch.float64)
+    C = alpha**2 * torch.diag(torch.tensor([1.0, 0.25])).double() + sigma**2 * torch.eye(
+        2, dtype=torch.float64
+    )
     per_example = sf.objectives.NCSN(model, times, method)(x0, None, NoiseSource(1)).per_example
-    blocks = torch.stack([torch.autograd.grad(part.mean(), A, retain_graph=True)[0] for part in per_example.split(1000)])
+    blocks = torch.stack(
+        [torch.autograd.grad(part.mean(), A, retain_graph=True)[0] for part in per_example.split(1000)]
+    )
     error = blocks.std(0) / len(blocks) ** 0.5
-    assert ((blocks.mean(0) - sigma**2 * (A.detach() @ C + torch.eye(2, dtype=torch.float64))).abs() < 5 * error).all()
+    assert (
+        (blocks.mean(0) - sigma**2 * (A.detach() @ C + torch.eye(2, dtype=torch.float64))).abs() < 5 * error
+    ).all()
 
 
 def train(objective, data, steps, noise=None):
@@ -135,9 +155,13 @@ def train(objective, data, steps, noise=None):
         optimizer.step()
 
 
-@pytest.mark.parametrize(("method", "energy"), [("implicit", False), ("sliced", False), ("sliced-vr", True), ("denoising", True)])
+@pytest.mark.parametrize(
+    ("method", "energy"), [("implicit", False), ("sliced", False), ("sliced-vr", True), ("denoising", True)]
+)
 def test_training_finds_the_score_and_langevin_samples_it(method, energy):
-    """On N(m, diag c): the trained score is near the true one over the data, and so are the samples drawn with it."""
+    """On N(m, diag c): the trained score is near the true one over the data, and so are the samples drawn
+    with it.
+    """
     torch.manual_seed(0)
     mean, std = torch.tensor([0.5, -0.3]), torch.tensor([0.6, 0.9])
     data = mean + std * NoiseSource(0).normal((4000, 2))
@@ -149,16 +173,22 @@ def test_training_finds_the_score_and_langevin_samples_it(method, energy):
     error = (model.score(data) + (data - mean) / variance).square().sum(1).mean()
     print(f"{method}: Fisher divergence {error / 2:.4f}")
     assert error / 2 < 0.1
-    samples = sf.sample(model, sf.samplers.Langevin(0.1), sf.grids.steps(60), x_T=data[:1000], noise=NoiseSource(1))
+    samples = sf.sample(
+        model, sf.samplers.Langevin(0.1), sf.grids.steps(60), x_T=data[:1000], noise=NoiseSource(1)
+    )
     assert ((samples.mean(0) - mean).abs() < 0.15).all()
     assert ((samples.var(0) / variance - 1).abs() < 0.3).all()
 
 
 def test_energy_gives_a_curl_free_score():
     torch.manual_seed(0)
-    model = sf.ScoreModel(sf.nets.MLP(3, hidden=8, layers=1, noise_levels=False, out_dim=1).double(), energy=True)
+    model = sf.ScoreModel(
+        sf.nets.MLP(3, hidden=8, layers=1, noise_levels=False, out_dim=1).double(), energy=True
+    )
     x = NoiseSource(0).normal((4, 3)).double()
-    J = torch.func.vmap(torch.func.jacrev(lambda row: torch.func.grad(lambda r: -model.energy(r[None])[0])(row)))(x)
+    J = torch.func.vmap(
+        torch.func.jacrev(lambda row: torch.func.grad(lambda r: -model.energy(r[None])[0])(row))
+    )(x)
     assert relative_error(J, J.mT) < 1e-12
     assert relative_error(model.score(x), -torch.func.grad(lambda rows: model.energy(rows).sum())(x)) < 1e-12
     with torch.no_grad():
@@ -207,10 +237,16 @@ def test_autocast_runs_the_network_only():
         (lambda bare, levels: bare.score(torch.zeros(1, 2), 3), "no noise levels"),
         (lambda bare, levels: bare.energy(torch.zeros(1, 2)), "energy=True"),
         (lambda bare, levels: sf.ScoreModel(lambda x, c: x[:, :1]).score(torch.zeros(4, 2)), "shape"),
-        (lambda bare, levels: sf.ScoreModel(lambda x, c: x, energy=True).score(torch.zeros(4, 2)), "one value"),
+        (
+            lambda bare, levels: sf.ScoreModel(lambda x, c: x, energy=True).score(torch.zeros(4, 2)),
+            "one value",
+        ),
     ],
 )
 def test_refusals(make, message):
-    bare, levels = sf.ScoreModel(sf.nets.MLP(2, noise_levels=False)), sf.Denoiser(sf.nets.MLP(2), PROCESSES["ve"])
+    bare, levels = (
+        sf.ScoreModel(sf.nets.MLP(2, noise_levels=False)),
+        sf.Denoiser(sf.nets.MLP(2), PROCESSES["ve"]),
+    )
     with pytest.raises(sf.ScorefieldError, match=message):
         make(bare, levels)

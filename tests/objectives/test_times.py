@@ -1,4 +1,6 @@
-"""Which t: the distribution drawn, its importance weights, golden D01, and the state that processes share and checkpoints keep."""
+"""Which t: the distribution drawn, its importance weights, golden D01, and the state that processes share and
+checkpoints keep.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,10 @@ PROCESS = sf.process.from_sigmas([1.0, 2.0, 3.0, 4.0])
 
 def warm(T=4, history=3, **options):
     times = ImportanceTimes(T, history, **options)
-    times.update(torch.arange(1, T + 1).repeat(history), torch.rand(T * history, generator=torch.Generator().manual_seed(0)))
+    times.update(
+        torch.arange(1, T + 1).repeat(history),
+        torch.rand(T * history, generator=torch.Generator().manual_seed(0)),
+    )
     return times
 
 

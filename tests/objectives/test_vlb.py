@@ -1,4 +1,6 @@
-"""The variational bound as a loss: every cell of golden B03 and B12, its gradients, its reweighting and its refusals."""
+"""The variational bound as a loss: every cell of golden B03 and B12, its gradients, its reweighting and its
+refusals.
+"""
 
 import math
 
@@ -24,7 +26,9 @@ class Given:
 
 
 class Stub(torch.nn.Module):
-    """The golden cases' network, with parameters; `scale` turns the index back into the timestep it was trained with."""
+    """The golden cases' network, with parameters; `scale` turns the index back into the timestep it was
+    trained with.
+    """
 
     def __init__(self, golden, group):
         super().__init__()
@@ -33,14 +37,18 @@ class Stub(torch.nn.Module):
 
     def forward(self, x, c, y=None):
         shift = 0.1 * torch.sin(c.double() / 50)
-        return torch.tanh(torch.nn.functional.conv2d(x, self.W, self.b, padding=1) + shift.reshape(-1, 1, 1, 1))
+        return torch.tanh(
+            torch.nn.functional.conv2d(x, self.W, self.b, padding=1) + shift.reshape(-1, 1, 1, 1)
+        )
 
 
 def golden_model(golden, mean, variance, **options):
     head, choice = VARIANCES[variance]
     data = sf.DataSpec((3, 4, 5), bins=256)
     net = Stub(golden, "learned" if head else "fixed")
-    return sf.Denoiser(net, schedule(golden.config["schedule"]), MEANS[mean], head, data=data, **options), choice
+    return sf.Denoiser(
+        net, schedule(golden.config["schedule"]), MEANS[mean], head, data=data, **options
+    ), choice
 
 
 def objective_of(model, choice, loss, t):
@@ -62,12 +70,16 @@ def test_golden_training_losses(mean, variance, loss):
     objective = objective_of(model, choice, loss, golden["in.t"] + 1)
     result = objective(golden["in.x_start"].double(), None, Recorded([golden["in.noise"].double()]))
     name, tolerance, T = f"out64.{mean}.{variance}.{loss}", TOLERANCE[MEANS[mean]], model.process.T
-    published = result.per_example / T if loss == "KL" else result.per_example  # KL is one term as it is, RESCALED_KL T of them
+    published = (
+        result.per_example / T if loss == "KL" else result.per_example
+    )  # KL is one term as it is, RESCALED_KL T of them
     assert_close(published, golden[f"{name}.loss"], tolerance, "loss")
     if "MSE" in loss:
         assert_close(result.parts["mse"], golden[f"{name}.mse"], tolerance, "mse")
     if f"{name}.vb" in golden.tensors:
-        assert_close(result.parts["vlb"] * (1 / T if loss == "MSE" else 0.001), golden[f"{name}.vb"], tolerance, "vb")
+        assert_close(
+            result.parts["vlb"] * (1 / T if loss == "MSE" else 0.001), golden[f"{name}.vb"], tolerance, "vb"
+        )
     if f"{name}.grad_W" in golden.tensors:
         published.mean().backward()
         for key, parameter in (("W", model.net.W), ("b", model.net.b)):
@@ -78,12 +90,17 @@ def test_golden_training_losses(mean, variance, loss):
 @pytest.mark.parametrize("mean", MEANS)
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_every_golden_cell_is_covered(mean, variance):
-    names = {n.split(".", 1)[1].rsplit(".", 1)[0] for n in Golden("B03_training_losses").names(f"out64.{mean}.{variance}.")}
+    names = {
+        n.split(".", 1)[1].rsplit(".", 1)[0]
+        for n in Golden("B03_training_losses").names(f"out64.{mean}.{variance}.")
+    }
     assert names == {f"{mean}.{variance}.{loss}" for loss in ("MSE", "RESCALED_MSE", "KL", "RESCALED_KL")}
 
 
 def test_golden_rescaled_timesteps():
-    """B12: the model sees t·1000/T; RESCALED_MSE on all 4,000 levels, and one term of the bound on 100 of them."""
+    """B12: the model sees t·1000/T; RESCALED_MSE on all 4,000 levels, and one term of the bound on 100 of
+    them.
+    """
     golden = Golden("B12_rescale_timesteps")
     model, _ = golden_model(golden, "EPSILON", "LEARNED_RANGE", noise_input="scaled")
     x0, eps = golden["in.x_start"].double(), golden["in.noise"].double()
@@ -98,7 +115,9 @@ def test_golden_rescaled_timesteps():
     index = golden["in.t_index"]
     t, s, u = grid[index + 1], grid[index], grid[index + 2]
     pred = model(model.process.sample(x0, t, eps), t)
-    nats = bound_terms(pred, x0, model.process.level(s), Bound("learned", cdf="tanh"), model.data, model.process.level(u))
+    nats = bound_terms(
+        pred, x0, model.process.level(s), Bound("learned", cdf="tanh"), model.data, model.process.level(u)
+    )
     # RESCALED_MSE multiplies by (number of kept steps)/1000.
     assert_close(nats / (60 * math.log(2)) * 0.1, golden["out64.respaced.loss.vb"], 1e-9)
 
@@ -113,7 +132,9 @@ def small_model(parametrization="eps", variance="range", T=20, seed=0, bins=17):
 
 def levels(batch, seed=0):
     data = sf.DataSpec((1, 4, 4), bins=17)
-    return data.from_levels(torch.randint(0, 17, (batch, 1, 4, 4), generator=torch.Generator().manual_seed(seed))).double()
+    return data.from_levels(
+        torch.randint(0, 17, (batch, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
+    ).double()
 
 
 @pytest.mark.parametrize("variance", ["lower", "upper", "learned"])
@@ -127,7 +148,14 @@ def test_mixed_batches_equal_their_rows(variance, decoder):
     together = bound_terms(model(x_t, t), x0, process.level(s), bound, model.data, process.level(u))
     for b in range(4):
         above = process.level(int(u[b])) if u[b] > t[b] else None
-        alone = bound_terms(model(x_t[b : b + 1], int(t[b])), x0[b : b + 1], process.level(int(s[b])), bound, model.data, above)
+        alone = bound_terms(
+            model(x_t[b : b + 1], int(t[b])),
+            x0[b : b + 1],
+            process.level(int(s[b])),
+            bound,
+            model.data,
+            above,
+        )
         assert together[b].item() == pytest.approx(alone.item(), rel=1e-12)
 
 
@@ -138,9 +166,15 @@ def test_the_loss_estimates_the_sum_of_all_terms(times):
     T, x0, eps = 20, levels(1), NoiseSource(5).normal((1, 1, 4, 4)).double()
     objective = sf.objectives.VLB(model, times=times)
     if times == "importance":
-        objective.times.update(torch.arange(1, T + 1).repeat(10), torch.rand(10 * T, generator=torch.Generator().manual_seed(0)))
+        objective.times.update(
+            torch.arange(1, T + 1).repeat(10), torch.rand(10 * T, generator=torch.Generator().manual_seed(0))
+        )
         assert objective.times.warm
-    p = objective.times.probabilities() if times == "importance" else torch.full((T,), 1 / T, dtype=torch.float64)
+    p = (
+        objective.times.probabilities()
+        if times == "importance"
+        else torch.full((T,), 1 / T, dtype=torch.float64)
+    )
     expected, mean = 0.0, 0.0
     for t in range(1, T + 1):
         process = model.process
@@ -162,7 +196,9 @@ def test_hybrid_sends_the_bound_into_the_variance_alone():
     grads = {}
     for scale in (0.0, 1.0):
         objective = sf.objectives.Hybrid(model, scale, times=Given(torch.tensor([1, 2, 3, 5, 8, 13, 19, 20])))
-        grads[scale] = torch.autograd.grad(objective(x0, None, Recorded(tape)).per_example.mean(), net.weight)[0]
+        grads[scale] = torch.autograd.grad(
+            objective(x0, None, Recorded(tape)).per_example.mean(), net.weight
+        )[0]
     assert torch.allclose(grads[0.0][0], grads[1.0][0], atol=1e-14)  # output 0 is the mean
     assert (grads[0.0][1] == 0).all()
     assert (grads[1.0][1] != 0).any()
@@ -185,10 +221,21 @@ def test_float32_training_step_is_finite_and_near_float64(parametrization):
 
 def test_specs_rebuild_the_objectives():
     model, _ = small_model()
-    assert sf.objectives.VLB(model).spec == {"kind": "vlb", "variance": "learned", "decoder": "discretized", "cdf": "exact"}
+    assert sf.objectives.VLB(model).spec == {
+        "kind": "vlb",
+        "variance": "learned",
+        "decoder": "discretized",
+        "cdf": "exact",
+    }
     hybrid = sf.objectives.Hybrid(model, times={"kind": "importance", "history": 3})
     times = {"kind": "importance", "history": 3, "uniform_prob": 0.0}
-    expected = {"vlb_scale": 0.001, "weighting": "eps", "decoder": "discretized", "cdf": "exact", "times": times}
+    expected = {
+        "vlb_scale": 0.001,
+        "weighting": "eps",
+        "decoder": "discretized",
+        "cdf": "exact",
+        "times": times,
+    }
     assert hybrid.spec == {"kind": "hybrid", **expected}
     options = {k: v for k, v in hybrid.spec.items() if k != "kind"}
     assert sf.objectives.Hybrid(model, **options).spec == hybrid.spec

@@ -29,7 +29,9 @@ def test_min_snr(process):
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_edm(process):
-    """λ(σ̃) = (σ̃² + σ_d²)/(σ̃ σ_d)² weighs |x̂0 − x0|², which is σ̃²·|ε̂ − ε|²; it is what EDM's own network error weighs."""
+    """λ(σ̃) = (σ̃² + σ_d²)/(σ̃ σ_d)² weighs |x̂0 − x0|², which is σ̃²·|ε̂ − ε|²; it is what EDM's own network
+    error weighs.
+    """
     t = torch.arange(1, process.T + 1)
     alpha, sigma = process.level(t)
     ratio, data = sigma / alpha, 0.3

@@ -1,4 +1,6 @@
-"""Categorical processes against products of explicit transition matrices, 50-digit arithmetic, and sums over x_t."""
+"""Categorical processes against products of explicit transition matrices, 50-digit arithmetic, and sums over
+x_t.
+"""
 
 import math
 from itertools import product
@@ -10,10 +12,10 @@ import torch
 from categories import KINDS, bayes, between, noise_of, probabilities, step_matrices
 
 import scorefield as sf
-from scorefield import config
 from scorefield.core.distributions import Categorical
 from scorefield.core.noise import NoiseSource
-from scorefield.objectives.categorical import categorical_term
+from scorefield.objectives.categorical_vlb import categorical_term
+from scorefield.runs import build
 
 F64 = torch.float64
 KAPPAS = [0.9, 0.75, 0.4, 0.15, 0.05, 0.0]
@@ -37,8 +39,12 @@ def test_transitions_and_posterior_are_those_of_the_matrices(kind, K):
     for t, s in PAIRS:
         forward = between(matrices, t, s)
         assert np.abs(probabilities(process.transition(states, t, s, F64))[:, :, 0] - forward).max() < 1e-14
-        assert np.abs(process.log_likelihood(states, t, s, F64).exp().numpy()[:, :, 0] - forward.T).max() < 1e-14
-        expected = [bayes(matrices, a, b, t, s) for a, b in zip(x_t[:, 0].tolist(), x0[:, 0].tolist(), strict=True)]
+        assert (
+            np.abs(process.log_likelihood(states, t, s, F64).exp().numpy()[:, :, 0] - forward.T).max() < 1e-14
+        )
+        expected = [
+            bayes(matrices, a, b, t, s) for a, b in zip(x_t[:, 0].tolist(), x0[:, 0].tolist(), strict=True)
+        ]
         known = [row is not None for row in expected]
         actual = probabilities(process.posterior(x_t[known], x0[known], t, s, F64))[:, :, 0]
         assert np.abs(actual - np.stack([row for row in expected if row is not None])).max() < 1e-13
@@ -50,7 +56,9 @@ def test_reverse_is_the_mixture_of_posteriors(kind):
     """Σ_i q(x_s | x_t, i) p(i) over what can have led to x_t, term by term; t and s one for each example."""
     K, rng = 5, np.random.default_rng(0)
     process, matrices = KINDS[kind](KAPPAS, K), step_matrices(kind, K, KAPPAS)
-    cases = [(a, t, s) for a in range(process.states) for t, s in PAIRS if between(matrices, t, 0)[:K, a].sum() > 0]
+    cases = [
+        (a, t, s) for a in range(process.states) for t, s in PAIRS if between(matrices, t, 0)[:K, a].sum() > 0
+    ]
     p0 = rng.dirichlet(np.ones(K), size=len(cases))
     expected = []
     for i, (a, t, s) in enumerate(cases):
@@ -81,7 +89,9 @@ def test_marginals_are_those_of_the_process_for_every_varsigma(kind, K, eta):
                     for a, b, q in zip(*map(list, (x_t[:, 0], x0[:, 0], q_t)), strict=True)
                 ]
             )
-            actual = np.where(q_t[:, None] > 0, probabilities(process.posterior(x_t, x0, t, s, F64))[:, :, 0], 0)
+            actual = np.where(
+                q_t[:, None] > 0, probabilities(process.posterior(x_t, x0, t, s, F64))[:, :, 0], 0
+            )
             assert np.abs(actual - rows).max() < 1e-13
         else:
             point = Categorical.at(x0, K, F64)
@@ -105,24 +115,34 @@ def test_an_absorbing_process_never_remasks_at_eta_zero():
     x_t = torch.tensor([[4], [4], [2], [0]])
     p0 = Categorical.of(torch.randn(4, 4, 1, dtype=F64, generator=torch.Generator().manual_seed(0)))
     p0 = Categorical(
-        torch.where(torch.tensor([True, True, False, False])[:, None, None], p0.log_p, Categorical.at(x_t % 4, 4, F64).log_p)
+        torch.where(
+            torch.tensor([True, True, False, False])[:, None, None],
+            p0.log_p,
+            Categorical.at(x_t % 4, 4, F64).log_p,
+        )
     )
     for t, s in ((4, 3), (5, 2), (3, 0)):
         assert torch.allclose(
-            process.family(x_t, p0, t, s, 0.0).log_p.exp(), process.reverse(x_t, p0, t, s).log_p.exp(), atol=1e-14
+            process.family(x_t, p0, t, s, 0.0).log_p.exp(),
+            process.reverse(x_t, p0, t, s).log_p.exp(),
+            atol=1e-14,
         )
 
 
 def exact_posterior(kappas, u, x_t, x0, t, s, K):
     """ln q(x_s = j | x_t, x_0) in 50 digits from κ's of that precision."""
     keep, marginal = kappas[t] / kappas[s], kappas[s]
-    joint = [(keep * (j == x_t) + (1 - keep) * u) * (marginal * (j == x0) + (1 - marginal) * u) for j in range(K)]
+    joint = [
+        (keep * (j == x_t) + (1 - keep) * u) * (marginal * (j == x0) + (1 - marginal) * u) for j in range(K)
+    ]
     return [mpmath.log(p / mpmath.fsum(joint)) for p in joint]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_stable_at_a_thousand_levels_and_256_categories(dtype):
-    """T = 1,000, K = 256, against 50-digit arithmetic: neighbours next to the data, in the middle, at the end, and long skips."""
+    """T = 1,000, K = 256, against 50-digit arithmetic: neighbours next to the data, in the middle, at the
+    end, and long skips.
+    """
     K, betas = 256, sf.process.cosine_betas(1000)
     process = sf.process.uniform_categorical(sf.process.kappas_from_betas(betas), K)
     with mpmath.workdps(50):
@@ -132,17 +152,23 @@ def test_stable_at_a_thousand_levels_and_256_categories(dtype):
         tolerance = 1e-9 if dtype == F64 else 2e-5
         for t, s in ((1, 0), (2, 1), (3, 2), (500, 499), (1000, 999), (1000, 1), (999, 500), (600, 3)):
             for x_t, x0 in ((7, 7), (7, 200)):
-                actual = process.posterior(torch.tensor([[x_t]]), torch.tensor([[x0]]), t, s, dtype).log_p[0, :, 0]
+                actual = process.posterior(torch.tensor([[x_t]]), torch.tensor([[x0]]), t, s, dtype).log_p[
+                    0, :, 0
+                ]
                 expected = exact_posterior(kappas, mpmath.mpf(1) / K, x_t, x0, t, s, K)
                 possible = [j for j in range(K) if expected[j] > -1e20]
                 assert torch.isfinite(actual).all()
                 for j in possible[:3] + [j for j in (7, 200) if j in possible]:
-                    assert abs(float(actual[j]) - float(expected[j])) <= tolerance * max(1.0, abs(float(expected[j]))), (t, s, j)
+                    assert abs(float(actual[j]) - float(expected[j])) <= tolerance * max(
+                        1.0, abs(float(expected[j]))
+                    ), (t, s, j)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_terms_and_their_gradients_are_finite_at_every_level(kind):
-    """T = 1,000, K = 256, logits from even to extreme. Terms next to the data are 1e-4, and float32 keeps their digits."""
+    """T = 1,000, K = 256, logits from even to extreme. Terms next to the data are 1e-4, and float32 keeps
+    their digits.
+    """
     K = 256
     process = KINDS[kind](sf.process.cosine_kappas(1000), K)
     t = torch.tensor([1, 2, 3, 10, 100, 500, 900, 998, 999, 1000])
@@ -172,15 +198,21 @@ def test_schedules(count):
     t = np.arange(1, count + 1)
     assert np.abs(sf.process.linear_kappas(count).numpy() - (1 - t / count)).max() < 1e-15
     f = [
-        mpmath.cos((mpmath.mpf(int(k)) / count + mpmath.mpf("0.008")) / mpmath.mpf("1.008") * mpmath.pi / 2) ** 2 for k in [0, *t]
+        mpmath.cos((mpmath.mpf(int(k)) / count + mpmath.mpf("0.008")) / mpmath.mpf("1.008") * mpmath.pi / 2)
+        ** 2
+        for k in [0, *t]
     ]
     expected = np.array([float(value / f[0]) for value in f[1:]])
     assert np.abs(sf.process.cosine_kappas(count).numpy() - expected).max() < 1e-15
     betas = sf.process.cosine_betas(count)
-    assert np.abs(sf.process.kappas_from_betas(betas).numpy() / np.cumprod(1 - betas.numpy()) - 1).max() < 1e-10
+    assert (
+        np.abs(sf.process.kappas_from_betas(betas).numpy() / np.cumprod(1 - betas.numpy()) - 1).max() < 1e-10
+    )
     for make in (sf.process.linear_kappas, sf.process.cosine_kappas):
         assert make(count)[-1] == 0
-        assert torch.equal(sf.process.uniform_categorical(make(count), 3).level(torch.arange(1, count + 1)), make(count))
+        assert torch.equal(
+            sf.process.uniform_categorical(make(count), 3).level(torch.arange(1, count + 1)), make(count)
+        )
 
 
 def test_the_start_is_u_and_belongs_to_the_sample():
@@ -195,10 +227,12 @@ def test_the_start_is_u_and_belongs_to_the_sample():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kappas", [sf.process.cosine_kappas(50), sf.process.linear_kappas(8), [0.5, 0.25, 0.0]])
+@pytest.mark.parametrize(
+    "kappas", [sf.process.cosine_kappas(50), sf.process.linear_kappas(8), [0.5, 0.25, 0.0]]
+)
 def test_a_process_is_rebuilt_from_its_description(kind, kappas):
     process = KINDS[kind](kappas, 17)
-    rebuilt = config.build(config.PROCESSES, process.spec, "process")
+    rebuilt = build.build(build.PROCESSES, process.spec, "process")
     t = torch.arange(process.T + 1)
     assert torch.equal(process.level(t), rebuilt.level(t))
     assert (rebuilt.classes, rebuilt.states, rebuilt.spec) == (process.classes, process.states, process.spec)
@@ -217,7 +251,10 @@ MISTAKES = [
     (lambda: sf.process.cosine_kappas(0), "positive integer"),
     (lambda: sf.process.uniform_categorical(KAPPAS, 3).level(7), "0 … 6"),
     (lambda: sf.process.uniform_categorical(KAPPAS, 3).level(1.5), "levels at t"),
-    (lambda: sf.process.uniform_categorical(KAPPAS, 3).transition(torch.tensor([[0]]), 1, 2), "must not lie above"),
+    (
+        lambda: sf.process.uniform_categorical(KAPPAS, 3).transition(torch.tensor([[0]]), 1, 2),
+        "must not lie above",
+    ),
 ]
 
 

@@ -1,4 +1,6 @@
-"""Continuous and interpolated processes against quadrature and their tables; what models and grids make of them."""
+"""Continuous and interpolated processes against quadrature and their tables; what models and grids make of
+them.
+"""
 
 import math
 
@@ -8,7 +10,7 @@ from scipy import integrate
 from support import relative_error
 
 import scorefield as sf
-from scorefield.parametrization import coefficients, noise_input
+from scorefield.models.parametrization import coefficients, noise_input
 
 TABLES = {
     "linear": sf.process.from_betas(sf.process.linear_betas(1000)),
@@ -35,7 +37,9 @@ def test_vp_is_the_integral_of_beta(t):
 def test_discrete_linear_tends_to_vp():
     alpha, sigma = sf.process.continuous_vp().level(torch.linspace(0.1, 1, 10))
     for T, tolerance in ((1000, 2e-2), (16000, 2e-3)):
-        table = sf.process.from_betas(sf.process.linear_betas(T, 0.1 / T, 20 / T)).level(torch.arange(1, 11) * T // 10)
+        table = sf.process.from_betas(sf.process.linear_betas(T, 0.1 / T, 20 / T)).level(
+            torch.arange(1, 11) * T // 10
+        )
         assert relative_error(table.alpha, alpha) < tolerance
         assert relative_error(table.sigma, sigma) < tolerance
 
@@ -83,7 +87,9 @@ def test_interpolated_between_levels(name):
     for k in (1, 4, table.T - 1):
         expected = 0.75 * log_ratio(table, k) + 0.25 * log_ratio(table, k + 1)
         assert log_ratio(process, k + 0.25) == pytest.approx(expected, rel=1e-12)
-    assert math.exp(-log_ratio(process, 0.3)) == pytest.approx(0.3 * math.exp(-log_ratio(table, 1)), rel=1e-12)
+    assert math.exp(-log_ratio(process, 0.3)) == pytest.approx(
+        0.3 * math.exp(-log_ratio(table, 1)), rel=1e-12
+    )
 
 
 def test_one_level_can_be_interpolated():

@@ -9,7 +9,7 @@ import torch
 from support import relative_error
 
 import scorefield as sf
-from scorefield import config
+from scorefield.runs import build
 
 
 @pytest.mark.parametrize(("low", "high", "rho"), [(0.002, 80.0, 7.0), (0.01, 30.0, 1.0), (0.5, 2.0, 3.0)])
@@ -36,13 +36,19 @@ def test_it_starts_from_the_data():
 def test_it_is_rebuilt_from_its_description():
     for process in (sf.process.edm(), sf.process.edm(0.01, 50.0, 5.0, 0.1, 0.3)):
         described = tomllib.loads(tomli_w.dumps({"process": dict(process.spec)}))["process"]
-        rebuilt = config.build(config.PROCESSES, described, "process")
+        rebuilt = build.build(build.PROCESSES, described, "process")
         t = torch.linspace(0, 1, 11, dtype=torch.float64)
         assert described["kind"] == "edm"
-        assert all(torch.equal(mine, theirs) for mine, theirs in zip(process.level(t), rebuilt.level(t), strict=True))
-        assert (rebuilt.prior_mean, rebuilt.prior_std, rebuilt.spec) == (process.prior_mean, process.prior_std, process.spec)
+        assert all(
+            torch.equal(mine, theirs) for mine, theirs in zip(process.level(t), rebuilt.level(t), strict=True)
+        )
+        assert (rebuilt.prior_mean, rebuilt.prior_std, rebuilt.spec) == (
+            process.prior_mean,
+            process.prior_std,
+            process.spec,
+        )
     with pytest.raises(sf.InputError, match="sigma_maxx"):
-        config.build(config.PROCESSES, {"kind": "edm", "sigma_maxx": 3.0}, "process")
+        build.build(build.PROCESSES, {"kind": "edm", "sigma_maxx": 3.0}, "process")
 
 
 def test_the_networks_input_is_that_of_the_paper():

@@ -1,17 +1,21 @@
-"""Golden A, B01 and G00: schedules, respacings, forward process, posterior and conversions of the original code."""
+"""Golden A, B01 and G00: schedules, respacings, forward process, posterior and conversions of the original
+code.
+"""
 
 import pytest
 import torch
 from support import GOLDEN, Golden, assert_close, schedule
 
 import scorefield as sf
-from scorefield.core import kernels
 from scorefield.core.prediction import Prediction
-from scorefield.parametrization import coefficients
+from scorefield.models.parametrization import coefficients
+from scorefield.process import transitions
 
 CASES = sorted(path.stem for path in GOLDEN.glob("A_schedule*"))
 RESPACINGS = sorted(path.stem for path in GOLDEN.glob("A_respacing*"))
-TOLERANCE = 1e-9  # both sides are float64; ᾱ by a product of 4,000 factors and by a sum of logarithms differ at 1e-12
+TOLERANCE = (
+    1e-9  # both sides are float64; ᾱ by a product of 4,000 factors and by a sum of logarithms differ at 1e-12
+)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -20,15 +24,15 @@ def test_schedule_tables(case):
     process = schedule(golden.config)
     t = torch.arange(1, process.T + 1)
     hi, lo = process.level(t), process.level(t - 1)
-    _, var_ts = kernels.transition(hi, lo)
-    c_0, c_t = kernels.posterior_coefficients(hi, lo)
+    _, var_ts = transitions.transition(hi, lo)
+    c_0, c_t = transitions.posterior_coefficients(hi, lo)
     assert_close(hi.alpha**2, golden["out.alphas_cumprod"], TOLERANCE, "ᾱ")
     assert_close(lo.alpha**2, golden["out.alphas_cumprod_prev"], TOLERANCE, "ᾱ before")
     assert_close(var_ts, golden["out.betas"], TOLERANCE, "β")
     assert_close(hi.sigma, golden["out.sqrt_one_minus_alphas_cumprod"], TOLERANCE, "σ")
     assert_close(1 / hi.alpha, golden["out.sqrt_recip_alphas_cumprod"], TOLERANCE, "1/α")
     assert_close(hi.sigma / hi.alpha, golden["out.sqrt_recipm1_alphas_cumprod"], TOLERANCE, "σ/α")
-    assert_close(kernels.lower_var(hi, lo), golden["out.posterior_variance"], TOLERANCE, "β̃")
+    assert_close(transitions.lower_var(hi, lo), golden["out.posterior_variance"], TOLERANCE, "β̃")
     assert_close(c_0, golden["out.posterior_mean_coef1"], TOLERANCE, "c_0")
     assert_close(c_t, golden["out.posterior_mean_coef2"], TOLERANCE, "c_t")
 
@@ -41,7 +45,7 @@ def test_floored_log_variance(case):
     for t in (1, 2, process.T):
         above = process.level(t + 1) if t < process.T else None
         pred = Prediction(x, process.level(t), x, x)
-        var = kernels.reverse(pred, process.level(t), process.level(t - 1), "lower", above).var
+        var = transitions.reverse(pred, process.level(t), process.level(t - 1), "lower", above).var
         expected = golden["out.posterior_log_variance_clipped"][t - 1]
         assert var.log().item() == pytest.approx(expected.item(), rel=TOLERANCE)
 
@@ -58,10 +62,12 @@ def test_respacings(case):
         kept = grid.flip(0)[1:] - 1
         assert torch.equal(kept, golden[f"out.{name}.timesteps"]), spec
         hi, lo = process.level(grid[:-1].flip(0)), process.level(grid[1:].flip(0))
-        _, var_ts = kernels.transition(hi, lo)
-        c_0, c_t = kernels.posterior_coefficients(hi, lo)
+        _, var_ts = transitions.transition(hi, lo)
+        c_0, c_t = transitions.posterior_coefficients(hi, lo)
         assert_close(var_ts, golden[f"out.{name}.betas"], TOLERANCE, f"{spec} β")
-        assert_close(kernels.lower_var(hi, lo), golden[f"out.{name}.posterior_variance"], TOLERANCE, f"{spec} β̃")
+        assert_close(
+            transitions.lower_var(hi, lo), golden[f"out.{name}.posterior_variance"], TOLERANCE, f"{spec} β̃"
+        )
         assert_close(c_0, golden[f"out.{name}.posterior_mean_coef1"], TOLERANCE, f"{spec} c_0")
         assert_close(c_t, golden[f"out.{name}.posterior_mean_coef2"], TOLERANCE, f"{spec} c_t")
 
@@ -73,7 +79,7 @@ def test_forward_process_and_conversions():
     x0, eps, x_t = (golden[f"in.{name}"].double() for name in ("x_start", "noise", "x_t"))
     hi, lo = process.level(t), process.level(t - 1)
     assert_close(process.sample(x0, t, eps), golden["out64.q_sample"], TOLERANCE)
-    posterior = kernels.posterior(x_t, x0, hi, lo)
+    posterior = transitions.posterior(x_t, x0, hi, lo)
     assert_close(posterior.mean, golden["out64.q_posterior.mean"], TOLERANCE)
     assert_close(posterior.var.expand_as(x0), golden["out64.q_posterior.variance"], TOLERANCE)
 

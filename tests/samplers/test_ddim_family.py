@@ -1,4 +1,6 @@
-"""The DDIM family: marginals for every η and ς, and one objective for all of its members.  [DDIM Lemma 1, Theorem 1]"""
+"""The DDIM family: marginals for every η and ς, and one objective for all of its members.  [DDIM Lemma 1,
+Theorem 1]
+"""
 
 import math
 from itertools import combinations, pairwise
@@ -10,7 +12,7 @@ from support import relative_error
 import scorefield as sf
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import NoiseSource, Recorded
-from scorefield.guidance import ClassifierGuidance
+from scorefield.models.guidance import ClassifierGuidance
 from scorefield.samplers import DDIM, Ancestral, Corrected, Langevin
 
 F64 = torch.float64
@@ -35,20 +37,30 @@ def fraction(share, process):
 
 def members(process):
     """Named members of the family: by η, and by ς up to its largest, σ_s, which forgets ε̂ altogether."""
-    return [*(DDIM(eta) for eta in ETAS), *(DDIM(varsigma=fraction(share, process)) for share in (0.0, 0.4, 1.0))]
+    return [
+        *(DDIM(eta) for eta in ETAS),
+        *(DDIM(varsigma=fraction(share, process)) for share in (0.0, 0.4, 1.0)),
+    ]
 
 
 def read_off(model, sampler, t, s, x):
     """(x_s without noise, ς) of one step, read off the sampler with its draw set to 0 and to 1."""
-    quiet, noisy = (next(iter(sf.trajectory(model, sampler, [t, s], x, Recorded([torch.full_like(x, z)])))).x for z in (0.0, 1.0))
+    quiet, noisy = (
+        next(iter(sf.trajectory(model, sampler, [t, s], x, Recorded([torch.full_like(x, z)])))).x
+        for z in (0.0, 1.0)
+    )
     return quiet, (noisy - quiet)[0, 0]
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_every_member_keeps_the_marginals(name):
-    """x_t = α_t x_0 + σ_t ε and x̂0 = x_0 give x_s of mean α_s x_0 and variance d² + ς² = σ_s², for every pair of times."""
+    """x_t = α_t x_0 + σ_t ε and x̂0 = x_0 give x_s of mean α_s x_0 and variance d² + ς² = σ_s², for every
+    pair of times.
+    """
     process = PROCESSES[name]
-    eps, draw = (torch.tensor(rows, dtype=F64)[:, None].expand(3, 2) for rows in ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0]))
+    eps, draw = (
+        torch.tensor(rows, dtype=F64)[:, None].expand(3, 2) for rows in ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
+    )
     for sampler in members(process):
         for t, s in pairs(process):
             a_s, s_s = process.level(s)
@@ -72,7 +84,8 @@ def test_the_marginals_by_simulation(name):
             assert ((step.x.var(0) / sigma**2 - 1).abs() < 4 * (2 / n) ** 0.5).all()
 
 
-# Theorem 1: KL(q_ς(x_s | x_t, x_0) ‖ q_ς(x_s | x_t, x̂0)) and −ln p(x_0 | x_t), from Gaussians read off the sampler
+# Theorem 1: KL(q_ς(x_s | x_t, x_0) ‖ q_ς(x_s | x_t, x̂0)) and −ln p(x_0 | x_t), from Gaussians read off the
+# sampler
 
 
 class Guess:
@@ -92,11 +105,15 @@ class Guess:
 def varsigmas(process, grid, seed):
     """Some 0 < ς < σ_s for every step, and one for the step to 0, which the sampler does not use."""
     shares = (0.1 + 0.85 * NoiseSource(seed).uniform((len(grid) - 1, 1)).double())[:, 0].tolist()
-    return [share * float(process.level(s).sigma) for share, s in zip(shares, grid[1:], strict=True)], shares[-1]
+    return [share * float(process.level(s).sigma) for share, s in zip(shares, grid[1:], strict=True)], shares[
+        -1
+    ]
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("grid", [list(range(16, -1, -1)), [16, 13, 9, 8, 3, 1, 0], [15, 6, 0], [9, 0]], ids=str)
+@pytest.mark.parametrize(
+    "grid", [list(range(16, -1, -1)), [16, 13, 9, 8, 3, 1, 0], [15, 6, 0], [9, 0]], ids=str
+)
 def test_the_bound_is_a_weighted_denoising_loss(name, grid):
     process, n = PROCESSES[name], 6
     stds, last = varsigmas(process, grid, seed=7)
@@ -123,12 +140,18 @@ def test_the_bound_is_a_weighted_denoising_loss(name, grid):
 
 
 def test_times_left_out_are_denoised_at_once():
-    """Every t that a sub-sequence leaves out has a term of its own, −ln p(x_0 | x_t), with the same weight as the last step."""
+    """Every t that a sub-sequence leaves out has a term of its own, −ln p(x_0 | x_t), with the same weight as
+    the last step.
+    """
     process, x0 = PROCESSES["cosine"], NoiseSource(0).normal((6, 2)).double()
     model = Guess(process)
     for t in set(range(1, 17)) - {16, 9, 3}:
         eps = NoiseSource(t).normal((6, 2)).double()
-        x_t, (a_t, s_t), var = process.sample(x0, t, eps), process.level(t), torch.tensor(0.2 + 0.01 * t, dtype=F64)
+        x_t, (a_t, s_t), var = (
+            process.sample(x0, t, eps),
+            process.level(t),
+            torch.tensor(0.2 + 0.01 * t, dtype=F64),
+        )
         (step,) = sf.trajectory(model, DDIM(), [t, 0], x_t)
         term = -Normal(step.x, var).log_prob(x0) - math.log(2 * math.pi * float(var))
         squared = ((eps - (x_t - a_t * model(x_t, t).x0) / s_t) ** 2).sum(1)
@@ -176,7 +199,8 @@ def test_one_schedule_in_three_ways(name):
         DDIM(varsigma=torch.tensor(listed)),
     )
     first, *others = (
-        sf.sample(MIXTURE.denoiser(process), sampler, torch.tensor(grid), x_T=x_T, noise=NoiseSource(1)) for sampler in samplers
+        sf.sample(MIXTURE.denoiser(process), sampler, torch.tensor(grid), x_T=x_T, noise=NoiseSource(1))
+        for sampler in samplers
     )
     for other in others[:3]:
         assert relative_error(other, first) < 1e-10
@@ -189,7 +213,8 @@ def test_a_schedule_of_zeros_is_deterministic_and_draws_nothing():
     model = MIXTURE.denoiser(process)
     for varsigma in ([0.0, 0.0], lambda t, s: 0.0):
         assert torch.equal(
-            sf.sample(model, DDIM(varsigma=varsigma), grid, x_T=x_T, noise=Recorded([])), sf.sample(model, DDIM(), grid, x_T=x_T)
+            sf.sample(model, DDIM(varsigma=varsigma), grid, x_T=x_T, noise=Recorded([])),
+            sf.sample(model, DDIM(), grid, x_T=x_T),
         )
 
 
@@ -201,7 +226,12 @@ def test_a_schedule_goes_with_guidance_and_a_corrector():
         return 0.0
 
     guided = ClassifierGuidance(MIXTURE.denoiser(process), MIXTURE.classifier(process), 1)
-    x = sf.sample(guided, Corrected(DDIM(varsigma=varsigma), Langevin(1e-9)), [16, 8, 3, 0], x_T=torch.zeros(2, 2, dtype=F64))
+    x = sf.sample(
+        guided,
+        Corrected(DDIM(varsigma=varsigma), Langevin(1e-9)),
+        [16, 8, 3, 0],
+        x_T=torch.zeros(2, 2, dtype=F64),
+    )
     assert x.isfinite().all()
     assert set(seen) == {(16, 8), (8, 3)}  # s = 0 is not asked about
 

@@ -1,4 +1,5 @@
-"""Trajectories of diffusers' DDIM, DDPM and DPM-Solver++ schedulers, which keep float32 tables; and where only ours are right.
+"""Trajectories of diffusers' DDIM, DDPM and DPM-Solver++ schedulers, which keep float32 tables; and where
+only ours are right.
 
 Every scheduler walks the exact x̂0 or ε̂ of one mixture, so that neither side has a network to hide behind.
 """
@@ -16,7 +17,9 @@ from scorefield.samplers import DDIM, Ancestral, DPMSolver2M
 
 F64 = torch.float64
 EYE = torch.eye(2, dtype=F64)
-MIXTURE = sf.oracle.GaussianMixture([[-1.0, 0.5], [0.8, 0.9]], torch.stack([0.1 * EYE, 0.05 * EYE]), [0.6, 0.4])
+MIXTURE = sf.oracle.GaussianMixture(
+    [[-1.0, 0.5], [0.8, 0.9]], torch.stack([0.1 * EYE, 0.05 * EYE]), [0.6, 0.4]
+)
 PROCESSES = {
     "linear": sf.process.from_betas(sf.process.linear_betas(1000)),
     "squaredcos_cap_v2": sf.process.from_betas(sf.process.cosine_betas(1000)),
@@ -50,7 +53,9 @@ def furthest(model, sampler, grid, x_T, tape, states):
 
 
 @pytest.mark.parametrize("schedule", PROCESSES)
-@pytest.mark.parametrize(("spacing", "make"), [("trailing", sf.grids.trailing), ("leading", sf.grids.leading)])
+@pytest.mark.parametrize(
+    ("spacing", "make"), [("trailing", sf.grids.trailing), ("leading", sf.grids.leading)]
+)
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim(theirs, schedule, spacing, make, eta):
     """On numbers of steps that divide T, where its ⌊T/S⌋ is right."""
@@ -59,14 +64,19 @@ def test_ddim(theirs, schedule, spacing, make, eta):
     x_T, draws = NoiseSource(0).normal((16, 2)), list(NoiseSource(1).normal((20, 16, 2)))
     model, grid = MIXTURE.denoiser(process), make(process, 20)
     noise = {"variance_noise": draws} if eta else {}
-    assert furthest(model, DDIM(eta), grid, x_T, draws, walk(scheduler, model, 20, x_T, eta=eta, **noise)) < TOLERANCE
+    assert (
+        furthest(model, DDIM(eta), grid, x_T, draws, walk(scheduler, model, 20, x_T, eta=eta, **noise))
+        < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("schedule", PROCESSES)
 @pytest.mark.parametrize("variance", ["lower", "upper"])
 def test_ddpm(theirs, schedule, variance):
     process, kind = PROCESSES[schedule], {"lower": "fixed_small", "upper": "fixed_large"}[variance]
-    scheduler = theirs.DDPMScheduler(beta_schedule=schedule, variance_type=kind, clip_sample=False, timestep_spacing="leading")
+    scheduler = theirs.DDPMScheduler(
+        beta_schedule=schedule, variance_type=kind, clip_sample=False, timestep_spacing="leading"
+    )
     x_T, model = NoiseSource(0).normal((16, 2)), MIXTURE.denoiser(process)
     states = walk(scheduler, model, 50, x_T, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
@@ -89,15 +99,22 @@ def test_dpm_solver_2m(theirs, schedule, stochastic, steps):
     noise = {"variance_noise": draws} if stochastic else {}
     states = walk(scheduler, model, steps, x_T, **noise)
     assert (scheduler.timesteps + 1).tolist() == sf.grids.trailing(process, steps).tolist()[:-1]
-    assert furthest(model, DPMSolver2M(stochastic), sf.grids.trailing(process, steps), x_T, draws, states) < TOLERANCE
+    assert (
+        furthest(model, DPMSolver2M(stochastic), sf.grids.trailing(process, steps), x_T, draws, states)
+        < TOLERANCE
+    )
 
 
 # Where theirs are wrong, ours against a float64 oracle; what theirs say is printed only, as it may be mended
 
 
-@pytest.mark.parametrize(("spacing", "make"), [("trailing", sf.grids.trailing), ("linspace", sf.grids.linspace)])
+@pytest.mark.parametrize(
+    ("spacing", "make"), [("trailing", sf.grids.trailing), ("linspace", sf.grids.linspace)]
+)
 def test_ddim_reads_its_own_grid(theirs, spacing, make):
-    """The exact ε̂ of a point mass leads DDIM to it from anywhere, whatever the grid; a step of ⌊T/S⌋ loses its way."""
+    """The exact ε̂ of a point mass leads DDIM to it from anywhere, whatever the grid; a step of ⌊T/S⌋ loses
+    its way.
+    """
     process, x0 = PROCESSES["linear"], torch.tensor([[0.3, -0.8]], dtype=F64)
     model = sf.oracle.GaussianMixture(x0, torch.zeros(1, 2, 2, dtype=F64)).denoiser(process)
     x_T = torch.tensor([[1.3, -0.2]], dtype=F64)
@@ -124,23 +141,32 @@ class Headed:
 
 
 @pytest.mark.parametrize("variance", ["lower", "upper", "learned"])
-@pytest.mark.parametrize("make", [sf.grids.full, lambda p: sf.grids.trailing(p, 7), lambda p: sf.grids.log_snr(p, 30)])
+@pytest.mark.parametrize(
+    "make", [sf.grids.full, lambda p: sf.grids.trailing(p, 7), lambda p: sf.grids.log_snr(p, 30)]
+)
 def test_every_variance_is_finite_and_that_of_the_equations(theirs, variance, make):
     process = sf.process.from_betas(sf.process.cosine_betas(100))
     grid, x = make(process).tolist(), NoiseSource(0).normal((4, 2)).double()
     zeros, ones = torch.zeros(4, 2, dtype=F64), torch.ones(4, 2, dtype=F64)
     for t, s in pairwise(grid[:-1]):
         quiet, noisy = (
-            sf.sample(Headed(process), Ancestral(variance), [t, s], x_T=x, noise=Recorded([z])) for z in (zeros, ones)
+            sf.sample(Headed(process), Ancestral(variance), [t, s], x_T=x, noise=Recorded([z]))
+            for z in (zeros, ones)
         )
         (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)
         upper = s_t**2 - (a_t / a_s) ** 2 * s_s**2
         lower = upper * s_s**2 / s_t**2
-        expected = {"lower": lower, "upper": upper, "learned": (0.5 * upper.log() + 0.5 * lower.log()).exp()}[variance]
+        expected = {"lower": lower, "upper": upper, "learned": (0.5 * upper.log() + 0.5 * lower.log()).exp()}[
+            variance
+        ]
         assert relative_error((noisy - quiet) ** 2, expected.expand(4, 2)) < 1e-9, (t, s)
     if variance == "upper":
         scheduler = theirs.DDPMScheduler(variance_type="fixed_large_log")
-        ended = walk(scheduler, MIXTURE.denoiser(PROCESSES["linear"]), 10, x.float(), generator=torch.Generator().manual_seed(0))[
-            -1
-        ]
+        ended = walk(
+            scheduler,
+            MIXTURE.denoiser(PROCESSES["linear"]),
+            10,
+            x.float(),
+            generator=torch.Generator().manual_seed(0),
+        )[-1]
         print("their fixed_large_log is finite:", bool(ended.isfinite().all()))

@@ -1,4 +1,6 @@
-"""Ancestral sampling and DDIM: what they share, point masses, calls, orders of convergence, encoding, and sample identity."""
+"""Ancestral sampling and DDIM: what they share, point masses, calls, orders of convergence, encoding, and
+sample identity.
+"""
 
 from itertools import pairwise
 
@@ -30,9 +32,11 @@ ETA = {"lower": 1.0, "ddim0": 0.0, "ddim0.5": 0.5, "ddim1": 1.0}
 
 
 def expected_step(process, t, s, name):
-    """(A, b, std) of x_s = A x_t + b + std z on N(MEAN, COV), from the equations, independent of the library's algebra.
+    """(A, b, std) of x_s = A x_t + b + std z on N(MEAN, COV), from the equations, independent of the
+    library's algebra.
 
-    x̂0 = MEAN + α C (α²C + σ²I)^{-1}(x − α MEAN); ε̂ = (x − α x̂0)/σ; every sampler here is x_s = α_s x̂0 + d ε̂ + std z.
+    x̂0 = MEAN + α C (α²C + σ²I)^{-1}(x − α MEAN); ε̂ = (x − α x̂0)/σ; every sampler here is x_s = α_s x̂0 + d
+    ε̂ + std z.
     """
     (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)
     gain = a_t * COV @ torch.linalg.inv(a_t**2 * COV + s_t**2 * EYE)
@@ -78,7 +82,11 @@ def test_exactly_one_call_a_step(name):
         return torch.zeros_like(x)
 
     model = sf.Denoiser(net, process)
-    for grid in (sf.grids.uniform(process, 30), sf.grids.quadratic(process, 10), sf.grids.linspace(process, 7)):
+    for grid in (
+        sf.grids.uniform(process, 30),
+        sf.grids.quadratic(process, 10),
+        sf.grids.linspace(process, 7),
+    ):
         calls.clear()
         sf.sample(model, SAMPLERS[name], grid, x_T=torch.zeros(2, 3), noise=NoiseSource(0))
         assert calls == [t - 1 for t in grid[:-1].tolist()]  # starts at T, never called at 0
@@ -93,7 +101,8 @@ MIXTURE = sf.oracle.GaussianMixture(
 
 
 def test_ddim_converges_at_first_order():
-    """Error of DDIM against a far finer solution of the same flow, from the same x_T: halves when the steps double.
+    """Error of DDIM against a far finer solution of the same flow, from the same x_T: halves when the steps
+    double.
 
     Steps are even in ln(σ/α), as far as a table of 32,768 levels allows.
     """
@@ -117,13 +126,18 @@ def test_ddim_converges_at_first_order():
 
 
 def test_ancestral_bias_falls_with_first_order():
-    """The exact covariance recursion of "lower" and "upper" on a Gaussian: its error halves when the steps double."""
+    """The exact covariance recursion of "lower" and "upper" on a Gaussian: its error halves when the steps
+    double.
+    """
     process = sf.process.from_betas(sf.process.linear_betas(4096, 0.1 / 4096, 20 / 4096))
     (a_T, s_T), T = process.level(process.T), process.T
     for name in ("lower", "upper"):
         errors = []
         for n in (128, 256, 512, 1024):
-            cov, times = a_T**2 * COV + s_T**2 * EYE, [T // 16 + (T - T // 16) * i // n for i in range(n, -1, -1)]
+            cov, times = (
+                a_T**2 * COV + s_T**2 * EYE,
+                [T // 16 + (T - T // 16) * i // n for i in range(n, -1, -1)],
+            )
             for t, s in pairwise(times):
                 A, _, std = expected_step(process, t, s, name)
                 cov = A @ cov @ A.T + std**2 * EYE
@@ -147,7 +161,11 @@ def test_encoding_comes_back():
 
 
 def test_bad_options():
-    for make in (lambda: sf.samplers.DDIM(1.5), lambda: sf.samplers.DDIM(-0.1), lambda: sf.samplers.Ancestral("beta")):
+    for make in (
+        lambda: sf.samplers.DDIM(1.5),
+        lambda: sf.samplers.DDIM(-0.1),
+        lambda: sf.samplers.Ancestral("beta"),
+    ):
         with pytest.raises(sf.InputError):
             make()
 

@@ -7,15 +7,17 @@ import torch
 from support import MEANS, VARIANCES, Golden, assert_close, schedule
 
 import scorefield as sf
-from scorefield.core.kernels import posterior
 from scorefield.core.noise import Recorded
-from scorefield.denoiser import Wrapper
+from scorefield.models.denoiser import Wrapper
+from scorefield.process.transitions import posterior
 
 TOLERANCE = 1e-9
 
 
 class Given(Wrapper):
-    """A model with any gradient beside it, as the protocol allows: golden's "quadA" is not that of a classifier."""
+    """A model with any gradient beside it, as the protocol allows: golden's "quadA" is not that of a
+    classifier.
+    """
 
     guided, grad_at = True, "x_t"
 
@@ -28,18 +30,24 @@ class Given(Wrapper):
 
 
 def guided(golden, cond, model, rows=slice(None)):
-    """The model guided by one of the case's gradients, with the labels of these rows; times are published as t − 1."""
+    """The model guided by one of the case's gradients, with the labels of these rows; times are published as
+    t − 1.
+    """
     y = golden["in.y"][rows]
     if cond == "quadA":
         M = golden["param.quadA.M"].double()
         return Given(model, lambda x, t: 0.8 * (1 + (t - 1) / 1000) * (M[y] - x))
     A, c, d = (golden[f"param.logitA.{name}"].double() for name in "Acd")
-    return sf.guidance.ClassifierGuidance(model, lambda x, t: x.flatten(1) @ A.mT + c + d * (t - 1) / 1000, y, 2.5)
+    return sf.guidance.ClassifierGuidance(
+        model, lambda x, t: x.flatten(1) @ A.mT + c + d * (t - 1) / 1000, y, 2.5
+    )
 
 
 def model_of(golden, mean, variance, clip):
     head, choice = VARIANCES[variance]
-    model = sf.Denoiser(golden.stub("learned" if head else "fixed"), schedule(golden.config["schedule"]), MEANS[mean], head)
+    model = sf.Denoiser(
+        golden.stub("learned" if head else "fixed"), schedule(golden.config["schedule"]), MEANS[mean], head
+    )
     return (sf.guidance.ClipX0(model, -1, 1) if clip == "clip" else model), choice
 
 
@@ -71,7 +79,9 @@ def test_steps(golden, cond, b):
         assert_close(x0, golden[f"{name}.p_sample.pred_xstart"][row], TOLERANCE, name)
         for eta in golden.config["etas"]:
             x, x0, _ = sf.samplers.DDIM(eta).step(model, x_t, t, s, None, Recorded([z]))
-            assert_close(x, golden[f"{name}.ddim_sample.eta{eta}.sample"][row], TOLERANCE, f"{name} η = {eta}")
+            assert_close(
+                x, golden[f"{name}.ddim_sample.eta{eta}.sample"][row], TOLERANCE, f"{name} η = {eta}"
+            )
             assert_close(x0, golden[f"{name}.condition_score.pred_xstart"][row], TOLERANCE, name)
 
 
@@ -80,7 +90,10 @@ def test_loops(golden):
     x_T, *draws = golden["in.loop_noise"].double()
     for cond, mean, variance, clip in golden.config["loops"]:
         model, choice = model_of(golden, mean, variance, clip)
-        samplers = {"p_sample": sf.samplers.Ancestral(choice), "ddim_sample": sf.samplers.DDIM(golden.config["loop_eta"])}
+        samplers = {
+            "p_sample": sf.samplers.Ancestral(choice),
+            "ddim_sample": sf.samplers.DDIM(golden.config["loop_eta"]),
+        }
         for published, sampler in samplers.items():
             steps = sf.trajectory(guided(golden, cond, model), sampler, times, x_T, Recorded(draws[:-1]))
             expected = golden[f"out64.loop.{cond}.{mean}.{variance}.{clip}.{published}"]

@@ -1,4 +1,6 @@
-"""Golden B02, B06–B10 and G01–G03: predictions, variances, ancestral and DDIM steps and loops of the original code, in float64."""
+"""Golden B02, B06–B10 and G01–G03: predictions, variances, ancestral and DDIM steps and loops of the original
+code, in float64.
+"""
 
 import itertools
 
@@ -7,8 +9,8 @@ import torch
 from support import MEANS, VARIANCES, Golden, assert_close, schedule
 
 import scorefield as sf
-from scorefield.core.kernels import reverse
 from scorefield.objectives.denoising import weighted_error
+from scorefield.process.transitions import reverse
 
 TOLERANCE = 1e-9
 
@@ -33,10 +35,15 @@ def test_mean_and_variance(mean, variance, clip):
         pred = model(x_t, t)
         above = process.level(t + 1) if t < process.T else None
         p = reverse(pred, process.level(t), process.level(t - 1), choice, above)
-        expected = {k: golden[f"out64.{mean}.{variance}.{clip}.{k}"][b : b + 1] for k in ("mean", "log_variance", "pred_xstart")}
+        expected = {
+            k: golden[f"out64.{mean}.{variance}.{clip}.{k}"][b : b + 1]
+            for k in ("mean", "log_variance", "pred_xstart")
+        }
         assert_close(pred.x0, expected["pred_xstart"], TOLERANCE, "x̂0")
         assert_close(p.var.log().expand_as(x_t), expected["log_variance"], TOLERANCE, "ln Σ")
-        if mean != "PREVIOUS_X" or clip == "noclip":  # clipped, the original still returns the raw mean (golden item 10)
+        if (
+            mean != "PREVIOUS_X" or clip == "noclip"
+        ):  # clipped, the original still returns the raw mean (golden item 10)
             assert_close(p.mean, expected["mean"], 1e-8 if mean == "PREVIOUS_X" else TOLERANCE, "mean")
 
 
@@ -69,14 +76,18 @@ def test_ancestral_loop(case):
     grid = sf.grids.linspace(model.process, int(respacing)) if respacing else sf.grids.full(model.process)
     assert grid[:-1].tolist() == [t + 1 for t in reversed(golden.config["kept_timesteps"])]
     x_T, *draws = golden["in.noise"].double()
-    steps = list(sf.trajectory(model, sf.samplers.Ancestral(choice), grid, x_T, sf.noise.Recorded(draws[:-1])))
+    steps = list(
+        sf.trajectory(model, sf.samplers.Ancestral(choice), grid, x_T, sf.noise.Recorded(draws[:-1]))
+    )
     assert_close(torch.stack([step.x for step in steps]), golden["out64.sample"], TOLERANCE)
     assert_close(torch.stack([step.x0 for step in steps]), golden["out64.pred_xstart"], TOLERANCE)
 
 
 def test_ddim_step():
     golden = Golden("B08_ddim_sample")
-    for (mean, variance, clip), eta in itertools.product(golden.config["combinations"], golden.config["etas"]):
+    for (mean, variance, clip), eta in itertools.product(
+        golden.config["combinations"], golden.config["etas"]
+    ):
         model, _ = model_of(golden, mean, variance, clip == "clip")
         for b, t in enumerate((golden["in.t"] + 1).tolist()):
             step = one_step(golden, model, sf.samplers.DDIM(eta), b, t, golden["in.noise"])
@@ -97,7 +108,9 @@ def test_ddim_reverse_step():
             x_t = golden["in.x_t"][b : b + 1].double()
             (step,) = sf.trajectory(model, sf.samplers.DDIM(0.0), [t, t + 1], x_t)
             name = f"out64.{mean}.{variance}.{clip}.reverse"
-            assert_close(step.x, golden[f"{name}.sample"][b : b + 1], 1e-8 if mean == "PREVIOUS_X" else TOLERANCE, name)
+            assert_close(
+                step.x, golden[f"{name}.sample"][b : b + 1], 1e-8 if mean == "PREVIOUS_X" else TOLERANCE, name
+            )
 
 
 def test_ddim_loop():
@@ -108,7 +121,9 @@ def test_ddim_loop():
     for eta in golden.config["etas"]:
         steps = list(sf.trajectory(model, sf.samplers.DDIM(eta), grid, x_T, sf.noise.Recorded(draws[:-1])))
         assert_close(torch.stack([step.x for step in steps]), golden[f"out64.eta{eta}.sample"], TOLERANCE)
-        assert_close(torch.stack([step.x0 for step in steps]), golden[f"out64.eta{eta}.pred_xstart"], TOLERANCE)
+        assert_close(
+            torch.stack([step.x0 for step in steps]), golden[f"out64.eta{eta}.pred_xstart"], TOLERANCE
+        )
 
 
 def test_ddim_encoding_loop():
@@ -130,11 +145,19 @@ def test_ddim_authors_loop(case):
     assert published.tolist() == grid
     draws = list(golden["in.noise"].double())
     for eta in golden.config["etas"]:
-        steps = list(sf.trajectory(model, sf.samplers.DDIM(eta), grid, golden["in.x"].double(), sf.noise.Recorded(draws)))
+        steps = list(
+            sf.trajectory(
+                model, sf.samplers.DDIM(eta), grid, golden["in.x"].double(), sf.noise.Recorded(draws)
+            )
+        )
         assert_close(torch.stack([step.x for step in steps]), golden[f"out64.eta{eta}.xs"][1:], TOLERANCE)
         assert_close(torch.stack([step.x0 for step in steps]), golden[f"out64.eta{eta}.x0_preds"], TOLERANCE)
     clipped = sf.guidance.ClipX0(model, -1, 1)
-    steps = list(sf.trajectory(clipped, sf.samplers.Ancestral("upper"), grid, golden["in.x"].double(), sf.noise.Recorded(draws)))
+    steps = list(
+        sf.trajectory(
+            clipped, sf.samplers.Ancestral("upper"), grid, golden["in.x"].double(), sf.noise.Recorded(draws)
+        )
+    )
     assert_close(torch.stack([step.x for step in steps]), golden["out64.ddpm_noisy.xs"][1:], TOLERANCE)
 
 

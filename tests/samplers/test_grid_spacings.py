@@ -1,4 +1,6 @@
-"""Grids even in λ and in (σ/α)^{1/ρ}: the formulas where t is continuous, the nearest levels of a table, counts, ends, refusals."""
+"""Grids even in λ and in (σ/α)^{1/ρ}: the formulas where t is continuous, the nearest levels of a table,
+counts, ends, refusals.
+"""
 
 import math
 
@@ -59,7 +61,9 @@ def test_exact_where_t_is_continuous(name, spacing, n):
 def test_even_times_of_edm_are_the_karras_schedule():
     process = sf.process.edm(0.01, 30.0, rho=5.0)
     expected = [(30.0**0.2 + i / 9 * (0.01**0.2 - 30.0**0.2)) ** 5 for i in range(10)]
-    assert ratios(process, sf.grids.uniform(process, 10)[:-1]) == pytest.approx(expected, rel=1e-7)  # it stops at t_min = 1e-9
+    assert ratios(process, sf.grids.uniform(process, 10)[:-1]) == pytest.approx(
+        expected, rel=1e-7
+    )  # it stops at t_min = 1e-9
     assert ratios(process, sf.grids.karras(process, 10, 5.0)[:-1]) == pytest.approx(expected, rel=1e-7)
 
 
@@ -99,7 +103,9 @@ def test_ends_of_ones_own_on_a_table():
     process = TABLES["ve"]
     grid = sf.grids.log_snr(process, 6, sigma_min=0.5, sigma_max=10.0, to_zero=False)
     assert len(grid) == 7
-    assert ratios(process, grid[[0, -1]]) == pytest.approx([10.0, 0.5], rel=0.08)  # neighbouring levels are a factor 1.155 apart
+    assert ratios(process, grid[[0, -1]]) == pytest.approx(
+        [10.0, 0.5], rel=0.08
+    )  # neighbouring levels are a factor 1.155 apart
     assert sf.grids.karras(process, 59, to_zero=False).tolist() == list(range(60, 0, -1))
 
 
@@ -145,7 +151,10 @@ def test_a_list_of_times_keeps_its_digits():
     process, times = CONTINUOUS["vp"], [1.0, 1 / 3, 0.1, 0]
     steps = list(
         sf.trajectory(
-            sf.oracle.GaussianMixture([[0.0]], [[[1.0]]]).denoiser(process), sf.samplers.DDIM(), times, torch.ones(1, 1)
+            sf.oracle.GaussianMixture([[0.0]], [[[1.0]]]).denoiser(process),
+            sf.samplers.DDIM(),
+            times,
+            torch.ones(1, 1),
         )
     )
     assert [step.t for step in steps] == times[:-1]

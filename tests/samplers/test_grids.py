@@ -18,7 +18,9 @@ def test_n_steps_from_T_to_0_for_every_n(process, make):
         assert len(grid) == n + 1
         assert grid[-1] == 0
         assert (grid.diff() < 0).all()
-        if n > 1 or make is not sf.grids.linspace:  # the published rule keeps the first level where one is asked for
+        if (
+            n > 1 or make is not sf.grids.linspace
+        ):  # the published rule keeps the first level where one is asked for
             assert grid[0] == process.T
 
 
@@ -57,8 +59,19 @@ def test_a_staircase_starts_the_same_number_of_steps_at_every_level(process):
     assert sf.grids.staircase(short, 2).tolist() == [3, 3, 2, 2, 1, 1, 0]
     assert sf.grids.staircase(process, 1).tolist() == sf.grids.full(process).tolist()
     assert sf.grids.staircase(process, 3, [150, 20]).tolist() == [150, 150, 150, 20, 20, 20, 0]
-    assert torch.equal(sf.grids.staircase(process, 1, sf.grids.uniform(process, 7)), sf.grids.uniform(process, 7))
-    for repeats, times in ((0, None), (1.5, None), (2, [20, 20]), (2, [20, 30]), (2, []), (2, [0]), (2, [20, -1]), (2, [201])):
+    assert torch.equal(
+        sf.grids.staircase(process, 1, sf.grids.uniform(process, 7)), sf.grids.uniform(process, 7)
+    )
+    for repeats, times in (
+        (0, None),
+        (1.5, None),
+        (2, [20, 20]),
+        (2, [20, 30]),
+        (2, []),
+        (2, [0]),
+        (2, [20, -1]),
+        (2, [201]),
+    ):
         with pytest.raises(sf.InputError):
             sf.grids.staircase(process, repeats, times)
 

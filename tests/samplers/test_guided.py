@@ -1,4 +1,6 @@
-"""Guided sampling against exact answers: p(x|y) at scale 1, and the guided flow and what it is not at other scales."""
+"""Guided sampling against exact answers: p(x|y) at scale 1, and the guided flow and what it is not at other
+scales.
+"""
 
 import itertools
 
@@ -9,7 +11,7 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
-from scorefield.guidance import ClassifierGuidance
+from scorefield.models.guidance import ClassifierGuidance
 from scorefield.samplers import DDIM, Ancestral, Corrected, Euler, Heun, Langevin
 
 F64 = torch.float64
@@ -45,12 +47,16 @@ def noisy_components(mixture, level, y, z):
     ids=str,
 )
 def test_at_scale_one_a_sampler_makes_what_it_makes_of_the_class(sampler):
-    """The same walk, on the same noise, as with the exact model of the class alone; with clipping around either."""
+    """The same walk, on the same noise, as with the exact model of the class alone; with clipping around
+    either.
+    """
     one = sf.oracle.GaussianMixture(MIXTURE.means[1:2], MIXTURE.covariances[1:2]).denoiser(COSINE)
     guided = ClassifierGuidance(MIXTURE.denoiser(COSINE), MIXTURE.classifier(COSINE), 1)
     x_T, grid = NoiseSource(0).normal((50, 2)).double(), [1000, 900, 600, 300, 100, 20, 0]
     for wrap in (lambda model: model, lambda model: sf.guidance.ClipX0(model, -1.0, 1.2)):
-        walks = [list(sf.trajectory(wrap(model), sampler, grid, x_T, NoiseSource(1))) for model in (guided, one)]
+        walks = [
+            list(sf.trajectory(wrap(model), sampler, grid, x_T, NoiseSource(1))) for model in (guided, one)
+        ]
         for mine, exact in zip(*walks, strict=True):
             assert relative_error(mine.x, exact.x) < 1e-9, (mine.t, mine.s)
             assert relative_error(mine.x0, exact.x0) < 1e-9, (mine.t, mine.s)
@@ -58,7 +64,9 @@ def test_at_scale_one_a_sampler_makes_what_it_makes_of_the_class(sampler):
 
 @pytest.mark.parametrize(("sampler", "steps"), [(DDIM(), 250), (Heun(), 60)])
 def test_scale_one_reaches_the_class(sampler, steps):
-    """1,000 samples of each class from the exact q(x_T | y). Beyond 4 standard errors: means 0.01 sd, covariances 3 %."""
+    """1,000 samples of each class from the exact q(x_T | y). Beyond 4 standard errors: means 0.01 sd,
+    covariances 3 %.
+    """
     n, seed = 1000, 5
     print("seed", seed)
     y = torch.arange(3).repeat(n)
@@ -75,14 +83,19 @@ LINE = sf.oracle.GaussianMixture([[-1.0], [0.6]], [[[0.2]], [[0.1]]], [0.6, 0.4]
 
 
 def test_the_mean_shifts_bias_falls_and_is_small_at_a_thousand_steps():
-    """Ancestral sampling guided by the exact posterior of class 1, next to the exact chain of that class on the same noise.
+    """Ancestral sampling guided by the exact posterior of class 1, next to the exact chain of that class on
+    the same noise.
 
-    The moments of the latter follow from its affine steps, so that only the small difference between the two is estimated. Biases
-    in standard deviations of the class and relative to its variance.
+    The moments of the latter follow from its affine steps, so that only the small difference between the two
+    is estimated. Biases in standard deviations of the class and relative to its variance.
     """
     n, seed = 512, 1
     print("seed", seed)
-    process, (m,), ((v,),) = sf.process.from_betas(sf.process.linear_betas(1000)), LINE.means[1], LINE.covariances[1]
+    process, (m,), ((v,),) = (
+        sf.process.from_betas(sf.process.linear_betas(1000)),
+        LINE.means[1],
+        LINE.covariances[1],
+    )
     guided, biases = ClassifierGuidance(LINE.denoiser(process), LINE.classifier(process), 1), []
     alpha, sigma = process.level(process.T)
     x_T = alpha * m + (alpha**2 * v + sigma**2).sqrt() * NoiseSource(seed).normal((n, 1)).double()
@@ -95,7 +108,10 @@ def test_the_mean_shifts_bias_falls_and_is_small_at_a_thousand_steps():
             twin = slope * twin + offset + std * noise.at(i).normal((n, 1)).double()
             mean, var = slope * mean + offset, slope**2 * var + std**2
         shift, spread = x - twin, (x - m) ** 2 - (twin - m) ** 2
-        bias = (mean - m + shift.mean()).abs() / v.sqrt(), (var + (mean - m) ** 2 - v + spread.mean()).abs() / v
+        bias = (
+            (mean - m + shift.mean()).abs() / v.sqrt(),
+            (var + (mean - m) ** 2 - v + spread.mean()).abs() / v,
+        )
         error = shift.std() / n**0.5 / v.sqrt(), spread.std() / n**0.5 / v
         biases.append([float(b) for b in bias])
     print("biases of mean and variance", biases, "standard errors", error)
@@ -114,7 +130,11 @@ def class_step(process, t, s, m, v):
 
 def affine_moments(model, sampler, grid, mean, var):
     """Mean and variance at the grid's end of a one-dimensional chain whose steps are affine."""
-    state, x, z = None, torch.tensor([[0.0], [1.0], [0.0]], dtype=F64), torch.tensor([[0.0], [0.0], [1.0]], dtype=F64)
+    state, x, z = (
+        None,
+        torch.tensor([[0.0], [1.0], [0.0]], dtype=F64),
+        torch.tensor([[0.0], [0.0], [1.0]], dtype=F64),
+    )
     for t, s in itertools.pairwise(grid.tolist()):
         out, _, state = sampler.step(model, x, t, s, state, Recorded([z]))
         offset, slope, std = out[0], out[1] - out[0], out[2] - out[0]
@@ -123,10 +143,11 @@ def affine_moments(model, sampler, grid, mean, var):
 
 
 class Likelihood:
-    """The exact noisy classifier of x_0 ~ N(m, v) and p(y = 1 | x_0) = exp(−(x_0 − b)²/(2τ²)), in one dimension.
+    """The exact noisy classifier of x_0 ~ N(m, v) and p(y = 1 | x_0) = exp(−(x_0 − b)²/(2τ²)), in one
+    dimension.
 
-    p(x_0 | x_t) = N(μ, V), so that p(y = 1 | x_t) = √(τ²/(τ² + V)) exp(−(μ − b)²/(2(τ² + V))); its gradient is affine in x_t,
-    and p(x_0 | y = 1) is Gaussian.
+    p(x_0 | x_t) = N(μ, V), so that p(y = 1 | x_t) = √(τ²/(τ² + V)) exp(−(μ − b)²/(2(τ² + V))); its gradient
+    is affine in x_t, and p(x_0 | y = 1) is Gaussian.
     """
 
     m, v, b, tau2 = 0.4, 0.5, -0.3, 1.0
@@ -150,7 +171,9 @@ class Likelihood:
 @pytest.mark.parametrize("variance", ["lower", "upper"])
 @pytest.mark.parametrize("at", ["x_t", "mean"])
 def test_the_mean_shift_is_first_order(variance, at):
-    """The exact moments of the guided chain on a Gaussian whose guided steps are affine: its error halves when steps double."""
+    """The exact moments of the guided chain on a Gaussian whose guided steps are affine: its error halves
+    when steps double.
+    """
     T = 4096
     process = sf.process.from_betas(sf.process.linear_betas(T, 0.1 / T, 20 / T))
     likelihood = Likelihood(process)
@@ -180,7 +203,9 @@ def test_where_the_mean_takes_its_gradient():
         return -(mu - likelihood.b) / (V + likelihood.tau2) * V * alpha / sigma**2
 
     for variance, (t, s, above) in itertools.product(("lower", "upper"), ((500, 440, 560), (60, 0, 120))):
-        p = sf.core.kernels.reverse(denoiser(x_t, t), COSINE.level(t), COSINE.level(s), variance, COSINE.level(above))
+        p = sf.core.kernels.reverse(
+            denoiser(x_t, t), COSINE.level(t), COSINE.level(s), variance, COSINE.level(above)
+        )
         var = 0 if (variance, s) == ("lower", 0) else p.var
         for at in ("x_t", "mean"):
             model = ClassifierGuidance(denoiser, likelihood, 1, scale, at)
@@ -194,7 +219,9 @@ VE = sf.process.from_sigmas(sf.process.geometric_sigmas(50.0, 0.01, 2**14))
 
 
 def flow(x, scale, r_start, r_end, steps):
-    """The guided flow of LINE, class 1, by the classical Runge–Kutta method in ln r, written anew: dx/dr = −r·(score + s·∇log p)."""
+    """The guided flow of LINE, class 1, by the classical Runge–Kutta method in ln r, written anew: dx/dr =
+    −r·(score + s·∇log p).
+    """
     m, v, w = LINE.means[:, 0].numpy(), LINE.covariances[:, 0, 0].numpy(), LINE.weights.numpy()
 
     def slope(x, log_r):
@@ -247,8 +274,8 @@ def tilted(scale, r, shares):
 def test_at_other_scales_the_flow_is_not_the_tilted_density():
     """In one dimension the flow moves quantiles, so that its end is known without sampling error.
 
-    It starts from p_T(x)·p_T(y|x)^s itself. At s = 1 it ends at p(x|y); at s = 3 far from p(x)·p(y|x)³ (Wasserstein distance, in
-    standard deviations of that density), and more steps do not bring it nearer.
+    It starts from p_T(x)·p_T(y|x)^s itself. At s = 1 it ends at p(x|y); at s = 3 far from p(x)·p(y|x)³
+    (Wasserstein distance, in standard deviations of that density), and more steps do not bring it nearer.
     """
     shares = (np.arange(200) + 0.5) / 200
     distances = {}
@@ -264,13 +291,19 @@ def test_at_other_scales_the_flow_is_not_the_tilted_density():
 
 
 def test_langevin_samples_the_tilted_density_of_its_level():
-    """10,000 chains at one t, at s = 3. Beyond 4 standard errors: 2 % for the step's own error, of order h = 0.05."""
+    """10,000 chains at one t, at s = 3. Beyond 4 standard errors: 2 % for the step's own error, of order h =
+    0.05.
+    """
     seed, n, h, t = 0, 10_000, 0.05, round(VE.T * 0.55)
     print("seed", seed)
     r, r_1 = (float(VE.level(k).sigma) for k in (t, 1))
     goal = tilted(3.0, r, (np.arange(2000) + 0.5) / 2000)
     x = sf.sample(
-        guided_line(3.0), Langevin(h * (r_1 / r) ** 2), [t] * 120, x_T=torch.zeros(n, 1, dtype=F64), noise=NoiseSource(seed)
+        guided_line(3.0),
+        Langevin(h * (r_1 / r) ** 2),
+        [t] * 120,
+        x_T=torch.zeros(n, 1, dtype=F64),
+        noise=NoiseSource(seed),
     )[:, 0]
     unguided = LINE.means.mT @ LINE.weights
     assert abs(goal.mean() - unguided) > 0.5 * goal.std()  # guidance makes a difference

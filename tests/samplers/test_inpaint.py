@@ -8,7 +8,17 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
-from scorefield.samplers import DDIM, Ancestral, CategoricalAncestral, Corrected, DPMSolver2M, Euler, Heun, Inpaint, Langevin
+from scorefield.samplers import (
+    DDIM,
+    Ancestral,
+    CategoricalAncestral,
+    Corrected,
+    DPMSolver2M,
+    Euler,
+    Heun,
+    Inpaint,
+    Langevin,
+)
 
 F64 = torch.float64
 MEAN = torch.tensor([0.4, -0.3], dtype=F64)
@@ -28,7 +38,8 @@ def oracle(cov, process=VP):
 
 
 def law_of_the_command(model, sampler, grid):
-    """(mean, variance) of the unknown value, read off the sampler: the result is affine in every number that is drawn.
+    """(mean, variance) of the unknown value, read off the sampler: the result is affine in every number that
+    is drawn.
 
     Row 0 draws nothing; each other row draws 1 in one place of one draw (or of x_T) and 0 everywhere else.
     """
@@ -44,7 +55,9 @@ def law_of_the_command(model, sampler, grid):
 
 
 def law_by_hand(process, cov, grid, eta):
-    """The same by the recursion of DDIM's family on the Gaussian, the known value redrawn as α_s k + σ_s z after every step."""
+    """The same by the recursion of DDIM's family on the Gaussian, the known value redrawn as α_s k + σ_s z
+    after every step.
+    """
     known = float(KNOWN[0])
     mean, var = torch.zeros((), dtype=F64), torch.ones((), dtype=F64)  # of the unknown value at T
     for t, s in pairwise(grid):
@@ -77,7 +90,9 @@ def test_the_law_of_the_unknown_value(name, cov):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_how_far_that_is_from_the_conditional(name):
-    """Not at all for independent values, as the steps become many; for others it stays biased, and is reported as measured."""
+    """Not at all for independent values, as the steps become many; for others it stays biased, and is
+    reported as measured.
+    """
     for cov in (APART, COV):
         mean, var = law_by_hand(VP, cov, sf.grids.full(VP).tolist(), ETA[name])
         true_mean, true_var = conditional(cov)
@@ -86,7 +101,9 @@ def test_how_far_that_is_from_the_conditional(name):
             assert abs(var - true_var) < 0.02 * true_var
             continue
         share = (mean - MEAN[1]) / (true_mean - MEAN[1])
-        print(f"{name}: mean {share:.2f} of the way from the marginal to the conditional, variance {var / true_var:.2f} of its")
+        print(
+            f"{name}: mean {share:.2f} of the way from the marginal to the conditional, variance {var / true_var:.2f} of its"
+        )
         assert 0 < share <= 1  # it moves towards what is known, and not beyond
         assert true_var < cov[1, 1]
 
@@ -128,7 +145,9 @@ def test_known_values_are_exact_and_no_mask_changes_nothing(name, process):
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "heun", "langevin"])
 def test_known_values_follow_q_on_the_way(name):
-    """At every s they are α_s k + σ_s z: standard normal when that is undone (4 standard errors of 4,000 draws)."""
+    """At every s they are α_s k + σ_s z: standard normal when that is undone (4 standard errors of 4,000
+    draws).
+    """
     model, grid, count = oracle(COV), grid_of(name, VP), 4000
     x_T, noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(0), dtype=F64), NoiseSource(2)
     for step in sf.trajectory(model, Inpaint(EVERY[name], KNOWN, MASK), grid, x_T, noise):
@@ -142,7 +161,9 @@ def test_known_values_follow_q_on_the_way(name):
 
 def test_updates_at_one_level_keep_their_draw():
     grid = [10, 10, 10, 4, 4, 0]
-    steps = sf.trajectory(oracle(COV), Inpaint(Langevin(1e-5), KNOWN, MASK), grid, torch.zeros(3, 2, dtype=F64), NoiseSource(0))
+    steps = sf.trajectory(
+        oracle(COV), Inpaint(Langevin(1e-5), KNOWN, MASK), grid, torch.zeros(3, 2, dtype=F64), NoiseSource(0)
+    )
     held = [step.x[:, 0] for step in steps]
     assert torch.equal(held[0], held[1])
     assert torch.equal(held[2], held[3])
@@ -152,7 +173,11 @@ def test_updates_at_one_level_keep_their_draw():
 def test_a_grid_that_stops_early_ends_in_a_draw_of_q():
     grid = [1000, 500, 100]
     (_, step) = sf.trajectory(
-        oracle(COV), Inpaint(DDIM(), KNOWN, MASK), grid, torch.zeros(4, 2, dtype=F64), Recorded([torch.ones(4, 2, dtype=F64)] * 3)
+        oracle(COV),
+        Inpaint(DDIM(), KNOWN, MASK),
+        grid,
+        torch.zeros(4, 2, dtype=F64),
+        Recorded([torch.ones(4, 2, dtype=F64)] * 3),
     )
     alpha, sigma = VP.level(100)
     assert torch.allclose(step.x[:, 0], alpha * KNOWN[0] + sigma, atol=1e-14)
@@ -202,12 +227,17 @@ def test_images_an_example_each_and_masks_that_broadcast():
 def test_its_text_tells_what_is_known():
     one, other = Inpaint(DDIM(), KNOWN, MASK), Inpaint(DDIM(), KNOWN + 1, MASK)
     assert str(one) == str(Inpaint(DDIM(), KNOWN.clone(), MASK.clone()))
-    assert len({str(one), str(other), str(Inpaint(DDIM(), KNOWN, ~MASK)), str(Inpaint(DDIM(0.5), KNOWN, MASK))}) == 4
+    assert (
+        len({str(one), str(other), str(Inpaint(DDIM(), KNOWN, ~MASK)), str(Inpaint(DDIM(0.5), KNOWN, MASK))})
+        == 4
+    )
 
 
 ONE = torch.zeros(2)
 DENOISER = sf.Denoiser(lambda x, c, y=None: x, VP)
-CATEGORIES = sf.CategoricalDenoiser(lambda x, c, y=None: x, sf.process.uniform_categorical([1 - k / 10 for k in range(1, 11)], 3))
+CATEGORIES = sf.CategoricalDenoiser(
+    lambda x, c, y=None: x, sf.process.uniform_categorical([1 - k / 10 for k in range(1, 11)], 3)
+)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ VE = sf.process.from_sigmas(sf.process.geometric_sigmas(5.0, 0.1, 12))
 
 
 def stub_a(golden):
-    """The stub's process and model: s(x, l) = (m - x)/(σ_l² + 0.25) + 0.3 tanh(conv3x3(x) + b), l counted from the noisiest."""
+    """The stub's process and model: s(x, l) = (m - x)/(σ_l² + 0.25) + 0.3 tanh(conv3x3(x) + b), l counted
+    from the noisiest.
+    """
     W, b, m = (golden[f"param.{name}"].double() for name in ("W", "b", "m"))
     sigmas = golden["in.sigmas"]
 
@@ -50,14 +52,18 @@ def test_golden_annealed_langevin():
     golden = Golden("E04_annealed_langevin")
     model = stub_a(golden)
     grid = sf.grids.staircase(model.process, golden.config["n_steps_each"])
-    before, final = states(model, Langevin(2 * golden.config["step_lr"]), grid, golden["in.x_init"], golden["in.noise"])
+    before, final = states(
+        model, Langevin(2 * golden.config["step_lr"]), grid, golden["in.x_init"], golden["in.noise"]
+    )
     assert_close(before, golden["out64.states"], 1e-9)
     assert_close(before.clamp(0, 1), golden["out64.images"], 1e-9)
     assert_close(final, golden["out64.final_state"], 1e-9)
 
 
 def test_golden_inpainting():
-    """The original draws the known half once a level, before the first update, and its result keeps the last level's noise."""
+    """The original draws the known half once a level, before the first update, and its result keeps the last
+    level's noise.
+    """
     golden = Golden("E06_annealed_langevin_inpainting")
     model, config = stub_a(golden), golden.config
     known = torch.zeros(3, 32, 32, dtype=torch.bool)
@@ -78,7 +84,9 @@ def test_golden_langevin_at_one_level():
     config, model = golden.config["image"], stub_a(golden)
     assert config["label"] == model.process.T - 1  # counted from the noisiest: t = 1
     grid = [1] * config["n_steps"] + [0]
-    before, final = states(model, Langevin(2 * config["step_lr"]), grid, golden["in.x_init"], golden["in.noise"])
+    before, final = states(
+        model, Langevin(2 * config["step_lr"]), grid, golden["in.x_init"], golden["in.noise"]
+    )
     assert_close(before.clamp(0, 1), golden["out64.langevin.images"], 1e-9)
     assert_close(final, golden["out64.langevin.final_state"], 1e-9)
 
@@ -98,7 +106,9 @@ def test_golden_toys():
     assert_close(before, golden["out64.toy_annealed.states"], 1e-9)
     assert_close(final, golden["out64.toy_annealed.final"], 1e-9)
     bare = sf.oracle.GaussianMixture(means, EYE.expand(2, 2, 2), weights)
-    _, final = states(bare, Langevin(config["lr"]), sf.grids.steps(config["steps"]), x, golden["in.toy.noise_plain"])
+    _, final = states(
+        bare, Langevin(config["lr"]), sf.grids.steps(config["steps"]), x, golden["in.toy.noise_plain"]
+    )
     assert_close(final, golden["out64.toy_langevin.final"], 1e-9)
 
 
@@ -119,7 +129,9 @@ def test_the_step_to_zero_keeps_the_noise_or_denoises():
 
 
 def test_vp_and_ve_are_the_same_walk():
-    """In x/α with σ/α nothing depends on α, so a VP process and the VE process of its σ/α give the same samples."""
+    """In x/α with σ/α nothing depends on α, so a VP process and the VE process of its σ/α give the same
+    samples.
+    """
     alpha, sigma = VP.level(torch.arange(1, VP.T + 1))
     ve = sf.process.from_sigmas(sigma / alpha)
     mixture = sf.oracle.GaussianMixture([[1.0, -1.0], [0.0, 2.0]], torch.stack([EYE, 0.3 * EYE]))
@@ -127,7 +139,9 @@ def test_vp_and_ve_are_the_same_walk():
     results = []
     for process in (VP, ve):
         x_T = process.level(90).alpha * y
-        results.append(sf.sample(mixture.denoiser(process), Langevin(1e-4), grid, x_T=x_T, noise=NoiseSource(1)))
+        results.append(
+            sf.sample(mixture.denoiser(process), Langevin(1e-4), grid, x_T=x_T, noise=NoiseSource(1))
+        )
     assert relative_error(results[0], results[1]) < 1e-10
 
 
@@ -141,7 +155,9 @@ def test_a_continuous_process_counts_its_steps_from_t_min():
     ]
     assert relative_error(walks[1], walks[0]) < 1e-9
     ve = sf.process.continuous_ve(0.1, 10.0, t_min=0.25)
-    (step,) = sf.trajectory(mixture.denoiser(ve), Langevin(0.01), [0.25, 0], x, Recorded([torch.zeros_like(x)]))
+    (step,) = sf.trajectory(
+        mixture.denoiser(ve), Langevin(0.01), [0.25, 0], x, Recorded([torch.zeros_like(x)])
+    )
     assert relative_error(step.x, x + 0.005 * mixture.score(x, level=ve.level(0.25))) < 1e-9
 
 
@@ -172,21 +188,29 @@ def test_stationary_variance(c, step):
     model = sf.ScoreModel(lambda x, _: (x**2).sum(1) / (2 * c), energy=True)
     x_T = c**0.5 * NoiseSource(seed).at(0).normal((n, 2)).double()
     for metropolis, expected in ((False, c / (1 - step / (4 * c))), (True, c)):
-        x = sf.sample(model, Langevin(step, metropolis), sf.grids.steps(60), x_T=x_T, noise=NoiseSource(seed + 1))
+        x = sf.sample(
+            model, Langevin(step, metropolis), sf.grids.steps(60), x_T=x_T, noise=NoiseSource(seed + 1)
+        )
         variance, error = (x**2).mean().item(), expected * (2 / x.numel()) ** 0.5
         print(f"c {c} metropolis {metropolis}: {variance:.4f}, expected {expected:.4f} ± {error:.4f}")
         assert abs(variance - expected) < 4 * error
 
 
 def test_metropolis_finds_a_skewed_density_at_any_step():
-    """From far away, with a step at which the unadjusted walk is badly biased; the energy's derivative is the network's."""
+    """From far away, with a step at which the unadjusted walk is badly biased; the energy's derivative is the
+    network's.
+    """
     mixture = sf.oracle.GaussianMixture([[-1.0], [1.0]], [[[0.2]], [[0.6]]], [0.3, 0.7])
     exact_mean = (mixture.weights[:, None] * mixture.means).sum()
-    exact_var = (mixture.weights[:, None] * (mixture.covariances[:, 0] + mixture.means**2)).sum() - exact_mean**2
+    exact_var = (
+        mixture.weights[:, None] * (mixture.covariances[:, 0] + mixture.means**2)
+    ).sum() - exact_mean**2
     seed, n = 3, 20_000
     print("seed", seed)
     x_T = 3 * NoiseSource(seed).normal((n, 1)).double()
-    x = sf.sample(mixture, Langevin(0.6, metropolis=True), sf.grids.steps(200), x_T=x_T, noise=NoiseSource(seed + 1))
+    x = sf.sample(
+        mixture, Langevin(0.6, metropolis=True), sf.grids.steps(200), x_T=x_T, noise=NoiseSource(seed + 1)
+    )
     print(f"mean {x.mean():.4f} ({exact_mean:.4f}), variance {x.var():.4f} ({exact_var:.4f})")
     assert abs(x.mean() - exact_mean) < 4 * (exact_var / n) ** 0.5
     fourth = ((x - x.mean()) ** 4).mean()
@@ -195,7 +219,13 @@ def test_metropolis_finds_a_skewed_density_at_any_step():
 
 def test_metropolis_refuses_what_is_not_finite():
     model = sf.ScoreModel(lambda x, _: torch.where(x.abs() < 1, x**2, torch.inf)[:, 0], energy=True)
-    x = sf.sample(model, Langevin(1.0, metropolis=True), sf.grids.steps(50), x_T=torch.zeros(500, 1), noise=NoiseSource(0))
+    x = sf.sample(
+        model,
+        Langevin(1.0, metropolis=True),
+        sf.grids.steps(50),
+        x_T=torch.zeros(500, 1),
+        noise=NoiseSource(0),
+    )
     assert x.abs().max() < 1
     assert x.std() > 0.3
 
@@ -227,7 +257,9 @@ def test_annealed_langevin_gets_the_weights_right():
     x = sf.sample(TWO_MODES.denoiser(process), Langevin(0.4), grid, x_T=x_T, noise=NoiseSource(seed + 1))
     total, expected = x.var(0), 25 * 4 * 0.2 * 0.8 + 1 + 1
     within = torch.cat([(x[x.sum(1) > 0] - 5) ** 2, (x[x.sum(1) < 0] + 5) ** 2]).mean()
-    print(f"weight error {weight_error(x):.4f}, variance {total.tolist()} ({expected}), within a mode {within:.3f} (2)")
+    print(
+        f"weight error {weight_error(x):.4f}, variance {total.tolist()} ({expected}), within a mode {within:.3f} (2)"
+    )
     assert weight_error(x) <= 0.02
     assert ((total / expected - 1).abs() < 0.1).all()
     assert abs(within / 2 - 1) < 0.1
@@ -252,14 +284,19 @@ def test_a_corrector_brings_a_coarse_walk_closer_to_p_t():
     cov = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=F64)
     model, grid = sf.oracle.GaussianMixture([[0.0, 0.0]], cov[None]).denoiser(VE), [12, 10, 8, 6, 4, 2]
     exact, errors = cov + VE.level(2).sigma ** 2 * EYE, []
-    for sampler, draws in ((sf.samplers.Ancestral(), 1), (Corrected(sf.samplers.Ancestral(), Langevin(0.005), 5), 6)):
+    for sampler, draws in (
+        (sf.samplers.Ancestral(), 1),
+        (Corrected(sf.samplers.Ancestral(), Langevin(0.005), 5), 6),
+    ):
         current = cov + VE.level(12).sigma ** 2 * EYE
         for t, s in itertools.pairwise(grid):
             quiet = [torch.zeros(2, 2, dtype=F64)] * draws
             A = sf.sample(model, sampler, [t, s], x_T=EYE, noise=Recorded(quiet)).T
             current = A @ current @ A.T
             for k in range(draws):
-                B = sf.sample(model, sampler, [t, s], x_T=0 * EYE, noise=Recorded([*quiet[:k], EYE, *quiet[k + 1 :]])).T
+                B = sf.sample(
+                    model, sampler, [t, s], x_T=0 * EYE, noise=Recorded([*quiet[:k], EYE, *quiet[k + 1 :]])
+                ).T
                 current = current + B @ B.T
         errors.append(torch.linalg.norm(current - exact).item())
     print("errors", errors)
@@ -284,7 +321,9 @@ def test_the_walk_does_not_depend_on_the_batch():
 
     def run(samples):
         noise = NoiseSource(9, samples)
-        return sf.sample(model, Langevin(0.01), grid, x_T=noise.at(0).normal((len(samples), 2)).double(), noise=noise)
+        return sf.sample(
+            model, Langevin(0.01), grid, x_T=noise.at(0).normal((len(samples), 2)).double(), noise=noise
+        )
 
     everyone = run(range(32))
     for samples in ([0], [17, 3]):

@@ -1,4 +1,6 @@
-"""Encoding and decoding against the Gaussian's exact flow, the spherical walk against its formula, and refusals."""
+"""Encoding and decoding against the Gaussian's exact flow, the spherical walk against its formula, and
+refusals.
+"""
 
 import math
 
@@ -31,7 +33,9 @@ def flow(process, x, t, s):
 
 @pytest.mark.parametrize("process", [VP, VE], ids=["vp", "ve"])
 def test_encoding_is_the_recursion_of_ddim_upwards(process):
-    """x_s = α_s x̂0 + σ_s ε̂ with ε̂ at (x_t, t), and at (x_0, t₁) for the step from 0, dimension by dimension."""
+    """x_s = α_s x̂0 + σ_s ε̂ with ε̂ at (x_t, t), and at (x_0, t₁) for the step from 0, dimension by
+    dimension.
+    """
     times = sf.grids.quadratic(process, 12).tolist()
     x = X0
     for t, s in zip(times[::-1], times[::-1][1:], strict=False):
@@ -47,7 +51,9 @@ def test_encoding_is_the_recursion_of_ddim_upwards(process):
 
 @pytest.mark.parametrize(("sampler", "order"), [(DDIM(), 1), (Heun(), 2)], ids=["ddim", "heun"])
 def test_orders_of_encoding_and_of_the_round_trip(sampler, order):
-    """Both errors fall as S^-order on a grid that refines evenly, here in t from 1 to 0.02, without a step to 0."""
+    """Both errors fall as S^-order on a grid that refines evenly, here in t from 1 to 0.02, without a step to
+    0.
+    """
     model, counts = gaussian(CONTINUOUS), [20, 40, 80]
     exact = flow(CONTINUOUS, X0, 0.02, 1.0)
     errors = []
@@ -104,7 +110,9 @@ def test_slerp_is_the_paper_s_formula_example_by_example():
     expected = np.stack([formula(*pair) for pair in zip(a, b, weights, strict=True)])
     found = sf.latents.slerp(torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(weights))
     assert_close(found, torch.from_numpy(expected), 1e-12)
-    assert sf.latents.slerp(torch.from_numpy(a).float(), torch.from_numpy(b).float(), 0.3).dtype == torch.float32
+    assert (
+        sf.latents.slerp(torch.from_numpy(a).float(), torch.from_numpy(b).float(), 0.3).dtype == torch.float32
+    )
     assert torch.equal(sf.latents.slerp(torch.from_numpy(a), torch.from_numpy(b), 0.0), torch.from_numpy(a))
 
 
@@ -139,7 +147,9 @@ def test_a_walk_turns_around_the_mean_of_the_prior(process):
     a, b = process.prior((2, 2), sf.noise.NoiseSource(3)).double()
     frames = sf.latents.interpolate(model, a, b, 4, grid)
     mean = process.prior_mean
-    latents = [torch.from_numpy(formula((a - mean).numpy(), (b - mean).numpy(), k / 3)) + mean for k in range(4)]
+    latents = [
+        torch.from_numpy(formula((a - mean).numpy(), (b - mean).numpy(), k / 3)) + mean for k in range(4)
+    ]
     assert_close(frames, sf.sample(model, DDIM(), grid, x_T=torch.stack(latents)), 1e-10)
 
 
@@ -159,7 +169,9 @@ NETWORK = sf.Denoiser(lambda x, c, y=None: x, VP, data=SPEC)
 BF16 = sf.Denoiser(lambda x, c, y=None: x, VP, data=SPEC)
 BF16.autocast_dtype = torch.bfloat16
 CLASSIFIER = sf.NoisyClassifier(lambda x, c: x, VP, data=SPEC)
-CATEGORIES = sf.CategoricalDenoiser(lambda x, c, y=None: x, sf.process.uniform_categorical([1 - k / 10 for k in range(1, 11)], 3))
+CATEGORIES = sf.CategoricalDenoiser(
+    lambda x, c, y=None: x, sf.process.uniform_categorical([1 - k / 10 for k in range(1, 11)], 3)
+)
 GRID = [1000, 500, 0]
 
 

@@ -1,4 +1,6 @@
-"""Solvers and grids by their names: what the [sampling] table of a run, and the command on a run of discrete levels, make of them."""
+"""Solvers and grids by their names: what the [sampling] table of a run, and the command on a run of discrete
+levels, make of them.
+"""
 
 import json
 
@@ -9,10 +11,10 @@ from support import call, relative_error
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.config import SamplingOptions, build_sampling
 from scorefield.core.noise import NoiseSource
-from scorefield.guidance import ClassifierGuidance, ClipX0
-from scorefield.samplers.blocks import sample_blocks
+from scorefield.generation.blocks import sample_blocks
+from scorefield.models.guidance import ClassifierGuidance, ClipX0
+from scorefield.runs.build import SamplingOptions, build_sampling
 
 LINEAR = sf.process.from_betas(sf.process.linear_betas(1000))
 
@@ -48,9 +50,13 @@ TABLES = [
 @pytest.mark.parametrize("table", TABLES, ids=str)
 @pytest.mark.parametrize("grid", ["log_snr", "karras", "uniform"])
 def test_a_table_of_levels_is_read_between_them_where_needed(model, classifier, table, grid):
-    sampling = build_sampling(SamplingOptions(sampler=table, grid=grid, steps=6, guidance=2.0), model, classifier)
+    sampling = build_sampling(
+        SamplingOptions(sampler=table, grid=grid, steps=6, guidance=2.0), model, classifier
+    )
     assert not sampling.grid.is_floating_point()
-    (block,) = sample_blocks(model, sampling.sampler, sampling.grid, 3, 0, labels=[0, 1, 2], wrap=sampling.wrap)
+    (block,) = sample_blocks(
+        model, sampling.sampler, sampling.grid, 3, 0, labels=[0, 1, 2], wrap=sampling.wrap
+    )
     inner, judge = (sf.samplers.between_levels(one) for one in (model, classifier))
     guided = ClassifierGuidance(ClipX0(inner.given([0, 1, 2])), judge, [0, 1, 2], 2.0)
     x_T = LINEAR.prior((3, 2), NoiseSource(0, range(3)).at(0))
@@ -65,14 +71,22 @@ def test_what_cannot_be_read_between_levels_is_refused_at_once():
         build_sampling(SamplingOptions(sampler={"kind": "dpm-solver-2s"}), ranked)
 
 
-TINY = ["net.channels=32", "net.channel_mult=[1,1]", "net.blocks=1", "training.batch_size=16", "training.sample_every=0"]
+TINY = [
+    "net.channels=32",
+    "net.channel_mult=[1,1]",
+    "net.blocks=1",
+    "training.batch_size=16",
+    "training.sample_every=0",
+]
 EDM = ['process={kind="edm",std=0.6}', 'model.parametrization="edm"', 'model.noise_input="log_sigma"']
 
 
 def train(folder, settings):
     words = [word for setting in settings for word in ("--set", setting)]
     with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(["train", "digits", "--steps", "3", "--run", str(folder), "--device", "cpu", *words])
+        scorefield.cli.main(
+            ["train", "digits", "--steps", "3", "--run", str(folder), "--device", "cpu", *words]
+        )
     assert not stop.value.code
     return folder
 
@@ -95,7 +109,22 @@ def trained(tmp_path_factory):
 def test_the_command(capsys, trained, tmp_path, sampler, grid, settings, calls):
     more = [word for setting in settings for word in ("--set", setting)]
     out = tmp_path / "x.npz"
-    command = ["sample", trained, "-n", 4, "--sampler", sampler, "--grid", grid, "--steps", 10, *more, "--json", "--out", out]
+    command = [
+        "sample",
+        trained,
+        "-n",
+        4,
+        "--sampler",
+        sampler,
+        "--grid",
+        grid,
+        "--steps",
+        10,
+        *more,
+        "--json",
+        "--out",
+        out,
+    ]
     status, printed, err = call(capsys, *command)
     assert status == 0, err
     assert json.loads(printed)["calls"] == calls
@@ -113,7 +142,20 @@ def test_a_run_of_the_edm_process(capsys, tmp_path):
         "std": 0.6,
     }
     for options in (["--grid", "uniform"], ["--grid", "log_snr", "--set", "sampler.churn=2.0"]):
-        command = ["sample", run, "-n", 4, "--sampler", "heun", "--steps", 5, *options, "--json", "--out", tmp_path / "x.npz"]
+        command = [
+            "sample",
+            run,
+            "-n",
+            4,
+            "--sampler",
+            "heun",
+            "--steps",
+            5,
+            *options,
+            "--json",
+            "--out",
+            tmp_path / "x.npz",
+        ]
         status, printed, err = call(capsys, *command)
         assert status == 0, err
         assert json.loads(printed)["calls"] == 9

@@ -36,7 +36,9 @@ def test_euler_is_ddim_without_noise(process):
 
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2)])
 def test_order_of_convergence(name, order):
-    """Error against a far finer solution of the same flow, from exact samples at σ/α = 50, on steps even in ln(σ/α)."""
+    """Error against a far finer solution of the same flow, from exact samples at σ/α = 50, on steps even in
+    ln(σ/α).
+    """
     T = 2**16
     process = sf.process.from_sigmas(sf.process.geometric_sigmas(50.0, 0.01, T))
     model = MIXTURE.denoiser(process)
@@ -72,9 +74,14 @@ def test_heun_is_better_for_the_same_calls():
     x_T = MIXTURE.at(process.level(process.T)).sample(128, NoiseSource(1))
     reference = sf.sample(model, Heun(), sf.grids.full(process), x_T=x_T)
     euler, heun = (
-        sf.sample(model, solver, sf.grids.quadratic(process, n), x_T=x_T) for solver, n in ((Euler(), 39), (Heun(), 20))
+        sf.sample(model, solver, sf.grids.quadratic(process, n), x_T=x_T)
+        for solver, n in ((Euler(), 39), (Heun(), 20))
     )
-    assert Heun().calls(sf.grids.quadratic(process, 20).tolist()) == Euler().calls(sf.grids.quadratic(process, 39).tolist()) == 39
+    assert (
+        Heun().calls(sf.grids.quadratic(process, 20).tolist())
+        == Euler().calls(sf.grids.quadratic(process, 39).tolist())
+        == 39
+    )
     assert (heun - reference).abs().mean() < (euler - reference).abs().mean() / 2
 
 
@@ -94,7 +101,10 @@ def test_calls_are_a_bound_and_never_at_zero(name, process):
         made.clear()
         sf.sample(model, SOLVERS[name], grid, x_T=torch.zeros(2, 3))
         ratios = [process.level(t).sigma / process.level(t).alpha for t in times]
-        long = sum(max(a, b) > 80 and 0 not in (t, s) for a, b, t, s in zip(ratios, ratios[1:], times, times[1:], strict=False))
+        long = sum(
+            max(a, b) > 80 and 0 not in (t, s)
+            for a, b, t, s in zip(ratios, ratios[1:], times, times[1:], strict=False)
+        )
         assert len(made) == SOLVERS[name].calls(times) - (long if name == "heun" else 0)
         assert len(made) == network_calls(SOLVERS[name], process, times)
         assert min(made) >= 0  # t − 1

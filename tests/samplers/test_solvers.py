@@ -1,4 +1,6 @@
-"""Euler, DDIM, Heun and DPM-Solver++: their orders, the exact moments of their ends, calls, safe ends, and what goes around them."""
+"""Euler, DDIM, Heun and DPM-Solver++: their orders, the exact moments of their ends, calls, safe ends, and
+what goes around them.
+"""
 
 import math
 from itertools import pairwise
@@ -11,8 +13,18 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
-from scorefield.guidance import ClassifierGuidance
-from scorefield.samplers import DDIM, Ancestral, Corrected, DPMSolver2M, DPMSolver2S, Euler, Heun, Inpaint, Langevin
+from scorefield.models.guidance import ClassifierGuidance
+from scorefield.samplers import (
+    DDIM,
+    Ancestral,
+    Corrected,
+    DPMSolver2M,
+    DPMSolver2S,
+    Euler,
+    Heun,
+    Inpaint,
+    Langevin,
+)
 from scorefield.samplers.base import network_calls
 
 F64 = torch.float64
@@ -64,11 +76,18 @@ def exact():
     return start, flow_of_the_mixture(start, FROM, TO)
 
 
-FITS = [("vp", "karras"), ("edm", "log_snr")]  # the others are the same equation, and say the same: see the next test
-SLOW_FITS = [(name, spacing) for name in CONTINUOUS for spacing in ("karras", "log_snr") if (name, spacing) not in FITS]
+FITS = [
+    ("vp", "karras"),
+    ("edm", "log_snr"),
+]  # the others are the same equation, and say the same: see the next test
+SLOW_FITS = [
+    (name, spacing) for name in CONTINUOUS for spacing in ("karras", "log_snr") if (name, spacing) not in FITS
+]
 
 
-@pytest.mark.parametrize(("name", "spacing"), [*FITS, *(pytest.param(*fit, marks=pytest.mark.slow) for fit in SLOW_FITS)])
+@pytest.mark.parametrize(
+    ("name", "spacing"), [*FITS, *(pytest.param(*fit, marks=pytest.mark.slow) for fit in SLOW_FITS)]
+)
 def test_order_of_convergence(exact, name, spacing):
     process, (start, end) = CONTINUOUS[name], exact
     model, make = MIXTURE.denoiser(process), getattr(sf.grids, spacing)
@@ -82,14 +101,18 @@ def test_order_of_convergence(exact, name, spacing):
             found.append((y - end).abs().mean().item())
     for sampler, order in ORDERS.items():
         slope = -np.polyfit(np.log(steps), np.log(errors[sampler]), 1)[0]
-        print(f"{name} {spacing} {sampler}: slope {slope:.3f}, errors {', '.join(f'{e:.2e}' for e in errors[sampler])}")
+        print(
+            f"{name} {spacing} {sampler}: slope {slope:.3f}, errors {', '.join(f'{e:.2e}' for e in errors[sampler])}"
+        )
         assert abs(slope - order) < 0.15
 
 
 @pytest.mark.parametrize("spacing", ["karras", "log_snr"])
 @pytest.mark.parametrize("sampler", ORDERS, ids=str)
 def test_the_process_does_not_matter_to_the_flow(exact, sampler, spacing):
-    """x/α on the same σ/α is the same on every process: 60 steps to σ/α = 0.01, then to 0, from below 80, which rounds to either side."""
+    """x/α on the same σ/α is the same on every process: 60 steps to σ/α = 0.01, then to 0, from below 80,
+    which rounds to either side.
+    """
     ends = []
     for process in CONTINUOUS.values():
         grid = getattr(sf.grids, spacing)(process, 60, sigma_min=TO, sigma_max=79.0)
@@ -112,9 +135,11 @@ def levels(process, t):
 
 
 def moments(process, sampler, grid):
-    """Exact mean and variance of where a sampler takes q(x_T) of N(M, V): on a Gaussian its result is affine in x_T and its draws.
+    """Exact mean and variance of where a sampler takes q(x_T) of N(M, V): on a Gaussian its result is affine
+    in x_T and its draws.
 
-    One run on S + 2 particles reads the coefficients off: one without anything, one for x_T, one for each draw.
+    One run on S + 2 particles reads the coefficients off: one without anything, one for x_T, one for each
+    draw.
     """
     alpha, sigma, _ = levels(process, grid[0])
     S = len(grid) - 1
@@ -147,11 +172,15 @@ def test_the_exact_moments_tend_to_those_of_the_data(name, sampler):
         alpha, sigma, _ = levels(process, grid[-1])
         errors.append(abs(mean / alpha - M) + abs(var / alpha**2 - V - (sigma / alpha) ** 2))
     print(name, sampler, [f"{e:.1e}" for e in errors])
-    assert errors[2] < errors[1] / 2.5 < errors[0] / 2.5**2  # a second-order error falls by 4 as the steps double
+    assert (
+        errors[2] < errors[1] / 2.5 < errors[0] / 2.5**2
+    )  # a second-order error falls by 4 as the steps double
 
 
 def test_without_a_bend_the_solvers_are_ddim():
-    """A point mass: x̂0 never changes, so that every order is exact, and one step is DDIM's; with noise it is ancestral."""
+    """A point mass: x̂0 never changes, so that every order is exact, and one step is DDIM's; with noise it is
+    ancestral.
+    """
     x0 = torch.tensor([[0.3, -0.8]], dtype=F64)
     for process in (*TABLES.values(), *CONTINUOUS.values()):
         model = sf.oracle.GaussianMixture(x0, torch.zeros(1, 2, 2, dtype=F64)).denoiser(process)
@@ -164,7 +193,9 @@ def test_without_a_bend_the_solvers_are_ddim():
         model = MIXTURE.denoiser(process)
         one = [process.T, process.T * 0.5]
         for solver, same in ((DPMSolver2M(), DDIM()), (DPMSolver2M(stochastic=True), Ancestral("lower"))):
-            mine, other = (sf.sample(model, sampler, one, x_T=x_T, noise=NoiseSource(1)) for sampler in (solver, same))
+            mine, other = (
+                sf.sample(model, sampler, one, x_T=x_T, noise=NoiseSource(1)) for sampler in (solver, same)
+            )
             assert relative_error(mine, other) < 1e-12
 
 
@@ -173,7 +204,8 @@ def test_without_a_bend_the_solvers_are_ddim():
 def test_the_ends_are_safe(sampler, dtype):
     """From σ/α of tens of thousands down to t = 0, on any spacing: finite, and within the data's reach.
 
-    In few steps too, except for Heun: a Karras grid that begins so far out leaves it steps that its correction does not bear.
+    In few steps too, except for Heun: a Karras grid that begins so far out leaves it steps that its
+    correction does not bear.
     """
     process = sf.process.Interpolated(sf.process.from_betas(sf.process.cosine_betas(1000)))
     assert process.level(1000).sigma / process.level(1000).alpha > 1e4
@@ -185,7 +217,9 @@ def test_the_ends_are_safe(sampler, dtype):
             assert x.abs().max() < 6, (n, make)
 
 
-@pytest.mark.parametrize("sampler", [DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S(), Heun(churn=5.0)], ids=str)
+@pytest.mark.parametrize(
+    "sampler", [DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S(), Heun(churn=5.0)], ids=str
+)
 def test_calls(sampler):
     made = []
 
@@ -195,14 +229,23 @@ def test_calls(sampler):
 
     process = sf.process.Interpolated(LINEAR)
     model = sf.Denoiser(net, process)
-    for grid in (sf.grids.log_snr(process, 9), sf.grids.log_snr(process, 9, sigma_max=40.0, to_zero=False), [50.0, 0]):
+    for grid in (
+        sf.grids.log_snr(process, 9),
+        sf.grids.log_snr(process, 9, sigma_max=40.0, to_zero=False),
+        [50.0, 0],
+    ):
         made.clear()
         sf.sample(model, sampler, grid, x_T=torch.zeros(2, 3), noise=NoiseSource(0))
-        long = sum(float(_ratio(process, t)) > 80 and s > 0 for t, s in pairwise(torch.as_tensor(grid).tolist()))
+        long = sum(
+            float(_ratio(process, t)) > 80 and s > 0 for t, s in pairwise(torch.as_tensor(grid).tolist())
+        )
         assert len(made) == sampler.calls(grid) - (long if isinstance(sampler, Heun) else 0)
         assert len(made) == network_calls(sampler, process, grid)
         assert min(made) >= 0  # t − 1
-        for around in (Inpaint(sampler, torch.zeros(3), torch.tensor([True, False, False])), Corrected(sampler, Langevin(1e-3))):
+        for around in (
+            Inpaint(sampler, torch.zeros(3), torch.tensor([True, False, False])),
+            Corrected(sampler, Langevin(1e-3)),
+        ):
             made.clear()
             sf.sample(model, around, grid, x_T=torch.zeros(2, 3), noise=NoiseSource(0))
             assert len(made) == network_calls(around, process, grid) <= around.calls(grid)
@@ -210,7 +253,9 @@ def test_calls(sampler):
 
 @pytest.mark.parametrize("n", [5, 40])
 @pytest.mark.parametrize(
-    "process", [sf.process.continuous_vp(), sf.process.continuous_ve(0.002, 100.0), sf.process.edm()], ids=repr
+    "process",
+    [sf.process.continuous_vp(), sf.process.continuous_ve(0.002, 100.0), sf.process.edm()],
+    ids=repr,
 )
 def test_a_grid_that_starts_at_80_is_not_above_it_by_rounding(process, n):
     grid = sf.grids.karras(process, n, sigma_max=80.0)
@@ -242,7 +287,9 @@ def test_churn_goes_through_what_is_around_it():
     process = CONTINUOUS["edm"]
     grid, x_T = sf.grids.karras(process, 6), 80 * NoiseSource(0).normal((4, 2)).double()
     churned, plain = (
-        sf.sample(MIXTURE.denoiser(process), Corrected(heun, Langevin(1e-12)), grid, x_T=x_T, noise=NoiseSource(1))
+        sf.sample(
+            MIXTURE.denoiser(process), Corrected(heun, Langevin(1e-12)), grid, x_T=x_T, noise=NoiseSource(1)
+        )
         for heun in (Heun(churn=2.0), Heun())
     )
     alone = sf.sample(MIXTURE.denoiser(process), Heun(churn=2.0), grid, x_T=x_T, noise=NoiseSource(1))
@@ -252,7 +299,9 @@ def test_churn_goes_through_what_is_around_it():
     assert torch.equal(inpainted, alone)
 
 
-@pytest.mark.parametrize("sampler", [DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S(), Heun(churn=5.0)], ids=str)
+@pytest.mark.parametrize(
+    "sampler", [DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S(), Heun(churn=5.0)], ids=str
+)
 def test_guided_at_scale_one_it_walks_as_with_the_class_alone(sampler):
     """Exactly, on the same noise; with clipping around either."""
     process = sf.process.Interpolated(LINEAR)
@@ -260,7 +309,9 @@ def test_guided_at_scale_one_it_walks_as_with_the_class_alone(sampler):
     guided = ClassifierGuidance(MIXTURE.denoiser(process), MIXTURE.classifier(process), 1)
     x_T, grid = NoiseSource(0).normal((50, 2)).double(), sf.grids.log_snr(process, 8)
     for wrap in (lambda model: model, lambda model: sf.guidance.ClipX0(model, -1.0, 1.2)):
-        walks = [list(sf.trajectory(wrap(model), sampler, grid, x_T, NoiseSource(1))) for model in (guided, one)]
+        walks = [
+            list(sf.trajectory(wrap(model), sampler, grid, x_T, NoiseSource(1))) for model in (guided, one)
+        ]
         for mine, exact in zip(*walks, strict=True):
             assert relative_error(mine.x, exact.x) < 1e-9, (mine.t, mine.s)
             assert relative_error(mine.x0, exact.x0) < 1e-9, (mine.t, mine.s)
@@ -282,7 +333,9 @@ def test_a_wrapper_that_is_a_module_is_left_as_it_was():
 
 
 def test_a_model_between_the_levels_of_its_table():
-    """The same network and the same x̂0 at the levels; wrappers come along; what has no meaning between levels is refused."""
+    """The same network and the same x̂0 at the levels; wrappers come along; what has no meaning between
+    levels is refused.
+    """
     net = sf.nets.MLP(2, hidden=16, layers=2, num_classes=3)
     model = sf.Denoiser(net, LINEAR, data=sf.DataSpec((2,), classes=tuple("abc")))
     stack = sf.guidance.ClipX0(model.given(1))

@@ -1,4 +1,6 @@
-"""One process of tests/training/test_processes.py: the same trainings whatever the number of processes; as a script, write what came of them."""
+"""One process of tests/training/test_processes.py: the same trainings whatever the number of processes; as a
+script, write what came of them.
+"""
 
 import os
 import sys
@@ -9,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 import scorefield as sf
-from scorefield.config import build_model, build_objective, open_data, read_recipe, with_overrides
-from scorefield.core.processes import Processes
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import ImportanceTimes
+from scorefield.runs.build import build_model, build_objective, open_data, read_recipe, with_overrides
+from scorefield.runtime.distributed import Processes
 from scorefield.training.sharding import whole_ones
 
 BATCH, T = 16, 5
@@ -36,7 +38,9 @@ class Watched(sf.objectives.Simple):
 
 
 class Costs(Objective):
-    """Losses that every batch size computes alike, bit for bit: a function of t and of one number of the example, without sums."""
+    """Losses that every batch size computes alike, bit for bit: a function of t and of one number of the
+    example, without sums.
+    """
 
     def __init__(self, T=6):
         super().__init__()
@@ -69,14 +73,21 @@ def sgd(parameters, lr, **_):
 
 
 def trained(trainer):
-    """What came of it, by name: losses, weights, averages, the importance of times, and the examples shown to this process."""
+    """What came of it, by name: losses, weights, averages, the importance of times, and the examples shown to
+    this process.
+    """
     trainer.objective.rate = lambda: trainer._optimizer.param_groups[0]["lr"]
     losses = torch.tensor([step.loss for step in trainer], dtype=torch.float64)
     here = sum(local(parameter).numel() for parameter in trainer.objective.parameters())
-    weights = {f"weights.{name}": tensor for name, tensor in whole_ones(trainer.objective.state_dict()).items()}
+    weights = {
+        f"weights.{name}": tensor for name, tensor in whole_ones(trainer.objective.state_dict()).items()
+    }
     averages = {f"ema.{name}": tensor for name, tensor in whole_ones(trainer.ema.shadow).items()}
     model = trainer.ema_model()  # None where weights lie in pieces and this is not the first process
-    sampled = {f"sampled.{name}": tensor for name, tensor in (model.state_dict() if model is not None else {}).items()}
+    sampled = {
+        f"sampled.{name}": tensor
+        for name, tensor in (model.state_dict() if model is not None else {}).items()
+    }
     times = {f"times.{name}": tensor for name, tensor in trainer.objective.times.state_dict().items()}
     found = {"losses": losses, "seen": torch.stack(trainer.objective.seen), "here": torch.tensor(here)}
     return {**found, **weights, **averages, **sampled, **times}
@@ -87,7 +98,9 @@ def local(tensor):
 
 
 def trainings(folder):
-    """AdamW in float32 and float64, SGD, importance alone, and a run that returns from a divergence which one process alone meets."""
+    """AdamW in float32 and float64, SGD, importance alone, and a run that returns from a divergence which one
+    process alone meets.
+    """
     yield "adam", trained(sf.train(*make(), steps=20, **OPTIONS))
     yield "float64", trained(sf.train(*make(torch.float64), steps=20, **OPTIONS))
     with mock.patch("torch.optim.AdamW", sgd):
@@ -103,8 +116,15 @@ def trainings(folder):
     yield "pieces", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder / "pieces", shard=True, **options))
 
 
-# Every kind of network and objective, on 8×8 pixels or in the plane; the first recomputes its activations in the backward pass.
-SMALL = ("data.source=digits", "data.size=8", "data.channels=1", "net.channel_mult=[1,2]", "net.attention=[2]")
+# Every kind of network and objective, on 8×8 pixels or in the plane; the first recomputes its activations in
+# the backward pass.
+SMALL = (
+    "data.source=digits",
+    "data.size=8",
+    "data.channels=1",
+    "net.channel_mult=[1,2]",
+    "net.attention=[2]",
+)
 RECIPES = {
     "digits": ("net.channels=32", "net.checkpoint=true"),
     "digits-iddpm": ("net.channels=32",),
@@ -125,7 +145,9 @@ def losses_of(name, shard):
     objective = build_objective(recipe, build_model(recipe, data.spec))
     options = {**OPTIONS, "flip": False, "lr": 0.1, "shard": shard}
     with mock.patch("torch.optim.AdamW", sgd):
-        return torch.tensor([step.loss for step in sf.train(objective, data, steps=3, **options)], dtype=torch.float64)
+        return torch.tensor(
+            [step.loss for step in sf.train(objective, data, steps=3, **options)], dtype=torch.float64
+        )
 
 
 def go_on(run, steps, **options):
@@ -167,9 +189,14 @@ def main(out, run):
     trainer = go_on(run, 14)
     results["resumed"] = trained(trainer)
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
-    tensors = {f"{case}.{name}": tensor for case, result in results.items() for name, tensor in result.items()}
+    tensors = {
+        f"{case}.{name}": tensor for case, result in results.items() for name, tensor in result.items()
+    }
     tensors["first_fails.told"] = torch.tensor(told(Processes(rank, world)))
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / f"rank-{rank}-of-{world}.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        out / f"rank-{rank}-of-{world}.safetensors",
+    )
     trainer.close()
 
 

@@ -12,7 +12,10 @@ import torch
 import scorefield as sf
 from scorefield.training import checkpoint
 
-GROUPS = {"weights": {"a": torch.arange(1000.0), "b": torch.ones(2, 3)}, "optimizer": {"0.step": torch.tensor(3.0)}}
+GROUPS = {
+    "weights": {"a": torch.arange(1000.0), "b": torch.ones(2, 3)},
+    "optimizer": {"0.step": torch.tensor(3.0)},
+}
 
 
 def test_round_trip_and_keep(tmp_path):

@@ -1,4 +1,6 @@
-"""A loss or gradient that is not finite: the step is skipped and counted; too many in a row stop the run or take it back."""
+"""A loss or gradient that is not finite: the step is skipped and counted; too many in a row stop the run or
+take it back.
+"""
 
 import json
 import logging
@@ -11,13 +13,23 @@ import scorefield as sf
 from scorefield.training import checkpoint
 
 LR = 1e-3
-OPTIONS = {"batch_size": 8, "lr": LR, "device": "cpu", "precision": "fp32", "checkpoint_every": 4, "log_every": 1, "keep": 9}
+OPTIONS = {
+    "batch_size": 8,
+    "lr": LR,
+    "device": "cpu",
+    "precision": "fp32",
+    "checkpoint_every": 4,
+    "log_every": 1,
+    "keep": 9,
+}
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(20))
 POINTS = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
 
 
 class Spoiled(sf.objectives.Simple):
-    """L_simple whose loss (or only its gradient) is NaN at some steps while the learning rate is above a limit."""
+    """L_simple whose loss (or only its gradient) is NaN at some steps while the learning rate is above a
+    limit.
+    """
 
     def __init__(self, steps=(), limit=0.0, gradient=False):
         torch.manual_seed(0)
@@ -30,7 +42,9 @@ class Spoiled(sf.objectives.Simple):
             return loss
         # √ has an infinite slope at 0: 0·∞ in the gradient only.
         zero = 0 * next(self.parameters()).sum()
-        return loss._replace(per_example=loss.per_example + (zero.abs().sqrt() if self.gradient else torch.nan))
+        return loss._replace(
+            per_example=loss.per_example + (zero.abs().sqrt() if self.gradient else torch.nan)
+        )
 
 
 def train(run=None, steps=12, objective=None, **options):
@@ -41,7 +55,11 @@ def train(run=None, steps=12, objective=None, **options):
 
 def everything(trainer):
     groups = trainer._state.groups()
-    return {f"{group}.{name}": tensor.clone() for group, tensors in groups.items() for name, tensor in tensors.items()}
+    return {
+        f"{group}.{name}": tensor.clone()
+        for group, tensors in groups.items()
+        for name, tensor in tensors.items()
+    }
 
 
 def same(a, b):
@@ -68,7 +86,13 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, caplog, grad
     after = [*trainer]
     assert all(step.finite and step.skipped == 1 for step in after)
     assert [step.step for step in after] == [4, 5, 6]
-    assert [(line["step"], line["skipped"]) for line in lines(tmp_path / "r")] == [(1, 0), (2, 0), (4, 1), (5, 1), (6, 1)]
+    assert [(line["step"], line["skipped"]) for line in lines(tmp_path / "r")] == [
+        (1, 0),
+        (2, 0),
+        (4, 1),
+        (5, 1),
+        (6, 1),
+    ]
 
 
 def test_a_line_that_falls_on_a_skipped_step_comes_after_it(tmp_path):
@@ -121,7 +145,10 @@ def test_rolled_back_is_the_checkpoint_at_a_smaller_rate(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         trainer = rolled_back(tmp_path / "r")
         steps = list(trainer)
-    assert f"went back to {tmp_path / 'r' / 'checkpoints' / 'step-00000004'} with 0.5 times the learning rate" in caplog.text
+    assert (
+        f"went back to {tmp_path / 'r' / 'checkpoints' / 'step-00000004'} with 0.5 times the learning rate"
+        in caplog.text
+    )
     assert [step.step for step in steps] == [*range(1, 11), *range(5, 13)]
     assert [line["step"] for line in lines(tmp_path / "r")] == list(range(1, 13))
     assert [line["lr"] for line in lines(tmp_path / "r")] == [LR] * 4 + [LR / 2] * 8
@@ -134,7 +161,9 @@ def test_rolled_back_is_the_checkpoint_at_a_smaller_rate(tmp_path, caplog):
 
 @pytest.mark.parametrize("stop", [3, 5, 8, 10, 13])
 def test_a_rolled_back_run_resumes_exactly(tmp_path, stop):
-    """Stopped after so many steps: before, in the middle of, right after the divergence, and after its return; saved, or killed."""
+    """Stopped after so many steps: before, in the middle of, right after the divergence, and after its
+    return; saved, or killed.
+    """
     whole = rolled_back(tmp_path / "whole")
     list(whole)
     for saved in (True, False):
@@ -147,7 +176,9 @@ def test_a_rolled_back_run_resumes_exactly(tmp_path, stop):
         again = rolled_back(run, resume=True)
         list(again)
         assert same(everything(again), everything(whole)), saved
-        assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+        assert (run / "model.safetensors").read_bytes() == (
+            tmp_path / "whole" / "model.safetensors"
+        ).read_bytes()
         assert [line["lr"] for line in lines(run)] == [line["lr"] for line in lines(tmp_path / "whole")]
 
 

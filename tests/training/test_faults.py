@@ -1,4 +1,6 @@
-"""Faults of the machine: a full disk, a read-only folder, files cut off, two writers. One clear line each, and the last good state."""
+"""Faults of the machine: a full disk, a read-only folder, files cut off, two writers. One clear line each,
+and the last good state.
+"""
 
 import json
 import os
@@ -16,10 +18,26 @@ import scorefield as sf
 from scorefield.training import RunFolder, checkpoint, lock
 from scorefield.training.lock import RunLock
 
-OPTIONS = {"batch_size": 8, "lr": 1e-3, "device": "cpu", "precision": "fp32", "checkpoint_every": 2, "log_every": 1}
+OPTIONS = {
+    "batch_size": 8,
+    "lr": 1e-3,
+    "device": "cpu",
+    "precision": "fp32",
+    "checkpoint_every": 2,
+    "log_every": 1,
+}
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(20))
 POINTS = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
-TRAIN = ["train", "toy-moons", "--device", "cpu", "--set", "training.batch_size=8", "--set", "training.checkpoint_every=2"]
+TRAIN = [
+    "train",
+    "toy-moons",
+    "--device",
+    "cpu",
+    "--set",
+    "training.batch_size=8",
+    "--set",
+    "training.checkpoint_every=2",
+]
 
 
 def objective():
@@ -67,7 +85,10 @@ def tiny_disk(tmp_path):
 def mounted(*arguments, at):
     """A mount for as long as the block runs, where this machine lets us make one."""
     at.mkdir(exist_ok=True)
-    if shutil.which("mount") is None or subprocess.run(["mount", *arguments, str(at)], capture_output=True).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", *arguments, str(at)], capture_output=True).returncode
+    ):
         pytest.skip("this machine lets no test mount a file system")
     try:
         yield at
@@ -236,7 +257,9 @@ def test_without_locks_in_the_file_system_the_text_decides(tmp_path, monkeypatch
     ended.wait()
     for pid, where in ((os.getppid(), host), (1, "elsewhere"), (ended.pid, "elsewhere")):
         held_by(pid, where)
-        with pytest.raises(sf.InputError, match=f"process {pid} on {where} since 2030.*If it has ended, remove"):
+        with pytest.raises(
+            sf.InputError, match=f"process {pid} on {where} since 2030.*If it has ended, remove"
+        ):
             RunLock(path)
     held_by(ended.pid, host)
     later = RunLock(path)

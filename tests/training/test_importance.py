@@ -1,4 +1,6 @@
-"""Importance-sampled times in training: saved and restored. (test_processes.py: the same on one process and on two.)"""
+"""Importance-sampled times in training: saved and restored. (test_processes.py: the same on one process and
+on two.)
+"""
 
 import torch
 

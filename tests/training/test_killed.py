@@ -1,4 +1,6 @@
-"""A training stopped at random moments ends with the bytes of one left alone, and nothing partial is taken for whole."""
+"""A training stopped at random moments ends with the bytes of one left alone, and nothing partial is taken
+for whole.
+"""
 
 import os
 import subprocess
@@ -12,7 +14,11 @@ JOB = Path(__file__).with_name("killed_training.py")
 
 @pytest.mark.parametrize(
     ("stops", "kind"),
-    [(2, "BOTH"), pytest.param(50, "KILL", marks=pytest.mark.slow), pytest.param(50, "TERM", marks=pytest.mark.slow)],
+    [
+        (2, "BOTH"),
+        pytest.param(50, "KILL", marks=pytest.mark.slow),
+        pytest.param(50, "TERM", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_at_random_moments(tmp_path, stops, kind):
     seed = 8

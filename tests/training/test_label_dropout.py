@@ -1,10 +1,12 @@
-"""Labels dropped in training: which, how many, the same however the batch is cut, and what the run says of it."""
+"""Labels dropped in training: which, how many, the same however the batch is cut, and what the run says of
+it.
+"""
 
 import pytest
 import torch
 
 import scorefield as sf
-from scorefield.config import build_model, read_recipe, with_overrides
+from scorefield.runs.build import build_model, read_recipe, with_overrides
 from scorefield.training import RunFolder
 
 BATCH, CLASSES = 64, 3
@@ -96,12 +98,18 @@ def test_a_recipe_gets_the_row_and_its_run_says_so(tmp_path):
     spec = sf.DataSpec((1, 8, 8), classes=tuple("abc"))
     plain = read_recipe("digits")
     assert build_model(plain, spec).null_label is None
-    recipe = with_overrides(plain, ["training.label_dropout=0.1", "net.channels=32", "net.blocks=1", "net.channel_mult=[1,1]"])
+    recipe = with_overrides(
+        plain, ["training.label_dropout=0.1", "net.channels=32", "net.blocks=1", "net.channel_mult=[1,1]"]
+    )
     model = build_model(recipe, spec)
     assert (model.num_classes, model.null_label) == (3, 3)
     data = torch.zeros(40, 1, 8, 8), torch.arange(40) % 3
     run = tmp_path / "run"
-    list(sf.train(sf.objectives.Simple(model), data, run=run, steps=1, batch_size=8, label_dropout=0.1, device="cpu"))
+    list(
+        sf.train(
+            sf.objectives.Simple(model), data, run=run, steps=1, batch_size=8, label_dropout=0.1, device="cpu"
+        )
+    )
     config = RunFolder(run).read_config()
     assert config["net"]["null_label"]
     assert config["training"]["label_dropout"] == 0.1

@@ -1,4 +1,6 @@
-"""Two processes train what one does: the same batches, losses, weights, averages and importance of times; and resume each other."""
+"""Two processes train what one does: the same batches, losses, weights, averages and importance of times; and
+resume each other.
+"""
 
 import json
 import os
@@ -25,14 +27,20 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """({case: what one process made of it}, the same of each of two); the resumed run is at step 14 afterwards."""
+    """({case: what one process made of it}, the same of each of two); the resumed run is at step 14
+    afterwards.
+    """
     folder = tmp_path_factory.mktemp("processes")
     alone = dict(trainings(folder / "alone"))
     alone["resumed"] = trained(sf.train(*make(), run=folder / "run", steps=7, **OPTIONS))
     shutil.copytree(folder / "run", folder / "run_in_pieces")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [*LAUNCH, str(JOB), str(folder), str(folder / "run")], capture_output=True, text=True, timeout=300, env=environment
+        [*LAUNCH, str(JOB), str(folder), str(folder / "run")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]  # it ends in order, without os._exit
     both = [load_file(folder / f"rank-{rank}-of-2.safetensors") for rank in (0, 1)]  # two there were
@@ -58,7 +66,11 @@ def results(tmp_path_factory):
 
 
 def of(case, tensors):
-    return {name.removeprefix(f"{case}."): tensor for name, tensor in tensors.items() if name.startswith(f"{case}.")}
+    return {
+        name.removeprefix(f"{case}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{case}.")
+    }
 
 
 def difference(a, b, name):
@@ -71,7 +83,10 @@ def difference(a, b, name):
 @pytest.mark.parametrize("case", [*WHOLE, *PIECES])
 def test_both_processes_hold_the_same(results, case):
     _, _, (first, second) = results
-    first, second = ({name: x for name, x in two[case].items() if not name.startswith("sampled.")} for two in (first, second))
+    first, second = (
+        {name: x for name, x in two[case].items() if not name.startswith("sampled.")}
+        for two in (first, second)
+    )
     assert first.keys() == second.keys()
     # A NaN equals no NaN, not even itself.
     assert all(
@@ -102,7 +117,9 @@ def test_the_batches_of_two_are_those_of_one(results, case):
     ],
 )
 def test_two_processes_have_the_losses_of_one(results, case, single):
-    """1e-6 for the mean losses; AdamW amplifies the rounding of gradients that cancel, which losses of single examples show."""
+    """1e-6 for the mean losses; AdamW amplifies the rounding of gradients that cancel, which losses of single
+    examples show.
+    """
     _, alone, (two, _) = results
     one, two = alone[case], two[case]
     assert torch.equal(one["losses"].isnan(), two["losses"].isnan())
@@ -112,7 +129,9 @@ def test_two_processes_have_the_losses_of_one(results, case, single):
     assert bool((one["times.counts"] == 2).all())  # importance sampling was at work
 
 
-@pytest.mark.parametrize(("case", "tolerance"), [("float64", 1e-10), ("sgd", 1e-6), ("pieces64", 1e-10), ("pieces_sgd", 1e-6)])
+@pytest.mark.parametrize(
+    ("case", "tolerance"), [("float64", 1e-10), ("sgd", 1e-6), ("pieces64", 1e-10), ("pieces_sgd", 1e-6)]
+)
 @pytest.mark.parametrize("name", ["weights", "ema", "sampled"])
 def test_two_processes_have_the_weights_of_one(results, case, tolerance, name):
     _, alone, (two, _) = results
@@ -131,7 +150,9 @@ def test_two_processes_draw_and_remember_what_one_does(results):
 
 @pytest.mark.parametrize("case", ["spoiled", "pieces"])
 def test_they_go_back_together_when_one_meets_what_is_not_finite(results, case):
-    """Steps 6, 7 and 8 are spoiled at the full learning rate: back to step 4 with half of it, and on to step 10."""
+    """Steps 6, 7 and 8 are spoiled at the full learning rate: back to step 4 with half of it, and on to step
+    10.
+    """
     folder, alone, (two, _) = results
     for result in (alone[case], two[case]):
         assert result["losses"].isnan().tolist() == [False] * 5 + [True] * 3 + [False] * 6
@@ -149,7 +170,9 @@ def test_both_hear_of_a_failure_of_one(results):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_pieces_train_every_network_and_objective_as_whole_weights_do(results, name):
-    """On the same two processes within rounding: the third loss is of weights that two steps have moved, through every layer."""
+    """On the same two processes within rounding: the third loss is of weights that two steps have moved,
+    through every layer.
+    """
     _, _, (two, _) = results
     whole, pieces = two["recipes_False"][name], two["recipes_True"][name]
     assert len(set(whole.tolist())) == 3
@@ -172,7 +195,9 @@ def test_each_process_holds_a_piece_of_the_weights(results, case):
 
 @pytest.mark.parametrize(("case", "run"), [("resumed", "run"), ("pieces_resumed", "run_in_pieces")])
 def test_resumed_by_two_and_by_one_again(results, case, run):
-    """1 → 2 → 1, whole or in pieces: the batches of a run that was never stopped, and its losses within rounding."""
+    """1 → 2 → 1, whole or in pieces: the batches of a run that was never stopped, and its losses within
+    rounding.
+    """
     folder, alone, both = results
     last = go_on(folder / run, 20)
     assert last.step == 14
@@ -189,14 +214,28 @@ def test_resumed_by_two_and_by_one_again(results, case, run):
 def command(run, *options):
     arguments = ["train", "digits", "--device", "cpu", "--run", str(run), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*LAUNCH, "-m", "--", "scorefield", *arguments], stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        [*LAUNCH, "-m", "--", "scorefield", *arguments], stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 @pytest.mark.slow
 def test_the_command_on_two_processes(tmp_path):
-    """To the end, in order; stopped by a signal that torchrun passes on; gone on with; and refused by all when one cannot write."""
-    tiny = ["net.channels=32", "net.channel_mult=[1]", "net.blocks=1", "net.attention=[]", "training.sample_every=0"]
-    settings = [word for setting in (*tiny, "training.log_every=1", "training.precision=fp32") for word in ("--set", setting)]
+    """To the end, in order; stopped by a signal that torchrun passes on; gone on with; and refused by all
+    when one cannot write.
+    """
+    tiny = [
+        "net.channels=32",
+        "net.channel_mult=[1]",
+        "net.blocks=1",
+        "net.attention=[]",
+        "training.sample_every=0",
+    ]
+    settings = [
+        word
+        for setting in (*tiny, "training.log_every=1", "training.precision=fp32")
+        for word in ("--set", setting)
+    ]
     _, err = (job := command(tmp_path / "r", "--steps", "20", *settings)).communicate(timeout=120)
     assert job.returncode == 0, err
     assert err.count("done: 20 steps") == 1

@@ -16,7 +16,9 @@ from scorefield.training.sharding import cut
 def digits_objective(seed=0, dropout=0.1, **changes):
     torch.manual_seed(seed)
     data, _ = sf.data.digits().split(0.2, 0)
-    net = sf.nets.UNet(1, channels=32, channel_mult=(1, 1), blocks=1, attention=(2,), num_classes=10, dropout=dropout)
+    net = sf.nets.UNet(
+        1, channels=32, channel_mult=(1, 1), blocks=1, attention=(2,), num_classes=10, dropout=dropout
+    )
     process = sf.process.from_betas(sf.process.cosine_betas(100))
     return sf.objectives.Simple(sf.Denoiser(net, process, "v", data=data.spec), weighting="v"), data
 
@@ -29,12 +31,22 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-OPTIONS = {"batch_size": 16, "lr": 1e-3, "warmup": 3, "ema": 0.9, "flip": True, "checkpoint_every": 100, "device": "cpu"}
+OPTIONS = {
+    "batch_size": 16,
+    "lr": 1e-3,
+    "warmup": 3,
+    "ema": 0.9,
+    "flip": True,
+    "checkpoint_every": 100,
+    "device": "cpu",
+}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, precision):
-    """3 steps, save, load into new objects, 3 more = 6 steps: weights, averages and losses, with dropout and flips."""
+    """3 steps, save, load into new objects, 3 more = 6 steps: weights, averages and losses, with dropout and
+    flips.
+    """
     options = {**OPTIONS, "precision": precision}
     whole = sf.train(*digits_objective(), steps=6, run=tmp_path / "whole", **options)
     losses = [step.loss for step in whole]
@@ -47,7 +59,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, precision):
     parts += [step.loss for step in second]
     assert parts == losses
     assert same(weights(second), weights(whole))
-    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_training_leaves_the_users_random_state_alone():
@@ -62,7 +76,9 @@ def test_training_leaves_the_users_random_state_alone():
 def test_accumulated_parts_are_the_same_batch():
     losses = []
     for accumulation in (1, 4):
-        trainer = sf.train(*digits_objective(dropout=0.0), steps=3, accumulation=accumulation, precision="fp32", **OPTIONS)
+        trainer = sf.train(
+            *digits_objective(dropout=0.0), steps=3, accumulation=accumulation, precision="fp32", **OPTIONS
+        )
         losses.append([step.loss for step in trainer])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -99,7 +115,10 @@ def test_run_describes_itself(tmp_path):
     assert model.data.classes == tuple("0123456789")
     assert model.data.bins == 17
     x = torch.zeros(2, 1, 8, 8)
-    assert torch.equal(model.given([1, 2])(x, 7).x0, trainer.ema_model().given([1, 2])(x, 7).x0) or model.autocast_dtype is None
+    assert (
+        torch.equal(model.given([1, 2])(x, 7).x0, trainer.ema_model().given([1, 2])(x, 7).x0)
+        or model.autocast_dtype is None
+    )
     config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
     assert config["trained_on"]["examples"] == 1437
     (line,) = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
@@ -117,7 +136,13 @@ def test_a_network_of_the_users_own(tmp_path):
 
     process = sf.process.from_betas(sf.process.cosine_betas(50))
     list(
-        sf.train(sf.objectives.Simple(sf.Denoiser(Net(), process)), torch.randn(64, 2), steps=2, batch_size=8, run=tmp_path / "r")
+        sf.train(
+            sf.objectives.Simple(sf.Denoiser(Net(), process)),
+            torch.randn(64, 2),
+            steps=2,
+            batch_size=8,
+            run=tmp_path / "r",
+        )
     )
     with pytest.raises(sf.InputError, match="net=your_network"):
         sf.load(tmp_path / "r")
@@ -126,11 +151,15 @@ def test_a_network_of_the_users_own(tmp_path):
 
 def test_divergence_stops_with_the_last_good_checkpoint_named(tmp_path):
     objective, data = digits_objective()
-    trainer = sf.train(objective, data, steps=9, run=tmp_path / "r", **{**OPTIONS, "checkpoint_every": 2, "bad_steps": 1})
+    trainer = sf.train(
+        objective, data, steps=9, run=tmp_path / "r", **{**OPTIONS, "checkpoint_every": 2, "bad_steps": 1}
+    )
     next(trainer), next(trainer), next(trainer)
     with torch.no_grad():
         next(objective.parameters()).fill_(float("nan"))
-    with pytest.raises(sf.ScorefieldError, match=r"step 4: the loss is nan; the last good checkpoint is .*step-00000002"):
+    with pytest.raises(
+        sf.ScorefieldError, match=r"step 4: the loss is nan; the last good checkpoint is .*step-00000002"
+    ):
         next(trainer)
     assert sf.load(tmp_path / "r")
 
@@ -193,13 +222,21 @@ def test_weights_in_pieces_of_others_are_refused(monkeypatch):
 def test_derivatives_of_weights_in_pieces_or_of_compiled_code_are_refused(option, method):
     model = sf.ScoreModel(sf.nets.MLP(2, noise_levels=False), data=sf.DataSpec((2,)))
     with pytest.raises(sf.InputError, match=f"cannot be trained with {option}: leave it out"):
-        sf.train(sf.objectives.ScoreMatching(model, method), torch.randn(8, 2), **{option: True}, steps=1, device="cpu")
+        sf.train(
+            sf.objectives.ScoreMatching(model, method),
+            torch.randn(8, 2),
+            **{option: True},
+            steps=1,
+            device="cpu",
+        )
 
 
 def test_a_weight_without_dimensions_cannot_be_cut():
     objective, _ = digits_objective()
     objective.model.net.scale = torch.nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(sf.InputError, match=r"model.net.scale is a weight without dimensions.*leave shard out"):
+    with pytest.raises(
+        sf.InputError, match=r"model.net.scale is a weight without dimensions.*leave shard out"
+    ):
         cut(objective, 1, torch.device("cpu"))
 
 
@@ -244,7 +281,9 @@ class Keep(torch.nn.Module):
 
 
 def shown(batch, **options):
-    """What a network is shown in two steps: noise-free examples, nearly, since the first level of this process is clean."""
+    """What a network is shown in two steps: noise-free examples, nearly, since the first level of this
+    process is clean.
+    """
     model = sf.Denoiser(Keep(), sf.process.from_sigmas([1e-6]), data=sf.data.digits().spec)
     options |= {"steps": 2, "batch_size": batch, "precision": "fp32", "device": "cpu"}
     list(sf.train(sf.objectives.Simple(model), sf.data.digits(), **options))
@@ -253,14 +292,17 @@ def shown(batch, **options):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_shifted_examples_are_moved_copies_each_way_equally_often(flip):
-    """Every example shown is the one shown without `shift`, flipped by the same coin, and moved by −1, 0 or 1 pixels each way."""
+    """Every example shown is the one shown without `shift`, flipped by the same coin, and moved by −1, 0 or 1
+    pixels each way.
+    """
     plain, moved = (shown(900, flip=flip, shift=far).flatten(0, 1) for far in (0, 1))
     ways = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1)]
     copies = torch.stack([sf.data.shift(plain, torch.tensor([way] * len(plain))) for way in ways])
     matches = ((copies - moved).abs() < 1e-3).flatten(2).all(dim=2)
     assert matches.any(dim=0).all()
     counts = matches.double().sum(dim=1)
-    # 200 of 1,800 are expected each way, with a standard deviation of 13.3; a few look the same moved in two ways.
+    # 200 of 1,800 are expected each way, with a standard deviation of 13.3; a few look the same moved in two
+    # ways.
     alike = float(counts.sum()) - len(plain)
     assert (counts > 200 - 4 * 13.3).all()
     assert (counts < 200 + 4 * 13.3 + alike).all()
@@ -276,7 +318,12 @@ def test_what_lies_in_a_run_beside_its_own_files_does_not_disturb_it(tmp_path):
     trainer = sf.train(*digits_objective(), steps=4, run=run, log_every=1, resume=True, **OPTIONS)
     assert trainer.step == 3
     list(trainer)
-    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+    ]
     with pytest.raises(sf.InputError, match=r"has done 4 steps, and steps = 2 counts from the start"):
         sf.train(*digits_objective(), steps=2, run=run, resume=True, **OPTIONS)
     assert RunFolder(run).read_config()["training"]["steps"] == 4
@@ -289,12 +336,20 @@ def test_others_may_read_a_run(tmp_path):
     finally:
         os.umask(mask)
     files = [path for path in (tmp_path / "r").rglob("*") if path.is_file() and path.name != ".lock"]
-    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {path.name: "0o644" for path in files}
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {
+        path.name: "0o644" for path in files
+    }
 
 
 def test_a_tracker_that_is_not_installed(tmp_path):
     with pytest.raises(sf.InputError, match=r"the tracker (dvclive|comet_ml|aim) is not installed"):
-        sf.train(*digits_objective(), steps=1, run=tmp_path / "r", trackers=["aim", "dvclive", "comet_ml"], **OPTIONS)
+        sf.train(
+            *digits_objective(),
+            steps=1,
+            run=tmp_path / "r",
+            trackers=["aim", "dvclive", "comet_ml"],
+            **OPTIONS,
+        )
 
 
 def test_a_tracker_whose_disk_is_full(tmp_path, monkeypatch):

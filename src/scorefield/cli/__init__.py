@@ -1,4 +1,6 @@
-"""The command: parse, build, call. What it calls lives in the library; heavy imports wait until a command needs them."""
+"""The command: parse, build, call. What it calls lives in the library; heavy imports wait until a command
+needs them.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,29 @@ from typing import Any
 
 import typer
 
-from scorefield.cli import encode, evaluate, export, import_, info, interpolate, plan, plot, recipes, sample, train
+from scorefield.cli import (
+    encode,
+    evaluate,
+    export,
+    import_,
+    info,
+    interpolate,
+    plan,
+    plot,
+    recipes,
+    sample,
+    train,
+)
 from scorefield.cli.console import complain
-from scorefield.cli.memory import keep_memory
+from scorefield.cli.malloc import keep_memory
 
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
 _NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
 
-# typer brings its own copy of click since 0.20, so the base of all usage errors is found through a public name.
+# typer brings its own copy of click since 0.20, so the base of all usage errors is found through a public
+# name.
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
@@ -74,7 +89,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; mistakes of the user become one line on stderr and an exit status other than 0."""
-    from scorefield.core.errors import ScorefieldError
+    from scorefield.runtime.errors import ScorefieldError
 
     keep_memory()
     try:

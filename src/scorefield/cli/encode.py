@@ -10,15 +10,15 @@ import typer
 
 from scorefield.cli.console import print_json, progress, say
 from scorefield.cli.labels import class_labels, labels_of
-from scorefield.cli.options import Device, Grid, Json, Run, Steps, sampling_options
+from scorefield.cli.parameters import Device, Grid, Json, Run, Steps, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scorefield.config import Recipe
     from scorefield.core.shapes import DataSpec
     from scorefield.data import Dataset
-    from scorefield.denoiser import Denoiser
+    from scorefield.models.denoiser import Denoiser
+    from scorefield.runs.build import Recipe
 
 __all__ = ["decode", "decoded", "encode", "encoded", "flow_grid", "load_flow"]
 
@@ -28,9 +28,14 @@ _AT_ONCE = 64
 def encode(
     run: Run,
     images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="An .npz with `images`, a picture, or a folder of them, of the run's size.")
+        Path,
+        typer.Argument(
+            metavar="IMAGES", help="An .npz with `images`, a picture, or a folder of them, of the run's size."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Where the latents go, with what decoding needs.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.npz", help="Where the latents go, with what decoding needs.")
+    ],
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,14 +47,16 @@ def encode(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Turn images into latents x_T by DDIM with η = 0 upwards: the noise that the run decodes to these images.
+    """Turn images into latents x_T by DDIM with η = 0 upwards: the noise that the run decodes to these
+    images.
 
-    More --steps reconstruct better. Neither clipping nor guidance has a part in it, and the network runs in fp32.
+    More --steps reconstruct better. Neither clipping nor guidance has a part in it, and the network runs in
+    fp32.
     """
     import torch
 
-    from scorefield.data.inputs import images_of
-    from scorefield.samplers.latent_file import Latents, check_latents_target
+    from scorefield.data.user_images import images_of
+    from scorefield.store.latent_file import Latents, check_latents_target
 
     check_latents_target(out)
     recipe, spec, model = load_flow(run, device)
@@ -59,12 +66,16 @@ def encode(
     x0 = data.batch(torch.arange(len(data)))[0]
     latents = encoded(model, x0, labels, times)
     first = slice(0, _AT_ONCE)
-    back = decoded(model, latents[first], None if labels is None else labels[first], times, "decoding the first again")
+    back = decoded(
+        model, latents[first], None if labels is None else labels[first], times, "decoding the first again"
+    )
     low, high = spec.range
     error = float(((back - x0[first]) / (high - low)).square().mean())
     Latents(latents, labels, times.tolist(), _weights(run)).save(out)
     which = "" if len(data) <= _AT_ONCE else f" of the first {_AT_ONCE}"
-    say(f"wrote {out}: {len(data)} latents; decoding{which} is off by {error:.1e} (mean squared error of a pixel in [0, 1])")
+    say(
+        f"wrote {out}: {len(data)} latents; decoding{which} is off by {error:.1e} (mean squared error of a pixel in [0, 1])"
+    )
     if as_json:
         facts = {"out": str(out), "n": len(data), "steps": len(times) - 1, "labels": labels, "weights": "ema"}
         print_json({**facts, "reconstruction_mse": error, "reconstructed": len(back)})
@@ -72,16 +83,21 @@ def encode(
 
 def decode(
     run: Run,
-    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="Latents that `scorefield encode` made with this run.")],
-    out: Annotated[Path, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a new or empty folder (one PNG each).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.npz", help="Latents that `scorefield encode` made with this run.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a new or empty folder (one PNG each)."),
+    ],
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Turn latents back into images, down the grid and with the labels that they were encoded with."""
     import torch
 
-    from scorefield.core.errors import InputError
-    from scorefield.samplers.latent_file import Latents
+    from scorefield.runtime.errors import InputError
+    from scorefield.store.latent_file import Latents
 
     _check_out(out)
     _, spec, model = load_flow(run, device)
@@ -96,12 +112,20 @@ def decode(
     _save(out, spec.to_uint8(images), found.labels)
     say(f"wrote {out}: {len(images)} images from {file}, {len(found.grid) - 1} steps")
     if as_json:
-        print_json({"out": str(out), "n": len(images), "steps": len(found.grid) - 1, "labels": found.labels, "weights": "ema"})
+        print_json(
+            {
+                "out": str(out),
+                "n": len(images),
+                "steps": len(found.grid) - 1,
+                "labels": found.labels,
+                "weights": "ema",
+            }
+        )
 
 
 def _check_out(out: Path) -> None:
-    from scorefield.core.errors import InputError
-    from scorefield.data.pictures import check_target
+    from scorefield.runtime.errors import InputError
+    from scorefield.store.writers import check_target
 
     check_target(out)
     if not out.suffix and out.exists() and any(out.iterdir()):
@@ -112,7 +136,7 @@ def _save(out: Path, images: Tensor, labels: list[int] | None) -> None:
     """Write uint8 images (N, C, H, W) as what the name of `out` says."""
     from PIL import Image
 
-    from scorefield.data.pictures import channels_last, save_images
+    from scorefield.store.writers import channels_last, save_images
 
     if out.suffix:
         save_images(out, images, labels)
@@ -123,12 +147,14 @@ def _save(out: Path, images: Tensor, labels: list[int] | None) -> None:
 
 
 def load_flow(run: str, device: str | None) -> tuple[Recipe, DataSpec, Denoiser]:
-    """A run of images with noise levels, its model in fp32 on the device. IncompatibleModel for any other run."""
-    from scorefield.config import load, read_run
-    from scorefield.core.compute import pick_device
-    from scorefield.core.errors import IncompatibleModel
-    from scorefield.data.pictures import are_images
-    from scorefield.denoiser import Denoiser
+    """A run of images with noise levels, its model in fp32 on the device. IncompatibleModel for any other
+    run.
+    """
+    from scorefield.core.shapes import are_images
+    from scorefield.models.denoiser import Denoiser
+    from scorefield.runs.build import load, read_run
+    from scorefield.runtime.errors import IncompatibleModel
+    from scorefield.runtime.precision import pick_device
 
     recipe, spec = read_run(run)
     model: Any = load(run)
@@ -137,7 +163,10 @@ def load_flow(run: str, device: str | None) -> tuple[Recipe, DataSpec, Denoiser]
         (recipe.model.low_res is not None, "enlarges images, and what it makes depends on the small ones"),
         (recipe.process is None, "is a score without noise levels, which has no flow from data to noise"),
         (not isinstance(model, Denoiser), "is a model of categories, which has no flow from data to noise"),
-        (not are_images(spec.shape), f"makes examples of shape {tuple(spec.shape)}; from Python sf.latents.encode takes them"),
+        (
+            not are_images(spec.shape),
+            f"makes examples of shape {tuple(spec.shape)}; from Python sf.latents.encode takes them",
+        ),
     )
     for applies, reason in reasons:
         if applies:
@@ -147,7 +176,7 @@ def load_flow(run: str, device: str | None) -> tuple[Recipe, DataSpec, Denoiser]
 
 def flow_grid(recipe: Recipe, model: Denoiser, steps: int | None, grid: str | None) -> Tensor:
     """The grid of these options, or the run's own: the one that DDIM would sample on."""
-    from scorefield.config import build_grid
+    from scorefield.runs.build import build_grid
 
     options = sampling_options(recipe, sampler="ddim", steps=steps, grid=grid, eta=None, variance=None)
     return build_grid(options, model.process)
@@ -167,10 +196,12 @@ def decoded(model: Denoiser, x_T: Tensor, labels: list[int] | None, grid: Tensor
     return _in_parts(what, lambda bound, part: latents.decode(bound, part, grid), model, x_T, labels)
 
 
-def _in_parts(what: str, walk: Callable[[Any, Tensor], Tensor], model: Denoiser, x: Tensor, labels: list[int] | None) -> Tensor:
+def _in_parts(
+    what: str, walk: Callable[[Any, Tensor], Tensor], model: Denoiser, x: Tensor, labels: list[int] | None
+) -> Tensor:
     import torch
 
-    from scorefield.samplers.blocks import given
+    from scorefield.generation.blocks import given
 
     parts = []
     with progress(what, len(x)) as bar:
@@ -188,7 +219,7 @@ def _labels(model: Denoiser, label: list[str] | None, data: Dataset) -> list[int
 
 
 def _weights(run: str) -> str:
-    from scorefield.evaluation.weights import file_sha256
+    from scorefield.runtime.weights import file_sha256
     from scorefield.training import RunFolder
 
     return file_sha256(RunFolder(Path(run)).weights)

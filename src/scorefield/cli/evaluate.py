@@ -11,8 +11,8 @@ import typer
 from scorefield.cli import console
 from scorefield.cli.accuracy import evaluate_classifier
 from scorefield.cli.console import say
-from scorefield.cli.figures import report, report_scales
-from scorefield.cli.options import (
+from scorefield.cli.metric_tables import report, report_scales
+from scorefield.cli.parameters import (
     Classifier,
     Device,
     Eta,
@@ -35,9 +35,9 @@ from scorefield.cli.options import (
 if TYPE_CHECKING:
     import torch
 
-    from scorefield.config import Recipe, SamplingOptions
-    from scorefield.core.processes import Processes
     from scorefield.evaluation import Evaluation, EvaluationOptions, Subject
+    from scorefield.runs.build import Recipe, SamplingOptions
+    from scorefield.runtime.distributed import Processes
 
 
 Metrics = Annotated[
@@ -48,9 +48,13 @@ Metrics = Annotated[
         "not given, fd,pr at several scales of guidance."
     ),
 ]
-Data = Annotated[str | None, typer.Option(help="Where the data is now; where it was in training if not given.")]
+Data = Annotated[
+    str | None, typer.Option(help="Where the data is now; where it was in training if not given.")
+]
 Split = Annotated[str, typer.Option(metavar="heldout|train", help="The images of bpd and ode.")]
-Samples = Annotated[Path | None, typer.Option(metavar="DIR|NPZ", help="Judge these images instead of sampling the run.")]
+Samples = Annotated[
+    Path | None, typer.Option(metavar="DIR|NPZ", help="Judge these images instead of sampling the run.")
+]
 Features = Annotated[
     str | None,
     typer.Option(
@@ -60,10 +64,15 @@ Features = Annotated[
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Statistics of the training images: used if FILE is there, written if it is not."),
+    typer.Option(
+        metavar="FILE", help="Statistics of the training images: used if FILE is there, written if it is not."
+    ),
 ]
 Count = Annotated[
-    int | None, typer.Option("-n", min=2, help="Images a set, as many as are held out if not given; images of bpd and ode.")
+    int | None,
+    typer.Option(
+        "-n", min=2, help="Images a set, as many as are held out if not given; images of bpd and ode."
+    ),
 ]
 Sets = Annotated[int, typer.Option(min=1, help="Generated sets, for the mean and the spread.")]
 Scales = Annotated[
@@ -74,8 +83,13 @@ Scales = Annotated[
         "is). At several scales the figures are printed and drawn against them.",
     ),
 ]
-BoundSteps = Annotated[int | None, typer.Option(min=1, help="Steps of the bound on a uniform grid; every level if not given.")]
-Terms = Annotated[int | None, typer.Option(min=2, help="Estimate the bound from so many of its terms, drawn for each image.")]
+BoundSteps = Annotated[
+    int | None, typer.Option(min=1, help="Steps of the bound on a uniform grid; every level if not given.")
+]
+Terms = Annotated[
+    int | None,
+    typer.Option(min=2, help="Estimate the bound from so many of its terms, drawn for each image."),
+]
 
 
 def evaluate(
@@ -104,19 +118,21 @@ def evaluate(
 ) -> None:
     """Judge a run by figures, each with the stamp of what it was measured with.
 
-    Samples are judged beside held-out real images. They are stored in RUN/evaluation as they are made, and reused by other metrics
-    and larger -n; an interrupted evaluation goes on where it was. Deleting that folder is always safe. --variance is also that of
-    the bound. Figures are added to RUN/evaluation/results.jsonl.
+    Samples are judged beside held-out real images. They are stored in RUN/evaluation as they are made, and
+    reused by other metrics and larger -n; an interrupted evaluation goes on where it was. Deleting that
+    folder is always safe. --variance is also that of the bound. Figures are added to
+    RUN/evaluation/results.jsonl.
 
-    At several scales, --guidance 0,0.5,1,2,4,10, every set is of the same seeds, and RUN/figures/guidance.png shows fidelity against
-    diversity.
+    At several scales, --guidance 0,0.5,1,2,4,10, every set is of the same seeds, and RUN/figures/guidance.png
+    shows fidelity against diversity.
 
-    Of a classifier's run: its accuracy and cross-entropy at each noise level, on at most -n held-out and training examples.
+    Of a classifier's run: its accuracy and cross-entropy at each noise level, on at most -n held-out and
+    training examples.
     """
-    from scorefield.config import read_run
-    from scorefield.core.options import parse
-    from scorefield.core.processes import join_processes
     from scorefield.evaluation import EvaluationOptions
+    from scorefield.runs.build import read_run
+    from scorefield.runtime.distributed import join_processes
+    from scorefield.runtime.parsing import parse
 
     recipe, _ = read_run(run)
     if recipe.classifies:
@@ -125,9 +141,19 @@ def evaluate(
         return
     _check_makes_images(run, recipe)
     scales = _scales(guidance)
-    ways = [sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, scale) for scale in scales]
+    ways = [
+        sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, scale)
+        for scale in scales
+    ]
     names = _names(metrics, "fd,pr" if len(scales) > 1 else "fd")
-    wanted: dict[str, Any] = {"n": n, "sets": sets, "seed": seed, "split": split, "terms": terms, "bound_steps": bound_steps}
+    wanted: dict[str, Any] = {
+        "n": n,
+        "sets": sets,
+        "seed": seed,
+        "split": split,
+        "terms": terms,
+        "bound_steps": bound_steps,
+    }
     wanted |= {"variance": variance, "features": features, "reference": reference, "samples": samples}
     options = parse(EvaluationOptions, {"metrics": names, **wanted})
     _check_scales(scales, options)
@@ -142,7 +168,9 @@ def evaluate(
         report(run, subjects[0].folder, results[0], as_json)
 
 
-def _measured(subjects: list[Subject], options: EvaluationOptions, processes: Processes) -> list[Evaluation] | None:
+def _measured(
+    subjects: list[Subject], options: EvaluationOptions, processes: Processes
+) -> list[Evaluation] | None:
     """The figures, on the first process; who stops it is told that nothing is lost."""
     from scorefield.evaluation import evaluate_each
 
@@ -160,7 +188,7 @@ def _names(metrics: str | None, usual: str) -> list[str]:
 
 def _check_classifier_options(metrics: str | None, samples: Path | None, classifier: str | None) -> None:
     """InputError for options that mean nothing for a classifier's run."""
-    from scorefield.core.errors import InputError
+    from scorefield.runtime.errors import InputError
 
     if metrics is not None or samples is not None or classifier is not None:
         raise InputError(
@@ -170,7 +198,7 @@ def _check_classifier_options(metrics: str | None, samples: Path | None, classif
 
 def _check_makes_images(run: str, recipe: Recipe) -> None:
     """InputError for a run that enlarges images."""
-    from scorefield.core.errors import InputError
+    from scorefield.runtime.errors import InputError
 
     if recipe.model.low_res is not None:
         raise InputError(
@@ -185,7 +213,9 @@ def _scales(guidance: str | None) -> list[Any]:
     try:
         scales = [float(scale) for scale in guidance.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--guidance takes numbers with commas, such as 0,0.5,1,2; got {guidance!r}") from None
+        raise typer.BadParameter(
+            f"--guidance takes numbers with commas, such as 0,0.5,1,2; got {guidance!r}"
+        ) from None
     if not all(map(math.isfinite, scales)) or len(set(scales)) < len(scales):
         raise typer.BadParameter(f"--guidance takes finite numbers, each once; got {guidance!r}")
     return scales
@@ -193,24 +223,31 @@ def _scales(guidance: str | None) -> list[Any]:
 
 def _check_scales(scales: list[Any], options: EvaluationOptions) -> None:
     """InputError where several scales would give the same figures."""
-    from scorefield.core.errors import InputError
-    from scorefield.evaluation.quality import SAMPLE_METRICS
+    from scorefield.evaluation.metrics import SAMPLE_METRICS
+    from scorefield.runtime.errors import InputError
 
     if len(scales) < 2:
         return
     if options.samples is not None:
-        raise InputError("--samples are as they are: give --guidance one scale at the most, or leave --samples out")
+        raise InputError(
+            "--samples are as they are: give --guidance one scale at the most, or leave --samples out"
+        )
     unguided = [name for name in options.metrics if name not in SAMPLE_METRICS]
     if unguided:
         raise InputError(f"{' and '.join(unguided)} ignore guidance: ask for them without --guidance")
 
 
 def _subjects(
-    run: str, recipe: Recipe, ways: list[SamplingOptions], data: str | None, classifier: str | None, device: torch.device
+    run: str,
+    recipe: Recipe,
+    ways: list[SamplingOptions],
+    data: str | None,
+    classifier: str | None,
+    device: torch.device,
 ) -> list[Subject]:
     """The run's model on its device and its data, with each way to sample it."""
-    from scorefield.config import build_sampling, open_data
     from scorefield.evaluation import Subject
+    from scorefield.runs.build import build_sampling, open_data
     from scorefield.training import RunFolder
 
     model = load_model(run, recipe, device)
@@ -235,5 +272,7 @@ def _weights(run: str) -> dict[str, Any]:
     from scorefield.training import RunFolder
 
     folder = RunFolder(Path(run))
-    steps = sorted(int(path.name.removeprefix("step-")) for path in folder.checkpoints.glob("step-*") if path.is_dir())
+    steps = sorted(
+        int(path.name.removeprefix("step-")) for path in folder.checkpoints.glob("step-*") if path.is_dir()
+    )
     return {"step": steps[-1] if steps else None, "sha256": weights_hash(run)}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.options import Json, Run
+from scorefield.cli.parameters import Json, Run
 
 TARGETS = ("diffusers",)
 
@@ -16,13 +16,17 @@ TARGETS = ("diffusers",)
 def export(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="diffusers.")],
     run: Run,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make, which diffusers loads.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder to make, which diffusers loads.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Write a run as a folder that other software loads; a model that it cannot express exactly is refused, with the reason."""
-    from scorefield.config import load, read_run
-    from scorefield.core.errors import InputError
+    """Write a run as a folder that other software loads; a model that it cannot express exactly is refused,
+    with the reason.
+    """
     from scorefield.interop import diffusers
+    from scorefield.runs.build import load, read_run
+    from scorefield.runtime.errors import InputError
 
     if target not in TARGETS:
         raise InputError(f"there is no target {target!r}; there is {', '.join(TARGETS)}")

@@ -8,19 +8,27 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.options import Json
+from scorefield.cli.parameters import Json
 
 
 def import_(
     origin: Annotated[
-        str, typer.Argument(metavar="ORIGIN", help="guided-diffusion, improved-diffusion, ddpm, ncsn or diffusers.")
+        str,
+        typer.Argument(
+            metavar="ORIGIN", help="guided-diffusion, improved-diffusion, ddpm, ncsn or diffusers."
+        ),
     ],
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A checkpoint: .pt, .pth, .ckpt, .bin or .safetensors; of diffusers, the folder."),
+        typer.Argument(
+            metavar="FILE",
+            help="A checkpoint: .pt, .pth, .ckpt, .bin or .safetensors; of diffusers, the folder.",
+        ),
     ],
     run: Annotated[Path, typer.Option(help="The folder to make: an ordinary run.")],
-    card: Annotated[str | None, typer.Option(metavar="NAME", help="A published checkpoint, by the name of its file.")] = None,
+    card: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A published checkpoint, by the name of its file.")
+    ] = None,
     flags: Annotated[
         list[str] | None,
         typer.Option(
@@ -28,12 +36,16 @@ def import_(
             help='The original scripts\' flags, also as they take them: "--image_size 64 …". With --card, in place of its own.',
         ),
     ] = None,
-    classifier: Annotated[bool, typer.Option("--classifier", help="The file is a classifier (guided-diffusion).")] = False,
+    classifier: Annotated[
+        bool, typer.Option("--classifier", help="The file is a classifier (guided-diffusion).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a run of a published checkpoint. Files that would run code are refused, and nothing in them is run."""
+    """Make a run of a published checkpoint. Files that would run code are refused, and nothing in them is
+    run.
+    """
     from scorefield.interop.flags import parse_flags
-    from scorefield.interop.runs import import_run
+    from scorefield.interop.importing import import_run
 
     imported = import_run(origin, file, run, card=card, flags=parse_flags(flags or []), classifier=classifier)
     for note in imported.notes:
@@ -41,4 +53,6 @@ def import_(
     parameters = sum(p.numel() for p in imported.model.parameters())
     say(f"wrote {run}: {parameters:,} parameters of {imported.source}")
     if as_json:
-        print_json({"run": str(run), "name": imported.name, "parameters": parameters, "notes": list(imported.notes)})
+        print_json(
+            {"run": str(run), "name": imported.name, "parameters": parameters, "notes": list(imported.notes)}
+        )

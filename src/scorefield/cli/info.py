@@ -10,11 +10,13 @@ from scorefield.cli.console import print_json, print_table
 
 
 def info(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name or .toml file, or a run's folder.")],
+    what: Annotated[
+        str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name or .toml file, or a run's folder.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Parameters, FLOPs, noise levels, and what a run was trained on. Allocates no weights."""
-    from scorefield.report import info_facts
+    from scorefield.planning.facts import info_facts
 
     facts = info_facts(what)
     if as_json:

@@ -10,13 +10,13 @@ import typer
 from scorefield.cli.console import print_json, say
 from scorefield.cli.encode import decoded, encoded, flow_grid, load_flow
 from scorefield.cli.labels import class_labels
-from scorefield.cli.options import Device, Grid, Json, Run, Steps
+from scorefield.cli.parameters import Device, Grid, Json, Run, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from scorefield.core.shapes import DataSpec
-    from scorefield.denoiser import Denoiser
+    from scorefield.models.denoiser import Denoiser
 
 __all__ = ["interpolate"]
 
@@ -38,13 +38,13 @@ def interpolate(
 ) -> None:
     """Walk from one image to another through their latents, along the sphere that noise lies on.
 
-    A seed stands for sample 0 of that seed. A class-conditional run needs one --label: both pictures are encoded and every frame is
-    decoded under it, so that the ends are the pictures, whatever they show.
+    A seed stands for sample 0 of that seed. A class-conditional run needs one --label: both pictures are
+    encoded and every frame is decoded under it, so that the ends are the pictures, whatever they show.
     """
     import torch
 
-    from scorefield.data.pictures import save_animation, save_images
     from scorefield.samplers.latents import spherical_walk
+    from scorefield.store.writers import save_animation, save_images
 
     _check_out(out)
     recipe, spec, model = load_flow(run, device)
@@ -52,21 +52,31 @@ def interpolate(
     times = flow_grid(recipe, model, steps, grid)
     start, end = (_latent(word, model, spec, chosen, times) for word in (a, b))
     latents = spherical_walk(start, end, frames, model.process.prior_mean)
-    images = spec.to_uint8(decoded(model, latents, None if chosen is None else [chosen] * frames, times, "decoding"))
+    images = spec.to_uint8(
+        decoded(model, latents, None if chosen is None else [chosen] * frames, times, "decoding")
+    )
     if out.suffix.lower() == ".gif":
         save_animation(out, list(images.split(1)))
     else:
         save_images(out, images, columns=min(frames, _WIDEST))
     cosine = float(torch.cosine_similarity(start.flatten(), end.flatten(), dim=0))
-    say(f"wrote {out}: {frames} frames from {a} to {b}, {len(times) - 1} steps, cosine of the two latents {cosine:.2f}")
+    say(
+        f"wrote {out}: {frames} frames from {a} to {b}, {len(times) - 1} steps, cosine of the two latents {cosine:.2f}"
+    )
     if as_json:
-        facts = {"out": str(out), "frames": frames, "steps": len(times) - 1, "label": chosen, "weights": "ema"}
+        facts = {
+            "out": str(out),
+            "frames": frames,
+            "steps": len(times) - 1,
+            "label": chosen,
+            "weights": "ema",
+        }
         print_json({**facts, "cosine": cosine})
 
 
 def _check_out(out: Path) -> None:
-    from scorefield.core.errors import InputError
-    from scorefield.data.pictures import check_animation, check_target
+    from scorefield.runtime.errors import InputError
+    from scorefield.store.writers import check_animation, check_target
 
     if out.suffix.lower() == ".gif":
         check_animation(out)
@@ -77,8 +87,10 @@ def _check_out(out: Path) -> None:
 
 
 def _label(model: Denoiser, label: str | None) -> int | None:
-    """The class of the walk; None for an unconditional run. InputError unless a conditional one is given one class."""
-    from scorefield.core.errors import InputError
+    """The class of the walk; None for an unconditional run. InputError unless a conditional one is given one
+    class.
+    """
+    from scorefield.runtime.errors import InputError
 
     chosen = class_labels(model, None if label is None else [label])
     if chosen is None:
@@ -92,10 +104,10 @@ def _latent(word: str, model: Denoiser, spec: DataSpec, label: int | None, grid:
     """x_T of one end: of sample 0 of a seed, or of a picture."""
     import torch
 
-    from scorefield.core.errors import InputError
     from scorefield.core.noise import NoiseSource
-    from scorefield.core.options import whole_number
-    from scorefield.data.inputs import images_of
+    from scorefield.data.user_images import images_of
+    from scorefield.runtime.errors import InputError
+    from scorefield.runtime.parsing import whole_number
 
     seed = whole_number(word)
     if seed is not None:

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scorefield.data import Dataset
-    from scorefield.denoiser import Denoiser
-    from scorefield.noisy_classifier import NoisyClassifier
+    from scorefield.models.denoiser import Denoiser
+    from scorefield.models.noisy_classifier import NoisyClassifier
 
 __all__ = ["class_labels", "labels_of"]
 
 
 def labels_of(small: Dataset, model: Denoiser, classifier: NoisyClassifier | None = None) -> list[int] | None:
-    """The classes of a user's images, in the numbering of the model, or of the classifier of an unconditional one."""
-    from scorefield.core.errors import InputError
+    """The classes of a user's images, in the numbering of the model, or of the classifier of an unconditional
+    one.
+    """
+    from scorefield.runtime.errors import InputError
 
     labelled = model if model.num_classes else classifier
     if labelled is None:
@@ -29,15 +31,18 @@ def class_labels(
 ) -> list[int] | None:
     """The classes that --label names, by number or name; all of them if not given.
 
-    Those of the model, of the classifier where the model is unconditional, and None where it has no classifier either.
+    Those of the model, of the classifier where the model is unconditional, and None where it has no
+    classifier either.
     """
-    from scorefield.core.errors import InputError
+    from scorefield.runtime.errors import InputError
 
     if not getattr(model, "num_classes", 0):
         if classifier is not None:
             return class_labels(classifier, label)
         if label:
-            raise InputError("this model is unconditional: leave --label out, or guide it by a classifier (--classifier RUN)")
+            raise InputError(
+                "this model is unconditional: leave --label out, or guide it by a classifier (--classifier RUN)"
+            )
         return None
     if not label:
         return list(range(model.num_classes))
@@ -46,8 +51,8 @@ def class_labels(
 
 def _class_number(model: Denoiser | NoisyClassifier, word: str) -> int:
     """The class of this name, or else of this number."""
-    from scorefield.core.errors import InputError
-    from scorefield.core.options import did_you_mean, whole_number
+    from scorefield.runtime.errors import InputError
+    from scorefield.runtime.parsing import did_you_mean, whole_number
 
     names = list(model.data.classes) if model.data is not None else []
     if word in names:

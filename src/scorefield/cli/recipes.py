@@ -11,11 +11,14 @@ from scorefield.cli.console import print_json, print_table
 
 def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the recipes: paper, data shape, parameters."""
-    from scorefield.report import recipe_facts
+    from scorefield.planning.facts import recipe_facts
 
     facts = recipe_facts()
     if as_json:
         print_json({"recipes": facts})
         return
-    rows = [(f["name"], f["title"], "×".join(map(str, f["shape"])), f"{f['parameters']:,}", f["paper"]) for f in facts]
+    rows = [
+        (f["name"], f["title"], "×".join(map(str, f["shape"])), f"{f['parameters']:,}", f["paper"])
+        for f in facts
+    ]
     print_table(("recipe", "what", "data", "parameters", "paper"), rows)

@@ -12,7 +12,7 @@ import typer
 
 from scorefield.cli.console import print_json, say
 from scorefield.cli.labels import class_labels, labels_of
-from scorefield.cli.options import (
+from scorefield.cli.parameters import (
     Classifier,
     Compile,
     Device,
@@ -35,19 +35,23 @@ from scorefield.cli.options import (
 
 if TYPE_CHECKING:
     from scorefield.cli.sample_job import SampleJob
-    from scorefield.config import Recipe, Sampling, SamplingOptions
-    from scorefield.core.processes import Processes
     from scorefield.core.shapes import DataSpec
     from scorefield.data import Dataset
-    from scorefield.denoiser import Denoiser
-    from scorefield.samplers.blocks import Block
+    from scorefield.models.denoiser import Denoiser
+    from scorefield.runs.build import Recipe, Sampling, SamplingOptions
+    from scorefield.runtime.distributed import Processes
+    from scorefield.store.block_store import Block
 
 
 Count = Annotated[
-    int | None, typer.Option("-n", min=1, max=10**9, help="How many; 64, or one for each image of --low-res, if not given.")
+    int | None,
+    typer.Option(
+        "-n", min=1, max=10**9, help="How many; 64, or one for each image of --low-res, if not given."
+    ),
 ]
 Labels = Annotated[
-    list[str] | None, typer.Option(help="Class by number or name; repeat it or use commas. All classes in turn if not given.")
+    list[str] | None,
+    typer.Option(help="Class by number or name; repeat it or use commas. All classes in turn if not given."),
 ]
 LowRes = Annotated[
     Path | None,
@@ -65,8 +69,12 @@ Inpainted = Annotated[
         help="Fill in a picture of the run's size where the black and white picture MASK is white; what is black stays, in the run's own levels.",
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")]
-Animation = Annotated[Path | None, typer.Option(metavar="FILE.gif", help="Show the denoising of the first images.")]
+Out = Annotated[
+    Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")
+]
+Animation = Annotated[
+    Path | None, typer.Option(metavar="FILE.gif", help="Show the denoising of the first images.")
+]
 
 
 def sample(
@@ -92,14 +100,14 @@ def sample(
 ) -> None:
     """Sample a run with its averaged (EMA) weights: images, or points as an .npz with `samples`.
 
-    Samples are made in blocks of 64, whole ones for a folder and for more than 64. These are kept on the disk as they are made, in
-    the folder or beside FILE in FILE.blocks: the same command goes on with what is missing after any interruption, and makes the
-    same files. A larger -n adds to a folder. Several processes share the work: torchrun --nproc_per_node 2 -m -- scorefield sample
-    RUN …
+    Samples are made in blocks of 64, whole ones for a folder and for more than 64. These are kept on the disk
+    as they are made, in the folder or beside FILE in FILE.blocks: the same command goes on with what is
+    missing after any interruption, and makes the same files. A larger -n adds to a folder. Several processes
+    share the work: torchrun --nproc_per_node 2 -m -- scorefield sample RUN …
     """
     from scorefield.cli.sample_job import SampleJob
-    from scorefield.config import build_sampling, read_run
-    from scorefield.core.processes import join_processes
+    from scorefield.runs.build import build_sampling, read_run
+    from scorefield.runtime.distributed import join_processes
     from scorefield.samplers.base import network_calls
 
     recipe, spec = read_run(run)
@@ -123,7 +131,13 @@ def sample(
     say(f"{run}: EMA weights, {', '.join(map(str, filter(None, said.values())))}")
     seconds = _run(job, processes)
     if as_json and processes.first:
-        result = {"out": str(target), "n": n, "seed": seed, "sampler": said["sampler"], "guidance": said["guidance"] or None}
+        result = {
+            "out": str(target),
+            "n": n,
+            "seed": seed,
+            "sampler": said["sampler"],
+            "guidance": said["guidance"] or None,
+        }
         print_json({**result, "calls": calls, "weights": "ema", "seconds": round(seconds, 3)})
 
 
@@ -137,37 +151,52 @@ def _run(job: SampleJob, processes: Processes) -> float:
     return seconds
 
 
-def _facts(sampling: Sampling, calls: int, seed: int, precision: str, guided: str, world: int) -> dict[str, str]:
+def _facts(
+    sampling: Sampling, calls: int, seed: int, precision: str, guided: str, world: int
+) -> dict[str, str]:
     """How the samples are made, in words, in the order in which it is said."""
     processes = f"{world} processes" if world > 1 else ""
-    facts = {"sampler": str(sampling.sampler), "calls": f"{calls} network calls", "seed": f"seed {seed}", "precision": precision}
+    facts = {
+        "sampler": str(sampling.sampler),
+        "calls": f"{calls} network calls",
+        "seed": f"seed {seed}",
+        "precision": precision,
+    }
     return {**facts, "guidance": guided, "processes": processes}
 
 
 def _small_images(run: str, recipe: Recipe, spec: DataSpec, low_res: Path | None) -> Dataset | None:
-    """The images of --low-res; None for a run that enlarges none. InputError where they are missing, or nothing enlarges them."""
-    from scorefield.core.errors import InputError
-    from scorefield.data.low_res import low_res_images
+    """The images of --low-res; None for a run that enlarges none. InputError where they are missing, or
+    nothing enlarges them.
+    """
+    from scorefield.data.user_images import low_res_images
+    from scorefield.runtime.errors import InputError
 
     side = recipe.model.low_res
     if side is None and low_res is not None:
         raise InputError(f"{run} is a run of {recipe.name}, which enlarges no images: leave --low-res out")
     if side is not None and low_res is None:
-        raise InputError(f"{run} enlarges images of {side}×{side} pixels: give them by --low-res, an .npz, a picture or a folder")
+        raise InputError(
+            f"{run} enlarges images of {side}×{side} pixels: give them by --low-res, an .npz, a picture or a folder"
+        )
     return None if side is None or low_res is None else low_res_images(low_res, side, spec)
 
 
 def _inpainting(sampling: Sampling, model: Denoiser, spec: DataSpec, image: Path, mask: Path) -> Sampling:
-    """The same sampling with what the mask leaves of the picture held. InputError where one does not fit the run."""
+    """The same sampling with what the mask leaves of the picture held. InputError where one does not fit the
+    run.
+    """
     import torch
 
-    from scorefield.core.errors import IncompatibleModel, InputError
-    from scorefield.data.inputs import images_of, mask_of
-    from scorefield.denoiser import Denoiser
+    from scorefield.data.user_images import images_of, mask_of
+    from scorefield.models.denoiser import Denoiser
+    from scorefield.runtime.errors import IncompatibleModel, InputError
     from scorefield.samplers import Inpaint
 
     if not isinstance(model, Denoiser):
-        raise IncompatibleModel(f"--inpaint holds values at levels of Gaussian noise, and a {type(model).__name__} has none")
+        raise IncompatibleModel(
+            f"--inpaint holds values at levels of Gaussian noise, and a {type(model).__name__} has none"
+        )
     data = images_of(image, spec)
     if len(data) != 1:
         raise InputError(f"--inpaint fills in one picture, and {image} holds {len(data)}")
@@ -183,8 +212,11 @@ def _guidance(options: SamplingOptions, classifier: str | None) -> str:
 
 
 def _checked_target(run: str, spec: DataSpec, out: Path | None, animation: Path | None, name: str) -> Path:
-    """Where the samples go: `out`, or a file of this name in the run. InputError where they, or the animation, cannot go there."""
-    from scorefield.data.pictures import are_images, check_animation, check_target
+    """Where the samples go: `out`, or a file of this name in the run. InputError where they, or the
+    animation, cannot go there.
+    """
+    from scorefield.core.shapes import are_images
+    from scorefield.store.writers import check_animation, check_target
     from scorefield.training import RunFolder
 
     if out is None:
@@ -208,12 +240,14 @@ def _identity(
     small: Dataset | None,
 ) -> dict[str, Any]:
     """Everything that decides the samples."""
-    from scorefield.samplers.stored import identity
+    from scorefield.store.block_store import identity
 
     settings = options.model_dump(include={"clip", "start", "guidance", "guidance_at"})
     weights = {"weights": weights_hash(run), "classifier": classifier and weights_hash(classifier)}
     images = None if small is None else small.fingerprint()
-    return identity(model, sampling.sampler, sampling.grid, seed, labels, **weights, **settings, low_res=images)
+    return identity(
+        model, sampling.sampler, sampling.grid, seed, labels, **weights, **settings, low_res=images
+    )
 
 
 def _sampler_of(
@@ -222,8 +256,13 @@ def _sampler_of(
     """`sample_blocks` of this model, sampled like this."""
     import torch
 
-    from scorefield.samplers.blocks import sample_blocks
+    from scorefield.generation.blocks import sample_blocks
 
     low_res = None if small is None else small.batch(torch.arange(len(small)))[0]
-    options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start, "low_res": low_res}
+    options: dict[str, Any] = {
+        "labels": labels,
+        "wrap": sampling.wrap,
+        "start": sampling.start,
+        "low_res": low_res,
+    }
     return partial(sample_blocks, model, sampling.sampler, sampling.grid, seed=seed, **options)

@@ -17,10 +17,9 @@ from scorefield.cli.console import Progress, progress, say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scorefield.core.processes import Processes
     from scorefield.core.shapes import DataSpec
-    from scorefield.samplers.blocks import Block
-    from scorefield.samplers.stored import BlockFolder
+    from scorefield.runtime.distributed import Processes
+    from scorefield.store.block_store import Block, BlockFolder
 
 __all__ = ["SampleJob"]
 
@@ -32,8 +31,10 @@ _TERMINATED = 75
 class SampleJob:
     """Samples 0 … n−1 and where they go.
 
-    draw: `sample_blocks` without n, blocks and on_step.   what: they are, see `identity`.   steps: of the grid.
-    target: a folder, .npz or .png.   labels: cycled over the samples.   animation: a .gif of the first block, if one is wanted.
+    draw: `sample_blocks` without n, blocks and on_step.   what: they are, see `identity`.   steps: of the
+    grid.
+    target: a folder, .npz or .png.   labels: cycled over the samples.   animation: a .gif of the first block,
+    if one is wanted.
     """
 
     draw: Callable[..., Iterator[Block]]
@@ -49,12 +50,13 @@ class SampleJob:
     _seen: int = field(default=0, init=False)  # steps of the first block
 
     def run(self, processes: Processes) -> None:
-        """Make what is missing, in shares; the first process writes what is written once. What is made survives any end.
+        """Make what is missing, in shares; the first process writes what is written once. What is made
+        survives any end.
 
         InputError: the target holds other samples or cannot be written; samples that are not finite.
         """
-        from scorefield.data.pictures import save_animation
-        from scorefield.samplers.blocks import BLOCK
+        from scorefield.store.block_store import BLOCK
+        from scorefield.store.writers import save_animation
 
         if not self.target.suffix:
             self._into_folder(processes)
@@ -74,7 +76,7 @@ class SampleJob:
         return len(self.labels) if self.labels is not None and 1 < len(self.labels) <= 20 else None
 
     def _into_folder(self, processes: Processes) -> None:
-        from scorefield.samplers.sample_files import SampleFiles
+        from scorefield.store.file_store import SampleFiles
 
         files = SampleFiles(self.target, self.what, self.spec)
         self._make(files, processes)
@@ -83,7 +85,7 @@ class SampleJob:
 
     def _through_blocks(self, processes: Processes) -> None:
         """One file, from blocks that wait beside it until there are all of them."""
-        from scorefield.samplers.stored import StoredSamples
+        from scorefield.store.block_store import StoredSamples
 
         beside = self.target.with_name(self.target.name + ".blocks")
         stored = StoredSamples.within(beside, self.what, self.spec)
@@ -106,7 +108,9 @@ class SampleJob:
 
         with _stoppable(store.folder):
             self.kept = share - store.make(self.n, sample, processes)
-            if processes.first and self.animation is not None and not self._frames:  # of a block that was there already
+            if (
+                processes.first and self.animation is not None and not self._frames
+            ):  # of a block that was there already
                 list(self._drawn(store.rounded(self.n), [0]))
         processes.part()
 
@@ -125,9 +129,10 @@ class SampleJob:
         """The .npz or the grid of all the samples."""
         import torch
 
-        from scorefield.core.files import abandoned
-        from scorefield.data.pictures import are_images, save_images, save_points
-        from scorefield.samplers.stored import finite
+        from scorefield.core.shapes import are_images
+        from scorefield.runtime.atomic import abandoned
+        from scorefield.store.block_store import finite
+        from scorefield.store.writers import save_images, save_points
 
         for unfinished in abandoned(self.target.parent.glob(f".{glob.escape(self.target.name)}.*.partial")):
             unfinished.unlink(missing_ok=True)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scorefield.cli.console import Progress, is_first_process, print_json, progress, say
-from scorefield.cli.options import Device, Json
+from scorefield.cli.parameters import Device, Json
 
 if TYPE_CHECKING:
     import torch
 
-    from scorefield.config import Recipe
     from scorefield.data import Dataset, Stream
+    from scorefield.runs.build import Recipe
     from scorefield.training import Trainer
 
 # SIGUSR1 is what Slurm's --signal is usually set to: time is about to be up.
@@ -31,28 +31,43 @@ _LATE = 1  # a vote to stop that is no signal: --minutes are over
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or .toml file; see `scorefield recipes`.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe's name or .toml file; see `scorefield recipes`.")
+    ],
     data: Annotated[
-        str | None, typer.Option(help="digits, toy:NAME, a folder of images (subfolders are classes), an .npz file, or hf:NAME.")
+        str | None,
+        typer.Option(
+            help="digits, toy:NAME, a folder of images (subfolders are classes), an .npz file, or hf:NAME."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-N if not given.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after so many minutes of training, if its steps are not done by then.")
+        float | None,
+        typer.Option(help="Stop after so many minutes of training, if its steps are not done by then."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the weights, the order of the data, the noise and the dropout.")
+        int | None,
+        typer.Option(min=0, help="Of the weights, the order of the data, the noise and the dropout."),
     ] = None,
     device: Device = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")] = False,
-    init: Annotated[Path | None, typer.Option("--init", metavar="RUN", help="Start from this run's averaged weights.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="A broken image is an error instead of being skipped.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")
+    ] = False,
+    init: Annotated[
+        Path | None, typer.Option("--init", metavar="RUN", help="Start from this run's averaged weights.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A broken image is an error instead of being skipped.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model and write a run: a folder that describes itself. Ctrl-C saves and says how to go on."""
-    from scorefield.config import read_recipe, read_run, with_overrides
-    from scorefield.core.errors import InputError
+    from scorefield.runs.build import read_recipe, read_run, with_overrides
+    from scorefield.runtime.errors import InputError
 
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes must be positive, got {minutes}")
@@ -65,8 +80,14 @@ def train(
         raise InputError(f"{run} is a run of {known.name}, not of {recipe}")
     changes = list(settings or [])
     if resume and any(not change.startswith("training.") for change in changes):
-        raise InputError("a resumed run keeps its model, data and sampling: --set changes only training.* there")
-    changes += [f"{key}={value}" for key, value in (("training.steps", steps), ("training.seed", seed)) if value is not None]
+        raise InputError(
+            "a resumed run keeps its model, data and sampling: --set changes only training.* there"
+        )
+    changes += [
+        f"{key}={value}"
+        for key, value in (("training.steps", steps), ("training.seed", seed))
+        if value is not None
+    ]
     changes += [f"data.source={json.dumps(data, ensure_ascii=False)}"] if data is not None else []
     changes += ["data.strict=true"] if strict else []
     chosen = with_overrides(known, changes)
@@ -82,7 +103,13 @@ def _open(recipe: Recipe, folder: Path, device: str | None, resume: bool, init: 
     """The data, the model and the run, ready for the first step."""
     import torch
 
-    from scorefield.config import build_model, build_objective, build_sampling, describe, open_training_data
+    from scorefield.runs.build import (
+        build_model,
+        build_objective,
+        build_sampling,
+        describe,
+        open_training_data,
+    )
     from scorefield.training import RunFolder, train
 
     if not resume and is_first_process():
@@ -96,12 +123,20 @@ def _open(recipe: Recipe, folder: Path, device: str | None, resume: bool, init: 
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, examples.spec)
     if not recipe.classifies:
-        build_sampling(recipe.sampling, model)  # a run that could not be sampled is refused before it is trained
+        build_sampling(
+            recipe.sampling, model
+        )  # a run that could not be sampled is refused before it is trained
     if init is not None:
         _start_from(init, model)
     options, parameters = recipe.training.model_dump(), sum(p.numel() for p in model.parameters())
     trainer = train(
-        build_objective(recipe, model), examples, run=folder, resume=resume, device=device, describe=describe(recipe), **options
+        build_objective(recipe, model),
+        examples,
+        run=folder,
+        resume=resume,
+        device=device,
+        describe=describe(recipe),
+        **options,
     )
     for warning in trainer.warnings:
         say(f"note: {warning}")
@@ -110,18 +145,30 @@ def _open(recipe: Recipe, folder: Path, device: str | None, resume: bool, init: 
     return trainer
 
 
-def _run(trainer: Trainer, recipe: Recipe, folder: Path, minutes: float | None, device: str | None) -> dict[str, Any]:
+def _run(
+    trainer: Trainer, recipe: Recipe, folder: Path, minutes: float | None, device: str | None
+) -> dict[str, Any]:
     """Train to the end or until something stops it, and say which."""
     with _signals() as received, progress("training", recipe.training.steps) as bar:
         stopped = _loop(trainer, recipe, minutes, received, bar)
         trainer.close()
-    go_on = ["scorefield", "train", recipe.name, "--run", str(folder), "--resume", *(["--device", device] if device else [])]
+    go_on = [
+        "scorefield",
+        "train",
+        recipe.name,
+        "--run",
+        str(folder),
+        "--resume",
+        *(["--device", device] if device else []),
+    ]
     return _finish(trainer, recipe, folder, stopped, shlex.join(go_on))
 
 
 def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> int:
-    """Train to the end (0), or until any process is told to stop by a signal (its number) or by its clock (_LATE)."""
-    from scorefield.core.errors import ScorefieldError
+    """Train to the end (0), or until any process is told to stop by a signal (its number) or by its clock
+    (_LATE).
+    """
+    from scorefield.runtime.errors import ScorefieldError
 
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     rate, every = 0.0, 0 if recipe.classifies else recipe.training.sample_every
@@ -141,8 +188,8 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
 
 
 def _start_from(run: Path, model: torch.nn.Module) -> None:
-    from scorefield.config import load
-    from scorefield.core.errors import InputError
+    from scorefield.runs.build import load
+    from scorefield.runtime.errors import InputError
 
     try:
         model.load_state_dict(load(run).state_dict())
@@ -151,9 +198,9 @@ def _start_from(run: Path, model: torch.nn.Module) -> None:
 
 
 def _preview(trainer: Trainer, recipe: Recipe) -> None:
-    from scorefield.config import build_sampling
-    from scorefield.data.pictures import save_images
-    from scorefield.samplers.blocks import sample_blocks
+    from scorefield.generation.blocks import sample_blocks
+    from scorefield.runs.build import build_sampling
+    from scorefield.store.writers import save_images
 
     first = trainer.accelerator.is_main_process
     if trainer.folder is None or len(trainer.data.spec.shape) != 3 or not (first or trainer.options.shard):
@@ -169,7 +216,11 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
     (block,) = sample_blocks(model, *sampling[:2], 40, recipe.training.seed, **options)
     trainer.folder.samples.mkdir(exist_ok=True)
     columns = len(labels) if labels is not None and len(labels) <= 20 else 10
-    save_images(trainer.folder.samples / f"step-{trainer.step:08d}.png", trainer.data.spec.to_uint8(block.x), columns=columns)
+    save_images(
+        trainer.folder.samples / f"step-{trainer.step:08d}.png",
+        trainer.data.spec.to_uint8(block.x),
+        columns=columns,
+    )
 
 
 def _to_be_enlarged(trainer: Trainer, side: int, conditional: bool) -> dict[str, Any]:
@@ -195,7 +246,11 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on:
         say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")
         raise typer.Exit(_EXIT[signal.Signals(stopped)])
     if trainer.step >= recipe.training.steps:
-        what = "see its accuracy with: scorefield evaluate" if recipe.classifies else "sample it with: scorefield sample"
+        what = (
+            "see its accuracy with: scorefield evaluate"
+            if recipe.classifies
+            else "sample it with: scorefield sample"
+        )
         say(f"done: {trainer.step:,} steps; {what} {folder}")
     else:
         say(f"time is up at step {trainer.step:,}; go on with: {go_on}")
@@ -204,7 +259,9 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGINT, SIGTERM and SIGUSR1 are noted, so that the step in hand is finished and saved; a second one acts at once."""
+    """SIGINT, SIGTERM and SIGUSR1 are noted, so that the step in hand is finished and saved; a second one
+    acts at once.
+    """
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -221,7 +278,9 @@ def _signals() -> Iterator[list[int]]:
 
 @contextmanager
 def _before_the_first_step() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 while data are opened, which may take long, end with their status: there is nothing to save yet."""
+    """SIGTERM and SIGUSR1 while data are opened, which may take long, end with their status: there is nothing
+    to save yet.
+    """
 
     def leave(number: int, frame: Any) -> None:
         say(f"stopped before the first step by {signal.Signals(number).name}")

@@ -1,1 +1,1 @@
-"""Pure tensor mathematics: nothing here knows of networks, data or files."""
+"""Tensor mathematics: distributions, derivatives, noise, predictions, shapes."""

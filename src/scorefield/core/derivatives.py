@@ -1,4 +1,6 @@
-"""Derivatives of networks with respect to their input, by double backward, whatever the caller's gradient mode."""
+"""Derivatives of networks with respect to their input, by double backward, whatever the caller's gradient
+mode.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["check_batch", "differentiable", "recording", "score_from_energy", "vjp"]
 
@@ -16,8 +18,8 @@ __all__ = ["check_batch", "differentiable", "recording", "score_from_energy", "v
 def score_from_energy(energy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The score s(x) = −∇E(x) of the density p ∝ exp(−E), by autograd: curl-free, and trainable.
 
-    energy: x (B, *) -> (B,), treating examples independently.   s is differentiable in x and in the energy's parameters.
-    Calling s raises InputError where the energy has another shape than (B,).
+    energy: x (B, *) -> (B,), treating examples independently.   s is differentiable in x and in the energy's
+    parameters. Calling s raises InputError where the energy has another shape than (B,).
     """
 
     def score(x: Tensor) -> Tensor:
@@ -27,7 +29,9 @@ def score_from_energy(energy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
             value = energy(x_in)
             if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(f"an energy must give one value per example, shape ({x.shape[0]},), got {got}")
+                raise InputError(
+                    f"an energy must give one value per example, shape ({x.shape[0]},), got {got}"
+                )
             s = -vjp(value, x_in, torch.ones_like(value), create_graph)
         return s if create_graph else s.detach()
 
@@ -54,7 +58,9 @@ def recording() -> Iterator[bool]:
 
 
 def differentiable(x: Tensor, keep_graph: bool) -> Tensor:
-    """x as an input to take derivatives at, sharing memory. The caller's tensor and its .grad stay as they are."""
+    """x as an input to take derivatives at, sharing memory. The caller's tensor and its .grad stay as they
+    are.
+    """
     if x.is_inference():
         x = x.clone()
     if keep_graph and x.requires_grad:
@@ -65,6 +71,10 @@ def differentiable(x: Tensor, keep_graph: bool) -> Tensor:
 def check_batch(x: Tensor) -> None:
     """InputError unless x is a non-empty batch (B, *) of floats."""
     if not x.is_floating_point():
-        raise InputError(f"x must hold floating-point values, got {x.dtype}: convert it, for example with x.float()")
+        raise InputError(
+            f"x must hold floating-point values, got {x.dtype}: convert it, for example with x.float()"
+        )
     if x.ndim < 2 or x.numel() == 0:
-        raise InputError(f"x must be a non-empty batch (B, ...) of at least two dimensions, got shape {tuple(x.shape)}")
+        raise InputError(
+            f"x must be a non-empty batch (B, ...) of at least two dimensions, got shape {tuple(x.shape)}"
+        )

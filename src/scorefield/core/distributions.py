@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec, sum_flat
+from scorefield.runtime.errors import InputError
 
 __all__ = ["CDFS", "LOG_ZERO", "Categorical", "Normal", "discretized_log_prob"]
 
 CDFS = ("exact", "tanh")
-# ln 0 of categories: finite, because a gradient through −∞ is NaN; e to its power is 0, and sums of a few fit float32.
+# ln 0 of categories: finite, because a gradient through −∞ is NaN; e to its power is 0, and sums of a few fit
+# float32.
 LOG_ZERO = -1e30
 # The published code's floor under probabilities, of "tanh" only: 27.6 nats.
 _FLOOR = 1e-12
@@ -23,7 +24,9 @@ _ROOT2 = math.sqrt(2)
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """N(mean, var) with independent dimensions. mean, var: (B, *), var broadcastable to mean; var = 0 is a point mass."""
+    """N(mean, var) with independent dimensions. mean, var: (B, *), var broadcastable to mean; var = 0 is a
+    point mass.
+    """
 
     mean: Tensor
     var: Tensor
@@ -50,14 +53,17 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Categorical:
-    """Cat(p) with independent dimensions.   log_p: (B, S, *), ln p of the S categories, normalized; ln 0 is `LOG_ZERO`."""
+    """Cat(p) with independent dimensions.   log_p: (B, S, *), ln p of the S categories, normalized; ln 0 is
+    `LOG_ZERO`.
+    """
 
     log_p: Tensor
 
     @classmethod
     def of(cls, logits: Tensor) -> Categorical:
         """p ∝ exp(logits).   logits: (B, S, *)."""
-        # ln p relative to the likeliest category, which stays out of the sum: next to its 1 the others would lose their digits, and
+        # ln p relative to the likeliest category, which stays out of the sum: next to its 1 the others would
+        # lose their digits, and
         # a divergence between nearly certain distributions is made of these.
         best = logits.argmax(dim=1, keepdim=True)
         above = logits - logits.gather(1, best)
@@ -75,7 +81,8 @@ class Categorical:
         return self.log_p.argmax(dim=1)
 
     def sample(self, u: Tensor) -> Tensor:
-        """The category whose share of [0, 1) holds u, int64 (B, *): inverts the distribution function.   u: (B, *), uniform in [0, 1).
+        """The category whose share of [0, 1) holds u, int64 (B, *): inverts the distribution function.   u:
+        (B, *), uniform in [0, 1).
 
         A category of probability 0 is never drawn.
         """
@@ -89,18 +96,21 @@ class Categorical:
         return sum_flat(self.log_p.gather(1, x.unsqueeze(1)))
 
     def kl(self, other: Categorical) -> Tensor:
-        """KL(self ‖ other) in nats, summed over dimensions: (B,). Where only `other` is 0 it is huge (−LOG_ZERO) in place of ∞."""
+        """KL(self ‖ other) in nats, summed over dimensions: (B,). Where only `other` is 0 it is huge
+        (−LOG_ZERO) in place of ∞.
+        """
         return sum_flat(self.log_p.exp() * (self.log_p - other.log_p))
 
 
 def discretized_log_prob(x: Tensor, p: Normal, data: DataSpec, cdf: str = "exact") -> Tensor:
-    """ln P(x) of a Gaussian whose mass is collected in bins around the data's levels, nats, summed: (B,).  [DDPM Eq. 13]
+    """ln P(x) of a Gaussian whose mass is collected in bins around the data's levels, nats, summed: (B,).
+    [DDPM Eq. 13]
 
-    P(x) = Φ((x − m + h)/s) − Φ((x − m − h)/s), half-width h = (high − low)/(2(bins − 1)); the lowest and the highest bin are
-    open-ended, so the probabilities of all levels sum to 1.
+    P(x) = Φ((x − m + h)/s) − Φ((x − m − h)/s), half-width h = (high − low)/(2(bins − 1)); the lowest and the
+    highest bin are open-ended, so the probabilities of all levels sum to 1.
 
-    x: (B, *) on the grid of `data`.   cdf: "exact" (in log space: no floor, finite however far the mean), or "tanh", the
-    published code's approximation of Φ (error up to 1.8e-4) with its floor of 1e-12.
+    x: (B, *) on the grid of `data`.   cdf: "exact" (in log space: no floor, finite however far the mean), or
+    "tanh", the published code's approximation of Φ (error up to 1.8e-4) with its floor of 1e-12.
     Raises InputError for data without bins, for values off the grid, and for another cdf.
     """
     if cdf not in CDFS:
@@ -126,16 +136,21 @@ def _log_mass_exact(delta: Tensor, half: float, std: Tensor, lowest: Tensor, hig
     near, far = (half - distance) / std, (half + distance) / std
     # The mean inside the bin: a sum of two positive areas, one on each side of it.
     around = _safe_log((torch.erf(near.clamp_min(0) / _ROOT2) + torch.erf(far / _ROOT2)) / 2)
-    # The mean outside: mirrored into the lower tail, ln Φ(a) + ln(1 − Φ(b)/Φ(a)) with a = near < 0, b = −far, b² − a² = 4hδ/s².
+    # The mean outside: mirrored into the lower tail, ln Φ(a) + ln(1 − Φ(b)/Φ(a)) with a = near < 0, b = −far,
+    # b² − a² = 4hδ/s².
     a = near.clamp_max(0)
     log_ratio = _log_scaled(-far) - _log_scaled(a) - 2 * half * distance / std**2
     tail = _log_scaled(a) - a**2 / 2 + _safe_log(-torch.expm1(log_ratio))
     inside = torch.where(near > 0, around, tail)
-    return torch.where(lowest, _log_cdf((delta + half) / std), torch.where(highest, _log_cdf((half - delta) / std), inside))
+    return torch.where(
+        lowest, _log_cdf((delta + half) / std), torch.where(highest, _log_cdf((half - delta) / std), inside)
+    )
 
 
 def _safe_log(x: Tensor) -> Tensor:
-    """ln x, finite at 0 with gradient 0: a branch of `where` that is not taken must not turn the other one into NaN."""
+    """ln x, finite at 0 with gradient 0: a branch of `where` that is not taken must not turn the other one
+    into NaN.
+    """
     return x.clamp_min(torch.finfo(x.dtype).tiny).log()
 
 

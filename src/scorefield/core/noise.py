@@ -1,4 +1,6 @@
-"""Randomness as an argument with identity: what is drawn depends on (seed, sample, step, draw) and on nothing else."""
+"""Randomness as an argument with identity: what is drawn depends on (seed, sample, step, draw) and on nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Noise", "NoiseSource", "Recorded", "fresh_seed"]
 
@@ -32,11 +34,12 @@ class Noise(Protocol):
 class NoiseSource:
     """Counter-based random streams, keyed by (seed, sample, step, draw).
 
-    The k-th draw of a sample at a step comes from a Philox generator with key `seed` and a counter made of k, the step and
-    the sample, so sample i receives the same bits at any batch size, in any order and on any number of processes. Values
-    are drawn on the CPU in float32 and cast where they are used.
+    The k-th draw of a sample at a step comes from a Philox generator with key `seed` and a counter made of k,
+    the step and the sample, so sample i receives the same bits at any batch size, in any order and on any
+    number of processes. Values are drawn on the CPU in float32 and cast where they are used.
 
-    seed: 0 ≤ seed < 2**128.   samples: (B,) identities of the rows; 0 … B-1 if not given.   step: which step draws.
+    seed: 0 ≤ seed < 2**128.   samples: (B,) identities of the rows; 0 … B-1 if not given.   step: which step
+    draws.
     """
 
     def __init__(self, seed: int, samples: Tensor | Iterable[int] | None = None, step: int = 0) -> None:
@@ -71,9 +74,13 @@ class NoiseSource:
         batch, row = shape[0], int(np.prod(shape[1:], dtype=np.int64))
         samples = np.arange(batch) if self.samples is None else self.samples
         if len(samples) != batch:
-            raise InputError(f"this noise source is for {len(samples)} samples, but {batch} rows were asked for")
-        # One stream serves `per` consecutive samples, so that two-dimensional toys do not pay for a generator a row; `per`
-        # depends on the size of a row alone, so a sample's bits still do not depend on who else is in the batch.
+            raise InputError(
+                f"this noise source is for {len(samples)} samples, but {batch} rows were asked for"
+            )
+        # One stream serves `per` consecutive samples, so that two-dimensional toys do not pay for a generator
+        # a row; `per`
+        # depends on the size of a row alone, so a sample's bits still do not depend on who else is in the
+        # batch.
         per = max(1, _STREAM_VALUES // max(row, 1))
         streams, where = np.unique(samples // per, return_inverse=True)
         table = np.empty((len(streams), per * row), dtype=np.float32)
@@ -99,10 +106,14 @@ class Recorded:
     def normal(self, shape: Sequence[int]) -> Tensor:
         """The next tensor of the tape. InputError when the tape has ended or holds another shape."""
         if self._next >= len(self._tensors):
-            raise InputError(f"the recorded noise has ended: it held {len(self._tensors)} draws and one more was asked for")
+            raise InputError(
+                f"the recorded noise has ended: it held {len(self._tensors)} draws and one more was asked for"
+            )
         tensor = self._tensors[self._next]
         if tuple(tensor.shape) != tuple(shape):
-            raise InputError(f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(shape)} was asked for")
+            raise InputError(
+                f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(shape)} was asked for"
+            )
         self._next += 1
         return tensor
 

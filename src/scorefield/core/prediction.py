@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from scorefield.core.errors import IncompatibleModel
 from scorefield.core.shapes import expand
+from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = ["Level", "Prediction"]
 
 
 class Level(NamedTuple):
-    """A noise level of x_t = α x_0 + σ ε: float64 CPU tensors in the shape of the t they came from, () or (B,)."""
+    """A noise level of x_t = α x_0 + σ ε: float64 CPU tensors in the shape of the t they came from, () or
+    (B,).
+    """
 
     alpha: Tensor
     sigma: Tensor
@@ -25,11 +27,12 @@ class Level(NamedTuple):
 class Prediction:
     """What a model says about x_t. It stores x̂0; ε, score and velocity follow from x_t = α x_0 + σ ε.
 
-    x_t, x0: (B, *).   raw: the network's output without its variance half.   var_frac: (B, *) in [0, 1] where Σ is
-    interpolated between its bounds (Improved DDPM, Eq. 15).   log_var: (B, *) where the network gives ln Σ of the step
-    to `below`, the next level of the training process.
-    log_p_grad: (x, t) -> scaled ∇ log p(y | x_t = x), (B, *), which x0 does not contain: the sampler places it, either by
-    `guided` or in the mean of its step.   grad_at: where such a mean shift takes it, at "x_t" or at the "mean".
+    x_t, x0: (B, *).   raw: the network's output without its variance half.   var_frac: (B, *) in [0, 1] where
+    Σ is interpolated between its bounds (Improved DDPM, Eq. 15).   log_var: (B, *) where the network gives ln
+    Σ of the step to `below`, the next level of the training process.
+    log_p_grad: (x, t) -> scaled ∇ log p(y | x_t = x), (B, *), which x0 does not contain: the sampler places
+    it, either by `guided` or in the mean of its step.   grad_at: where such a mean shift takes it, at "x_t"
+    or at the "mean".
     """
 
     x_t: Tensor
@@ -55,10 +58,12 @@ class Prediction:
         return (alpha * self.x0 - self.x_t) / sigma**2
 
     def guided(self, t: float | Tensor) -> Prediction:
-        """This prediction at its time t with the gradient g = log_p_grad(x_t, t) folded in; itself where there is none.
+        """This prediction at its time t with the gradient g = log_p_grad(x_t, t) folded in; itself where
+        there is none.
 
         The score gains g, so ε̂ becomes ε̂ − σ g and x̂0 becomes x̂0 + (σ²/α) g.  [ADM Algorithm 2]
-        IncompatibleModel for a gradient at the mean of a step, which only a sampler that has such a mean can place.
+        IncompatibleModel for a gradient at the mean of a step, which only a sampler that has such a mean can
+        place.
         """
         if self.log_p_grad is None:
             return self
@@ -73,7 +78,9 @@ class Prediction:
 
     @property
     def velocity(self) -> Tensor:
-        """v̂ = (α ε̂ − σ x̂0) / n with n = √(α² + σ²), the network target of the "v" parametrization (1 for VP)."""
+        """v̂ = (α ε̂ − σ x̂0) / n with n = √(α² + σ²), the network target of the "v" parametrization (1 for
+        VP).
+        """
         alpha, sigma = self.level
         n = (alpha**2 + sigma**2).sqrt()
         return expand(alpha / n, self.x_t) * self.eps - expand(sigma / n, self.x_t) * self.x0

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 
-__all__ = ["DataSpec", "expand", "mean_flat", "sum_flat"]
+__all__ = ["DataSpec", "are_images", "expand", "mean_flat", "sum_flat"]
 
 # How far, in bins, a value may lie from its level: far above float32 rounding, far below any real mistake.
 _OFF_GRID = 1e-3
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """Bring a coefficient of shape () or (B,) to x's device and dtype, shaped to broadcast over x of shape (B, *)."""
+    """Bring a coefficient of shape () or (B,) to x's device and dtype, shaped to broadcast over x of shape
+    (B, *).
+    """
     coefficient = coefficient.to(device=x.device, dtype=x.dtype)
     if coefficient.ndim == 0:
         return coefficient
@@ -38,9 +41,11 @@ def mean_flat(x: Tensor) -> Tensor:
 class DataSpec:
     """What one example is.
 
-    shape: of one example, images as (C, H, W).   range: the values that the darkest and brightest level have in the model's space.
-    classes: the names of the labels 0 … K-1, empty where the data has none.   bins: the number of equally spaced levels that a
-    quantized value can take (8-bit images 256, the embedded digits 17), None for continuous data.
+    shape: of one example, images as (C, H, W).   range: the values that the darkest and brightest level have
+    in the model's space.
+    classes: the names of the labels 0 … K-1, empty where the data has none.   bins: the number of equally
+    spaced levels that a quantized value can take (8-bit images 256, the embedded digits 17), None for
+    continuous data.
     """
 
     shape: tuple[int, ...]
@@ -73,12 +78,15 @@ class DataSpec:
         return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
 
     def to_levels(self, x: Tensor) -> Tensor:
-        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped; integers are levels already, clamped.
+        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped; integers are levels
+        already, clamped.
 
         InputError for NaN and infinite values.
         """
         if self.bins is None or self.bins > 256:
-            raise InputError(f"only data of at most 256 levels can be rounded to levels, and bins is {self.bins}")
+            raise InputError(
+                f"only data of at most 256 levels can be rounded to levels, and bins is {self.bins}"
+            )
         if not x.is_floating_point():
             return x.clamp(0, self.bins - 1).to(torch.uint8)
         return _rounded(x, self.range, self.bins)
@@ -103,7 +111,9 @@ class DataSpec:
         return level.long()
 
     def to_uint8(self, x: Tensor) -> Tensor:
-        """Values in `range` -> uint8 0 … 255 for a picture, by the data's own levels where it has fewer than 256."""
+        """Values in `range` -> uint8 0 … 255 for a picture, by the data's own levels where it has fewer than
+        256.
+        """
         if self.bins is not None and self.bins < 256:
             return (self.to_levels(x).to(torch.float32) * (255 / (self.bins - 1))).round().to(torch.uint8)
         return _rounded(x, self.range, 256)
@@ -112,6 +122,13 @@ class DataSpec:
 def _rounded(x: Tensor, bounds: tuple[float, float], bins: int) -> Tensor:
     wrong = int((~torch.isfinite(x)).reshape(len(x), -1).any(dim=1).sum())
     if wrong:
-        raise InputError(f"{wrong} of {len(x)} images hold NaN or infinite values: the model that made them has diverged")
+        raise InputError(
+            f"{wrong} of {len(x)} images hold NaN or infinite values: the model that made them has diverged"
+        )
     low, high = bounds
     return ((x - low) * ((bins - 1) / (high - low))).round().clamp(0, bins - 1).to(torch.uint8)
+
+
+def are_images(shape: Sequence[int]) -> bool:
+    """Whether examples of this shape can be shown: (1 or 3, H, W)."""
+    return len(shape) == 3 and shape[0] in (1, 3)

@@ -1,14 +1,15 @@
 """Data: sources of examples, the order in which training visits them, and random changes to a batch."""
 
 from scorefield.data.dataset import Dataset, tensor
-from scorefield.data.embedded import digits
-from scorefield.data.feed import Feed, Part
-from scorefield.data.files import folder, npz
-from scorefield.data.hub import hf, stream
-from scorefield.data.order import Order
-from scorefield.data.sources import open_source
-from scorefield.data.streams import Stream, StreamOrder
-from scorefield.data.toys import toy
+from scorefield.data.loading.epoch_order import Order
+from scorefield.data.loading.prefetch import Feed, Part
+from scorefield.data.sources.digits import digits
+from scorefield.data.sources.folder import folder
+from scorefield.data.sources.hub import hf, stream
+from scorefield.data.sources.npz import npz
+from scorefield.data.sources.parse import open_source
+from scorefield.data.sources.stream import Stream, StreamOrder
+from scorefield.data.sources.toys import toy
 from scorefield.data.transforms import dequantize, flip, reduced, shift
 
 __all__ = [

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
-from scorefield.data.broken import Broken
-from scorefield.data.on_demand import Pictures
-from scorefield.data.order import Order, permutation
+from scorefield.data.images.lazy import Pictures
+from scorefield.data.images.unreadable import Broken
+from scorefield.data.loading.epoch_order import Order, permutation
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Dataset", "Shuffled", "number_labels", "tensor"]
 
@@ -26,10 +26,11 @@ _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from 
 class Dataset:
     """N examples, images as the integer levels that files hold.
 
-    levels: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous data). Pictures that
-    do not fit in memory are decoded when they are indexed; `in_memory` says which it is.
+    levels: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous
+    data). Pictures that do not fit in memory are decoded when they are indexed; `in_memory` says which it is.
     labels: int64 (N,), indices into spec.classes, or None.   source: what the user named.
-    skipped: the files that could not be read, by name.   first_of: the fingerprint of the stream that these are the first of.
+    skipped: the files that could not be read, by name.   first_of: the fingerprint of the stream that these
+    are the first of.
     """
 
     spec: DataSpec
@@ -47,8 +48,15 @@ class Dataset:
                 f"{self.source}: expected examples of {wanted} (N, {', '.join(map(str, self.spec.shape))}), "
                 f"got {self.levels.dtype} {tuple(self.levels.shape)}"
             )
-        if bins is not None and len(self) and isinstance(self.levels, Tensor) and int(self.levels.max()) >= bins:
-            raise InputError(f"{self.source}: level {int(self.levels.max())} is not one of the {bins} levels 0 … {bins - 1}")
+        if (
+            bins is not None
+            and len(self)
+            and isinstance(self.levels, Tensor)
+            and int(self.levels.max()) >= bins
+        ):
+            raise InputError(
+                f"{self.source}: level {int(self.levels.max())} is not one of the {bins} levels 0 … {bins - 1}"
+            )
         if self.labels is None:
             return
         if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != (len(self),):
@@ -75,7 +83,9 @@ class Dataset:
 
     @property
     def broken(self) -> Broken:
-        """The files that could not be used: those skipped, or those that were met so far when decoding on demand."""
+        """The files that could not be used: those skipped, or those that were met so far when decoding on
+        demand.
+        """
         if not isinstance(self.levels, Tensor):
             return self.levels.broken
         found = Broken()
@@ -108,15 +118,19 @@ class Dataset:
         return replace(self, levels=levels, labels=labels)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-        """(training, held-out): ⌈fraction·N⌉ examples held out, classes in proportion, each part in the data's order.
+        """(training, held-out): ⌈fraction·N⌉ examples held out, classes in proportion, each part in the
+        data's order.
 
-        The counts are exact (decimal arithmetic) and the choice depends on (N, labels, fraction, seed) alone. Training
-        always keeps one example, and one of every class where the total allows it. fraction = 0 holds out nothing.
+        The counts are exact (decimal arithmetic) and the choice depends on (N, labels, fraction, seed) alone.
+        Training always keeps one example, and one of every class where the total allows it. fraction = 0
+        holds out nothing.
         """
         if not 0 <= fraction < 1:
             raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
         if fraction > 0 and len(self) < 2:
-            raise InputError(f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add data")
+            raise InputError(
+                f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add data"
+            )
         labels = np.zeros(len(self), dtype=np.int64) if self.labels is None else self.labels.numpy()
         shuffled = permutation(len(self), seed, stream=_SPLIT_STREAM)
         held = np.zeros(len(self), dtype=bool)
@@ -126,7 +140,8 @@ class Dataset:
         return self.subset(train), self.subset(heldout)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of SHA-256 over the levels and labels with their types and shapes, to stamp runs.
+        """16 hexadecimal digits of SHA-256 over the levels and labels with their types and shapes, to stamp
+        runs.
 
         Of pictures that are decoded on demand: over the names, classes and size of the files.
         """
@@ -150,14 +165,17 @@ class Shuffled:
     order: Order
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
-        """This process's share of the step's batch: levels, labels int64 (B,) or None, positions in the batch int64 (B,)."""
+        """This process's share of the step's batch: levels, labels int64 (B,) or None, positions in the batch
+        int64 (B,).
+        """
         indices = self.order.indices(step, rank, world)
         labels = None if self.data.labels is None else self.data.labels[indices]
         return self.data.levels[indices], labels, self.order.positions(step, rank, world)
 
 
 def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
-    """How many to hold out of each class: ⌊fraction·count⌋, and one more by largest remainder up to ⌈fraction·N⌉.
+    """How many to hold out of each class: ⌊fraction·count⌋, and one more by largest remainder up to
+    ⌈fraction·N⌉.
 
     A class gives up its last example only after all others have given their share.
     """
@@ -165,14 +183,18 @@ def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
     total = min(math.ceil(fraction * size), max(size - 1, 0))
     exact = [fraction * int(count) for count in counts]
     quotas = [math.floor(share) for share in exact]
-    by_remainder = sorted(range(len(counts)), key=lambda k: (quotas[k] + 1 == counts[k], quotas[k] - exact[k], k))
+    by_remainder = sorted(
+        range(len(counts)), key=lambda k: (quotas[k] + 1 == counts[k], quotas[k] - exact[k], k)
+    )
     for k in [k for k in by_remainder if quotas[k] < counts[k]][: total - sum(quotas)]:
         quotas[k] += 1
     return quotas
 
 
 def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Integers of any range or text (N,) -> (int64 (N,) in 0 … K-1, K class names), classes in ascending order."""
+    """Integers of any range or text (N,) -> (int64 (N,) in 0 … K-1, K class names), classes in ascending
+    order.
+    """
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise InputError(
             f"{source}: labels must be integers or text, one for each example (N,); got {labels.dtype} {labels.shape}"
@@ -184,7 +206,8 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
 def tensor(x: Tensor, y: Tensor | None = None) -> Dataset:
     """Continuous data: x floating point (N, *shape), copied as float32; y integers (N,), kept as class names.
 
-    spec.bins is None. spec.range is (-1, 1) where the data stay inside it, otherwise their smallest and largest value.
+    spec.bins is None. spec.range is (-1, 1) where the data stay inside it, otherwise their smallest and
+    largest value.
     """
     if x.ndim < 2 or not len(x) or not x.is_floating_point():
         raise InputError(

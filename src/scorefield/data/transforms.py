@@ -1,4 +1,6 @@
-"""Changes to a batch. Where one is random, its randomness is an argument, so it can belong to the example, not the batch."""
+"""Changes to a batch. Where one is random, its randomness is an argument, so it can belong to the example,
+not the batch.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
+from scorefield.runtime.errors import InputError
 
 __all__ = ["dequantize", "flip", "reduced", "shift"]
 
 
 def flip(x: Tensor, coin: Tensor) -> Tensor:
-    """Mirror left and right the images whose coin is below 1/2.   x: (B, C, H, W); coin: (B,), uniform in [0, 1)."""
+    """Mirror left and right the images whose coin is below 1/2.   x: (B, C, H, W); coin: (B,), uniform in [0,
+    1).
+    """
     if x.ndim != 4 or coin.shape != x.shape[:1]:
-        raise InputError(f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and {tuple(coin.shape)}")
+        raise InputError(
+            f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and {tuple(coin.shape)}"
+        )
     return torch.where((coin < 0.5).to(x.device).reshape(-1, 1, 1, 1), x.flip(-1), x)
 
 
@@ -40,8 +46,8 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
 def dequantize(levels: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
     """(k + u)/bins, mapped from [0, 1] to spec.range: each level k fills its own interval of width 1/bins.
 
-    levels: (B, *), integers 0 … bins-1; u: the same shape, uniform in [0, 1). Returns u's dtype. In [0, 1] and for
-    8-bit images x = k/255 this is NCSN's 255/256·x + u/256.
+    levels: (B, *), integers 0 … bins-1; u: the same shape, uniform in [0, 1). Returns u's dtype. In [0, 1]
+    and for 8-bit images x = k/255 this is NCSN's 255/256·x + u/256.
     """
     if spec.bins is None:
         raise InputError("this data is continuous: it has no levels to dequantize (bins is None)")
@@ -55,11 +61,14 @@ def dequantize(levels: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
 
 
 def reduced(x: Tensor, side: int) -> Tensor:
-    """Images (B, C, H, W) -> (B, C, side, side): each pixel is the mean of the rectangle of pixels that it covers.
+    """Images (B, C, H, W) -> (B, C, side, side): each pixel is the mean of the rectangle of pixels that it
+    covers.
 
-    What the published super-resolution models were trained on (interpolation by "area"). Where side divides H and W the
-    rectangles do not overlap; otherwise they are rounded outwards to whole pixels.
+    What the published super-resolution models were trained on (interpolation by "area"). Where side divides H
+    and W the rectangles do not overlap; otherwise they are rounded outwards to whole pixels.
     """
     if x.ndim != 4 or not 1 <= side <= min(x.shape[2:]):
-        raise InputError(f"images (B, C, H, W) are reduced to a side of 1 … min(H, W) pixels; got {side} for {tuple(x.shape)}")
+        raise InputError(
+            f"images (B, C, H, W) are reduced to a side of 1 … min(H, W) pixels; got {side} for {tuple(x.shape)}"
+        )
     return F.adaptive_avg_pool2d(x, side)

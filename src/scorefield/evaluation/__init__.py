@@ -3,16 +3,23 @@
 from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.copies import copying_ratio, nearest_distances
 from scorefield.evaluation.efficientnet import imagenet_features
-from scorefield.evaluation.evaluator import METRICS, Evaluation, EvaluationOptions, Subject, evaluate, evaluate_each
+from scorefield.evaluation.evaluator import (
+    METRICS,
+    Evaluation,
+    EvaluationOptions,
+    Subject,
+    evaluate,
+    evaluate_each,
+)
 from scorefield.evaluation.extractors import Extractor, ModuleFeatures, Observed
 from scorefield.evaluation.features import FeatureNet, train_classifier
-from scorefield.evaluation.figure import Figure
 from scorefield.evaluation.frechet import Moments, enough, frechet_distance
 from scorefield.evaluation.inception import inception_features
 from scorefield.evaluation.inception_score import Score, inception_score
 from scorefield.evaluation.kernel import KernelDistance, kernel_distance
+from scorefield.evaluation.metric_value import Figure
 from scorefield.evaluation.noisy_accuracy import NoisyAccuracy, noisy_accuracy
-from scorefield.evaluation.precision import PrecisionRecall, precision_recall
+from scorefield.evaluation.precision_and_recall import PrecisionRecall, precision_recall
 from scorefield.evaluation.reference import Reference
 
 __all__ = [

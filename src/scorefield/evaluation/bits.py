@@ -1,4 +1,6 @@
-"""How well a model predicts a data set: the variational bound and the flow's likelihood, batch by batch, with standard errors."""
+"""How well a model predicts a data set: the variational bound and the flow's likelihood, batch by batch, with
+standard errors.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.categorical_denoiser import has_categories, refuse_categories
-from scorefield.core.errors import IncompatibleModel, InputError
-from scorefield.core.kernels import Variance
 from scorefield.core.noise import NoiseSource
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset
-from scorefield.denoiser import Denoise, Wrapper
-from scorefield.evaluation.figure import Figure, Stamp
 from scorefield.evaluation.likelihood import (
     BitsPerDim,
     bits_per_dim,
@@ -28,17 +25,26 @@ from scorefield.evaluation.likelihood import (
     ode_bits_per_dim,
     ode_log_prob,
 )
-from scorefield.evaluation.watch import Bar, Watch
-from scorefield.guidance import ClipX0
+from scorefield.evaluation.metric_value import Figure, Stamp
+from scorefield.models.categorical_denoiser import has_categories, refuse_categories
+from scorefield.models.denoiser import Denoise, Wrapper
+from scorefield.models.guidance import ClipX0
 from scorefield.objectives.vlb import Bound
 from scorefield.process import ContinuousProcess, Process
 from scorefield.process.base import Time
+from scorefield.process.transitions import Variance
+from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.progress import Bar, Watch
 from scorefield.samplers.grids import full, uniform
 
 __all__ = ["BoundPlan", "Examples", "bound_figures", "flow_figures"]
 
 _STEPS = 1000  # of a bound where t is real
-_BOUND_VALUES, _FLOW_VALUES, _MOST = 2**18, 2**17, 256  # in a batch, and examples in one; the flow keeps the network's graph
+_BOUND_VALUES, _FLOW_VALUES, _MOST = (
+    2**18,
+    2**17,
+    256,
+)  # in a batch, and examples in one; the flow keeps the network's graph
 _EXACT = 16  # dimensions up to which the flow's trace is exact
 _TOLERANCE = 1e-5
 _OVER = "standard error over examples"
@@ -48,7 +54,8 @@ _OVER = "standard error over examples"
 class Examples:
     """What a model is to predict, under the labels it has in the data.
 
-    model: a Denoiser, with levels and with the data's bins, or a CategoricalDenoiser.   indices: (N,), which examples of `data`.
+    model: a Denoiser, with levels and with the data's bins, or a CategoricalDenoiser.   indices: (N,), which
+    examples of `data`.
     split: what `data` is called.   seed: of the noise, which is keyed by the example's index.
     """
 
@@ -72,7 +79,9 @@ class Examples:
                 "likelihoods are of data on the same levels"
             )
         if not len(self.indices):
-            raise InputError(f"{self.data.source}: there are no {self.split} examples: train with data.holdout above 0")
+            raise InputError(
+                f"{self.data.source}: there are no {self.split} examples: train with data.holdout above 0"
+            )
 
     def batches(self, values: int) -> Iterator[tuple[Tensor, Any, NoiseSource]]:
         """(x0 (B, *), the model given its labels, noise) with about so many values in x0."""
@@ -101,8 +110,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class BoundPlan:
-    """clip: x̂0 to the data's range.   steps: of a uniform grid; every level if not given, 1,000 steps where t is real.
-    terms: estimate the total from so many terms of each example.   variance: learned where the model has a head, else upper."""
+    """clip: x̂0 to the data's range.   steps: of a uniform grid; every level if not given, 1,000 steps where
+    t is real.
+    terms: estimate the total from so many terms of each example.   variance: learned where the model has a
+    head, else upper.
+    """
 
     clip: bool = False
     steps: int | None = None
@@ -113,7 +125,11 @@ class BoundPlan:
         """The times of the bound, descending to 0."""
         if self.steps is not None:
             return uniform(process, self.steps)
-        return uniform(process, process.levels or _STEPS) if isinstance(process, ContinuousProcess) else full(process)
+        return (
+            uniform(process, process.levels or _STEPS)
+            if isinstance(process, ContinuousProcess)
+            else full(process)
+        )
 
     def bound(self, examples: Examples) -> Bound | None:
         """None for categories, whose steps have no variance. Continuous data have the density decoder.
@@ -126,11 +142,14 @@ class BoundPlan:
                     "the bound of categories is the sum of all its terms, which have no variance: leave both out"
                 )
             return None
-        return Bound.of(examples.model, self.variance, "density" if examples.data.spec.bins is None else "discretized")
+        return Bound.of(
+            examples.model, self.variance, "density" if examples.data.spec.bins is None else "discretized"
+        )
 
 
 def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
-    """The variational bound on −log₂ p(x_0)/D: total, prior, decoder (L_0), the sum of the others; every term's mean in `parts`.
+    """The variational bound on −log₂ p(x_0)/D: total, prior, decoder (L_0), the sum of the others; every
+    term's mean in `parts`.
 
     An estimate has the total and the prior only. The network runs in float32, and guidance is left out.
     """
@@ -141,21 +160,34 @@ def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watc
         **_facts(examples),
         "levels": f"{count:,} of {known:,}" if isinstance(known, int) else f"{count:,} of a real t",
         "terms": "all" if plan.terms is None else f"{plan.terms:,} drawn for each example",
-        **({} if bound is None else {"variance": bound.variance, "decoder": bound.decoder, "clip": plan.clip}),
+        **(
+            {} if bound is None else {"variance": bound.variance, "decoder": bound.decoder, "clip": plan.clip}
+        ),
     }
     labels = {
-        "bpd": "variational bound on −log p" if plan.terms is None else "variational bound on −log p, estimated",
+        "bpd": "variational bound on −log p"
+        if plan.terms is None
+        else "variational bound on −log p, estimated",
         "prior": "of which the prior, L_T",
         "decoder": "of which the decoder, L_0",
         "others": f"of which the other {count - 1:,} terms",
     }
     every = {}
     if "terms" in found:
-        every = {"times": grid.flip(0)[1:].tolist(), "terms": (found["terms"].sum(dim=0) / len(examples.indices)).tolist()}
+        every = {
+            "times": grid.flip(0)[1:].tolist(),
+            "terms": (found["terms"].sum(dim=0) / len(examples.indices)).tolist(),
+        }
     stamped = {"bound": facts, **stamp}
     return [
         _mean(
-            "bpd", name if name == "bpd" else f"bpd_{name}", label, found[name], examples, stamped, every if name == "bpd" else {}
+            "bpd",
+            name if name == "bpd" else f"bpd_{name}",
+            label,
+            found[name],
+            examples,
+            stamped,
+            every if name == "bpd" else {},
         )
         for name, label in labels.items()
         if name in found
@@ -163,10 +195,12 @@ def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watc
 
 
 def flow_figures(examples: Examples, stamp: Stamp, watch: Watch) -> list[Figure]:
-    """−log₂ p(x_0)/D by the probability-flow ODE, uniformly dequantized; and by how much the default prior moves it at the most.
+    """−log₂ p(x_0)/D by the probability-flow ODE, uniformly dequantized; and by how much the default prior
+    moves it at the most.
 
-    Continuous data: −ln p_{t_min} at the data, in nats. Hutchinson's trace by one probe, exact up to 16 dimensions; the standard
-    error over examples contains the probes'. The network runs in float32, and guidance is left out.
+    Continuous data: −ln p_{t_min} at the data, in nats. Hutchinson's trace by one probe, exact up to 16
+    dimensions; the standard error over examples contains the probes'. The network runs in float32, and
+    guidance is left out.
     """
     refuse_categories("the flow's likelihood", examples.model, "the bound, bpd")
     quantized, exact = examples.data.spec.bins is not None, examples.data.spec.dimensions <= _EXACT
@@ -199,7 +233,9 @@ def flow_figures(examples: Examples, stamp: Stamp, watch: Watch) -> list[Figure]
 
 
 class _Solved:
-    """Tells a bar how many examples are done: those before a batch, and of the batch in proportion to the largest time reached."""
+    """Tells a bar how many examples are done: those before a batch, and of the batch in proportion to the
+    largest time reached.
+    """
 
     def __init__(self, bar: Bar, before: int, per_time: float) -> None:
         self.bar, self.done, self.before, self.per_time = bar, before, before, per_time
@@ -223,12 +259,19 @@ class _Watched(Wrapper):
         return self.model(x_t, t)
 
 
-def _measure_bound(examples: Examples, plan: BoundPlan, bound: Bound | None, grid: Tensor, watch: Watch) -> dict[str, Tensor]:
-    """In the unit: the bound and its parts for each example, (N,); "terms", the sums of every term over each batch, (batches, S)."""
+def _measure_bound(
+    examples: Examples, plan: BoundPlan, bound: Bound | None, grid: Tensor, watch: Watch
+) -> dict[str, Tensor]:
+    """In the unit: the bound and its parts for each example, (N,); "terms", the sums of every term over each
+    batch, (batches, S).
+    """
     batch = _BOUND_VALUES // (examples.model.process.classes if bound is None else 1)
     calls = len(grid) - 1 if plan.terms is None else plan.terms + 1
     columns: dict[str, list[Tensor]] = {}
-    with _in_float32(examples.model), watch.progress("the bound", calls * examples.count_batches(batch)) as bar:
+    with (
+        _in_float32(examples.model),
+        watch.progress("the bound", calls * examples.count_batches(batch)) as bar,
+    ):
         for x0, given, noise in examples.batches(batch):
             if bound is None:
                 found = _parts(categorical_bits_per_dim(given, x0, noise, grid))
@@ -243,7 +286,9 @@ def _measure_bound(examples: Examples, plan: BoundPlan, bound: Bound | None, gri
     return {name: examples.scale * torch.cat(parts) for name, parts in columns.items()}
 
 
-def _bound(model: Denoise, x0: Tensor, noise: NoiseSource, terms: int | None, options: dict[str, Any]) -> dict[str, Tensor]:
+def _bound(
+    model: Denoise, x0: Tensor, noise: NoiseSource, terms: int | None, options: dict[str, Any]
+) -> dict[str, Tensor]:
     if terms is not None:
         estimate = estimate_bits_per_dim(model, x0, noise, terms, **options)
         return {"bpd": estimate.total, "prior": estimate.prior}
@@ -256,7 +301,9 @@ def _parts(bits: BitsPerDim) -> dict[str, Tensor]:
     return {"bpd": total, "prior": prior, **parts, "terms": every.sum(dim=0, keepdim=True)}
 
 
-def _flow(model: Denoise, x0: Tensor, noise: NoiseSource, quantized: bool, options: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
+def _flow(
+    model: Denoise, x0: Tensor, noise: NoiseSource, quantized: bool, options: dict[str, Any]
+) -> tuple[Tensor, Tensor, int]:
     """(The figure, what the default prior may move it by), each (B,), and the calls of the network."""
     if quantized:
         bits = ode_bits_per_dim(model, x0, noise, **options)
@@ -266,14 +313,24 @@ def _flow(model: Denoise, x0: Tensor, noise: NoiseSource, quantized: bool, optio
 
 
 def _mean(
-    metric: str, name: str, label: str, values: Tensor, examples: Examples, stamp: Stamp, parts: Mapping[str, Any] | None = None
+    metric: str,
+    name: str,
+    label: str,
+    values: Tensor,
+    examples: Examples,
+    stamp: Stamp,
+    parts: Mapping[str, Any] | None = None,
 ) -> Figure:
     """The mean over examples and its standard error. InputError where it is not finite."""
     wrong = int((~torch.isfinite(values)).sum())
     if wrong:
-        raise InputError(f"{metric}: of {wrong} of {len(values)} examples it is not finite: the model has diverged")
+        raise InputError(
+            f"{metric}: of {wrong} of {len(values)} examples it is not finite: the model has diverged"
+        )
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
-    return Figure(metric, name, label, float(values.mean()), stamp, error, _OVER, unit=examples.unit, parts=parts or {})
+    return Figure(
+        metric, name, label, float(values.mean()), stamp, error, _OVER, unit=examples.unit, parts=parts or {}
+    )
 
 
 def _facts(examples: Examples) -> dict[str, Any]:

@@ -4,39 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scorefield.core.errors import InputError
-from scorefield.core.options import did_you_mean
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset
 from scorefield.evaluation.efficientnet import imagenet_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.features import train_classifier
 from scorefield.evaluation.inception import inception_features
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import did_you_mean
 
 __all__ = ["KINDS", "open_features"]
 
 Progress = Callable[[int, int], None]
 
 
-def open_features(kind: str | None, spec: DataSpec, train: Dataset | None = None, progress: Progress | None = None) -> Extractor:
+def open_features(
+    kind: str | None, spec: DataSpec, train: Dataset | None = None, progress: Progress | None = None
+) -> Extractor:
     """The extractor that `kind` names, for images of `spec`: "classifier", "imagenet" or "inception:FILE".
 
     None: the classifier where `train` has labels and its images one channel, otherwise imagenet.
-    train: the data that the classifier learns from.   progress: called with (steps done, steps in all) while it does.
+    train: the data that the classifier learns from.   progress: called with (steps done, steps in all) while
+    it does.
     InputError: an unknown kind, features that these data or this installation cannot have.
     """
     if kind is None:
-        kind = "classifier" if train is not None and train.labels is not None and spec.shape[0] == 1 else "imagenet"
+        kind = (
+            "classifier"
+            if train is not None and train.labels is not None and spec.shape[0] == 1
+            else "imagenet"
+        )
     name, _, file = kind.partition(":")
     make = KINDS.get(f"{name}:FILE" if file else kind)
     if make is None:
-        raise InputError(f"features must be one of {', '.join(KINDS)}; got {kind!r}{did_you_mean(kind, KINDS)}")
+        raise InputError(
+            f"features must be one of {', '.join(KINDS)}; got {kind!r}{did_you_mean(kind, KINDS)}"
+        )
     return make(file, spec, train, progress)
 
 
 def _classifier(file: str, spec: DataSpec, train: Dataset | None, progress: Progress | None) -> Extractor:
     if train is None:
-        raise InputError("the classifier's features need labelled training images, and no data is given: use imagenet instead")
+        raise InputError(
+            "the classifier's features need labelled training images, and no data is given: use imagenet instead"
+        )
     return train_classifier(train, progress=progress)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["copying_ratio", "nearest_distances"]
 
@@ -13,11 +13,13 @@ _BLOCK = 2**22  # float64 values in one block: 32 MiB
 
 
 def nearest_distances(queries: Tensor, references: Tensor) -> Tensor:
-    """min_j |q_i - r_j|, the Euclidean distance of each query to its nearest reference, float64 (N,) on the CPU.
+    """min_j |q_i - r_j|, the Euclidean distance of each query to its nearest reference, float64 (N,) on the
+    CPU.
 
     queries: (N, *), references: (M, *), of the same data shape, flattened; both are read in blocks of 32 MiB.
-    The nearest is found by |q|² - 2 q·r + |r|² in float64 and its distance computed again from the difference, so a copy has
-    distance 0 and the result exceeds the smallest distance by a relative 1e-13 (|q|/d)² at most.
+    The nearest is found by |q|² - 2 q·r + |r|² in float64 and its distance computed again from the
+    difference, so a copy has distance 0 and the result exceeds the smallest distance by a relative 1e-13
+    (|q|/d)² at most.
     InputError: no references, or other shapes.
     """
     if queries.ndim < 2 or queries.shape[1:] != references.shape[1:]:
@@ -41,15 +43,19 @@ def nearest_distances(queries: Tensor, references: Tensor) -> Tensor:
 
 
 def copying_ratio(samples: Tensor, heldout: Tensor) -> float:
-    """The median of the samples' distances to their nearest training image over that of held-out images to theirs.
+    """The median of the samples' distances to their nearest training image over that of held-out images to
+    theirs.
 
-    samples, heldout: distances (N,) and (M,) from `nearest_distances`. About 1 for new images, 0 for copies. The median
-    ignores a few outliers of either kind, but moves only once half the samples are copies: `Quality.near` counts fewer.
+    samples, heldout: distances (N,) and (M,) from `nearest_distances`. About 1 for new images, 0 for copies.
+    The median ignores a few outliers of either kind, but moves only once half the samples are copies:
+    `Quality.near` counts fewer.
     InputError: no distances, or held-out images that are mostly in the training set themselves (median 0).
     """
     if not len(samples) or not len(heldout):
         raise InputError(f"copying_ratio needs distances of both, got {len(samples)} and {len(heldout)}")
     usual = float(heldout.quantile(0.5))
     if not usual > 0:
-        raise InputError("most held-out images are in the training set too (distance 0): remove the duplicates and split again")
+        raise InputError(
+            "most held-out images are in the training set too (distance 0): remove the duplicates and split again"
+        )
     return float(samples.quantile(0.5)) / usual

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation.extractors import Pretrained
-from scorefield.evaluation.weights import SHOWN, file_sha256, fill, read_tensors
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.weights import SHOWN, file_sha256, fill, read_tensors
 
 __all__ = ["EfficientNetLite0", "imagenet_features"]
 
@@ -33,10 +33,11 @@ _STAGES = (
 
 
 def imagenet_features(spec: DataSpec) -> Pretrained:
-    """The 1,280 pooled features of EfficientNet-Lite0 and its ImageNet log probabilities, for images of `spec`.
+    """The 1,280 pooled features of EfficientNet-Lite0 and its ImageNet log probabilities, for images of
+    `spec`.
 
-    Images are enlarged or reduced to 224×224. Figures in these features compare with each other, not with published ones,
-    which are measured in Inception's.
+    Images are enlarged or reduced to 224×224. Figures in these features compare with each other, not with
+    published ones, which are measured in Inception's.
     InputError: the weights' package is not installed, or `spec` is not of images of 1 or 3 channels.
     """
     path = _weights()
@@ -60,9 +61,11 @@ def _weights() -> Path:
 
 
 class EfficientNetLite0(nn.Module):
-    """RGB (B, 3, H, W) in [0, 1] -> pooled features (B, 1280), logits (B, 1000)  [Tan & Le 2019; the lite variant]
+    """RGB (B, 3, H, W) in [0, 1] -> pooled features (B, 1280), logits (B, 1000)  [Tan & Le 2019; the lite
+    variant]
 
-    EfficientNet-B0 without squeeze-and-excitation and with ReLU6. Parameters have the names of the published PyTorch port.
+    EfficientNet-B0 without squeeze-and-excitation and with ReLU6. Parameters have the names of the published
+    PyTorch port.
     """
 
     def __init__(self) -> None:
@@ -123,5 +126,7 @@ class _Same(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        short = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (x.shape[3], x.shape[2])]
+        short = [
+            max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (x.shape[3], x.shape[2])
+        ]
         return super().forward(F.pad(x, [end for n in short for end in (n // 2, n - n // 2)]))

@@ -13,22 +13,22 @@ import torch
 from pydantic import Field
 
 from scorefield import __version__
-from scorefield.core.errors import InputError
-from scorefield.core.kernels import Variance
-from scorefield.core.options import Options, did_you_mean
-from scorefield.core.processes import Processes
+from scorefield.core.shapes import are_images
 from scorefield.data import Dataset
-from scorefield.data.order import permutation
-from scorefield.data.pictures import are_images
+from scorefield.data.loading.epoch_order import permutation
 from scorefield.evaluation.bits import BoundPlan, Examples, bound_figures, flow_figures
 from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.extractors import Extractor
-from scorefield.evaluation.figure import Figure, Stamp, append_line
 from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
-from scorefield.evaluation.judge import Judge
-from scorefield.evaluation.quality import SAMPLE_METRICS
-from scorefield.evaluation.watch import SILENT, Watch
-from scorefield.sampling import Sampling, SamplingOptions
+from scorefield.evaluation.metric_value import Figure, Stamp, append_line
+from scorefield.evaluation.metrics import SAMPLE_METRICS
+from scorefield.evaluation.sample_evaluator import Judge
+from scorefield.generation.options import Sampling, SamplingOptions
+from scorefield.process.transitions import Variance
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options, did_you_mean
+from scorefield.runtime.progress import SILENT, Watch
 
 __all__ = ["METRICS", "Evaluation", "EvaluationOptions", "Subject", "evaluate", "evaluate_each"]
 
@@ -37,10 +37,12 @@ __all__ = ["METRICS", "Evaluation", "EvaluationOptions", "Subject", "evaluate", 
 class Subject:
     """What is evaluated, and where what is kept of it goes.
 
-    model: in evaluation mode, on its device.   sampling, options: how it is sampled, as objects and as what they were built from.
-    train, heldout: the two parts of its data.   weights: facts about the weights for stamps, their "sha256" among them.
-    folder: of stored samples and results.jsonl; deleting it is always safe.   classifier: the "run" and "sha256" of the classifier
-    that guides the sampling, if one does.
+    model: in evaluation mode, on its device.   sampling, options: how it is sampled, as objects and as what
+    they were built from.
+    train, heldout: the two parts of its data.   weights: facts about the weights for stamps, their "sha256"
+    among them.
+    folder: of stored samples and results.jsonl; deleting it is always safe.   classifier: the "run" and
+    "sha256" of the classifier that guides the sampling, if one does.
     """
 
     model: Any
@@ -61,10 +63,12 @@ class Subject:
 class EvaluationOptions(Options):
     """What to measure and how much of it.
 
-    n: images a set (as many as are held out if None), and examples of a likelihood (all if None; otherwise the first of a shuffle
-    that is the same for every run of the data).   sets: generated sets, of seeds seed, seed + 1, ….
+    n: images a set (as many as are held out if None), and examples of a likelihood (all if None; otherwise
+    the first of a shuffle that is the same for every run of the data).   sets: generated sets, of seeds seed,
+    seed + 1, ….
     split: the examples of likelihoods.   terms, bound_steps, variance: of the bound, see `BoundPlan`.
-    features: as in `open_features`.   reference: a file of reference statistics, used if it is there and written if not.
+    features: as in `open_features`.   reference: a file of reference statistics, used if it is there and
+    written if not.
     samples: judge these images, a folder or an .npz file, instead of sampling.
     """
 
@@ -90,7 +94,10 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Figures by name, each with its stamp, for JSON."""
-        return {"figures": {figure.name: figure.as_dict() for figure in self.figures}, "warnings": list(self.warnings)}
+        return {
+            "figures": {figure.name: figure.as_dict() for figure in self.figures},
+            "warnings": list(self.warnings),
+        }
 
 
 def evaluate(
@@ -102,8 +109,9 @@ def evaluate(
 ) -> Evaluation | None:
     """Measure the metrics, and add a line with the figures to results.jsonl in the subject's folder.
 
-    Samples are made by all processes and stored, so that other metrics and larger sets go on with them; everything else is the
-    first process's, and None comes back on the others.   extractor: of features, in place of options.features.
+    Samples are made by all processes and stored, so that other metrics and larger sets go on with them;
+    everything else is the first process's, and None comes back on the others.   extractor: of features, in
+    place of options.features.
     InputError, IncompatibleModel: before anything is sampled, for what can be known by then.
     """
     results = evaluate_each([subject], options, processes, watch, extractor)
@@ -117,7 +125,9 @@ def evaluate_each(
     watch: Watch = SILENT,
     extractor: Extractor | None = None,
 ) -> list[Evaluation] | None:
-    """`evaluate` of several subjects that differ in nothing but how they are sampled, by one judge; one result each."""
+    """`evaluate` of several subjects that differ in nothing but how they are sampled, by one judge; one
+    result each.
+    """
     processes = processes or Processes()
     names, first = _known(options.metrics), subjects[0]
     _check_data(first)
@@ -140,8 +150,14 @@ def evaluate_each(
             figures, warnings = judge.figures(generated, _stamp(subject, generated), watch)
         if examples is not None:
             figures |= _likelihoods(subject, options, examples, watch)
-        results.append(Evaluation(tuple(figure for name in names for figure in figures[name]), tuple(warnings)))
-        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "scorefield": __version__, **results[-1].as_dict()}
+        results.append(
+            Evaluation(tuple(figure for name in names for figure in figures[name]), tuple(warnings))
+        )
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "scorefield": __version__,
+            **results[-1].as_dict(),
+        }
         append_line(subject.folder / "results.jsonl", line)
     return results
 
@@ -154,7 +170,10 @@ def _ode(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> lis
     return flow_figures(examples, stamp, watch)
 
 
-LIKELIHOODS: dict[str, Callable[[Examples, BoundPlan, Stamp, Watch], list[Figure]]] = {"bpd": _bpd, "ode": _ode}
+LIKELIHOODS: dict[str, Callable[[Examples, BoundPlan, Stamp, Watch], list[Figure]]] = {
+    "bpd": _bpd,
+    "ode": _ode,
+}
 METRICS = (*LIKELIHOODS, *SAMPLE_METRICS)
 
 
@@ -162,7 +181,9 @@ def _known(names: Sequence[str]) -> Sequence[str]:
     """The names, if each is a metric and none comes twice."""
     for i, name in enumerate(names):
         if name not in METRICS:
-            raise InputError(f"there is no metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}")
+            raise InputError(
+                f"there is no metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}"
+            )
         if name in names[:i]:
             raise InputError(f"the metric {name} is asked for twice: name each once")
     if not names:
@@ -178,7 +199,11 @@ def _check_data(subject: Subject) -> None:
         ("shape", made_for.shape, found.shape),
         ("range", made_for.range, found.range),
         ("levels", made_for.bins, found.bins),
-        ("classes", made_for.classes if subject.conditional else (), found.classes if subject.conditional else ()),
+        (
+            "classes",
+            made_for.classes if subject.conditional else (),
+            found.classes if subject.conditional else (),
+        ),
     ):
         if a != b:
             raise InputError(
@@ -227,10 +252,15 @@ def _sets(subject: Subject, options: EvaluationOptions, metric: str) -> Generate
     count = options.n or len(heldout)
     if options.samples is not None:
         return GivenSets.open(options.samples, spec, count, options.sets)
-    # Classes come as often as they are held out, a part of them in the same shares: a Fréchet distance also measures that.
+    # Classes come as often as they are held out, a part of them in the same shares: a Fréchet distance also
+    # measures that.
     shuffled = permutation(len(heldout), seed=0)
     labels = heldout.labels[shuffled].tolist() if subject.conditional and heldout.labels is not None else None
-    facts: dict[str, Any] = {"labels": labels, "weights": str(subject.weights["sha256"]), "classifier": subject.classifier}
+    facts: dict[str, Any] = {
+        "labels": labels,
+        "weights": str(subject.weights["sha256"]),
+        "classifier": subject.classifier,
+    }
     return SampledSets(
         subject.model,
         subject.sampling,
@@ -243,26 +273,45 @@ def _sets(subject: Subject, options: EvaluationOptions, metric: str) -> Generate
     )
 
 
-def _likelihoods(subject: Subject, options: EvaluationOptions, examples: Examples, watch: Watch) -> dict[str, list[Figure]]:
+def _likelihoods(
+    subject: Subject, options: EvaluationOptions, examples: Examples, watch: Watch
+) -> dict[str, list[Figure]]:
     plan, stamp = _plan(subject, options), _stamp(subject)
-    return {name: LIKELIHOODS[name](examples, plan, stamp, watch) for name in options.metrics if name in LIKELIHOODS}
+    return {
+        name: LIKELIHOODS[name](examples, plan, stamp, watch)
+        for name in options.metrics
+        if name in LIKELIHOODS
+    }
 
 
 def _judge(
-    subject: Subject, options: EvaluationOptions, names: Sequence[str], extractor: Extractor | None, watch: Watch
+    subject: Subject,
+    options: EvaluationOptions,
+    names: Sequence[str],
+    extractor: Extractor | None,
+    watch: Watch,
 ) -> Judge:
     file, train = options.reference, subject.train
     if file is not None and not file.expanduser().parent.is_dir():
-        raise InputError(f"there is no folder {file.parent} to keep the reference {file.name} in: make it first")
+        raise InputError(
+            f"there is no folder {file.parent} to keep the reference {file.name} in: make it first"
+        )
     if extractor is None:
         with watch.progress("preparing the judge", 1) as bar:
-            extractor = open_features(options.features, train.spec, train, lambda done, total: bar.update(done, total=total))
+            extractor = open_features(
+                options.features, train.spec, train, lambda done, total: bar.update(done, total=total)
+            )
     return Judge.of(names, train, subject.heldout, extractor, file, subject.model.device, watch)
 
 
 def _stamp(subject: Subject, sets: Generated | None = None) -> dict[str, Mapping[str, Any]]:
     """Of figures of these sets, or of likelihoods; images that the user gave need not be the run's."""
     train = subject.train
-    data = {"source": train.source, "fingerprint": train.fingerprint(), "training": len(train), "held-out": len(subject.heldout)}
+    data = {
+        "source": train.source,
+        "fingerprint": train.fingerprint(),
+        "training": len(train),
+        "held-out": len(subject.heldout),
+    }
     weights = {} if isinstance(sets, GivenSets) else {"weights": subject.weights}
     return {**({} if sets is None else {"sampling": sets.stamp}), **weights, "data": data}

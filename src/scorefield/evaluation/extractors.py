@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Extractor", "ModuleFeatures", "Observed", "Pretrained", "check_images", "observe"]
 
@@ -21,7 +21,8 @@ _LARGE = 32  # to a network that enlarges them
 class Observed(NamedTuple):
     """What an extractor sees in B images, on the CPU.
 
-    features: (B, D) float32.   log_probs: ln p(y|x), (B, K) float32, None where the extractor is no classifier.
+    features: (B, D) float32.   log_probs: ln p(y|x), (B, K) float32, None where the extractor is no
+    classifier.
     """
 
     features: Tensor
@@ -54,7 +55,9 @@ def check_images(x0: Tensor, spec: DataSpec, name: str) -> None:
 
 
 def observe(see: Callable[[Tensor], tuple[Tensor, Tensor | None]], x0: Tensor, size: int) -> Observed:
-    """`see` (images -> features and logits or None) on `size` images at a time, without gradients, gathered on the CPU."""
+    """`see` (images -> features and logits or None) on `size` images at a time, without gradients, gathered
+    on the CPU.
+    """
     some = x0 if len(x0) else x0.new_zeros(1, *x0.shape[1:])  # networks cannot be asked about no image
     features, logits = [], []
     with torch.no_grad():
@@ -69,13 +72,16 @@ def observe(see: Callable[[Tensor], tuple[Tensor, Tensor | None]], x0: Tensor, s
 class Pretrained:
     """A network trained on other images: RGB (B, 3, H, W) in [0, 1] -> features (B, D), logits (B, K).
 
-    Grey images are repeated to three channels. The network runs in float32 on the device of the images it is given.
+    Grey images are repeated to three channels. The network runs in float32 on the device of the images it is
+    given.
     InputError: data that are not images of one or three channels.
     """
 
     def __init__(self, net: nn.Module, spec: DataSpec, name: str, dimension: int) -> None:
         if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
-            raise InputError(f"{name}: takes images of 1 or 3 channels (C, H, W), and an example here is {spec.shape}")
+            raise InputError(
+                f"{name}: takes images of 1 or 3 channels (C, H, W), and an example here is {spec.shape}"
+            )
         self.spec, self.name, self.dimension = spec, name, dimension
         self._net = net
 
@@ -90,11 +96,12 @@ class Pretrained:
 
 
 class ModuleFeatures:
-    """Features from a module or function of the user's: x0 (B, C, H, W) in spec.range -> (B, D), or that and logits (B, K).
+    """Features from a module or function of the user's: x0 (B, C, H, W) in spec.range -> (B, D), or that and
+    logits (B, K).
 
-    A module runs in eval mode, where its parameters are and in their dtype, and is left as it was; a function gets float32
-    where x0 is. At most 256 images are given at a time, without gradients. The first call is one image, in the middle of
-    the range: InputError if what comes back has other shapes.
+    A module runs in eval mode, where its parameters are and in their dtype, and is left as it was; a function
+    gets float32 where x0 is. At most 256 images are given at a time, without gradients. The first call is one
+    image, in the middle of the range: InputError if what comes back has other shapes.
     """
 
     def __init__(self, module: Callable[[Tensor], Any], spec: DataSpec, name: str) -> None:
@@ -111,10 +118,15 @@ class ModuleFeatures:
         like = next((p for p in _parameters(self._module) if p.is_floating_point()), None)
         found = self._module(x0.float() if like is None else x0.to(like.device, like.dtype))
         features, logits = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-        for what, value in (("features (B, D)", features), ("logits (B, K)", features if logits is None else logits)):
+        for what, value in (
+            ("features (B, D)", features),
+            ("logits (B, K)", features if logits is None else logits),
+        ):
             if not isinstance(value, Tensor) or value.ndim != 2 or len(value) != len(x0):
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(f"{self.name}: expected {what} of {len(x0)} images, got {got}: flatten or pool what it gives")
+                raise InputError(
+                    f"{self.name}: expected {what} of {len(x0)} images, got {got}: flatten or pool what it gives"
+                )
         return features, logits
 
 

@@ -9,23 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Order, shift
 from scorefield.evaluation.extractors import Observed, check_images, observe
-from scorefield.evaluation.weights import SHOWN, sha256
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.weights import SHOWN, sha256
 
 __all__ = ["FeatureNet", "batches", "train_classifier"]
 
 FEATURES = 64
 _BATCH = 64  # of training
 _READ = 256  # images in memory at a time when nothing is trained
-_EXAMPLES, _FEWEST_PASSES, _MOST_PASSES = 50_000, 2, 30  # training passes: as many as make this many examples, within bounds
+_EXAMPLES, _FEWEST_PASSES, _MOST_PASSES = (
+    50_000,
+    2,
+    30,
+)  # training passes: as many as make this many examples, within bounds
 _LR, _DROPOUT = 1e-3, 0.25
 
 
 class FeatureNet:
-    """A trained classifier whose penultimate activations serve as features. On the CPU, in eval mode, without gradients.
+    """A trained classifier whose penultimate activations serve as features. On the CPU, in eval mode, without
+    gradients.
 
     spec: the data it was trained on.   name: what it is, to stamp the figures made with it.
     """
@@ -37,7 +42,8 @@ class FeatureNet:
         self._trunk, self._head = trunk.eval().requires_grad_(False), head.eval().requires_grad_(False)
 
     def __call__(self, x0: Tensor) -> Observed:
-        """Images (B, C, H, W) in spec.range, any B, device and dtype -> features (B, 64) and ln p(y|x) (B, K).
+        """Images (B, C, H, W) in spec.range, any B, device and dtype -> features (B, 64) and ln p(y|x) (B,
+        K).
 
         InputError for images of another shape.
         """
@@ -60,7 +66,9 @@ class FeatureNet:
     def accuracy(self, data: Dataset) -> float:
         """The fraction of labelled examples whose class is predicted. InputError where there are none."""
         if data.labels is None or not len(data):
-            raise InputError(f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels")
+            raise InputError(
+                f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels"
+            )
         predicted = torch.cat([self.predict(x0) for x0 in batches(data)])
         return float((predicted == data.labels).double().mean())
 
@@ -71,11 +79,14 @@ def batches(data: Dataset, size: int = _READ) -> Iterator[Tensor]:
         yield data.batch(indices)[0]
 
 
-def train_classifier(data: Dataset, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> FeatureNet:
-    """Train the classifier on the labelled images of `data`, on the CPU, independently of any generative model.
+def train_classifier(
+    data: Dataset, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> FeatureNet:
+    """Train the classifier on the labelled images of `data`, on the CPU, independently of any generative
+    model.
 
-    Cross-entropy, Adam, dropout, images shifted by up to an eighth of their size. It reads 50,000 examples, but at least 2
-    and at most 30 passes of the data. The result depends on (data, seed) alone: one
+    Cross-entropy, Adam, dropout, images shifted by up to an eighth of their size. It reads 50,000 examples,
+    but at least 2 and at most 30 passes of the data. The result depends on (data, seed) alone: one
     thread is used, and torch's global generator is neither read nor changed.
 
     progress: called with (steps done, steps in all) after every step.
@@ -93,7 +104,9 @@ def train_classifier(data: Dataset, seed: int = 0, progress: Callable[[int, int]
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in one order on every machine; and for images this small further threads gain little and lose much under load."""
+    """Sums in one order on every machine; and for images this small further threads gain little and lose much
+    under load.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -110,17 +123,21 @@ def _labels(data: Dataset) -> Tensor:
             f"use data with labels (a folder with a subfolder for each class, or an .npz with `labels`)"
         )
     if len(data.labels.unique()) < 2:
-        raise InputError(f"{data.source}: the features come from a classifier, which needs images of at least two classes")
+        raise InputError(
+            f"{data.source}: the features come from a classifier, which needs images of at least two classes"
+        )
     if len(data.spec.shape) != 3:
-        raise InputError(f"{data.source}: the features are for images (C, H, W), and an example here is {data.spec.shape}")
+        raise InputError(
+            f"{data.source}: the features are for images (C, H, W), and an example here is {data.spec.shape}"
+        )
     return data.labels
 
 
 def _trunk(shape: tuple[int, ...]) -> nn.Sequential:
     """Two convolutions at a side of at most 16, pooling and a linear layer: (B, C, H, W) -> (B, 64).
 
-    Dropout, and neither normalization nor label smoothing before the features: those pull the training images of a class
-    together (Müller et al. 2019), and distances to them would measure the judge's confidence.
+    Dropout, and neither normalization nor label smoothing before the features: those pull the training images
+    of a class together (Müller et al. 2019), and distances to them would measure the judge's confidence.
     """
     side = max(shape[1:])
     stride = 1 if side <= 16 else 2 if side <= 32 else -(-side // 16)
@@ -133,7 +150,9 @@ def _trunk(shape: tuple[int, ...]) -> nn.Sequential:
     return layers.extend([nn.Dropout(_DROPOUT), nn.Linear(width, FEATURES, dtype=torch.float32), nn.ReLU()])
 
 
-def _fit(net: nn.Module, data: Dataset, all_labels: Tensor, seed: int, progress: Callable[[int, int], None] | None) -> None:
+def _fit(
+    net: nn.Module, data: Dataset, all_labels: Tensor, seed: int, progress: Callable[[int, int], None] | None
+) -> None:
     passes = min(max(_EXAMPLES / len(data), _FEWEST_PASSES), _MOST_PASSES)
     batch = min(_BATCH, len(data))
     total = max(round(passes * len(data) / batch), 1)
@@ -152,6 +171,10 @@ def _fit(net: nn.Module, data: Dataset, all_labels: Tensor, seed: int, progress:
 
 
 def _shift(x0: Tensor, draws: torch.Generator) -> Tensor:
-    """Move each image by up to an eighth of its size, each way and each pixel count alike; the edge fills what comes free."""
-    offsets = [torch.randint(-(side // 8), side // 8 + 1, (len(x0),), generator=draws) for side in x0.shape[2:]]
+    """Move each image by up to an eighth of its size, each way and each pixel count alike; the edge fills
+    what comes free.
+    """
+    offsets = [
+        torch.randint(-(side // 8), side // 8 + 1, (len(x0),), generator=draws) for side in x0.shape[2:]
+    ]
     return shift(x0, torch.stack(offsets, dim=1))

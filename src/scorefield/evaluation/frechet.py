@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Moments", "check_features", "enough", "frechet_distance"]
 
@@ -13,8 +13,8 @@ __all__ = ["Moments", "check_features", "enough", "frechet_distance"]
 class Moments:
     """Streaming count, mean and covariance of features in float64, whatever the batches.
 
-    A batch is merged by Chan, Golub & LeVeque's pairwise update of the mean and of the centred sum of squares, so no large
-    numbers are subtracted.
+    A batch is merged by Chan, Golub & LeVeque's pairwise update of the mean and of the centred sum of
+    squares, so no large numbers are subtracted.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,9 @@ class Moments:
         self._scatter = torch.empty(0, 0, dtype=torch.float64)  # Σ (f - mean)(f - mean)ᵀ
 
     def update(self, features: Tensor) -> Moments:
-        """Add features (B, D). InputError for another shape, another D than before, or values that are not finite."""
+        """Add features (B, D). InputError for another shape, another D than before, or values that are not
+        finite.
+        """
         if features.ndim != 2 or (self.count and features.shape[1] != self.dimension):
             wanted = self.dimension if self.count else "D"
             raise InputError(f"features must have shape (B, {wanted}), got {tuple(features.shape)}")
@@ -71,7 +73,9 @@ class Moments:
         return self._scatter / (self.count - 1)
 
     def warning(self, what: str) -> str | None:
-        """What to tell the user if `what` has too few examples for a covariance of full rank (n > D), else None."""
+        """What to tell the user if `what` has too few examples for a covariance of full rank (n > D), else
+        None.
+        """
         problem = enough(self.count, self.dimension)
         return None if problem is None else f"{what}: {problem}"
 
@@ -80,9 +84,7 @@ def enough(count: int, dimension: int) -> str | None:
     """What to tell the user if `count` examples are too few for a covariance of full rank (n > D), else None."""
     if count > dimension:
         return None
-    return (
-        f"{count} examples are too few for {dimension} features, whose covariance is then singular; use at least {dimension + 1}"
-    )
+    return f"{count} examples are too few for {dimension} features, whose covariance is then singular; use at least {dimension + 1}"
 
 
 def check_features(a: Tensor, b: Tensor) -> None:
@@ -111,9 +113,10 @@ def _check_dimensions(a: int, b: int) -> None:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁ C₂)^½)  [Fréchet 1957; Heusel et al. 2017 Eq. 6]
 
-    The squared 2-Wasserstein distance of the normal distributions with these moments, in squared units of the features.
-    The last trace is the nuclear norm of C₁^½ C₂^½ (its square times its transpose is C₁^½ C₂ C₁^½), so that only symmetric
-    roots and singular values are taken and singular covariances need no ε on the diagonal. At least 0.
+    The squared 2-Wasserstein distance of the normal distributions with these moments, in squared units of the
+    features. The last trace is the nuclear norm of C₁^½ C₂^½ (its square times its transpose is C₁^½ C₂
+    C₁^½), so that only symmetric roots and singular values are taken and singular covariances need no ε on
+    the diagonal. At least 0.
 
     Estimated from few examples it is too large on average, the more so the fewer: compare equal counts only.
     InputError: features of different dimension, fewer than two examples.

@@ -1,4 +1,6 @@
-"""Where the images that are judged come from: sampled from a model and stored as they are made, or given by the user."""
+"""Where the images that are judged come from: sampled from a model and stored as they are made, or given by
+the user.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import NoiseSource
-from scorefield.core.processes import Processes
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, folder, npz
 from scorefield.data.dataset import number_labels
-from scorefield.data.images import EXTENSIONS
-from scorefield.evaluation.sets import Images
-from scorefield.evaluation.watch import Watch
+from scorefield.data.images.read import EXTENSIONS
+from scorefield.evaluation.statistics import Images
+from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.options import Sampling, SamplingOptions
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.progress import Watch
 from scorefield.samplers import Sampler
 from scorefield.samplers.base import network_calls, trajectory
-from scorefield.samplers.blocks import Block, sample_blocks
-from scorefield.samplers.sample_files import classes_of
-from scorefield.samplers.stored import StoredSamples, identity
-from scorefield.sampling import Sampling, SamplingOptions
+from scorefield.store.block_store import Block, StoredSamples, identity
+from scorefield.store.file_store import classes_of
 
 __all__ = ["Generated", "GivenSets", "SampledSets"]
 
@@ -54,10 +56,13 @@ class Generated(Protocol):
 
 
 class SampledSets:
-    """Sets of a model's samples; set k is of seed + k. They stay in a folder, for other metrics, more samples, and to go on with.
+    """Sets of a model's samples; set k is of seed + k. They stay in a folder, for other metrics, more
+    samples, and to go on with.
 
-    sampling, options: how, as objects and as the options they were built from.   labels: cycled over the samples.
-    weights: a hash of the model's weights.   classifier: the "run" and "sha256" of the one that guides, if one does.
+    sampling, options: how, as objects and as the options they were built from.   labels: cycled over the
+    samples.
+    weights: a hash of the model's weights.   classifier: the "run" and "sha256" of the one that guides, if
+    one does.
     """
 
     def __init__(
@@ -81,7 +86,9 @@ class SampledSets:
         settings["classifier"] = classifier and classifier["sha256"]
         self._stores = [
             StoredSamples.within(
-                parent, identity(model, *sampling[:2], seed + k, labels, weights=weights, **settings), model.data
+                parent,
+                identity(model, *sampling[:2], seed + k, labels, weights=weights, **settings),
+                model.data,
             )
             for k in range(sets)
         ]
@@ -107,11 +114,21 @@ class SampledSets:
         }
 
     def make(self, processes: Processes, watch: Watch) -> None:
-        """Make the blocks that are not stored yet. Interrupted at any moment, the same call goes on with what is missing."""
-        missing, blocks = sum(map(len, self._missing)), self.sets * self._stores[0].rounded(self.count) // self._stores[0].size
+        """Make the blocks that are not stored yet. Interrupted at any moment, the same call goes on with what
+        is missing.
+        """
+        missing, blocks = (
+            sum(map(len, self._missing)),
+            self.sets * self._stores[0].rounded(self.count) // self._stores[0].size,
+        )
         if missing < blocks:
-            watch.say(f"{blocks - missing} of {blocks} blocks of samples are stored in {self.parent} and reused")
-        todo, steps = sum(len(processes.share(numbers)) for numbers in self._missing), len(self.sampling.grid) - 1
+            watch.say(
+                f"{blocks - missing} of {blocks} blocks of samples are stored in {self.parent} and reused"
+            )
+        todo, steps = (
+            sum(len(processes.share(numbers)) for numbers in self._missing),
+            len(self.sampling.grid) - 1,
+        )
         if not todo:
             return
         with watch.progress(f"sampling {self.sets} × {self.count:,}", todo * steps) as bar:
@@ -171,12 +188,19 @@ class GivenSets:
             )
         whole = len(data) // count
         if whole < 1:
-            raise InputError(f"{path} holds {len(data)} images, fewer than one set of {count}: give a smaller -n")
+            raise InputError(
+                f"{path} holds {len(data)} images, fewer than one set of {count}: give a smaller -n"
+            )
         return cls(data, spec, count, min(sets, whole), path)
 
     @property
     def stamp(self) -> dict[str, Any]:
-        return {"samples": self.count, "sets": self.sets, "images of": str(self.path), "fingerprint": self.data.fingerprint()}
+        return {
+            "samples": self.count,
+            "sets": self.sets,
+            "images of": str(self.path),
+            "fingerprint": self.data.fingerprint(),
+        }
 
     def make(self, processes: Processes, watch: Watch) -> None:
         """They are there."""
@@ -197,9 +221,15 @@ class GivenSets:
 
 
 def _with_classes(data: Dataset, path: Path) -> Dataset:
-    """Pictures that lie together, with the classes that `sample` says they have, where it says so of all of them."""
+    """Pictures that lie together, with the classes that `sample` says they have, where it says so of all of
+    them.
+    """
     said = classes_of(path)
-    names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
+    names = sorted(
+        file.name
+        for file in path.iterdir()
+        if file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+    )
     if data.labels is not None or data.skipped or not all(said.get(name) for name in names):
         return data
     labels, classes = number_labels(np.array([said[name] for name in names]), str(path))
@@ -211,7 +241,9 @@ def _check_sizes(path: Path, spec: DataSpec) -> None:
     if not path.is_dir():
         raise InputError(f"{path}: there is no such folder or .npz file of images")
     for file in sorted(path.rglob("*")):
-        if file.suffix.lower() not in EXTENSIONS or any(part.startswith(".") for part in file.relative_to(path).parts):
+        if file.suffix.lower() not in EXTENSIONS or any(
+            part.startswith(".") for part in file.relative_to(path).parts
+        ):
             continue
         try:
             with Image.open(file) as image:

@@ -1,4 +1,6 @@
-"""Inception-v3 as the Fréchet Inception distance uses it: the network of published figures, from a weights file of the user's."""
+"""Inception-v3 as the Fréchet Inception distance uses it: the network of published figures, from a weights
+file of the user's.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation.extractors import Pretrained
-from scorefield.evaluation.weights import SHOWN, file_sha256, fill, read_tensors
+from scorefield.runtime.weights import SHOWN, file_sha256, fill, read_tensors
 
 __all__ = ["InceptionV3", "inception_features"]
 
@@ -24,10 +26,11 @@ _WHAT = (
 
 
 def inception_features(path: str | Path, spec: DataSpec) -> Pretrained:
-    """The 2,048 pool3 features of the FID Inception-v3 and its log probabilities over 1,008 outputs, for images of `spec`.
+    """The 2,048 pool3 features of the FID Inception-v3 and its log probabilities over 1,008 outputs, for
+    images of `spec`.
 
-    path: the state dict that pytorch-fid publishes, as .pth (never unpickled) or converted to .safetensors. The name shows
-    the file's SHA-256, which for the published file begins with 6726825d.
+    path: the state dict that pytorch-fid publishes, as .pth (never unpickled) or converted to .safetensors.
+    The name shows the file's SHA-256, which for the published file begins with 6726825d.
     InputError: no such file, a file of anything else, data that are not images of 1 or 3 channels.
     """
     path = Path(path).expanduser()
@@ -35,7 +38,12 @@ def inception_features(path: str | Path, spec: DataSpec) -> Pretrained:
     with torch.device("meta"):
         net = InceptionV3()
     fill(net, tensors, path, _WHAT)
-    return Pretrained(net, spec, f"FID Inception-v3, weights {file_sha256(path)[:SHOWN]}, {FEATURES:,} pool3 features", FEATURES)
+    return Pretrained(
+        net,
+        spec,
+        f"FID Inception-v3, weights {file_sha256(path)[:SHOWN]}, {FEATURES:,} pool3 features",
+        FEATURES,
+    )
 
 
 Pool = Callable[[Tensor], Tensor]
@@ -43,11 +51,13 @@ Step = Pool | dict[str, "_Conv"]
 
 
 class InceptionV3(nn.Module):
-    """RGB (B, 3, H, W) in [0, 1] -> pool3 features (B, 2048), logits (B, 1008)  [Szegedy et al. 2016 Table 1; Heusel et al. 2017]
+    """RGB (B, 3, H, W) in [0, 1] -> pool3 features (B, 2048), logits (B, 1008)  [Szegedy et al. 2016 Table 1;
+    Heusel et al. 2017]
 
-    The TensorFlow graph of December 2015 as pytorch-fid runs it, with its names: images are resized to 299×299 bilinearly
-    without antialiasing and scaled to [-1, 1]; average pools do not count the padding; the last block pools by the maximum.
-    The logits leave the last layer's bias out, as the Inception Score's published code does [Salimans et al. 2016].
+    The TensorFlow graph of December 2015 as pytorch-fid runs it, with its names: images are resized to
+    299×299 bilinearly without antialiasing and scaled to [-1, 1]; average pools do not count the padding; the
+    last block pools by the maximum. The logits leave the last layer's bias out, as the Inception Score's
+    published code does [Salimans et al. 2016].
     """
 
     def __init__(self) -> None:
@@ -76,9 +86,13 @@ class InceptionV3(nn.Module):
 
 
 class _Conv(nn.Module):
-    """Convolution, batch normalization, ReLU. With stride 2 nothing is padded, otherwise the size is kept unless told."""
+    """Convolution, batch normalization, ReLU. With stride 2 nothing is padded, otherwise the size is kept
+    unless told.
+    """
 
-    def __init__(self, channels: int, out: int, kernel: int | tuple[int, int], stride: int = 1, pad: bool = True) -> None:
+    def __init__(
+        self, channels: int, out: int, kernel: int | tuple[int, int], stride: int = 1, pad: bool = True
+    ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (sides[0] // 2, sides[1] // 2) if pad and stride == 1 else 0
@@ -90,12 +104,16 @@ class _Conv(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Branches side by side, joined by channels. A branch is a chain of pools and of named convolutions, several side by side."""
+    """Branches side by side, joined by channels. A branch is a chain of pools and of named convolutions,
+    several side by side.
+    """
 
     def __init__(self, *branches: Sequence[Step]) -> None:
         super().__init__()
         self._branches = branches
-        for name, conv in (item for branch in branches for step in branch if isinstance(step, dict) for item in step.items()):
+        for name, conv in (
+            item for branch in branches for step in branch if isinstance(step, dict) for item in step.items()
+        ):
             self.add_module(name, conv)
 
     def forward(self, x: Tensor) -> Tensor:

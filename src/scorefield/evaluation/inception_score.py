@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Score", "inception_score"]
 
@@ -16,18 +16,22 @@ _SUM = 1e-3  # how far the probabilities of a row may be from a sum of 1
 
 
 class Score(NamedTuple):
-    """mean: over splits, between 1 and K.   std: over splits (divisor n, as published scores have it), None for one split."""
+    """mean: over splits, between 1 and K.   std: over splits (divisor n, as published scores have it), None
+    for one split.
+    """
 
     mean: float
     std: float | None
 
 
 def inception_score(log_probs: Tensor, splits: int = 10) -> Score:
-    """exp E_x KL(p(y|x) ‖ p(y)), the mean over `splits` equal parts of the images in their order  [Salimans et al. 2016 §4]
+    """exp E_x KL(p(y|x) ‖ p(y)), the mean over `splits` equal parts of the images in their order  [Salimans
+    et al. 2016 §4]
 
-    log_probs: ln p(y|x), (N, K); p(y) is the mean of p(y|x) over a part. Computed in float64. At least 1 (all images alike
-    to the classifier), at most K (each certainly of one class, all classes equally often). Images in the order of their
-    classes must be shuffled first: a part would hold few classes. It knows nothing of the data.
+    log_probs: ln p(y|x), (N, K); p(y) is the mean of p(y|x) over a part. Computed in float64. At least 1 (all
+    images alike to the classifier), at most K (each certainly of one class, all classes equally often).
+    Images in the order of their classes must be shuffled first: a part would hold few classes. It knows
+    nothing of the data.
 
     InputError: fewer images than splits, rows that are no log probabilities.
     """
@@ -52,7 +56,9 @@ def _check(log_probs: Tensor, splits: int) -> None:
     if not len(log_probs):
         raise InputError("the Inception Score is of images, and there are none")
     if not 1 <= splits <= len(log_probs):
-        raise InputError(f"{len(log_probs)} images cannot be cut into {splits} splits: use 1 to {len(log_probs)}")
+        raise InputError(
+            f"{len(log_probs)} images cannot be cut into {splits} splits: use 1 to {len(log_probs)}"
+        )
     sums = log_probs.detach().double().logsumexp(dim=1)
     wrong = int((~(sums.abs() < _SUM)).sum())
     if wrong:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.data.order import permutation
+from scorefield.data.loading.epoch_order import permutation
 from scorefield.evaluation.frechet import check_features
+from scorefield.runtime.errors import InputError
 
 __all__ = ["KernelDistance", "kernel_distance"]
 
@@ -19,7 +19,9 @@ _ROWS = 1024  # of a kernel matrix in memory
 
 
 class KernelDistance(NamedTuple):
-    """mean: the squared MMD, around 0 (also below) for sets of one distribution.   std: over subsets (divisor n), None for one."""
+    """mean: the squared MMD, around 0 (also below) for sets of one distribution.   std: over subsets (divisor
+    n), None for one.
+    """
 
     mean: float
     std: float | None
@@ -28,22 +30,25 @@ class KernelDistance(NamedTuple):
 def kernel_distance(
     a: Tensor, b: Tensor, subsets: int | None = None, subset_size: int | None = None, seed: int = 0
 ) -> KernelDistance:
-    """E k(a, a') + E k(b, b') - 2 E k(a, b), a ≠ a' and b ≠ b', with k(x, y) = (x·y/D + 1)³  [Bińkowski et al. 2018 Eq. 4]
+    """E k(a, a') + E k(b, b') - 2 E k(a, b), a ≠ a' and b ≠ b', with k(x, y) = (x·y/D + 1)³  [Bińkowski et
+    al. 2018 Eq. 4]
 
-    The unbiased estimate of the squared maximum mean discrepancy, in float64. a: features (M, D), b: (N, D). Unlike a
-    Fréchet distance its expectation does not depend on the counts.
+    The unbiased estimate of the squared maximum mean discrepancy, in float64. a: features (M, D), b: (N, D).
+    Unlike a Fréchet distance its expectation does not depend on the counts.
 
-    subsets, subset_size: the mean over so many random subsets of this size from each set, drawn by `seed` without
-    replacement, each subset anew. Neither given: the whole sets in one estimate where neither exceeds 10,000 examples,
-    which is less noisy; beyond, 100 subsets of 1,000, as in the paper. One given: the other is 100 or 1,000 (fewer where a
-    set is smaller).
+    subsets, subset_size: the mean over so many random subsets of this size from each set, drawn by `seed`
+    without replacement, each subset anew. Neither given: the whole sets in one estimate where neither exceeds
+    10,000 examples, which is less noisy; beyond, 100 subsets of 1,000, as in the paper. One given: the other
+    is 100 or 1,000 (fewer where a set is smaller).
     InputError: features of other shapes or not finite, subsets of fewer than 2 or more than there are.
     """
     check_features(a, b)
     a, b = a.detach().cpu(), b.detach().cpu()
     smaller = min(len(a), len(b))
     if smaller < 2:
-        raise InputError(f"a kernel distance needs at least 2 examples of each, and there are {len(a)} and {len(b)}")
+        raise InputError(
+            f"a kernel distance needs at least 2 examples of each, and there are {len(a)} and {len(b)}"
+        )
     if subsets is None and subset_size is None and max(len(a), len(b)) <= _WHOLE:
         return KernelDistance(_mmd(a, b), None)
     subsets = _SUBSETS if subsets is None else subsets
@@ -51,7 +56,9 @@ def kernel_distance(
     if subsets < 1:
         raise InputError(f"subsets must be at least 1, got {subsets}")
     if not 2 <= size <= smaller:
-        raise InputError(f"subset_size must be between 2 and {smaller}, the smaller of the two counts; got {size}")
+        raise InputError(
+            f"subset_size must be between 2 and {smaller}, the smaller of the two counts; got {size}"
+        )
     drawn = ((_draw(a, size, seed, k, 0), _draw(b, size, seed, k, 1)) for k in range(subsets))
     found = torch.tensor([_mmd(*pair) for pair in drawn], dtype=torch.float64)
     return KernelDistance(float(found.mean()), float(found.std(correction=0)) if subsets > 1 else None)

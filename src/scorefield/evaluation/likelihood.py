@@ -1,4 +1,6 @@
-"""How well a model predicts data: the variational bound with every term kept. The flow's likelihood is in `ode`, exported here."""
+"""How well a model predicts data: the variational bound with every term kept. The flow's likelihood is in
+`ode`, exported here.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.categorical_denoiser import CategoricalDenoise, has_categories
-from scorefield.core.errors import IncompatibleModel, InputError
-from scorefield.core.kernels import Variance
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
-from scorefield.denoiser import Denoise
-from scorefield.evaluation.ode import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
-from scorefield.objectives.categorical import categorical_prior_term, categorical_term
+from scorefield.evaluation.flow import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
+from scorefield.models.categorical_denoiser import CategoricalDenoise, has_categories
+from scorefield.models.denoiser import Denoise
+from scorefield.objectives.categorical_vlb import categorical_prior_term, categorical_term
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
 from scorefield.process.base import GaussianProcess, Process
+from scorefield.process.transitions import Variance
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import as_grid, full
 
 __all__ = [
@@ -50,8 +52,9 @@ class BitsPerDim(NamedTuple):
 class Estimate(NamedTuple):
     """The bound from some of its terms, bits a dimension, float64 on the CPU.
 
-    total: (B,), unbiased for BitsPerDim.total.   prior: (B,), exact.   error: (B,), the standard error of total that comes from
-    leaving terms out, rather too large than too small; it does not contain the spread between examples.
+    total: (B,), unbiased for BitsPerDim.total.   prior: (B,), exact.   error: (B,), the standard error of
+    total that comes from leaving terms out, rather too large than too small; it does not contain the spread
+    between examples.
     """
 
     total: Tensor
@@ -60,7 +63,9 @@ class Estimate(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """The steps of a grid in ascending order: times t and s < t, (S,), and the level over the first step's t, if there is one."""
+    """The steps of a grid in ascending order: times t and s < t, (S,), and the level over the first step's t,
+    if there is one.
+    """
 
     t: Tensor
     s: Tensor
@@ -76,18 +81,23 @@ def bits_per_dim(
     cdf: str = "exact",
     decoder: str = "discretized",
 ) -> BitsPerDim:
-    """An upper bound on −log₂ p(x_0)/D: prior + Σ over the grid's steps + decoder.  [DDPM Eq. 5, Improved DDPM Eq. 4–7]
+    """An upper bound on −log₂ p(x_0)/D: prior + Σ over the grid's steps + decoder.  [DDPM Eq. 5, Improved
+    DDPM Eq. 4–7]
 
-    model: any Denoise; S calls for S steps. Clip x̂0 with sf.guidance.ClipX0(model) (what the published evaluation does). Of guidance
-    the gradient of a classifier is ignored.
-    x0: (B, *) in the model's range; on the bins of the model's `data` for decoder="discretized". "density" is for continuous data:
-    the density of x_0 under p(x_0 | x_1), so that total bounds −log₂ of a density and may be negative.
-    noise: one draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid: from T down to 0; every level
-    if not given.   variance: "learned" where the model has a head and "upper" otherwise, if not given.   cdf: see `Bound`.
+    model: any Denoise; S calls for S steps. Clip x̂0 with sf.guidance.ClipX0(model) (what the published
+    evaluation does). Of guidance the gradient of a classifier is ignored.
+    x0: (B, *) in the model's range; on the bins of the model's `data` for decoder="discretized". "density" is
+    for continuous data: the density of x_0 under p(x_0 | x_1), so that total bounds −log₂ of a density and
+    may be negative.
+    noise: one draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid: from T
+    down to 0; every level if not given.   variance: "learned" where the model has a head and "upper"
+    otherwise, if not given.   cdf: see `Bound`.
     """
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
     with torch.no_grad():
-        columns = [_term(model, x0, noise.at(k + 1), bound, steps, torch.tensor(k)) for k in range(len(steps.t))]
+        columns = [
+            _term(model, x0, noise.at(k + 1), bound, steps, torch.tensor(k)) for k in range(len(steps.t))
+        ]
         prior = _bits(prior_term(model.process, x0, steps.t[-1]), x0)
     terms = torch.stack(columns, dim=1)
     return BitsPerDim(prior + terms.sum(dim=1), prior, terms)
@@ -96,12 +106,15 @@ def bits_per_dim(
 def categorical_bits_per_dim(
     model: CategoricalDenoise, x0: Tensor, noise: Noise, grid: Tensor | Sequence[float] | None = None
 ) -> BitsPerDim:
-    """An upper bound on −log₂ p(x_0)/D of a model of categories: prior + Σ over the grid's steps.  [D3PM Eq. 1]
+    """An upper bound on −log₂ p(x_0)/D of a model of categories: prior + Σ over the grid's steps.  [D3PM Eq.
+    1]
 
-    The model is the chain of CategoricalAncestral on this grid; the first of `terms` is −log₂ p(x_0 | x_1)/D, the decoder's.
-    model: a CategoricalDenoiser, or one at given labels; S calls for S steps.   x0: (B, *), values on the data's bins, or integers.
-    noise: one uniform draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid: from T down to 0;
-    every level if not given.
+    The model is the chain of CategoricalAncestral on this grid; the first of `terms` is −log₂ p(x_0 | x_1)/D,
+    the decoder's.
+    model: a CategoricalDenoiser, or one at given labels; S calls for S steps.   x0: (B, *), values on the
+    data's bins, or integers.
+    noise: one uniform draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid:
+    from T down to 0; every level if not given.
     """
     if not has_categories(model):
         raise IncompatibleModel(
@@ -128,15 +141,19 @@ def estimate_bits_per_dim(
     cdf: str = "exact",
     decoder: str = "discretized",
 ) -> Estimate:
-    """The same bound from the decoder and `terms` ≥ 2 of the other steps, drawn for each example: terms + 1 calls.
+    """The same bound from the decoder and `terms` ≥ 2 of the other steps, drawn for each example: terms + 1
+    calls.
 
-    total = prior + decoder + (S − 1)·mean of the terms drawn, one from each of `terms` equal parts of the steps (terms change a
-    thousandfold with t, so that draws from all of them would cost many times as many calls). Its standard error over a data set is
-    the spread of `total` over the examples divided by √N, which contains both errors. Arguments as in `bits_per_dim`; noise.at(k)
-    gives a uniform draw (B, 1) that picks a step, then the ε of it.
+    total = prior + decoder + (S − 1)·mean of the terms drawn, one from each of `terms` equal parts of the
+    steps (terms change a thousandfold with t, so that draws from all of them would cost many times as many
+    calls). Its standard error over a data set is the spread of `total` over the examples divided by √N, which
+    contains both errors. Arguments as in `bits_per_dim`; noise.at(k) gives a uniform draw (B, 1) that picks a
+    step, then the ε of it.
     """
     if isinstance(terms, bool) or not isinstance(terms, int) or terms < 2:
-        raise InputError(f"terms is how many steps are drawn for each example, at least 2 for a standard error; got {terms!r}")
+        raise InputError(
+            f"terms is how many steps are drawn for each example, at least 2 for a standard error; got {terms!r}"
+        )
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
     others = len(steps.t) - 1
     if others < 1:
@@ -158,12 +175,17 @@ def estimate_bits_per_dim(
 def _stratified_error(values: Tensor) -> Tensor:
     """The standard error of the sum of one draw from each of neighbouring strata, (B, K) -> (B,).
 
-    A stratum with one draw shows no spread, so neighbours are taken together, in pairs and a last three where K is odd. Their
-    means differ, so this is too large on average rather than too small.  [Cochran, Sampling Techniques, §5A.12]
+    A stratum with one draw shows no spread, so neighbours are taken together, in pairs and a last three where
+    K is odd. Their means differ, so this is too large on average rather than too small.  [Cochran, Sampling
+    Techniques, §5A.12]
     """
     pairs = values.shape[1] // 2 - values.shape[1] % 2
     groups = [*values[:, : 2 * pairs].split(2, dim=1), values[:, 2 * pairs :]]
-    return torch.stack([group.shape[1] * group.var(dim=1) for group in groups if group.shape[1]]).sum(dim=0).sqrt()
+    return (
+        torch.stack([group.shape[1] * group.var(dim=1) for group in groups if group.shape[1]])
+        .sum(dim=0)
+        .sqrt()
+    )
 
 
 def _descending(process: Process, grid: Tensor | Sequence[float] | None) -> Tensor:
@@ -182,11 +204,15 @@ def _ascending(process: GaussianProcess, grid: Tensor | Sequence[float] | None) 
 
 
 def _term(model: Denoise, x0: Tensor, draws: Noise, bound: Bound, steps: _Steps, k: Tensor) -> Tensor:
-    """Terms number k, () or (B,), of the examples, in bits a dimension, (B,). Number 0 is the decoder's and comes alone."""
+    """Terms number k, () or (B,), of the examples, in bits a dimension, (B,). Number 0 is the decoder's and
+    comes alone.
+    """
     process, t = model.process, steps.t[k]
     pred = model(process.sample(x0, t, draws.normal_like(x0)), t)
     above = steps.above if not k.any() else None  # matters where s = 0 only
-    return _bits(bound_terms(pred, x0, process.level(steps.s[k]), bound, getattr(model, "data", None), above), x0)
+    return _bits(
+        bound_terms(pred, x0, process.level(steps.s[k]), bound, getattr(model, "data", None), above), x0
+    )
 
 
 def _bits(nats: Tensor, x0: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""How well a classifier tells classes apart under noise: accuracy and cross-entropy, one noise level at a time."""
+"""How well a classifier tells classes apart under noise: accuracy and cross-entropy, one noise level at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.errors import InputError
 from scorefield.samplers.grids import uniform
 
 __all__ = ["NoisyAccuracy", "noisy_accuracy"]
@@ -29,9 +31,10 @@ _READ = 256  # examples in memory at a time
 class NoisyAccuracy:
     """Figures at each level, least noisy first; errors are standard errors over the examples.
 
-    times: t.   ratios: σ_t/α_t.   accuracy: how often the likeliest class is y.   cross_entropy: the mean of −ln p(y | x_t) in
-    nats.   examples: how many.   chance, entropy: the accuracy and the cross-entropy of who knows how often each class comes and
-    does not look; a classifier of pure noise can do no better, and a larger cross-entropy means that it is surer than right.
+    times: t.   ratios: σ_t/α_t.   accuracy: how often the likeliest class is y.   cross_entropy: the mean of
+    −ln p(y | x_t) in nats.   examples: how many.   chance, entropy: the accuracy and the cross-entropy of who
+    knows how often each class comes and does not look; a classifier of pure noise can do no better, and a
+    larger cross-entropy means that it is surer than right.
     """
 
     times: tuple[float, ...]
@@ -58,10 +61,13 @@ def noisy_accuracy(
 ) -> NoisyAccuracy:
     """Accuracy and cross-entropy of a classifier at x_t = α_t x_0 + σ_t ε, at each of `times`.
 
-    classifier: (x_t, t) -> logits (B, K) with a `process`: a NoisyClassifier in evaluation mode, or an exact one of the oracle.
+    classifier: (x_t, t) -> logits (B, K) with a `process`: a NoisyClassifier in evaluation mode, or an exact
+    one of the oracle.
     data: labelled examples, by the names of the classifier's classes where it has a `data`.
-    times: 0 < t ≤ T; the smallest and 20 evenly spaced up to T if not given (all of them where there are fewer).
-    noise: each example has its own at every level, so neither the batch nor the order matters; NoiseSource(0) if not given.
+    times: 0 < t ≤ T; the smallest and 20 evenly spaced up to T if not given (all of them where there are
+    fewer).
+    noise: each example has its own at every level, so neither the batch nor the order matters; NoiseSource(0)
+    if not given.
     progress: called with (levels done, levels in all).
     InputError: data without labels or with classes that the classifier does not know, times outside (0, T].
     """
@@ -95,7 +101,9 @@ def noisy_accuracy(
 def _labels(classifier: Any, data: Dataset) -> Tensor:
     """The labels as indices of the classifier's classes, (N,)."""
     if data.labels is None or not len(data):
-        raise InputError(f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels")
+        raise InputError(
+            f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels"
+        )
     of_model = getattr(classifier, "data", None)
     if of_model is None or of_model.classes in ((), data.spec.classes):
         return data.labels
@@ -116,7 +124,9 @@ def _times(process: GaussianProcess) -> list[float]:
 
 
 @torch.no_grad()
-def _judge(classifier: Any, data: Dataset, labels: Tensor, t: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+def _judge(
+    classifier: Any, data: Dataset, labels: Tensor, t: float, noise: NoiseSource
+) -> tuple[Tensor, Tensor]:
     """(1 where the likeliest class is y, −ln p(y | x_t)) of every example, (N,) float64."""
     device = getattr(classifier, "device", torch.device("cpu"))
     hits, nats = [], []

@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.core.files import whole
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.frechet import Moments
-from scorefield.evaluation.weights import SHOWN, sha256
+from scorefield.runtime.atomic import whole
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.weights import SHOWN, sha256
 
 __all__ = ["Reference"]
 
@@ -27,8 +27,9 @@ _FORMAT = "scorefield reference 1"
 class Reference:
     """Features of real images, summarized.
 
-    moments: their count, mean and covariance.   features: (N, D) float32 themselves, which the kernel distance and precision
-    and recall need, or None.   extractor: its name.   source, fingerprint: which data, in words and by their digest.
+    moments: their count, mean and covariance.   features: (N, D) float32 themselves, which the kernel
+    distance and precision and recall need, or None.   extractor: its name.   source, fingerprint: which data,
+    in words and by their digest.
     """
 
     moments: Moments
@@ -39,7 +40,13 @@ class Reference:
 
     @classmethod
     def of(
-        cls, batches: Iterable[Tensor], extractor: Extractor, keep_features: bool = True, *, source: str, fingerprint: str
+        cls,
+        batches: Iterable[Tensor],
+        extractor: Extractor,
+        keep_features: bool = True,
+        *,
+        source: str,
+        fingerprint: str,
     ) -> Reference:
         """See every batch of images x0 (B, C, H, W) once, one at a time in memory."""
         moments, kept = Moments(), []
@@ -88,22 +95,34 @@ class Reference:
         """Read what `save` wrote. InputError for a file that is missing, damaged or of another kind."""
         path = Path(path).expanduser()
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file; a reference is a .safetensors file that `Reference.save` wrote")
+            raise InputError(
+                f"{path}: there is no such file; a reference is a .safetensors file that `Reference.save` wrote"
+            )
         try:
             with safe_open(path, "pt") as file:
                 known, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError):
-            raise InputError(f"{path}: cannot be read (damaged, or no .safetensors file): make the reference again") from None
+            raise InputError(
+                f"{path}: cannot be read (damaged, or no .safetensors file): make the reference again"
+            ) from None
         if known.get("format") != _FORMAT:
-            raise InputError(f"{path}: holds other tensors, no reference (format {_FORMAT!r}): make the reference again")
+            raise InputError(
+                f"{path}: holds other tensors, no reference (format {_FORMAT!r}): make the reference again"
+            )
         texts = [known.get(name, "") for name in ("extractor", "source", "fingerprint")]
         if sha256(tensors, *texts) != known.get("sha256"):
-            raise InputError(f"{path}: has changed since it was written (its SHA-256 differs): make the reference again")
+            raise InputError(
+                f"{path}: has changed since it was written (its SHA-256 differs): make the reference again"
+            )
         moments = Moments.of(int(tensors["count"]), tensors["mean"], tensors["scatter"])
         return cls(moments, tensors.get("features"), *texts)
 
     def _tensors(self) -> dict[str, Tensor]:
-        stored = {"mean": self.moments.mean, "scatter": self.moments.scatter, "count": torch.tensor(self.count)}
+        stored = {
+            "mean": self.moments.mean,
+            "scatter": self.moments.scatter,
+            "count": torch.tensor(self.count),
+        }
         return stored if self.features is None else stored | {"features": self.features}
 
     def _texts(self) -> dict[str, str]:

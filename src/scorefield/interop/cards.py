@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-from scorefield.core.errors import InputError
-from scorefield.core.options import did_you_mean
 from scorefield.interop.fit import Shapes
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import did_you_mean
 
 __all__ = ["Card", "card", "card_names", "cards", "cards_of", "names_sha256"]
 
@@ -22,7 +22,8 @@ __all__ = ["Card", "card", "card_names", "cards", "cards_of", "names_sha256"]
 class Card:
     """A published configuration.
 
-    origin: as in `scorefield import`.   files: the checkpoints that have it.   flags: the original's names and values.
+    origin: as in `scorefield import`.   files: the checkpoints that have it.   flags: the original's names
+    and values.
     parameters, tensors: how many.   names_sha256: of the sorted lines "name [shape]" of its weights.
     """
 
@@ -55,7 +56,9 @@ def card_names(origin: str) -> list[str]:
 
 
 def card(origin: str, name: str) -> Card:
-    """The card of one origin by the name of its file, with or without the ending. InputError for an unknown name."""
+    """The card of one origin by the name of its file, with or without the ending. InputError for an unknown
+    name.
+    """
     stem = PurePath(name).stem
     for entry in cards():
         if entry.origin == origin and stem in entry.names:
@@ -68,7 +71,12 @@ def card(origin: str, name: str) -> Card:
 def cards_of(origin: str, shapes: Shapes) -> list[str]:
     """The names of the cards whose weights have these names and shapes."""
     digest = names_sha256(shapes)
-    return [name for entry in cards() if (entry.origin, entry.names_sha256) == (origin, digest) for name in entry.names]
+    return [
+        name
+        for entry in cards()
+        if (entry.origin, entry.names_sha256) == (origin, digest)
+        for name in entry.names
+    ]
 
 
 def names_sha256(shapes: Shapes) -> str:

@@ -1,4 +1,6 @@
-"""ermongroup/ddim, with the network of DDPM (Ho et al. 2020): by constructor, and its checkpoints by its configuration."""
+"""ermongroup/ddim, with the network of DDPM (Ho et al. 2020): by constructor, and its checkpoints by its
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
-from scorefield.core.options import Options
 from scorefield.core.shapes import DataSpec
-from scorefield.denoiser import Denoiser
 from scorefield.interop.arguments import CASE_KEYS, build
 from scorefield.interop.fit import Hints, Original, Shapes, count, fit, shapes_of
 from scorefield.interop.flags import Integers, Numbers, read_flags
+from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet
 from scorefield.process import from_betas, linear_betas
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options
 
 __all__ = ["load", "network"]
 
@@ -48,10 +50,12 @@ class Flags(Options):
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
     """A published DDPM, ready to sample.
 
-    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the original's
-    configuration, in their sections {"model": {"ch": 128, …}, "diffusion": …} or without, as text or numbers.
+    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the
+    original's configuration, in their sections {"model": {"ch": 128, …}, "diffusion": …} or without, as text
+    or numbers.
 
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it can be told.
+    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
+    can be told.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
@@ -74,16 +78,21 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
             resamp_with_conv=table.resamp_with_conv,
         )
     with torch.device("cpu"):
-        betas = SCHEDULES[table.beta_schedule](table.beta_start, table.beta_end, table.num_diffusion_timesteps)
+        betas = SCHEDULES[table.beta_schedule](
+            table.beta_start, table.beta_end, table.num_diffusion_timesteps
+        )
         process = from_betas(betas)
     data = DataSpec((table.channels, table.image_size, table.image_size), (-1.0, 1.0), (), 256)
     variance = "lower" if table.var_type == "fixedsmall" else "upper"
     sampling = {"sampler": {"kind": "ancestral", "variance": variance}, "grid": "full", "clip": True}
-    return Original(Denoiser(net, process, data=data), hints(), details(table.image_size), sampling, {"kind": "simple"})
+    return Original(
+        Denoiser(net, process, data=data), hints(), details(table.image_size), sampling, {"kind": "simple"}
+    )
 
 
 def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network `kind` ("Model") with the fields of the original's configuration; it loads the original state dict.
+    """The network `kind` ("Model") with the fields of the original's configuration; it loads the original
+    state dict.
 
     Raises InputError for an unknown kind or argument.
     """
@@ -146,7 +155,8 @@ def hints() -> Hints:
         "in_channels": lambda s: str(s["conv_in.weight"][1]),
         "out_ch": lambda s: str(s["conv_out.weight"][0]),
         "ch_mult": lambda s: ",".join(
-            f"{s[f'down.{level}.block.0.conv1.weight'][0] / s['temb.dense.0.weight'][1]:g}" for level in range(_levels(s))
+            f"{s[f'down.{level}.block.0.conv1.weight'][0] / s['temb.dense.0.weight'][1]:g}"
+            for level in range(_levels(s))
         ),
         "num_res_blocks": lambda s: str(count(s, r"down\.0\.block\.(\d+)\.")),
         "resamp_with_conv": lambda s: "true" if "down.0.downsample.conv.weight" in s else "false",
@@ -157,7 +167,10 @@ def details(size: int) -> Hints:
     """The same for images of this size, where all of `hints` agree."""
     return {
         "attn_resolutions": lambda s: (
-            ",".join(str(size // 2**level) for level in range(_levels(s)) if f"down.{level}.attn.0.q.weight" in s) or "empty"
+            ",".join(
+                str(size // 2**level) for level in range(_levels(s)) if f"down.{level}.attn.0.q.weight" in s
+            )
+            or "empty"
         )
     }
 

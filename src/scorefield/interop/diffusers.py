@@ -15,17 +15,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scorefield.core.errors import IncompatibleModel, InputError
-from scorefield.core.options import Options, build, parse
 from scorefield.core.shapes import DataSpec
-from scorefield.denoiser import Denoiser
+from scorefield.generation.options import SamplingOptions
 from scorefield.interop.diffusers_names import from_diffusers, modern_names, to_diffusers
-from scorefield.interop.diffusers_scheduler import SchedulerConfig, lacking, read_scheduler, scheduler_config, usage
+from scorefield.interop.diffusers_scheduler import (
+    SchedulerConfig,
+    lacking,
+    read_scheduler,
+    scheduler_config,
+    usage,
+)
 from scorefield.interop.diffusers_unet import Structure, UNetConfig, network, read_structure, structure_of
-from scorefield.interop.files import read_weights
 from scorefield.interop.fit import listed, shapes_of
+from scorefield.interop.state_dicts import read_weights
+from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet, UNet
-from scorefield.sampling import SamplingOptions
+from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.parsing import Options, build, parse
 
 __all__ = ["Folder", "export", "load", "read_folder"]
 
@@ -48,20 +54,28 @@ class Left(Options):
 
 
 def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None = None) -> list[str]:
-    """Write a folder that diffusers loads: `DDPMPipeline` or `DDIMPipeline`, and a conditional model as `UNet2DModel` + scheduler.
+    """Write a folder that diffusers loads: `DDPMPipeline` or `DDIMPipeline`, and a conditional model as
+    `UNet2DModel` + scheduler.
 
     folder: new or empty; it is written whole or not at all.   sampling: what the scheduler follows.
     Returns what a reader of the folder should know.
 
-    IncompatibleModel naming everything that diffusers cannot express exactly; InputError where the folder is not free.
+    IncompatibleModel naming everything that diffusers cannot express exactly; InputError where the folder is
+    not free.
     """
     path, sampling = Path(folder), sampling or SamplingOptions()
     structure, data = _expressible(model)
     scheduler = scheduler_config(model, sampling)
     notes = usage(model, sampling)
-    files = {"unet/config.json": structure.config(data.shape[1:]), "scheduler/scheduler_config.json": scheduler}
+    files = {
+        "unet/config.json": structure.config(data.shape[1:]),
+        "scheduler/scheduler_config.json": scheduler,
+    }
     if structure.rows:
-        notes = ["diffusers' pipelines take no labels: load it as UNet2DModel (class_labels=…) and scheduler", *notes[1:]]
+        notes = [
+            "diffusers' pipelines take no labels: load it as UNet2DModel (class_labels=…) and scheduler",
+            *notes[1:],
+        ]
     else:
         kind = scheduler["_class_name"]
         components = {"scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"]}
@@ -76,7 +90,9 @@ def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None
 def _expressible(model: Denoiser) -> tuple[Structure, DataSpec]:
     """The structure and the data of this model; IncompatibleModel where diffusers lacks anything of it."""
     if not isinstance(model, Denoiser):
-        raise IncompatibleModel(f"diffusers' pipelines sample denoisers of images, and this is a {type(model).__name__}")
+        raise IncompatibleModel(
+            f"diffusers' pipelines sample denoisers of images, and this is a {type(model).__name__}"
+        )
     reasons, data = lacking(model), model.data
     if data is None or len(data.shape) != 3:
         reasons.append("data that is not images (C, H, W)")
@@ -91,7 +107,9 @@ def _expressible(model: Denoiser) -> tuple[Structure, DataSpec]:
     return structure, data
 
 
-def _write(path: Path, files: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor], left: Left) -> None:
+def _write(
+    path: Path, files: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor], left: Left
+) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder: choose another one for the export")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -99,7 +117,9 @@ def _write(path: Path, files: Mapping[str, Mapping[str, Any]], tensors: Mapping[
     try:
         for name, values in files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_text(json.dumps({**values, "_diffusers_version": VERSION}, indent=2) + "\n")
+            (partial / name).write_text(
+                json.dumps({**values, "_diffusers_version": VERSION}, indent=2) + "\n"
+            )
         weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         save_file(weights, partial / "unet" / WEIGHTS[0], metadata)
         partial.rename(path)  # onto an empty folder or nothing
@@ -130,7 +150,8 @@ class Folder:
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
     """The model of a UNet2DModel's state dict, ready to sample.
 
-    flags: {"unet": its config, "scheduler": that of its DDPMScheduler or DDIMScheduler}, as in their JSON files.
+    flags: {"unet": its config, "scheduler": that of its DDPMScheduler or DDIMScheduler}, as in their JSON
+    files.
 
     InputError for what this library cannot express, and for weights that are not this configuration's.
     """
@@ -138,13 +159,16 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser
 
 
 def read_folder(path: Path) -> Folder:
-    """A model that diffusers saved: unet/ and scheduler/, or the files of both in one folder, as old ones have them.
+    """A model that diffusers saved: unet/ and scheduler/, or the files of both in one folder, as old ones
+    have them.
 
-    InputError for missing and broken files, for what this library's networks and processes cannot express, and for weights that
-    do not fit or would run code.
+    InputError for missing and broken files, for what this library's networks and processes cannot express,
+    and for weights that do not fit or would run code.
     """
     if not path.is_dir():
-        raise InputError(f"there is no folder {path}: give the folder that diffusers saved, with unet/ and scheduler/ in it")
+        raise InputError(
+            f"there is no folder {path}: give the folder that diffusers saved, with unet/ and scheduler/ in it"
+        )
     _check_pipeline(path)
     unet, scheduler = (path / name if (path / name).is_dir() else path for name in ("unet", "scheduler"))
     config, schedule = _json(unet / "config.json"), _json(scheduler / "scheduler_config.json")
@@ -160,7 +184,9 @@ def read_folder(path: Path) -> Folder:
     return replace(found, weights=file.name, sha256=weights.sha256, notes=(*weights.notes, *found.notes))
 
 
-def _read(config: Mapping[str, Any], schedule: Mapping[str, Any], tensors: Mapping[str, Tensor], left: Left | None) -> Folder:
+def _read(
+    config: Mapping[str, Any], schedule: Mapping[str, Any], tensors: Mapping[str, Tensor], left: Left | None
+) -> Folder:
     _check_classes(config, schedule)
     unet = parse(UNetConfig, config, "unet")
     structure = read_structure(unet)
@@ -170,18 +196,29 @@ def _read(config: Mapping[str, Any], schedule: Mapping[str, Any], tensors: Mappi
     with torch.device("meta"):
         net, own = _own_network(left, structure) or (network(structure), None)
     net = _filled(net, structure, modern_names(tensors))
-    data = DataSpec((structure.in_channels, *_size(unet)), (-1.0, 1.0), _classes(net, own), own.bins if own else IMAGE_BINS)
+    data = DataSpec(
+        (structure.in_channels, *_size(unet)),
+        (-1.0, 1.0),
+        _classes(net, own),
+        own.bins if own else IMAGE_BINS,
+    )
     model = Denoiser(net, scheduler.process, scheduler.parametrization, scheduler.variance, data=data).eval()
     sampling = _own_sampling(own, model, schedule) or scheduler.sampling
     unknown = [name for name in schedule if name not in known and not name.startswith("_")]
     notes = (
-        [f"the scheduler's {', '.join(unknown)}: not options that DDPMScheduler or DDIMScheduler has, ignored"] if unknown else []
+        [
+            f"the scheduler's {', '.join(unknown)}: not options that DDPMScheduler or DDIMScheduler has, ignored"
+        ]
+        if unknown
+        else []
     )
     return Folder(model, sampling, (*notes, *scheduler.notes))
 
 
 def _filled(net: UNet | DDPMUNet, structure: Structure, tensors: Mapping[str, Tensor]) -> UNet | DDPMUNet:
-    """The network, so far on the meta device, with these weights. InputError unless names and shapes are exactly its own."""
+    """The network, so far on the meta device, with these weights. InputError unless names and shapes are
+    exactly its own.
+    """
     order = net.spec.get("attention_order", "new")
     found, expected = shapes_of(tensors), shapes_of(to_diffusers(net.state_dict(), structure, order))
     if found != expected:
@@ -193,7 +230,9 @@ def _filled(net: UNet | DDPMUNet, structure: Structure, tensors: Mapping[str, Te
 
 
 def _own_network(left: Left | None, structure: Structure) -> tuple[UNet | DDPMUNet, Left] | None:
-    """The network that was exported, if it is the one of this configuration: it also says what several networks share."""
+    """The network that was exported, if it is the one of this configuration: it also says what several
+    networks share.
+    """
     if left is None:
         return None
     try:
@@ -205,13 +244,17 @@ def _own_network(left: Left | None, structure: Structure) -> tuple[UNet | DDPMUN
 
 def _own_sampling(own: Left | None, model: Denoiser, schedule: Mapping[str, Any]) -> dict[str, Any] | None:
     """How the exported run sampled, if the scheduler still says so."""
-    if own is None or scheduler_config(model, own.sampling) != {k: v for k, v in schedule.items() if k != "_diffusers_version"}:
+    if own is None or scheduler_config(model, own.sampling) != {
+        k: v for k, v in schedule.items() if k != "_diffusers_version"
+    }:
         return None
     return own.sampling.model_dump(exclude_none=True)
 
 
 def _classes(net: UNet | DDPMUNet, own: Left | None) -> tuple[str, ...]:
-    """The names of the labels, numbers where none were left; the data of an unconditional model may have some too."""
+    """The names of the labels, numbers where none were left; the data of an unconditional model may have some
+    too.
+    """
     numbers = tuple(str(label) for label in range(net.spec.get("num_classes", 0)))
     return own.classes if own is not None and (not numbers or len(own.classes) == len(numbers)) else numbers
 
@@ -238,7 +281,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); diffusers' save_pretrained writes it") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); diffusers' save_pretrained writes it"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
@@ -247,12 +292,20 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _check_pipeline(path: Path) -> None:
-    """InputError where model_index.json lists more than a network and its scheduler, such as the decoder of a latent model."""
+    """InputError where model_index.json lists more than a network and its scheduler, such as the decoder of a
+    latent model.
+    """
     if not (path / "model_index.json").is_file():
         return
-    other = [name for name in _json(path / "model_index.json") if not name.startswith("_") and name not in ("unet", "scheduler")]
+    other = [
+        name
+        for name in _json(path / "model_index.json")
+        if not name.startswith("_") and name not in ("unet", "scheduler")
+    ]
     if other:
-        raise InputError(f"{path} is a pipeline with {', '.join(other)}, and only a unet and its scheduler can be imported")
+        raise InputError(
+            f"{path} is a pipeline with {', '.join(other)}, and only a unet and its scheduler can be imported"
+        )
 
 
 def _check_classes(config: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
@@ -261,7 +314,9 @@ def _check_classes(config: Mapping[str, Any], schedule: Mapping[str, Any]) -> No
         ("scheduler", schedule.get("_class_name"), SCHEDULERS),
     ):
         if name not in known:
-            raise InputError(f"the {what} is a {name} by its configuration, and only {' and '.join(known)} can be imported")
+            raise InputError(
+                f"the {what} is a {name} by its configuration, and only {' and '.join(known)} can be imported"
+            )
 
 
 def _check_channels(structure: Structure, variance: str | None) -> None:

@@ -42,7 +42,13 @@ PARTS: dict[str, dict[str, Parts]] = {
             "conv2": ("conv2",),
             "nin_shortcut": ("conv_shortcut",),
         },
-        ATTENTION: {"norm": ("group_norm",), "q": QKV[:1], "k": QKV[1:2], "v": QKV[2:], "proj_out": ("to_out.0",)},
+        ATTENTION: {
+            "norm": ("group_norm",),
+            "q": QKV[:1],
+            "k": QKV[1:2],
+            "v": QKV[2:],
+            "proj_out": ("to_out.0",),
+        },
     },
 }
 # Weights saved before diffusers had its present attention layer.
@@ -61,7 +67,9 @@ class Entry(NamedTuple):
 
 
 def to_diffusers(state: Mapping[str, Tensor], s: Structure, order: str) -> dict[str, Tensor]:
-    """The state dict of a network of this structure under diffusers' names.   order: of its attention channels."""
+    """The state dict of a network of this structure under diffusers' names.   order: of its attention
+    channels.
+    """
     renamed: dict[str, Tensor] = {}
     for entry in _entries(s, state):
         value = state[entry.ours]
@@ -70,7 +78,9 @@ def to_diffusers(state: Mapping[str, Tensor], s: Structure, order: str) -> dict[
     return renamed
 
 
-def from_diffusers(tensors: Mapping[str, Tensor], s: Structure, order: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_diffusers(
+    tensors: Mapping[str, Tensor], s: Structure, order: str, like: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The inverse of `to_diffusers`.   like: a state dict with this library's names and shapes."""
     return {
         entry.ours: _join([tensors[name] for name in entry.theirs], s, order).reshape(like[entry.ours].shape)
@@ -116,7 +126,9 @@ def _entries(s: Structure, state: Mapping[str, Tensor]) -> list[Entry]:
     for ours, (kind, theirs) in zip(OURS[s.kind](s), _theirs(s), strict=True):
         for part, counterparts in PARTS[s.kind][kind].items():
             for parameter in ("weight", "bias"):
-                if (name := _dotted(ours, part, parameter)) in state:  # no shortcut where the channels stay, no bias of a table
+                if (
+                    name := _dotted(ours, part, parameter)
+                ) in state:  # no shortcut where the channels stay, no bias of a table
                     there = tuple(_dotted(theirs, counterpart, parameter) for counterpart in counterparts)
                     entries.append(Entry(name, there, kind == ATTENTION))
     return entries
@@ -137,7 +149,11 @@ def _theirs(s: Structure) -> Iterator[tuple[str, str]]:
         yield from _chain(f"down_blocks.{level}", s.blocks, attends)
         if level < len(levels) - 1:
             yield resample[0], f"down_blocks.{level}.downsamplers.{resample[1]}"
-    yield from ((RESIDUAL, "mid_block.resnets.0"), (ATTENTION, "mid_block.attentions.0"), (RESIDUAL, "mid_block.resnets.1"))
+    yield from (
+        (RESIDUAL, "mid_block.resnets.0"),
+        (ATTENTION, "mid_block.attentions.0"),
+        (RESIDUAL, "mid_block.resnets.1"),
+    )
     for place, (level, attends) in enumerate(reversed(levels)):
         yield from _chain(f"up_blocks.{place}", s.blocks + 1, attends)
         if level:

@@ -9,17 +9,23 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.core.options import Options
-from scorefield.denoiser import Denoiser
+from scorefield.generation.options import SamplingOptions
 from scorefield.interop.ddpm import SCHEDULES
+from scorefield.models.denoiser import Denoiser
 from scorefield.process import GaussianProcess, cosine_betas, from_betas
-from scorefield.sampling import SamplingOptions
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options
 
 __all__ = ["Scheduler", "SchedulerConfig", "lacking", "read_scheduler", "scheduler_config", "usage"]
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
-SPACINGS = {"uniform": "trailing", "linspace": "linspace", "leading": "leading", "trailing": "trailing", "full": "trailing"}
+SPACINGS = {
+    "uniform": "trailing",
+    "linspace": "linspace",
+    "leading": "leading",
+    "trailing": "trailing",
+    "full": "trailing",
+}
 VARIANCES = {
     "fixed_small": "lower",
     "fixed_small_log": "lower",
@@ -51,8 +57,10 @@ def lacking(model: Denoiser) -> list[str]:
     spec, T = model.process.spec, model.process.T
     same = model.noise_input == "index" or (model.noise_input == "scaled" and T == 1000)
     needs = {
-        f"the parametrization {model.parametrization!r} (only {', '.join(PREDICTIONS)})": model.parametrization in PREDICTIONS,
-        f"the process {spec.get('kind')!r} (only those given by β's: {', '.join(BETAS)})": spec.get("kind") in BETAS,
+        f"the parametrization {model.parametrization!r} (only {', '.join(PREDICTIONS)})": model.parametrization
+        in PREDICTIONS,
+        f"the process {spec.get('kind')!r} (only those given by β's: {', '.join(BETAS)})": spec.get("kind")
+        in BETAS,
         f'the noise input {model.noise_input!r} (only t − 1: "index", or "scaled" at T = 1,000)': same,
         'a variance head that gives ln Σ directly (only "range")': model.variance != "direct",
     }
@@ -60,7 +68,9 @@ def lacking(model: Denoiser) -> list[str]:
 
 
 def scheduler_config(model: Denoiser, sampling: SamplingOptions) -> dict[str, Any]:
-    """scheduler/scheduler_config.json of a model that lacks nothing: DDPMScheduler for ancestral sampling, otherwise DDIMScheduler."""
+    """scheduler/scheduler_config.json of a model that lacks nothing: DDPMScheduler for ancestral sampling,
+    otherwise DDIMScheduler.
+    """
     spec = model.process.spec
     common = {
         "num_train_timesteps": model.process.T,
@@ -93,13 +103,25 @@ def usage(model: Denoiser, sampling: SamplingOptions) -> list[str]:
     if model.variance is not None:
         notes.append("it has a variance head, which DDPMPipeline uses and DDIMPipeline cannot take")
     if kind not in ("ancestral", "ddim", "euler"):
-        notes.append(f"the run's sampler is {kind}, which diffusers has no exact counterpart of: DDIMScheduler was written")
+        notes.append(
+            f"the run's sampler is {kind}, which diffusers has no exact counterpart of: DDIMScheduler was written"
+        )
     if sampling.grid not in SPACINGS:
-        notes.append(f"the run's grid is {sampling.grid}, which diffusers has no name for: trailing was written")
+        notes.append(
+            f"the run's grid is {sampling.grid}, which diffusers has no name for: trailing was written"
+        )
     if ddim and T % steps:
-        notes.append(f"DDIMScheduler steps by ⌊T/steps⌋, so only numbers of steps that divide {T:,} are exact there")
-    if config.get("variance_type", "fixed_small") != "fixed_small" and config["timestep_spacing"] == "trailing" and steps < T:
-        notes.append(f"DDPMScheduler adds noise on the last step, to data, unless it takes all {T:,} steps (or leading ones)")
+        notes.append(
+            f"DDIMScheduler steps by ⌊T/steps⌋, so only numbers of steps that divide {T:,} are exact there"
+        )
+    if (
+        config.get("variance_type", "fixed_small") != "fixed_small"
+        and config["timestep_spacing"] == "trailing"
+        and steps < T
+    ):
+        notes.append(
+            f"DDPMScheduler adds noise on the last step, to data, unless it takes all {T:,} steps (or leading ones)"
+        )
     if sampling.guidance is not None:
         notes.append("guidance is not part of these pipelines")
     return notes
@@ -109,14 +131,18 @@ def usage(model: Denoiser, sampling: SamplingOptions) -> list[str]:
 
 
 class SchedulerConfig(Options):
-    """scheduler/scheduler_config.json of a DDPMScheduler or DDIMScheduler; what is left out has their default."""
+    """scheduler/scheduler_config.json of a DDPMScheduler or DDIMScheduler; what is left out has their
+    default.
+    """
 
     num_train_timesteps: int = Field(1000, ge=1)
     beta_start: float = 1e-4
     beta_end: float = 0.02
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
     trained_betas: list[float] | None = None
-    variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned_range"] = "fixed_small"
+    variance_type: Literal[
+        "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned_range"
+    ] = "fixed_small"
     clip_sample: bool = True
     clip_sample_range: float = 1.0
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
@@ -130,7 +156,9 @@ class SchedulerConfig(Options):
 
 
 class Scheduler(NamedTuple):
-    """process, parametrization, variance: of a Denoiser.   sampling: a recipe's table.   notes: what that table leaves out."""
+    """process, parametrization, variance: of a Denoiser.   sampling: a recipe's table.   notes: what that
+    table leaves out.
+    """
 
     process: GaussianProcess
     parametrization: str
@@ -140,10 +168,11 @@ class Scheduler(NamedTuple):
 
 
 def read_scheduler(kind: str, c: SchedulerConfig) -> Scheduler:
-    """What a scheduler of this class, "DDPMScheduler" or "DDIMScheduler", says. InputError for β's that are no process.
+    """What a scheduler of this class, "DDPMScheduler" or "DDIMScheduler", says. InputError for β's that are
+    no process.
 
-    Its tables are float32 and these float64. Where x̂0 is clipped, ε̂ follows it here, which diffusers' DDIM does only with
-    use_clipped_model_output.
+    Its tables are float32 and these float64. Where x̂0 is clipped, ε̂ follows it here, which diffusers' DDIM
+    does only with use_clipped_model_output.
     """
     T, ancestral = c.num_train_timesteps, kind == "DDPMScheduler"
     betas = (
@@ -154,7 +183,11 @@ def read_scheduler(kind: str, c: SchedulerConfig) -> Scheduler:
     if len(betas) != T:
         raise InputError(f"trained_betas has {len(betas)} entries, and num_train_timesteps is {T}")
     grid = next(name for name, spacing in SPACINGS.items() if spacing == c.timestep_spacing)
-    sampler = {"kind": "ancestral", "variance": VARIANCES[c.variance_type]} if ancestral else {"kind": "ddim", "eta": 0.0}
+    sampler = (
+        {"kind": "ancestral", "variance": VARIANCES[c.variance_type]}
+        if ancestral
+        else {"kind": "ddim", "eta": 0.0}
+    )
     steps = {} if ancestral else {"steps": min(DDIM_STEPS, T)}
     clip = c.clip_sample and c.clip_sample_range == 1 and not c.thresholding
     left_out = {

@@ -9,14 +9,15 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from scorefield.core.errors import IncompatibleModel, InputError
-from scorefield.core.options import Options
 from scorefield.nets import DDPMUNet, UNet
 from scorefield.nets.blocks import GROUPS
+from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.parsing import Options
 
 __all__ = ["Structure", "UNetConfig", "network", "read_structure", "structure_of"]
 
-# What tells the two networks apart in a UNet2DModel: the embedding's order and frequencies, ε of every norm, the padding below.
+# What tells the two networks apart in a UNet2DModel: the embedding's order and frequencies, ε of every norm,
+# the padding below.
 FAMILIES: dict[str, dict[str, Any]] = {
     "ddpm-unet": {"flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6, "downsample_padding": 0},
     "unet": {"flip_sin_to_cos": True, "freq_shift": 0, "norm_eps": 1e-5, "downsample_padding": 1},
@@ -31,7 +32,8 @@ class Structure:
     """A U-Net that both libraries can build.
 
     kind: as in a recipe, "unet" or "ddpm-unet".   widths, attends: of each level, the full resolution first.
-    blocks: residual blocks a level on the way down.   head_dim: channels of an attention head; None is one head of all channels.
+    blocks: residual blocks a level on the way down.   head_dim: channels of an attention head; None is one
+    head of all channels.
     scale_shift, updown: as in `UNet`.   rows: of the label table, 0 without one.
     """
 
@@ -82,11 +84,15 @@ class Structure:
 
 
 def structure_of(net: Any) -> Structure:
-    """The structure of one of this library's networks; IncompatibleModel naming everything that UNet2DModel lacks."""
+    """The structure of one of this library's networks; IncompatibleModel naming everything that UNet2DModel
+    lacks.
+    """
     spec: Mapping[str, Any] = getattr(net, "spec", {})
     kind = spec.get("kind", type(net).__name__)
     if kind not in FAMILIES:
-        raise IncompatibleModel(f"diffusers' UNet2DModel cannot express the network {kind!r}, only {' and '.join(FAMILIES)}")
+        raise IncompatibleModel(
+            f"diffusers' UNet2DModel cannot express the network {kind!r}, only {' and '.join(FAMILIES)}"
+        )
     widths = [int(spec["channels"] * multiplier) for multiplier in spec["channel_mult"]]
     attends = [2**level in spec["attention"] for level in range(len(widths))]
     dims = _head_dims(spec, widths, attends)
@@ -97,7 +103,10 @@ def structure_of(net: Any) -> Structure:
         "residual rescaling by 1/√2 (rescale_residual)": spec.get("rescale_residual", False),
         "resampling without convolutions (conv_resample = false)": resamples and not spec["conv_resample"],
         first: widths[0] != spec["channels"],
-        f"attention heads of {', '.join(map(str, dims))} channels in one network (train with net.head_channels)": len(dims) > 1,
+        f"attention heads of {', '.join(map(str, dims))} channels in one network (train with net.head_channels)": len(
+            dims
+        )
+        > 1,
     }
     lacking = [reason for reason, lacks in reasons.items() if lacks]
     if lacking:
@@ -125,14 +134,20 @@ def _head_dims(spec: Mapping[str, Any], widths: Sequence[int], attends: Sequence
     down = [(width, heads) for width, here in zip(widths, attends, strict=True) if here]
     up = [(width, spec.get("heads_upsample") or heads) for width, _ in down]
     every = {*down, (widths[-1], heads), *up}
-    return [None] if all(count == 1 for _, count in every) else sorted({width // count for width, count in every})
+    return (
+        [None]
+        if all(count == 1 for _, count in every)
+        else sorted({width // count for width, count in every})
+    )
 
 
 # From a configuration
 
 
 class UNetConfig(Options):
-    """unet/config.json as far as this library's networks compute the same; what is left out has UNet2DModel's default."""
+    """unet/config.json as far as this library's networks compute the same; what is left out has UNet2DModel's
+    default.
+    """
 
     sample_size: int | tuple[int, int] | None = None
     in_channels: int = Field(3, ge=1)
@@ -142,7 +157,12 @@ class UNetConfig(Options):
     time_embedding_dim: int | None = None
     freq_shift: float = 0
     flip_sin_to_cos: bool = True
-    down_block_types: tuple[DownBlock, ...] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
+    down_block_types: tuple[DownBlock, ...] = (
+        "DownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+    )
     mid_block_type: Literal["UNetMidBlock2D"] = "UNetMidBlock2D"
     up_block_types: tuple[UpBlock, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
     block_out_channels: tuple[int, ...] = Field((224, 448, 672, 896), min_length=1)
@@ -167,14 +187,20 @@ class UNetConfig(Options):
     @classmethod
     def _without_private(cls, values: Any) -> Any:
         """Keys such as _class_name and _diffusers_version are no options."""
-        return {name: value for name, value in values.items() if not name.startswith("_")} if isinstance(values, dict) else values
+        return (
+            {name: value for name, value in values.items() if not name.startswith("_")}
+            if isinstance(values, dict)
+            else values
+        )
 
 
 def read_structure(config: UNetConfig) -> Structure:
     """The structure of this configuration; InputError where no network of this library computes the same."""
     c, levels = config, len(config.block_out_channels)
     if not len(c.down_block_types) == len(c.up_block_types) == levels:
-        raise InputError("down_block_types, up_block_types and block_out_channels are one entry a level and differ in length")
+        raise InputError(
+            "down_block_types, up_block_types and block_out_channels are one entry a level and differ in length"
+        )
     attends = [name == DOWN[1] for name in c.down_block_types]
     if attends != [name == UP[1] for name in reversed(c.up_block_types)]:
         raise InputError(
@@ -185,7 +211,9 @@ def read_structure(config: UNetConfig) -> Structure:
             "the middle attention has no normalization (attn_norm_num_groups), which scorefield's networks cannot express"
         )
     if c.time_embedding_dim not in (None, 4 * c.block_out_channels[0]):
-        raise InputError("time_embedding_dim is not four times the first of block_out_channels, which scorefield cannot express")
+        raise InputError(
+            "time_embedding_dim is not four times the first of block_out_channels, which scorefield cannot express"
+        )
     updown = _updown(c)
     kind = _family(c, resamples=levels > 1 and not updown)
     structure = Structure(
@@ -205,11 +233,19 @@ def read_structure(config: UNetConfig) -> Structure:
 
 
 def _updown(c: UNetConfig) -> bool:
-    """Whether residual blocks resample; InputError where only some do. Plain blocks with the option "resnet" do not."""
+    """Whether residual blocks resample; InputError where only some do. Plain blocks with the option "resnet"
+    do not.
+    """
     ways = [(c.down_block_types[:-1], DOWN, c.downsample_type), (c.up_block_types[:-1], UP, c.upsample_type)]
-    found = {name == kinds[2] or (name == kinds[1] and option == "resnet") for way, kinds, option in ways for name in way}
+    found = {
+        name == kinds[2] or (name == kinds[1] and option == "resnet")
+        for way, kinds, option in ways
+        for name in way
+    }
     if len(found) > 1:
-        raise InputError("some levels resample by residual blocks and others by convolutions, which scorefield cannot express")
+        raise InputError(
+            "some levels resample by residual blocks and others by convolutions, which scorefield cannot express"
+        )
     return found == {True}
 
 
@@ -219,8 +255,13 @@ def _family(c: UNetConfig, resamples: bool) -> str:
     for kind, settings in FAMILIES.items():
         if all(settings[name] == value for name, value in given.items()):
             return kind
-    written = [", ".join(f"{name} {value}" for name, value in settings.items()) for settings in (given, *FAMILIES.values())]
-    raise InputError(f"scorefield has no network with {written[0]}; those there are have {' or '.join(written[1:])}")
+    written = [
+        ", ".join(f"{name} {value}" for name, value in settings.items())
+        for settings in (given, *FAMILIES.values())
+    ]
+    raise InputError(
+        f"scorefield has no network with {written[0]}; those there are have {' or '.join(written[1:])}"
+    )
 
 
 def _ho(s: Structure) -> Structure:
@@ -234,12 +275,16 @@ def _ho(s: Structure) -> Structure:
     }
     wrong = [name for name, has in odd.items() if has]
     if wrong:
-        raise InputError(f"with the embedding and norms of Ho et al.'s network, scorefield cannot express {', '.join(wrong)}")
+        raise InputError(
+            f"with the embedding and norms of Ho et al.'s network, scorefield cannot express {', '.join(wrong)}"
+        )
     return Structure(s.kind, s.in_channels, s.out_channels, s.widths, s.attends, s.blocks, dropout=s.dropout)
 
 
 def network(s: Structure) -> UNet | DDPMUNet:
-    """The network of this structure, freshly initialised; its attention channels in the order q, k, v ("new")."""
+    """The network of this structure, freshly initialised; its attention channels in the order q, k, v
+    ("new").
+    """
     common: dict[str, Any] = {
         "out_channels": s.out_channels,
         "channels": s.widths[0],

@@ -1,4 +1,6 @@
-"""Weights into a model that flags describe: the names and shapes must be equal, and where they differ the flag is named."""
+"""Weights into a model that flags describe: the names and shapes must be equal, and where they differ the
+flag is named.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.denoiser import Denoiser
-from scorefield.noisy_classifier import NoisyClassifier
+from scorefield.models.denoiser import Denoiser
+from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Hints", "Original", "Shapes", "count", "fit", "listed", "shapes_of"]
 
@@ -31,8 +33,9 @@ SIGNS = {
 class Original(Generic[Model]):
     """What flags describe.
 
-    model: its network is untrained and on the meta device.   hints: a flag -> what names and shapes say of it (a LookupError
-    where they say nothing).   details: the same for flags that can be told only where all hints agree.
+    model: its network is untrained and on the meta device.   hints: a flag -> what names and shapes say of it
+    (a LookupError where they say nothing).   details: the same for flags that can be told only where all
+    hints agree.
     sampling, objective: how the original samples and trains it, as tables of a recipe.
     """
 
@@ -48,7 +51,9 @@ def shapes_of(state_dict: Mapping[str, Tensor]) -> Shapes:
 
 
 def count(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number that `pattern`, with one group, finds in the names; LookupError where it finds none."""
+    """One more than the largest number that `pattern`, with one group, finds in the names; LookupError where
+    it finds none.
+    """
     found = [int(match[1]) for name in shapes if (match := re.match(pattern, name))]
     if not found:
         raise LookupError(pattern)
@@ -58,7 +63,8 @@ def count(shapes: Shapes, pattern: str) -> int:
 def fit(original: Original[Model], state_dict: Mapping[str, Tensor]) -> Model:
     """The model with these weights, in evaluation mode, on their device.
 
-    InputError unless their names and shapes are exactly the network's; it names the flags that differ where they can be told.
+    InputError unless their names and shapes are exactly the network's; it names the flags that differ where
+    they can be told.
     """
     model = original.model
     net: Any = model.net
@@ -73,7 +79,11 @@ def fit(original: Original[Model], state_dict: Mapping[str, Tensor]) -> Model:
 def _misfit(original: Original[Any], found: Shapes, expected: Shapes) -> str:
     sign, own = _sign(found), _sign(expected)
     if sign != own:
-        what = f"these are weights of {SIGNS[sign]} (there is {sign})" if sign else f"there is no {own} among these weights"
+        what = (
+            f"these are weights of {SIGNS[sign]} (there is {sign})"
+            if sign
+            else f"there is no {own} among these weights"
+        )
         return f"{what}, and the flags describe a network of {SIGNS[own] if own else 'another kind'}"
     for hints in (original.hints, original.details):
         wrong = [

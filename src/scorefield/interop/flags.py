@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator
 
-from scorefield.core.errors import InputError
-from scorefield.core.options import Options, parse
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options, parse
 
 __all__ = ["Integers", "Numbers", "parse_flags", "read_flags"]
 
@@ -25,7 +25,8 @@ Table = TypeVar("Table", bound=Options)
 
 
 def read_flags(table: type[Table], flags: Mapping[str, Any]) -> Table:
-    """The flags as a table. Sections (ermongroup's configurations have some) are opened: {"model": {"ch": 128}} is {"ch": 128}.
+    """The flags as a table. Sections (ermongroup's configurations have some) are opened: {"model": {"ch":
+    128}} is {"ch": 128}.
 
     InputError for an unknown flag, a value of the wrong type, and a flag that is missing and has no default.
     """
@@ -51,6 +52,8 @@ def parse_flags(texts: Iterable[str]) -> dict[str, str]:
         if not equals and word.startswith("--"):
             value = next(rest, "")
         elif not equals or not name:
-            raise InputError(f"flags are written a=b, or --a b as the original scripts take them; got {word!r}")
+            raise InputError(
+                f"flags are written a=b, or --a b as the original scripts take them; got {word!r}"
+            )
         flags[name] = value
     return flags

@@ -1,4 +1,6 @@
-"""openai/guided-diffusion ("Diffusion Models Beat GANs"): its networks by constructor, its checkpoints by the scripts' flags."""
+"""openai/guided-diffusion ("Diffusion Models Beat GANs"): its networks by constructor, its checkpoints by the
+scripts' flags.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
-from scorefield.denoiser import Denoiser
 from scorefield.interop import openai
 from scorefield.interop.arguments import build
 from scorefield.interop.fit import Original, Shapes, fit, shapes_of
 from scorefield.interop.flags import Integers, Numbers, read_flags
 from scorefield.interop.openai_hints import classifier_details, classifier_hints
+from scorefield.models.denoiser import Denoiser
+from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.nets import Classifier, UNet
-from scorefield.noisy_classifier import NoisyClassifier
+from scorefield.runtime.errors import InputError
 
 __all__ = ["load", "load_classifier", "network"]
 
@@ -48,19 +50,23 @@ class ClassifierFlags(openai.ProcessFlags):
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
     """A published diffusion model or upsampler, ready to sample.
 
-    state_dict: original names -> tensors; the model is made on their device.   flags: the original scripts' names and values, as
-    text or numbers; those left out have the scripts' defaults. An upsampler has large_size and small_size in place of image_size.
-    The number of classes is read off the label table. use_new_attention_order changes no shape: a wrong one loads and gives noise.
+    state_dict: original names -> tensors; the model is made on their device.   flags: the original scripts'
+    names and values, as text or numbers; those left out have the scripts' defaults. An upsampler has
+    large_size and small_size in place of image_size. The number of classes is read off the label table.
+    use_new_attention_order changes no shape: a wrong one loads and gives noise.
 
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it can be told.
+    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
+    can be told.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
 
 def load_classifier(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> NoisyClassifier:
-    """A published classifier of noisy images, (x_t, t) -> logits. As in `load`; the flags are the classifier's.
+    """A published classifier of noisy images, (x_t, t) -> logits. As in `load`; the flags are the
+    classifier's.
 
-    noise_schedule and diffusion_steps are those of the diffusion model that it guides: they change no shape either.
+    noise_schedule and diffusion_steps are those of the diffusion model that it guides: they change no shape
+    either.
     """
     return fit(describe_classifier(flags, shapes_of(state_dict)), state_dict)
 
@@ -80,7 +86,9 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
 
 
 def describe_classifier(flags: Mapping[str, Any], shapes: Shapes) -> Original[NoisyClassifier]:
-    """The classifier of these flags; shapes as in `describe`. The scripts fix 64 channels a head and the legacy order."""
+    """The classifier of these flags; shapes as in `describe`. The scripts fix 64 channels a head and the
+    legacy order.
+    """
     table = read_flags(ClassifierFlags, flags)
     size, depth = table.image_size, table.classifier_depth
     last = ("out.2.c_proj.weight", "out.3.weight", "out.2.weight")
@@ -136,7 +144,9 @@ def unet_model(
     resblock_updown: bool = False,
     use_new_attention_order: bool = False,
 ) -> UNet:
-    """UNetModel as a `UNet`, SuperResModel if low_res. image_size and use_fp16 change nothing: precision is autocast's."""
+    """UNetModel as a `UNet`, SuperResModel if low_res. image_size and use_fp16 change nothing: precision is
+    autocast's.
+    """
     _check_dims(dims)
     return UNet(
         in_channels,
@@ -181,7 +191,9 @@ def encoder_unet_model(
     use_new_attention_order: bool = False,
     pool: str = "adaptive",
 ) -> Classifier:
-    """EncoderUNetModel as a `Classifier` of out_channels classes. It has no way up, so num_heads_upsample changes nothing."""
+    """EncoderUNetModel as a `Classifier` of out_channels classes. It has no way up, so num_heads_upsample
+    changes nothing.
+    """
     _check_dims(dims)
     return Classifier(
         in_channels,

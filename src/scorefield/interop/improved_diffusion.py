@@ -1,4 +1,6 @@
-"""openai/improved-diffusion ("Improved DDPM"): its networks by constructor, its checkpoints by the scripts' flags."""
+"""openai/improved-diffusion ("Improved DDPM"): its networks by constructor, its checkpoints by the scripts'
+flags.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scorefield.denoiser import Denoiser
 from scorefield.interop import guided_diffusion, openai
 from scorefield.interop.arguments import build
 from scorefield.interop.fit import Original, Shapes, fit, shapes_of
 from scorefield.interop.flags import read_flags
+from scorefield.models.denoiser import Denoiser
 from scorefield.nets import UNet
 
 __all__ = ["load", "network"]
@@ -27,9 +29,11 @@ class Flags(openai.UNetFlags):
 
 
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
-    """A published diffusion model or upsampler, ready to sample: as `guided_diffusion.load`, with this repository's flags.
+    """A published diffusion model or upsampler, ready to sample: as `guided_diffusion.load`, with this
+    repository's flags.
 
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it can be told.
+    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
+    can be told.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
@@ -43,8 +47,8 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
 def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The network `kind` with the original constructor's arguments; it loads the original state dict.
 
-    kind: "UNetModel" or "SuperResModel". Arguments left out have the original's defaults. Raises InputError for an unknown
-    kind or argument.
+    kind: "UNetModel" or "SuperResModel". Arguments left out have the original's defaults. Raises InputError
+    for an unknown kind or argument.
     """
     return build(KINDS, kind, arguments)
 
@@ -73,4 +77,7 @@ def unet_model(
     return guided_diffusion.unet_model(low_res, **arguments)
 
 
-KINDS: dict[str, Callable[..., nn.Module]] = {"UNetModel": partial(unet_model, False), "SuperResModel": partial(unet_model, True)}
+KINDS: dict[str, Callable[..., nn.Module]] = {
+    "UNetModel": partial(unet_model, False),
+    "SuperResModel": partial(unet_model, True),
+}

@@ -9,15 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
-from scorefield.core.options import Options
 from scorefield.core.shapes import DataSpec
-from scorefield.denoiser import Denoiser
 from scorefield.interop.arguments import CASE_KEYS, build
 from scorefield.interop.fit import Hints, Original, Shapes, fit, shapes_of
 from scorefield.interop.flags import read_flags
+from scorefield.models.denoiser import Denoiser
 from scorefield.nets import RefineNet
 from scorefield.process import from_sigmas, geometric_sigmas
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options
 
 __all__ = ["load", "network"]
 
@@ -39,11 +39,12 @@ class Flags(Options):
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
     """A published NCSN, ready to sample with annealed Langevin dynamics.
 
-    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the original's
-    configuration, in their sections {"model": {"ngf": 128, …}, "data": …} or without, as text or numbers; all are needed. The data
-    are in [0, 1]. The published σ_i is the level t = L + 1 − i here.
+    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the
+    original's configuration, in their sections {"model": {"ngf": 128, …}, "data": …} or without, as text or
+    numbers; all are needed. The data are in [0, 1]. The published σ_i is the level t = L + 1 − i here.
 
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it can be told.
+    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
+    can be told.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
@@ -52,7 +53,9 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
     """The model of these flags."""
     table = read_flags(Flags, flags)
     if table.logit_transform:
-        raise InputError("logit_transform=true is not supported: no published NCSN was trained on logits of its images")
+        raise InputError(
+            "logit_transform=true is not supported: no published NCSN was trained on logits of its images"
+        )
     with torch.device("meta"):
         net = cond_refinenet_dilated(channels=table.channels, ngf=table.ngf, num_classes=table.num_classes)
     with torch.device("cpu"):
@@ -82,7 +85,9 @@ def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
 def cond_refinenet_dilated(
     *, channels: int, ngf: int, num_classes: int, image_size: int | None = None, logit_transform: bool = False
 ) -> RefineNet:
-    """CondRefineNetDilated as a `RefineNet`; num_classes are the noise levels, and image_size does not matter."""
+    """CondRefineNetDilated as a `RefineNet`; num_classes are the noise levels, and image_size does not
+    matter.
+    """
     return RefineNet(channels, filters=ngf, levels=num_classes, unit_input=not logit_transform)
 
 

@@ -1,4 +1,6 @@
-"""What guided-diffusion and improved-diffusion share: flags of the network and the process, and what they mean here."""
+"""What guided-diffusion and improved-diffusion share: flags of the network and the process, and what they
+mean here.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,15 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from scorefield.core.errors import InputError
-from scorefield.core.options import Options
 from scorefield.core.shapes import DataSpec
-from scorefield.denoiser import Denoiser
 from scorefield.interop.fit import Original, Shapes
 from scorefield.interop.flags import Integers
 from scorefield.interop.openai_hints import unet_details, unet_hints
+from scorefield.models.denoiser import Denoiser
 from scorefield.nets import UNet
 from scorefield.process import GaussianProcess, cosine_betas, from_betas, linear_betas
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options
 
 __all__ = [
     "IMAGENET_CLASSES",
@@ -83,8 +85,9 @@ def describe(
 ) -> Original[Denoiser]:
     """The denoiser of these flags.
 
-    unet_model: the repository's constructor.   shapes: of the file, which tell an upsampler and the number of classes where the
-    flags do not.   channel_mult: if empty, it follows from the size.   variance: of ancestral steps without a variance head.
+    unet_model: the repository's constructor.   shapes: of the file, which tell an upsampler and the number of
+    classes where the flags do not.   channel_mult: if empty, it follows from the size.   variance: of
+    ancestral steps without a variance head.
     arguments: of the constructor, beside those of the common flags.
     """
     enlarges = _enlarges(flags, shapes)
@@ -124,7 +127,9 @@ def process(flags: ProcessFlags) -> GaussianProcess:
     """The β's of these flags; the linear ones end at 20/T, which for T = 1,000 are DDPM's."""
     T = flags.diffusion_steps
     with torch.device("cpu"):
-        return from_betas(cosine_betas(T) if flags.noise_schedule == "cosine" else linear_betas(T, 0.1 / T, 20 / T))
+        return from_betas(
+            cosine_betas(T) if flags.noise_schedule == "cosine" else linear_betas(T, 0.1 / T, 20 / T)
+        )
 
 
 def image_data(size: int, classes: int) -> DataSpec:
@@ -143,14 +148,18 @@ def multipliers(size: int, enlarges: bool = False) -> Sequence[float]:
 
 
 def factors(pixels: Sequence[int], size: int) -> list[int]:
-    """Attention at these pixels a side, as down-sampling factors. InputError for a number that is not positive."""
+    """Attention at these pixels a side, as down-sampling factors. InputError for a number that is not
+    positive.
+    """
     if any(side < 1 for side in pixels):
         raise InputError(f"attention_resolutions are pixels of a side, such as 32,16,8; got {list(pixels)}")
     return [size // side for side in pixels]
 
 
 def _enlarges(flags: UNetFlags, shapes: Shapes) -> bool:
-    """Whether this is an upsampler: by its sizes, or where the flags have no size by the six channels that it reads."""
+    """Whether this is an upsampler: by its sizes, or where the flags have no size by the six channels that it
+    reads.
+    """
     given = flags.model_fields_set & {"image_size", "large_size", "small_size"}
     if not given:
         return shapes.get("input_blocks.0.0.weight", (0, 3))[1] == 6
@@ -162,19 +171,25 @@ def _enlarges(flags: UNetFlags, shapes: Shapes) -> bool:
 
 
 def _sampling(flags: UNetFlags, variance: str) -> Mapping[str, Any]:
-    """The scripts' default sampler: ancestral, clipped, on every level or on those that timestep_respacing keeps."""
+    """The scripts' default sampler: ancestral, clipped, on every level or on those that timestep_respacing
+    keeps.
+    """
     kept, T = flags.timestep_respacing.strip(), flags.diffusion_steps
     sampler: dict[str, Any] = {"kind": "ancestral", "variance": variance}
     if not kept.startswith("ddim"):
         return {"sampler": sampler, "grid": kept or "full", "clip": True}
     steps = int(kept.removeprefix("ddim") or 0) if kept.removeprefix("ddim").isdecimal() else 0
     if not steps or T % steps:
-        raise InputError(f"timestep_respacing {kept!r}: a number of steps after ddim must divide diffusion_steps = {T}")
+        raise InputError(
+            f"timestep_respacing {kept!r}: a number of steps after ddim must divide diffusion_steps = {T}"
+        )
     return {"sampler": {"kind": "ddim", "eta": 0.0}, "grid": "leading", "steps": steps, "clip": True}
 
 
 def _objective(flags: UNetFlags) -> Mapping[str, Any]:
-    """The loss that these flags train with. [Improved DDPM Sec. 3.4; the plain learned-variance loss adds one term of the bound]"""
+    """The loss that these flags train with. [Improved DDPM Sec. 3.4; the plain learned-variance loss adds one
+    term of the bound]
+    """
     if flags.use_kl:
         return {"kind": "vlb"}
     if not flags.learn_sigma:

@@ -34,7 +34,11 @@ def unet_details(size: int) -> Hints:
     """Of a U-Net for images of this size."""
     return {
         "attention_resolutions": lambda s: (
-            _comma(size // 2**level for level in range(_levels(s)) if f"input_blocks.{_first(s, level)}.1.qkv.weight" in s)
+            _comma(
+                size // 2**level
+                for level in range(_levels(s))
+                if f"input_blocks.{_first(s, level)}.1.qkv.weight" in s
+            )
             or "empty"
         )
     }
@@ -55,7 +59,10 @@ def classifier_hints() -> Hints:
 def classifier_details() -> Hints:
     return {
         "what classifier_attention_resolutions make, the stages with attention,": lambda s: (
-            _comma(i for i in range(count(s, r"input_blocks\.(\d+)\.")) if f"input_blocks.{i}.1.qkv.weight" in s) or "none"
+            _comma(
+                i for i in range(count(s, r"input_blocks\.(\d+)\.")) if f"input_blocks.{i}.1.qkv.weight" in s
+            )
+            or "none"
         )
     }
 
@@ -63,11 +70,17 @@ def classifier_details() -> Hints:
 def _kind(shapes: Shapes) -> str:
     if "output_blocks.0.0.in_layers.0.weight" not in shapes:
         return "a classifier"
-    return "a model of images" if shapes["input_blocks.0.0.weight"][1] == 3 else "an upsampler (large_size, small_size)"
+    return (
+        "a model of images"
+        if shapes["input_blocks.0.0.weight"][1] == 3
+        else "an upsampler (large_size, small_size)"
+    )
 
 
 def _levels(shapes: Shapes) -> int:
-    """One more than the stages on the way up that end in up-sampling: a residual block or a convolution after the first layer."""
+    """One more than the stages on the way up that end in up-sampling: a residual block or a convolution after
+    the first layer.
+    """
     up = {name.split(".")[1] for name in shapes if name.startswith("output_blocks.") and _upsamples(name)}
     return 1 + len(up)
 
@@ -88,7 +101,10 @@ def _first(shapes: Shapes, level: int) -> int:
 
 def _multipliers(shapes: Shapes) -> list[float]:
     channels = shapes["time_embed.0.weight"][1]
-    widths = [shapes[f"input_blocks.{_first(shapes, level)}.0.in_layers.2.weight"][0] for level in range(_levels(shapes))]
+    widths = [
+        shapes[f"input_blocks.{_first(shapes, level)}.0.in_layers.2.weight"][0]
+        for level in range(_levels(shapes))
+    ]
     return [width / channels for width in widths]
 
 

@@ -6,20 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets.blocks import Norm, zero
 from scorefield.nets.fused import examples_at_once, is_fused, takes_fused_attention
+from scorefield.runtime.errors import InputError
 
 __all__ = ["AttentionBlock", "attention", "attention_of"]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Weights softmax over keys of (q·k)/√d, applied to v. q and the result: (B, heads, L, d); k, v: (B, heads, M, d)."""
+    """Weights softmax over keys of (q·k)/√d, applied to v. q and the result: (B, heads, L, d); k, v: (B,
+    heads, M, d).
+    """
     if takes_fused_attention(q):
         return F.scaled_dot_product_attention(q, k, v)
     if len(q) <= (most := examples_at_once(q, k)):
         return _attend(q, k, v)
-    return torch.cat([_attend(*part) for part in zip(*(whole.split(most) for whole in (q, k, v)), strict=True)])
+    return torch.cat(
+        [_attend(*part) for part in zip(*(whole.split(most) for whole in (q, k, v)), strict=True)]
+    )
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -28,9 +32,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attention_of(qkv: Tensor, heads: int, order: str, queries: int | None = None) -> Tensor:
-    """Attention with several heads, joined: qkv (B, 3C, L) -> (B, C, L), or (B, C, queries) for the first `queries` positions.
+    """Attention with several heads, joined: qkv (B, 3C, L) -> (B, C, L), or (B, C, queries) for the first
+    `queries` positions.
 
-    order: how the 3C channels are read: "legacy" is head by head (q, k, v inside each), "new" is q, k, v first, then heads.
+    order: how the 3C channels are read: "legacy" is head by head (q, k, v inside each), "new" is q, k, v
+    first, then heads.
     """
     batch, channels, length = qkv.shape
     outer, to_front = ((heads, 3), (3, 0, 2, 1, 4)) if order == "legacy" else ((3, heads), (2, 0, 3, 1, 4))
@@ -43,8 +49,8 @@ def attention_of(qkv: Tensor, heads: int, order: str, queries: int | None = None
 class AttentionBlock(nn.Module):
     """x + proj(attention of GN(x)) over the pixels of x (B, C, H, W), with several heads.  [ADM Sec. 3]
 
-    order: "legacy" or "new", as in `attention_of`. Raises InputError for another one, or if the heads do not divide the
-    channels.
+    order: "legacy" or "new", as in `attention_of`. Raises InputError for another one, or if the heads do not
+    divide the channels.
     """
 
     def __init__(self, channels: int, heads: int, order: str) -> None:
@@ -62,10 +68,14 @@ class AttentionBlock(nn.Module):
         self.proj_out = zero(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_fused(x):  # in channels-last memory a pixel is a row, and a convolution over pixels a matrix product
+        if is_fused(
+            x
+        ):  # in channels-last memory a pixel is a row, and a convolution over pixels a matrix product
             rows = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
             joined = attention_of(_per_row(self.qkv, rows).transpose(1, 2), self.heads, self.order)
-            return x + _per_row(self.proj_out, joined.transpose(1, 2)).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+            return x + _per_row(self.proj_out, joined.transpose(1, 2)).reshape(
+                x.permute(0, 2, 3, 1).shape
+            ).permute(0, 3, 1, 2)
         qkv = self.qkv(self.norm(x).flatten(2))
         h: Tensor = self.proj_out(attention_of(qkv, self.heads, self.order))
         return x + h.reshape(x.shape)

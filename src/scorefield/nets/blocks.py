@@ -1,6 +1,7 @@
 """What the networks are built of: embeddings, normalization, resampling and the ADM residual block.
 
-Normalization, with modulation and activation, is computed here and nowhere else; `fused` says by which kernel.
+Normalization, with modulation and activation, is computed here and nowhere else; `fused` says by which
+kernel.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets.fused import fused_norm, is_fused, plain_norm
+from scorefield.runtime.errors import InputError
 
 __all__ = [
     "Norm",
@@ -43,7 +44,8 @@ GROUPS = 32  # of every group normalization in the published U-Nets, whatever th
 
 
 def as_float(c: Tensor, weight: Tensor) -> Tensor:
-    """c in the dtype in which its embedding is computed: float32, or float64 if c or the parameters are; never less.
+    """c in the dtype in which its embedding is computed: float32, or float64 if c or the parameters are;
+    never less.
 
     bf16 would turn t = 999 into 1,000.
     """
@@ -51,19 +53,22 @@ def as_float(c: Tensor, weight: Tensor) -> Tensor:
 
 
 def cos_sin_embedding(c: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """[cos(c·w_i), sin(c·w_i)] with w_i = max_period^(-i/half), i < half = ⌊dim/2⌋; a zero column if dim is odd.
+    """[cos(c·w_i), sin(c·w_i)] with w_i = max_period^(-i/half), i < half = ⌊dim/2⌋; a zero column if dim is
+    odd.
 
     The embedding of Improved DDPM and ADM. c: (B,) floating point, the result (B, dim) has its dtype.
     """
     half = dim // 2
     index = torch.arange(half, dtype=c.dtype, device=c.device)
-    # The order of the roundings is that of the published code: at t = 999 one ulp of w is already 5e-5 in the cosine.
+    # The order of the roundings is that of the published code: at t = 999 one ulp of w is already 5e-5 in the
+    # cosine.
     angle = c[:, None] * torch.exp(-math.log(max_period) * index / half)
     return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, dim % 2))
 
 
 def sin_cos_embedding(c: Tensor, dim: int) -> Tensor:
-    """[sin(c·w_i), cos(c·w_i)] with w_i = 10000^(-i/(half - 1)), i < half = ⌊dim/2⌋; a zero column if dim is odd.
+    """[sin(c·w_i), cos(c·w_i)] with w_i = 10000^(-i/(half - 1)), i < half = ⌊dim/2⌋; a zero column if dim is
+    odd.
 
     The embedding of DDPM. c: (B,) floating point, the result (B, dim) has its dtype.
     """
@@ -91,12 +96,16 @@ class TimeEmbedding(nn.Sequential):
 def label_table(num_classes: int, null_label: bool, dim: int) -> nn.Embedding | None:
     """One row per class, and the row `num_classes` for "no label" if asked for; None without classes."""
     if null_label and not num_classes:
-        raise InputError("null_label is the row for dropped labels, and this network has no classes: set num_classes too")
+        raise InputError(
+            "null_label is the row for dropped labels, and this network has no classes: set num_classes too"
+        )
     return nn.Embedding(num_classes + null_label, dim) if num_classes else None
 
 
 def pieces(net: nn.Module) -> list[nn.Module]:
-    """The blocks that a network calls one after another: its children, and instead of lists, tables and sequences what these hold."""
+    """The blocks that a network calls one after another: its children, and instead of lists, tables and
+    sequences what these hold.
+    """
 
     def inside(module: nn.Module) -> list[nn.Module]:
         if not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
@@ -119,13 +128,15 @@ def zero(module: M) -> M:
 class Norm(nn.GroupNorm):
     """GN(x), modulated to GN(x)·(1 + scale) + shift if these are given, then SiLU unless silu=False.
 
-    Modulation by an embedding is adaptive group normalization.  [ADM Sec. 3.1]   x: (B, C, *); modulation: (B, 2C), the scales,
-    then the shifts. Raises InputError unless 32 groups divide the channels.
+    Modulation by an embedding is adaptive group normalization.  [ADM Sec. 3.1]   x: (B, C, *); modulation:
+    (B, 2C), the scales, then the shifts. Raises InputError unless 32 groups divide the channels.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, silu: bool = True) -> None:
         if channels % GROUPS:
-            raise InputError(f"{GROUPS} normalization groups do not divide {channels} channels: use a multiple of {GROUPS}")
+            raise InputError(
+                f"{GROUPS} normalization groups do not divide {channels} channels: use a multiple of {GROUPS}"
+            )
         super().__init__(GROUPS, channels, eps=eps)
         self.silu = silu
 
@@ -160,11 +171,14 @@ class Upsample(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """skip(x) + h, h = conv(silu(norm(conv(silu(GN(x)))))), conditioned on the embedding (B, E).  [ADM Sec. 3]
+    """skip(x) + h, h = conv(silu(norm(conv(silu(GN(x)))))), conditioned on the embedding (B, E).  [ADM Sec.
+    3]
 
-    scale_shift: the embedding gives (scale, shift) of the second norm; otherwise it is added before that norm.
+    scale_shift: the embedding gives (scale, shift) of the second norm; otherwise it is added before that
+    norm.
     resample: up2 or down2, applied to x and between the first activation and convolution.
-    rescale: multiply skip(x) + h by 1/√2. The second convolution starts at zero, the indices are the original's.
+    rescale: multiply skip(x) + h by 1/√2. The second convolution starts at zero, the indices are the
+    original's.
     """
 
     def __init__(
@@ -180,11 +194,15 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.scale_shift, self.resample, self.rescale = scale_shift, resample, rescale
-        self.in_layers = nn.Sequential(Norm(channels), nn.Identity(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            Norm(channels), nn.Identity(), nn.Conv2d(channels, out_channels, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, (1 + scale_shift) * out_channels))
         last = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.out_layers = nn.Sequential(Norm(out_channels), nn.Identity(), nn.Dropout(dropout), last)
-        self.skip_connection = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        self.skip_connection = (
+            nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        )
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm_in, _, conv_in = self.in_layers
@@ -214,7 +232,8 @@ def describe(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequence[int]) -> tuple[int, ...]:
     """The channels of each level, ⌊channels · multiplier⌋.
 
-    Raises InputError unless 32 groups divide each of them, and every factor of `attention` is that of a level.
+    Raises InputError unless 32 groups divide each of them, and every factor of `attention` is that of a
+    level.
     """
     widths = tuple(int(channels * multiplier) for multiplier in channel_mult)
     if not widths:
@@ -227,24 +246,36 @@ def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequen
             )
     factors = [2**level for level in range(len(widths))]
     if not set(attention) <= set(factors):
-        raise InputError(f"attention={list(attention)} must be down-sampling factors (not pixels) out of {factors}")
+        raise InputError(
+            f"attention={list(attention)} must be down-sampling factors (not pixels) out of {factors}"
+        )
     return widths
 
 
-def check_call(x: Tensor, c: Tensor | None, y: Tensor | None, num_classes: int, noise_levels: bool = True) -> None:
+def check_call(
+    x: Tensor, c: Tensor | None, y: Tensor | None, num_classes: int, noise_levels: bool = True
+) -> None:
     """Raise InputError unless c (B,) is given exactly with noise levels, and y (B,) exactly with classes."""
     batch = tuple(x.shape[:1])
     if c is not None and not noise_levels:
-        raise InputError("this network was built without noise levels: call it with c=None, or set noise_levels=True")
+        raise InputError(
+            "this network was built without noise levels: call it with c=None, or set noise_levels=True"
+        )
     if noise_levels and (c is None or tuple(c.shape) != batch):
         got = "None" if c is None else f"shape {tuple(c.shape)}"
         raise InputError(f"this network takes one noise value c for each example, shape {batch}; got {got}")
     if y is None and num_classes:
-        raise InputError(f"this network is class-conditional: give labels y, shape {batch}, of 0 … {num_classes - 1}")
+        raise InputError(
+            f"this network is class-conditional: give labels y, shape {batch}, of 0 … {num_classes - 1}"
+        )
     if y is not None and not num_classes:
-        raise InputError("labels y were given to a network without classes: leave them out, or set num_classes")
+        raise InputError(
+            "labels y were given to a network without classes: leave them out, or set num_classes"
+        )
     if y is not None and (tuple(y.shape) != batch or y.is_floating_point()):
-        raise InputError(f"labels y must be integers of shape {batch}; got {y.dtype} of shape {tuple(y.shape)}")
+        raise InputError(
+            f"labels y must be integers of shape {batch}; got {y.dtype} of shape {tuple(y.shape)}"
+        )
 
 
 def check_images(x: Tensor, channels: int, levels: int) -> None:

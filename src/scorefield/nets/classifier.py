@@ -1,4 +1,6 @@
-"""The noisy classifier of "Diffusion Models Beat GANs" (ADM): the way down of its U-Net, under the published parameter names."""
+"""The noisy classifier of "Diffusion Models Beat GANs" (ADM): the way down of its U-Net, under the published
+parameter names.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets.attention import attention_of
 from scorefield.nets.blocks import (
     Norm,
@@ -20,6 +21,7 @@ from scorefield.nets.blocks import (
 )
 from scorefield.nets.fused import to_layout
 from scorefield.nets.unet_adm import Parts, encoder, middle, run_stage
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Classifier"]
 
@@ -27,16 +29,19 @@ HIDDEN = 2048  # features between the two linear layers of spatial pooling
 
 
 class Classifier(nn.Module):
-    """ADM's noisy classifier, F(x, c): the way down and the middle of its U-Net, pooled to one logit a class.  [ADM Sec. 4]
+    """ADM's noisy classifier, F(x, c): the way down and the middle of its U-Net, pooled to one logit a class.
+    [ADM Sec. 4]
 
     `net(x, c)`: x (B, in_channels, H, W) with H and W divisible by 2^(levels - 1), c (B,) numbers; the result
     (B, num_classes) holds the logits of p(y | x_t). It takes no labels.
 
     in_channels: of the images.   num_classes: of the logits.
-    image_size: pixels of a side. Attention pooling has a parameter for each pixel and takes only this size; the others any.
-    pool: "attention", of the mean feature over all pixels; "adaptive", the mean over pixels; "spatial" and "spatial_v2",
-        two linear layers on the means of every stage, the second kind with a normalization between them.
-    channels, channel_mult, blocks, attention, heads, head_channels, scale_shift, updown, conv_resample, attention_order,
+    image_size: pixels of a side. Attention pooling has a parameter for each pixel and takes only this size;
+    the others any.
+    pool: "attention", of the mean feature over all pixels; "adaptive", the mean over pixels; "spatial" and
+        "spatial_v2", two linear layers on the means of every stage, the second kind with a normalization
+    between them. channels, channel_mult, blocks, attention, heads, head_channels, scale_shift, updown,
+    conv_resample, attention_order,
     dropout, checkpoint: as in `UNet`. Attention pooling has the same heads, in the "new" order as published.
 
     Raises InputError when the sizes do not fit, here or when called.
@@ -73,7 +78,9 @@ class Classifier(nn.Module):
         self.side = image_size if pool == "attention" else None
         self.reads_all = pool in ("spatial", "spatial_v2")
         self.time_embed = TimeEmbedding(channels, 4 * channels)
-        make = Parts(4 * channels, heads, head_channels, attention_order, scale_shift, updown, conv_resample, dropout)
+        make = Parts(
+            4 * channels, heads, head_channels, attention_order, scale_shift, updown, conv_resample, dropout
+        )
         self.input_blocks, stages = encoder(make, in_channels, widths, blocks, attention)
         self.middle_block = middle(make, widths[-1])
         pixels = (image_size // 2 ** (len(widths) - 1)) ** 2
@@ -97,7 +104,9 @@ class Classifier(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Attention of the mean over pixels to itself and all pixels, then a linear map: (B, C, H, W) -> (B, num_classes)."""
+    """Attention of the mean over pixels to itself and all pixels, then a linear map: (B, C, H, W) -> (B,
+    num_classes).
+    """
 
     def __init__(self, channels: int, num_classes: int, heads: int, pixels: int) -> None:
         super().__init__()
@@ -128,7 +137,9 @@ def _spatial_pool(channels: Sequence[int], num_classes: int, heads: int, pixels:
 
 
 def _spatial_v2_pool(channels: Sequence[int], num_classes: int, heads: int, pixels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(sum(channels), HIDDEN), Norm(HIDDEN), nn.Identity(), nn.Linear(HIDDEN, num_classes))
+    return nn.Sequential(
+        nn.Linear(sum(channels), HIDDEN), Norm(HIDDEN), nn.Identity(), nn.Linear(HIDDEN, num_classes)
+    )
 
 
 # The indices of the layers are those of the published code.

@@ -5,24 +5,26 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets.blocks import TimeEmbedding, check_call, describe, label_table
+from scorefield.runtime.errors import InputError
 
 __all__ = ["MLP"]
 
 
 class MLP(nn.Module):
-    """h ← W_in x, then `layers` times h ← h + W silu(h + emb), and W_out silu(h): smooth, as score matching needs.
+    """h ← W_in x, then `layers` times h ← h + W silu(h + emb), and W_out silu(h): smooth, as score matching
+    needs.
 
-    emb = W₂ silu(W₁ embedding(c)) + label row of y. `net(x, c, y)`: x (B, *) with `dim` values an example, of any rank;
-    c (B,) numbers, or None without noise levels; y (B,) int64 or None.
+    emb = W₂ silu(W₁ embedding(c)) + label row of y. `net(x, c, y)`: x (B, *) with `dim` values an example, of
+    any rank; c (B,) numbers, or None without noise levels; y (B,) int64 or None.
 
     dim: values in one example, whatever their shape.   hidden: width.   layers: residual layers.
     num_classes: labels 0 … num_classes - 1; 0 is unconditional.
     null_label: one more row, index num_classes, for training with dropped labels.
     embed_dim: size of the sinusoidal embedding of c.
-    out_dim: values returned, `dim` unless given. The result has x's shape; for out_dim = k·dim the first data dimension
-    is k times as long (k = 2 for a variance head), and for any other out_dim the shape is (B, out_dim).
+    out_dim: values returned, `dim` unless given. The result has x's shape; for out_dim = k·dim the first data
+    dimension is k times as long (k = 2 for a variance head), and for any other out_dim the shape is (B,
+    out_dim).
     noise_levels: False builds a network that takes no c and has no parameters for it.
 
     Raises InputError when x does not have `dim` values, or c or y is missing or given in vain.
@@ -63,7 +65,9 @@ class MLP(nn.Module):
 
     def _check(self, x: Tensor, c: Tensor | None, y: Tensor | None) -> None:
         if x.ndim < 1 or x.shape[1:].numel() != self.dim:
-            raise InputError(f"this MLP takes {self.dim} values an example (dim={self.dim}); got x of shape {tuple(x.shape)}")
+            raise InputError(
+                f"this MLP takes {self.dim} values an example (dim={self.dim}); got x of shape {tuple(x.shape)}"
+            )
         check_call(x, c, y, self.num_classes, noise_levels=self.time_embed is not None)
 
     def _embed(self, c: Tensor | None, y: Tensor | None) -> Tensor | None:

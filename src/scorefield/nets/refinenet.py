@@ -1,4 +1,6 @@
-"""The noise-conditional RefineNet of NCSN (Song & Ermon 2019), under the parameter names of the published code."""
+"""The noise-conditional RefineNet of NCSN (Song & Ermon 2019), under the parameter names of the published
+code.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets.blocks import check_call, check_images, describe
+from scorefield.runtime.errors import InputError
 
 __all__ = ["RefineNet"]
 
@@ -17,28 +19,36 @@ EPS = 1e-5  # under the roots of the normalization
 
 
 class RefineNet(nn.Module):
-    """NCSN's score network, F(x, c): a dilated residual network and a RefineNet, normalized per level.  [NCSN App. A]
+    """NCSN's score network, F(x, c): a dilated residual network and a RefineNet, normalized per level.  [NCSN
+    App. A]
 
     `net(x, c)`: x (B, channels_in, H, W) of even H and W (28, 32, 8 …); c (B,) integers
-    0 … levels - 1, the level's index counted from the noisiest (noise_input "rank"); the result has x's shape.
-    Nothing is divided by σ here.
+    0 … levels - 1, the level's index counted from the noisiest (noise_input "rank"); the result has x's
+    shape. Nothing is divided by σ here.
 
-    channels_in: of the images.   filters: the network is `filters` and twice as many wide.   levels: of noise.
+    channels_in: of the images.   filters: the network is `filters` and twice as many wide.   levels: of
+    noise.
     unit_input: x is in [0, 1], and mapped by 2x - 1 first.
 
     Raises InputError for sizes that do not fit, for a c that is not an integer, and when it is given labels.
     """
 
-    def __init__(self, channels_in: int, *, filters: int = 128, levels: int = 10, unit_input: bool = False) -> None:
+    def __init__(
+        self, channels_in: int, *, filters: int = 128, levels: int = 10, unit_input: bool = False
+    ) -> None:
         super().__init__()
         self.spec = describe("refinenet", locals())
         if filters < 2:
-            raise InputError(f"filters must be at least 2 (the normalization compares channels), got {filters}")
+            raise InputError(
+                f"filters must be at least 2 (the normalization compares channels), got {filters}"
+            )
         self.channels_in, self.unit_input = channels_in, unit_input
         narrow, wide = filters, 2 * filters
         self.begin_conv = _conv3(channels_in, narrow)
         self.res1 = nn.ModuleList([_block(narrow, levels), _block(narrow, levels)])
-        pooled = Residual(narrow, levels, _conv3(narrow, narrow), PooledConv(narrow, wide, 3), PooledConv(narrow, wide, 1))
+        pooled = Residual(
+            narrow, levels, _conv3(narrow, narrow), PooledConv(narrow, wide, 3), PooledConv(narrow, wide, 1)
+        )
         self.res2 = nn.ModuleList([pooled, _block(wide, levels)])
         self.res3 = _dilated_pair(wide, levels, dilation=2)
         self.res4 = _dilated_pair(wide, levels, dilation=4)
@@ -53,7 +63,9 @@ class RefineNet(nn.Module):
         check_images(x, self.channels_in, levels=2)
         check_call(x, c, y, num_classes=0)
         if c.is_floating_point():
-            raise InputError(f'RefineNet takes the integer index of the noise level (noise_input "rank"), got {c.dtype}')
+            raise InputError(
+                f'RefineNet takes the integer index of the noise level (noise_input "rank"), got {c.dtype}'
+            )
         h = self.begin_conv(2 * x - 1 if self.unit_input else x)
         outputs = []
         for pair in (self.res1, self.res2, self.res3, self.res4):
@@ -69,11 +81,12 @@ class RefineNet(nn.Module):
 
 
 class LevelNorm(nn.Module):
-    """CondInstanceNorm++: instance normalization that keeps the channels' means, with parameters a noise level.
+    """CondInstanceNorm++: instance normalization that keeps the channels' means, with parameters a noise
+    level.
 
-    γ·(h + α·(μ - m)/√(v + ε)) + β with h the instance-normalized x, μ (B, C) the means of x over the pixels, m and v
-    the mean and the unbiased variance of μ over channels. In the paper γ does not multiply the α term; here it does, as
-    in the published code. x: (B, C, H, W); c: (B,) integers.
+    γ·(h + α·(μ - m)/√(v + ε)) + β with h the instance-normalized x, μ (B, C) the means of x over the pixels,
+    m and v the mean and the unbiased variance of μ over channels. In the paper γ does not multiply the α
+    term; here it does, as in the published code. x: (B, C, H, W); c: (B,) integers.
     """
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -94,7 +107,9 @@ class LevelNorm(nn.Module):
 class Residual(nn.Module):
     """shortcut(x) + conv2(elu(norm(conv1(elu(norm(x))))))."""
 
-    def __init__(self, channels: int, levels: int, conv1: nn.Module, conv2: nn.Module, shortcut: nn.Module) -> None:
+    def __init__(
+        self, channels: int, levels: int, conv1: nn.Module, conv2: nn.Module, shortcut: nn.Module
+    ) -> None:
         super().__init__()
         self.normalize1, self.conv1 = LevelNorm(channels, levels), conv1
         self.normalize2, self.conv2 = LevelNorm(channels, levels), conv2
@@ -118,7 +133,9 @@ class PooledConv(nn.Module):
 
 
 class Units(nn.ModuleDict):
-    """Residual units, each x + conv(elu(norm(conv(elu(norm(x)))))), no biases; keys are unit_stage_part, from 1."""
+    """Residual units, each x + conv(elu(norm(conv(elu(norm(x)))))), no biases; keys are unit_stage_part, from
+    1.
+    """
 
     def __init__(self, channels: int, levels: int, units: int) -> None:
         super().__init__()
@@ -147,7 +164,9 @@ class Fusion(nn.Module):
     def forward(self, inputs: Sequence[Tensor], c: Tensor) -> Tensor:
         size = inputs[0].shape[2:]
         mapped = [conv(norm(h, c)) for h, norm, conv in zip(inputs, self.norms, self.convs, strict=True)]
-        return torch.stack([F.interpolate(h, size=size, mode="bilinear", align_corners=True) for h in mapped]).sum(0)
+        return torch.stack(
+            [F.interpolate(h, size=size, mode="bilinear", align_corners=True) for h in mapped]
+        ).sum(0)
 
 
 class ChainedPool(nn.Module):
@@ -167,7 +186,9 @@ class ChainedPool(nn.Module):
 
 
 class Refine(nn.Module):
-    """Residual units on each input, fusion of the inputs if there are several, chained pooling, residual units."""
+    """Residual units on each input, fusion of the inputs if there are several, chained pooling, residual
+    units.
+    """
 
     def __init__(self, widths: Sequence[int], out_channels: int, levels: int, last_units: int = 1) -> None:
         super().__init__()

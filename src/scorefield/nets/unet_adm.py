@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from scorefield.core.errors import InputError
 from scorefield.nets.attention import AttentionBlock
 from scorefield.nets.blocks import (
     Norm,
@@ -27,6 +26,7 @@ from scorefield.nets.blocks import (
     zero,
 )
 from scorefield.nets.fused import to_layout
+from scorefield.runtime.errors import InputError
 
 __all__ = ["UNet"]
 
@@ -34,26 +34,31 @@ __all__ = ["UNet"]
 class UNet(nn.Module):
     """ADM's U-Net, F(x, c, y).  [ADM Sec. 3]
 
-    emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each level halves the image once
-    more; it has `blocks` residual blocks on the way down and `blocks` + 1 on the way up, which also read what the way
-    down computed. `net(x, c, y)`: x (B, in_channels, H, W) with H and W divisible by 2^(levels - 1), c (B,) numbers,
-    y (B,) int64 or None; the result is (B, out_channels, H, W). With low_res, `net(x, c, y, low_res=image)` also takes the
-    image (B, in_channels, h, w) to be enlarged. The last convolution of the network and of each block starts at zero.
+    emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each level halves the
+    image once more; it has `blocks` residual blocks on the way down and `blocks` + 1 on the way up, which
+    also read what the way down computed. `net(x, c, y)`: x (B, in_channels, H, W) with H and W divisible by
+    2^(levels - 1), c (B,) numbers, y (B,) int64 or None; the result is (B, out_channels, H, W). With low_res,
+    `net(x, c, y, low_res=image)` also takes the image (B, in_channels, h, w) to be enlarged. The last
+    convolution of the network and of each block starts at zero.
 
-    in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a variance head).
+    in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a
+    variance head).
     channels: the width that channel_mult multiplies; every level's width must be a multiple of 32.
     channel_mult: one multiplier a level, the full resolution first; may be fractions (0.5).
     blocks: residual blocks a level.
-    attention: down-sampling factors (1, 2, 4 …, not pixels) of the levels with attention; the middle always has it.
+    attention: down-sampling factors (1, 2, 4 …, not pixels) of the levels with attention; the middle always
+    has it.
     heads, heads_upsample: attention heads; on the way up heads_upsample if given.
     head_channels: channels of one head; if given, it replaces both.
     num_classes: labels 0 … num_classes - 1; 0 is unconditional.
     null_label: one more row, index num_classes, for training with dropped labels.
-    low_res: super-resolution: the input is x beside a smaller image, enlarged to x's size (bilinear).  [ADM Sec. 5]
-    scale_shift: the embedding scales and shifts the normalized features (adaptive group normalization); otherwise it
-        is added before the normalization, which at 32 channels cancels it.
+    low_res: super-resolution: the input is x beside a smaller image, enlarged to x's size (bilinear).  [ADM
+    Sec. 5]
+    scale_shift: the embedding scales and shifts the normalized features (adaptive group normalization);
+        otherwise it is added before the normalization, which at 32 channels cancels it.
     updown: residual blocks change the resolution (as in BigGAN) instead of a convolution or pooling.
-    conv_resample: without updown: convolutions take part in resampling, or only nearest neighbour and 2 × 2 means do.
+    conv_resample: without updown: convolutions take part in resampling, or only nearest neighbour and 2 × 2
+    means do.
     attention_order: "legacy" or "new", how the query/key/value channels are ordered; must match the weights.
     dropout: probability, before the last convolution of each residual block, in training only.
     rescale_residual: residual blocks return (skip + h)/√2. Not in the published code.
@@ -132,12 +137,16 @@ class UNet(nn.Module):
         """x, and in super-resolution the enlarged image beside it."""
         if not self.enlarges:
             if low_res is not None:
-                raise InputError("this network enlarges no image: leave low_res out, or build it with low_res=True")
+                raise InputError(
+                    "this network enlarges no image: leave low_res out, or build it with low_res=True"
+                )
             return x
         if low_res is None or low_res.ndim != 4 or low_res.shape[:2] != x.shape[:2]:
             got = "nothing" if low_res is None else f"shape {tuple(low_res.shape)}"
             shape = f"({x.shape[0]}, {x.shape[1]}, h, w)"
-            raise InputError(f"this network needs the images to be enlarged, low_res= of shape {shape}; got {got}")
+            raise InputError(
+                f"this network needs the images to be enlarged, low_res= of shape {shape}; got {got}"
+            )
         enlarged = F.interpolate(low_res.to(x.dtype), size=x.shape[2:], mode="bilinear", align_corners=False)
         return torch.cat([x, enlarged], dim=1)
 
@@ -186,7 +195,9 @@ class Parts:
     dropout: float = 0.0
     rescale: bool = False
 
-    def residual(self, channels: int, out_channels: int, resample: Callable[[Tensor], Tensor] | None = None) -> ResidualBlock:
+    def residual(
+        self, channels: int, out_channels: int, resample: Callable[[Tensor], Tensor] | None = None
+    ) -> ResidualBlock:
         return ResidualBlock(
             channels,
             out_channels,
@@ -198,21 +209,31 @@ class Parts:
         )
 
     def heads_of(self, channels: int, heads: int | None = None) -> int:
-        """The heads of attention on so many channels: `heads` if given, and in both cases head_channels overrides."""
+        """The heads of attention on so many channels: `heads` if given, and in both cases head_channels
+        overrides.
+        """
         if self.head_channels is None:
             return heads or self.heads
         if channels % self.head_channels:
-            raise InputError(f"head_channels={self.head_channels} does not divide the {channels} channels under attention")
+            raise InputError(
+                f"head_channels={self.head_channels} does not divide the {channels} channels under attention"
+            )
         return channels // self.head_channels
 
     def attention(self, channels: int, heads: int | None = None) -> AttentionBlock:
         return AttentionBlock(channels, self.heads_of(channels, heads), self.attention_order)
 
     def downsample(self, channels: int) -> nn.Module:
-        return self.residual(channels, channels, down2) if self.updown else Downsample(channels, self.conv_resample)
+        return (
+            self.residual(channels, channels, down2)
+            if self.updown
+            else Downsample(channels, self.conv_resample)
+        )
 
     def upsample(self, channels: int) -> nn.Module:
-        return self.residual(channels, channels, up2) if self.updown else Upsample(channels, self.conv_resample)
+        return (
+            self.residual(channels, channels, up2) if self.updown else Upsample(channels, self.conv_resample)
+        )
 
 
 def encoder(

@@ -1,4 +1,6 @@
-"""The U-Net of DDPM (Ho et al. 2020), under the parameter names of its PyTorch port in the DDIM authors' code."""
+"""The U-Net of DDPM (Ho et al. 2020), under the parameter names of its PyTorch port in the DDIM authors'
+code.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets.attention import attention
 from scorefield.nets.blocks import (
     Norm,
@@ -23,6 +24,7 @@ from scorefield.nets.blocks import (
     zero,
 )
 from scorefield.nets.fused import to_layout
+from scorefield.runtime.errors import InputError
 
 __all__ = ["DDPMUNet"]
 
@@ -32,17 +34,20 @@ EPS = 1e-6  # of the group normalizations; 1e-5 in ADM's network
 class DDPMUNet(nn.Module):
     """Ho et al.'s U-Net, F(x, c): the embedding of c is added inside each residual block.  [DDPM App. B]
 
-    It differs from `UNet` in names, in the norm's epsilon, in the padding before down-sampling, in the order and the
-    frequencies of the embedding, and in having one attention head. `net(x, c)`: x (B, in_channels, H, W) with H and W
-    divisible by 2^(levels - 1), c (B,) numbers; the result is (B, out_channels, H, W). As in Ho et al.'s code, the last
-    convolution and the last one of each block start at zero.
+    It differs from `UNet` in names, in the norm's epsilon, in the padding before down-sampling, in the order
+    and the frequencies of the embedding, and in having one attention head. `net(x, c)`: x (B, in_channels, H,
+    W) with H and W divisible by 2^(levels - 1), c (B,) numbers; the result is (B, out_channels, H, W). As in
+    Ho et al.'s code, the last convolution and the last one of each block start at zero.
 
-    in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a variance head).
+    in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a
+    variance head).
     channels: the width that channel_mult multiplies; every level's width must be a multiple of 32.
     channel_mult: one multiplier a level, the full resolution first.
     blocks: residual blocks a level on the way down; one more on the way up.
-    attention: down-sampling factors (1, 2, 4 …, not pixels) of the levels with attention; the middle always has it.
-    conv_resample: convolutions take part in resampling; otherwise nearest neighbour and the mean of 2 × 2 pixels.
+    attention: down-sampling factors (1, 2, 4 …, not pixels) of the levels with attention; the middle always
+    has it.
+    conv_resample: convolutions take part in resampling; otherwise nearest neighbour and the mean of 2 × 2
+    pixels.
     dropout: probability, before the last convolution of each residual block, in training only.
     num_classes: 0; the network is unconditional.
 
@@ -65,18 +70,24 @@ class DDPMUNet(nn.Module):
         super().__init__()
         self.spec = describe("ddpm-unet", locals())
         if num_classes:
-            raise InputError("DDPM's network takes no labels (num_classes must be 0): use UNet for class-conditional models")
+            raise InputError(
+                "DDPM's network takes no labels (num_classes must be 0): use UNet for class-conditional models"
+            )
         widths = level_widths(channels, channel_mult, attention)
         last, self.in_channels = widths[-1], in_channels
         make = partial(Block, emb_channels=4 * channels, dropout=dropout)
         self.temb = Embedding(channels, 4 * channels)
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.down, skips = _down(make, channels, widths, blocks, attention, conv_resample)
-        self.mid = nn.ModuleDict({"block_1": make(last, last), "attn_1": Attention(last), "block_2": make(last, last)})
+        self.mid = nn.ModuleDict(
+            {"block_1": make(last, last), "attn_1": Attention(last), "block_2": make(last, last)}
+        )
         self.reads = blocks + 1  # of the skips, at each level on the way up
         self.up = _up(make, widths, skips, blocks, attention, conv_resample)
         self.norm_out = Norm(widths[0], EPS)
-        self.conv_out = zero(nn.Conv2d(widths[0], in_channels if out_channels is None else out_channels, 3, padding=1))
+        self.conv_out = zero(
+            nn.Conv2d(widths[0], in_channels if out_channels is None else out_channels, 3, padding=1)
+        )
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         check_images(x, self.in_channels, len(self.down))
@@ -109,7 +120,9 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """shortcut(x) + h, h = conv2(silu(GN(conv1(silu(GN(x))) + W silu(emb)))); the second convolution starts at zero."""
+    """shortcut(x) + h, h = conv2(silu(GN(conv1(silu(GN(x))) + W silu(emb)))); the second convolution starts
+    at zero.
+    """
 
     def __init__(self, channels: int, out_channels: int, *, emb_channels: int, dropout: float) -> None:
         super().__init__()
@@ -119,7 +132,9 @@ class Block(nn.Module):
         self.norm2 = Norm(out_channels, EPS)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.nin_shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        self.nin_shortcut = (
+            nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        )
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(self.norm1(x)) + self.temb_proj(F.silu(emb))[:, :, None, None]
@@ -156,7 +171,9 @@ class PaddedDownsample(nn.Module):
 
 
 class Down(nn.Module):
-    """A level on the way down: every residual block followed by attention, if any, then down-sampling, if any."""
+    """A level on the way down: every residual block followed by attention, if any, then down-sampling, if
+    any.
+    """
 
     def __init__(self, blocks: list[Block], attends: bool, downsample: nn.Module | None) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Objectives: what is minimised?"""
 
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.categorical import CategoricalVLB
-from scorefield.objectives.classifier import Classify
+from scorefield.objectives.categorical_vlb import CategoricalVLB
+from scorefield.objectives.classify import Classify
 from scorefield.objectives.denoising import Simple
 from scorefield.objectives.score_matching import (
     denoising_score_matching,

@@ -14,9 +14,11 @@ __all__ = ["Loss", "Objective"]
 
 
 class Loss(NamedTuple):
-    """per_example: (B,), what is averaged and minimised.   t: (B,) the times drawn, or None.   parts: named (B,) terms, detached.
+    """per_example: (B,), what is averaged and minimised.   t: (B,) the times drawn, or None.   parts: named
+    (B,) terms, detached.
 
-    unweighted: (B,) per_example before importance weights, detached: what importance-sampled times learn from.
+    unweighted: (B,) per_example before importance weights, detached: what importance-sampled times learn
+    from.
     """
 
     per_example: Tensor
@@ -29,8 +31,10 @@ class Objective(nn.Module, ABC):
     """Owns the model, so that one module holds everything that is trained.
 
     times: which t are drawn, for objectives that draw them. Where it has an `update`, whoever trains calls
-    `times.update(t, unweighted)` with the losses of all processes after every step, and saves its `state_dict()`.
-    needs_labels: whether y may not be None.   differentiates: whether the loss has a derivative of the model in it.
+    `times.update(t, unweighted)` with the losses of all processes after every step, and saves its
+    `state_dict()`.
+    needs_labels: whether y may not be None.   differentiates: whether the loss has a derivative of the model
+    in it.
     """
 
     model: nn.Module

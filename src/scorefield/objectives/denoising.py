@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import expand, mean_flat
 from scorefield.data.transforms import reduced
-from scorefield.denoiser import Denoiser
+from scorefield.models.categorical_denoiser import refuse_categories
+from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import Times, as_times, times_spec
 from scorefield.objectives.weighting import check_weighting, weight
@@ -19,20 +19,27 @@ from scorefield.objectives.weighting import check_weighting, weight
 __all__ = ["Simple", "prediction_error", "shown", "weighted_error"]
 
 
-def weighted_error(model: Denoiser, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, weighting: str = "eps") -> Tensor:
+def weighted_error(
+    model: Denoiser, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, weighting: str = "eps"
+) -> Tensor:
     """w(t)·mean|ε̂ − ε|² an example, (B,), of the model at x_t = α_t x_0 + σ_t ε.   x0, eps: (B, *); t: (B,)."""
     return prediction_error(model, shown(model, x0)(model.process.sample(x0, t, eps), t, y), x0, t, weighting)
 
 
 def shown(model: Denoiser, x0: Tensor) -> Denoiser:
-    """The model as it is trained on x0 (B, *): one that enlarges sees x0's reduced version beside x_t.  [ADM Sec. 5]"""
+    """The model as it is trained on x0 (B, *): one that enlarges sees x0's reduced version beside x_t.  [ADM
+    Sec. 5]
+    """
     return model if model.low_res is None else model.enlarging(reduced(x0, model.low_res))
 
 
-def prediction_error(model: Denoiser, pred: Prediction, x0: Tensor, t: Tensor, weighting: str = "eps") -> Tensor:
+def prediction_error(
+    model: Denoiser, pred: Prediction, x0: Tensor, t: Tensor, weighting: str = "eps"
+) -> Tensor:
     """w(t)·mean|ε̂ − ε|² an example, (B,), computed as w·(α c_out/σ)²·mean|F − target|².
 
-    target = (x_0 − c_skip x_t)/c_out. The two forms are equal, but dividing by a small σ or α is never needed here.
+    target = (x_0 − c_skip x_t)/c_out. The two forms are equal, but dividing by a small σ or α is never needed
+    here.
     """
     c = model.coefficients(t)
     target = (x0 - expand(c.skip, x0) * pred.x_t) / expand(c.out, x0)
@@ -45,8 +52,8 @@ def prediction_error(model: Denoiser, pred: Prediction, x0: Tensor, t: Tensor, w
 class Simple(Objective):
     """L_simple = E_{t, ε} w(t)·mean|ε̂ − ε|².  [DDPM Eq. 14 with w = 1]
 
-    model: a Denoiser.   weighting: "eps" (w = 1), "x0", "v", "network", each the plain mean squared error of that quantity; or
-    "min-snr", "edm" (see sf.objectives.weighting).
+    model: a Denoiser.   weighting: "eps" (w = 1), "x0", "v", "network", each the plain mean squared error of
+    that quantity; or "min-snr", "edm" (see sf.objectives.weighting).
     times: which t are drawn: "uniform", "importance", or an object or table of sf.objectives.times.
     """
 

@@ -1,18 +1,19 @@
 r"""Score matching as functions: explicit, implicit, sliced, sliced with variance reduction, denoising.
 
-Each takes a score s, any callable x -> tensor of x's shape, and x of shape (B, *), and gives one value per example,
-(B,): a sum over the data dimensions, in nats, differentiable in the parameters of s (and in x, where x requires
-gradients). In expectation over x ~ p all but the denoising loss have the minimiser and the parameter gradient of the
-explicit loss; where projections are drawn, so do they in expectation over v.
+Each takes a score s, any callable x -> tensor of x's shape, and x of shape (B, *), and gives one value per
+example, (B,): a sum over the data dimensions, in nats, differentiable in the parameters of s (and in x, where
+x requires gradients). In expectation over x ~ p all but the denoising loss have the minimiser and the
+parameter gradient of the explicit loss; where projections are drawn, so do they in expectation over v.
 
-Derivatives. J = ds/dx is never formed. vᵀJv takes one double backward: vᵀJ = grad(s, x, v), kept in the graph.
-Forward mode (`torch.func.jvp`) gives the same numbers, but a training step takes 1.27 to 1.36 times as long (an MLP,
-D = 50 to 800, one CPU core: `benchmarks/score_matching_cost.py`), and it raises through bf16 autocast, GroupNorm on
-channels-last input, non-reentrant checkpoints and custom autograd functions. Hence double backward, always.
+Derivatives. J = ds/dx is never formed. vᵀJv takes one double backward: vᵀJ = grad(s, x, v), kept in the
+graph. Forward mode (`torch.func.jvp`) gives the same numbers, but a training step takes 1.27 to 1.36 times as
+long (an MLP, D = 50 to 800, one CPU core: `benchmarks/score_matching_cost.py`), and it raises through bf16
+autocast, GroupNorm on channels-last input, non-reentrant checkpoints and custom autograd functions. Hence
+double backward, always.
 
-Scores must treat the examples of a batch independently (no batch normalization) and be built by autograd: a score
-computed under `torch.no_grad()` looks constant, so its Jacobian counts as zero. Called under `torch.no_grad()` or
-`torch.inference_mode()`, the functions here give the same numbers, detached.
+Scores must treat the examples of a batch independently (no batch normalization) and be built by autograd: a
+score computed under `torch.no_grad()` looks constant, so its Jacobian counts as zero. Called under
+`torch.no_grad()` or `torch.inference_mode()`, the functions here give the same numbers, detached.
 
 Sources: SM = Hyvärinen 2005; DSM = Vincent 2011; SSM = Song, Garg, Shi & Ermon 2019 (Sliced Score Matching);
 NCSN = Song & Ermon 2019.
@@ -28,8 +29,8 @@ import torch
 from torch import Tensor
 
 from scorefield.core.derivatives import check_batch, differentiable, recording, score_from_energy, vjp
-from scorefield.core.errors import InputError
 from scorefield.core.shapes import expand, sum_flat
+from scorefield.runtime.errors import InputError
 
 __all__ = [
     "NormalSource",
@@ -70,8 +71,9 @@ def explicit_score_matching(score: Score, x: Tensor, target: Tensor | Score) -> 
 def explicit_sliced_score_matching(score: Score, x: Tensor, target: Tensor | Score, v: Tensor) -> Tensor:
     """½(vᵀs(x) − vᵀ∇log p(x))², averaged over the projections v.  [SSM §3, sliced Fisher divergence]
 
-    x: (B, *).   target: as in `explicit_score_matching`.   v: (B, *), or (M, B, *) for M projections.   Returns (B,).
-    With E[vvᵀ] = I its expectation over v is the explicit loss.   Raises InputError on shapes that do not fit.
+    x: (B, *).   target: as in `explicit_score_matching`.   v: (B, *), or (M, B, *) for M projections.
+    Returns (B,). With E[vvᵀ] = I its expectation over v is the explicit loss.   Raises InputError on shapes
+    that do not fit.
     """
     check_batch(x)
     v = _stack(v, x)
@@ -84,9 +86,10 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
 
     x: (B, *).   Returns (B,).   In expectation over p this is the explicit loss − ½E‖∇log p‖².
 
-    Costs D backward passes, D the number of data dimensions. With gradients enabled the graph of each is kept for the
-    parameters, so memory grows with D too; under `torch.no_grad()` each is freed before the next. Beyond a few hundred
-    dimensions use the sliced losses.   Raises InputError where x is not a batch of floats, or on the score's shape.
+    Costs D backward passes, D the number of data dimensions. With gradients enabled the graph of each is kept
+    for the parameters, so memory grows with D too; under `torch.no_grad()` each is freed before the next.
+    Beyond a few hundred dimensions use the sliced losses.   Raises InputError where x is not a batch of
+    floats, or on the score's shape.
     """
     check_batch(x)
     with recording() as create_graph:
@@ -101,9 +104,9 @@ def sliced_score_matching(score: Score, x: Tensor, v: Tensor) -> Tensor:
     """vᵀ∇s(x)v + ½(vᵀs(x))², averaged over the projections.  [SSM §3, the SSM loss]
 
     x: (B, *).   v: (B, *), or (M, B, *) for M projections; `projections` draws them.   Returns (B,).
-    E[vvᵀ] must be positive definite with finite second moment. Where it is I, the expectation over v is the implicit
-    loss; on the unit sphere, which the original code uses for several projections, it is 1/D of that.
-    One evaluation of the score and M backward passes.   Raises InputError on shapes that do not fit.
+    E[vvᵀ] must be positive definite with finite second moment. Where it is I, the expectation over v is the
+    implicit loss; on the unit sphere, which the original code uses for several projections, it is 1/D of
+    that. One evaluation of the score and M backward passes.   Raises InputError on shapes that do not fit.
     """
     check_batch(x)
     v = _stack(v, x)
@@ -114,8 +117,8 @@ def sliced_score_matching(score: Score, x: Tensor, v: Tensor) -> Tensor:
 def sliced_score_matching_vr(score: Score, x: Tensor, v: Tensor) -> Tensor:
     """vᵀ∇s(x)v averaged over the projections, + ½‖s(x)‖².  [SSM §3, the SSM-VR loss; NCSN Eq. 3]
 
-    As `sliced_score_matching`, with (vᵀs)² replaced by its expectation, which takes most of the variance away.
-    Requires E[vvᵀ] = I: Rademacher, Gaussian, or the sphere of radius √D.
+    As `sliced_score_matching`, with (vᵀs)² replaced by its expectation, which takes most of the variance
+    away. Requires E[vvᵀ] = I: Rademacher, Gaussian, or the sphere of radius √D.
     """
     check_batch(x)
     s, products = _score_and_products(score, x, _stack(v, x))
@@ -126,8 +129,8 @@ def denoising_score_matching(score: Score, x: Tensor, eps: Tensor, sigma: float 
     """½‖s(x + σε) + ε/σ‖², at one noise level or at one for each example.  [DSM §4; NCSN Eq. 2 and 5]
 
     x, eps: (B, *), eps ~ N(0, I).   sigma: a positive number or a tensor () or (B,).   Returns (B,).
-    In expectation it has the minimiser and gradient of the explicit loss on p ∗ N(0, σ²I), plus a constant. The
-    energy form of the published code is σ⁴ times this.
+    In expectation it has the minimiser and gradient of the explicit loss on p ∗ N(0, σ²I), plus a constant.
+    The energy form of the published code is σ⁴ times this.
     Raises InputError where sigma is not positive and finite, or on shapes that do not fit.
     """
     check_batch(x)
@@ -141,10 +144,10 @@ def denoising_score_matching(score: Score, x: Tensor, eps: Tensor, sigma: float 
 def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int | None = None) -> Tensor:
     """Random directions v with E[vvᵀ] = I, for the sliced losses.  [SSM §3]
 
-    kind: "rademacher" (±1, the sign of a Gaussian), "gaussian", or "sphere" (uniform, of radius √D over all data
-    dimensions of an example).   x: (B, *), whose shape, dtype and device v takes.
-    count: None gives (B, *); M gives (M, B, *), drawn one after the other, so that the first do not depend on M.
-    Raises InputError on an unknown kind or count < 1.
+    kind: "rademacher" (±1, the sign of a Gaussian), "gaussian", or "sphere" (uniform, of radius √D over all
+    data dimensions of an example).   x: (B, *), whose shape, dtype and device v takes.
+    count: None gives (B, *); M gives (M, B, *), drawn one after the other, so that the first do not depend on
+    M. Raises InputError on an unknown kind or count < 1.
     """
     check_batch(x)
     if kind not in ("rademacher", "gaussian", "sphere"):
@@ -166,10 +169,14 @@ def _score_and_products(score: Score, x: Tensor, v: Tensor) -> tuple[Tensor, Ten
 
 
 def _trace(s: Tensor, x: Tensor, create_graph: bool) -> Tensor:
-    """tr(ds/dx), (B,): entry d of grad(s_d), d by d. A batched backward is faster but needs a vmap rule for every layer."""
+    """tr(ds/dx), (B,): entry d of grad(s_d), d by d. A batched backward is faster but needs a vmap rule for
+    every layer.
+    """
     flat = s.reshape(s.shape[0], -1)
     ones = torch.ones_like(flat[:, 0])
-    diagonal = [vjp(flat[:, d], x, ones, create_graph).reshape(flat.shape)[:, d] for d in range(flat.shape[1])]
+    diagonal = [
+        vjp(flat[:, d], x, ones, create_graph).reshape(flat.shape)[:, d] for d in range(flat.shape[1])
+    ]
     return torch.stack(diagonal, dim=1).sum(dim=1)
 
 
@@ -209,14 +216,18 @@ def _stack(v: Tensor, x: Tensor) -> Tensor:
     v = v.unsqueeze(0) if v.ndim == x.ndim else v
     if v.shape[1:] != x.shape or v.shape[0] == 0:
         shape = ", ".join(str(n) for n in x.shape)
-        raise InputError(f"projections must have the shape of x, ({shape}), or (M, {shape}), got {tuple(v.shape)}")
+        raise InputError(
+            f"projections must have the shape of x, ({shape}), or (M, {shape}), got {tuple(v.shape)}"
+        )
     return v.to(x.dtype)
 
 
 def _check_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
     value = torch.as_tensor(sigma, dtype=None if isinstance(sigma, Tensor) else torch.float64)
     if value.ndim and value.shape != x.shape[:1]:
-        raise InputError(f"sigma must be a number or one value per example, ({x.shape[0]},), got {tuple(value.shape)}")
+        raise InputError(
+            f"sigma must be a number or one value per example, ({x.shape[0]},), got {tuple(value.shape)}"
+        )
     if not bool(((value > 0) & value.isfinite()).all()):
         raise InputError(f"sigma must be positive and finite, got {sigma}")
     return value

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from scorefield.categorical_denoiser import refuse_categories
-from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
-from scorefield.denoiser import Denoiser
+from scorefield.models.categorical_denoiser import refuse_categories
+from scorefield.models.denoiser import Denoiser
+from scorefield.models.score_model import ScoreModel
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import shown, weighted_error
 from scorefield.objectives.score_matching import (
@@ -27,7 +27,7 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching_vr,
 )
 from scorefield.objectives.times import Times, as_times, times_spec
-from scorefield.score_model import ScoreModel
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["NCSN", "ScoreMatching"]
 
@@ -39,11 +39,13 @@ class ScoreMatching(Objective):
     """The loss of a score without noise levels on the data, or on the data with a little noise.
 
     model: a ScoreModel.
-    method: "implicit" tr ∇s + ½‖s‖² [SM Theorem 1], "sliced" vᵀ∇s v + ½(vᵀs)², "sliced-vr" vᵀ∇s v + ½‖s‖² [SSM §3], or
-    "denoising" ½‖s(x + σε) + ε/σ‖² [DSM §4]. All have the same minimiser, ∇ log of the density of x_0 + σε.
+    method: "implicit" tr ∇s + ½‖s‖² [SM Theorem 1], "sliced" vᵀ∇s v + ½(vᵀs)², "sliced-vr" vᵀ∇s v + ½‖s‖²
+    [SSM §3], or "denoising" ½‖s(x + σε) + ε/σ‖² [DSM §4]. All have the same minimiser, ∇ log of the density
+    of x_0 + σε.
     projections, projection: how many v an example, and from which distribution; of the sliced methods only.
-    sigma: standard deviation σ of the noise added to the data, in its units. "denoising" needs σ > 0; the others need it
-    where the data lie on a lower-dimensional set and their density has no score (NCSN §3.1 takes σ = 0.01).
+    sigma: standard deviation σ of the noise added to the data, in its units. "denoising" needs σ > 0; the
+    others need it where the data lie on a lower-dimensional set and their density has no score (NCSN §3.1
+    takes σ = 0.01).
     """
 
     model: ScoreModel
@@ -66,10 +68,17 @@ class ScoreMatching(Objective):
         if method not in ("implicit", "denoising", *_SLICED):
             raise InputError(f"method must be one of implicit, sliced, sliced-vr, denoising; got {method!r}")
         if not (sigma >= 0 and math.isfinite(sigma)) or (method == "denoising" and sigma == 0):
-            raise InputError(f'sigma is a standard deviation, not negative, and positive for method="denoising"; got {sigma!r}')
+            raise InputError(
+                f'sigma is a standard deviation, not negative, and positive for method="denoising"; got {sigma!r}'
+            )
         _check_projections(projections, projection)
         self.model = model
-        self.method, self.projections, self.projection, self.sigma = method, projections, projection, float(sigma)
+        self.method, self.projections, self.projection, self.sigma = (
+            method,
+            projections,
+            projection,
+            float(sigma),
+        )
         self.differentiates = method != "denoising" or model.has_energy
 
     @property
@@ -91,9 +100,11 @@ class NCSN(Objective):
     """Score matching at noise levels, E_t λ(σ_t)·ℓ(s(·, t)) with λ(σ) = σ².  [NCSN Eq. 5–6]
 
     model: a Denoiser of any parametrization on any process; s is its score at x_t = α x_0 + σ ε.
-    method: "denoising" ℓ = ½‖s + ε/σ‖², so that the loss is ½ Σ|ε̂ − ε|² over dimensions; "sliced" or "sliced-vr", the
-    losses of ScoreMatching at x_t, with its `projections` and `projection` (NCSN's code draws Gaussian ones).
-    times: which t are drawn, as in Simple; uniform unless given, which makes the expectation the paper's mean over levels.
+    method: "denoising" ℓ = ½‖s + ε/σ‖², so that the loss is ½ Σ|ε̂ − ε|² over dimensions; "sliced" or
+    "sliced-vr", the losses of ScoreMatching at x_t, with its `projections` and `projection` (NCSN's code
+    draws Gaussian ones).
+    times: which t are drawn, as in Simple; uniform unless given, which makes the expectation the paper's mean
+    over levels.
     """
 
     model: Denoiser
@@ -125,7 +136,9 @@ class NCSN(Objective):
         return {"kind": "ncsn", **_describe(self), **times_spec(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
-        """Draws t, then ε, then the projections. parts: "mse", what Simple minimises, of the denoising method only."""
+        """Draws t, then ε, then the projections. parts: "mse", what Simple minimises, of the denoising method
+        only.
+        """
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
         eps = noise.normal_like(x0)
         if self.method == "denoising":
@@ -143,12 +156,16 @@ def _implicit_or_sliced(objective: ScoreMatching | NCSN, score: Score, x: Tensor
     """The losses that need the score's Jacobian, at x (B, *): (B,)."""
     if objective.method == "implicit":
         return implicit_score_matching(score, x)
-    return _SLICED[objective.method](score, x, projections(objective.projection, x, noise, objective.projections))
+    return _SLICED[objective.method](
+        score, x, projections(objective.projection, x, noise, objective.projections)
+    )
 
 
 def _check_projections(count: int, kind: str) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"projections is how many directions are drawn an example, a positive integer; got {count!r}")
+        raise InputError(
+            f"projections is how many directions are drawn an example, a positive integer; got {count!r}"
+        )
     if kind not in _PROJECTIONS:
         raise InputError(f"projection must be one of {', '.join(_PROJECTIONS)}; got {kind!r}")
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
-from scorefield.core.options import build
 from scorefield.process.base import Process, count_levels
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import build
 
 __all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times", "times_spec"]
 
@@ -43,11 +43,13 @@ class UniformTimes:
 
 
 class ImportanceTimes:
-    """p_t ∝ √E[L_t²] over the last `history` losses of each t; uniform until every t has that many.  [Improved DDPM Eq. 18]
+    """p_t ∝ √E[L_t²] over the last `history` losses of each t; uniform until every t has that many.
+    [Improved DDPM Eq. 18]
 
-    T: levels of the process.   uniform_prob: share of uniform draws mixed in (the published code's 0.001; the paper's is 0).
-    The state is a function of the losses given to `update` alone: processes that give the same lists in the same order hold
-    the same distribution. Whoever trains gathers them, updates, and saves `state_dict()` with a checkpoint.
+    T: levels of the process.   uniform_prob: share of uniform draws mixed in (the published code's 0.001; the
+    paper's is 0). The state is a function of the losses given to `update` alone: processes that give the same
+    lists in the same order hold the same distribution. Whoever trains gathers them, updates, and saves
+    `state_dict()` with a checkpoint.
     """
 
     def __init__(self, T: int, history: int = 10, uniform_prob: float = 0.0) -> None:
@@ -82,20 +84,27 @@ class ImportanceTimes:
         """t (B,) by inverting the distribution function at uniform draws, and 1/(T p_t) (B,)."""
         T = len(self._counts)
         if count_levels(process, "importance sampling of t") != T:
-            raise InputError(f"these importance-sampled times are for T = {T} levels, but the process has {process.T}")
+            raise InputError(
+                f"these importance-sampled times are for T = {T} levels, but the process has {process.T}"
+            )
         p = self.probabilities()
         edges = p.cumsum(0)
         u = noise.uniform((batch, 1))[:, 0].double() * edges[-1]
-        # Never an index whose p is 0: right=True passes over empty steps, and the last step may only be reached from below.
+        # Never an index whose p is 0: right=True passes over empty steps, and the last step may only be
+        # reached from below.
         index = torch.searchsorted(edges, u, right=True).clamp_max(int(p.nonzero()[-1]))
         return index + 1, 1 / (T * p[index])
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Append losses (N,) of times t (N,), in order; a loss is what one example costs before any importance weight."""
+        """Append losses (N,) of times t (N,), in order; a loss is what one example costs before any
+        importance weight.
+        """
         t, losses = t.detach().cpu().reshape(-1), losses.detach().cpu().double().reshape(-1)
         T, history = self._losses.shape
         if t.shape != losses.shape or bool(((t < 1) | (t > T)).any()):
-            raise InputError(f"update takes times 1 … {T} and one loss for each, got {t.tolist()} and {len(losses)} losses")
+            raise InputError(
+                f"update takes times 1 … {T} and one loss for each, got {t.tolist()} and {len(losses)} losses"
+            )
         if not bool(torch.isfinite(losses).all()):
             raise InputError("a loss that is not finite cannot enter the history of importance-sampled times")
         for index, loss in zip((t.long() - 1).tolist(), losses.tolist(), strict=True):
@@ -120,14 +129,18 @@ class ImportanceTimes:
 
 
 def as_times(times: Times, process: Process) -> TimeSampling:
-    """The sampling that a name ("uniform", "importance"), a table {"kind": name, **options} or nothing (uniform) describes."""
+    """The sampling that a name ("uniform", "importance"), a table {"kind": name, **options} or nothing
+    (uniform) describes.
+    """
     if times is None:
         return UniformTimes()
     if isinstance(times, (str, Mapping)):
         table = {"kind": times} if isinstance(times, str) else times
         return build(_KINDS, table, "times", {"T": process.T})
     if not isinstance(times, TimeSampling):
-        raise InputError(f'times must be "uniform", "importance" or an object with draw(...), got {type(times).__name__}')
+        raise InputError(
+            f'times must be "uniform", "importance" or an object with draw(...), got {type(times).__name__}'
+        )
     return times
 
 

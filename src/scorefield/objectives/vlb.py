@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.categorical_denoiser import refuse_categories
 from scorefield.core.distributions import CDFS, Normal, discretized_log_prob
-from scorefield.core.errors import IncompatibleModel, InputError
-from scorefield.core.kernels import VARIANCES, Variance, posterior, reverse
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
-from scorefield.denoiser import Denoiser, has_variance_head
+from scorefield.models.categorical_denoiser import refuse_categories
+from scorefield.models.denoiser import Denoiser, has_variance_head
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import prediction_error, shown
 from scorefield.objectives.times import Times, as_times, times_spec
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
+from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["DECODERS", "VLB", "Bound", "Hybrid", "bound_terms", "prior_term"]
 
@@ -32,8 +32,9 @@ DECODERS = ("discretized", "density")
 class Bound:
     """How p(x_s | x_t) and p(x_0 | x_t) are read off a prediction.
 
-    variance: "lower", "upper" or "learned".   decoder: "discretized" (bins of 8-bit or other quantized data) or "density"
-    (the Gaussian itself, for continuous data).   cdf: of the discretized decoder, "exact" or "tanh" (the published code's).
+    variance: "lower", "upper" or "learned".   decoder: "discretized" (bins of 8-bit or other quantized data)
+    or "density" (the Gaussian itself, for continuous data).   cdf: of the discretized decoder, "exact" or
+    "tanh" (the published code's).
     """
 
     variance: Variance
@@ -50,7 +51,9 @@ class Bound:
                 raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
 
     @classmethod
-    def of(cls, model: Any, variance: Variance | None = None, decoder: str = "discretized", cdf: str = "exact") -> Bound:
+    def of(
+        cls, model: Any, variance: Variance | None = None, decoder: str = "discretized", cdf: str = "exact"
+    ) -> Bound:
         """The bound of this model: its own variance where it has a head, otherwise "upper", unless told.
 
         IncompatibleModel for "learned" without a head.
@@ -66,16 +69,23 @@ class Bound:
 
 
 def bound_terms(
-    pred: Prediction, x0: Tensor, lo: Level, bound: Bound, data: DataSpec | None = None, above: Level | None = None
+    pred: Prediction,
+    x0: Tensor,
+    lo: Level,
+    bound: Bound,
+    data: DataSpec | None = None,
+    above: Level | None = None,
 ) -> Tensor:
-    """One term L of the bound for the step from pred.level to `lo`, in nats an example: (B,).  [DDPM Eq. 5, Improved DDPM Eq. 4–7]
+    """One term L of the bound for the step from pred.level to `lo`, in nats an example: (B,).  [DDPM Eq. 5,
+    Improved DDPM Eq. 4–7]
 
-    KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) where s > 0, and −ln p(x_0 | x_t) where s = 0; x̂0 is not clipped here.
+    KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) where s > 0, and −ln p(x_0 | x_t) where s = 0; x̂0 is not clipped
+    here.
 
-    pred: of x_t = α_t x_0 + σ_t ε.   x0: (B, *).   lo: the levels at s, () or (B,).   data: whose bins the discretized decoder
-    uses.   above: the levels of the grid over t; they set the variance of the step to 0. The "density" decoder of a
-    fixed variance is ours, not the published code's, and has none of that floor: it takes σ²_{t|0}, the variance of
-    x_0 given x_t where the data look flat.
+    pred: of x_t = α_t x_0 + σ_t ε.   x0: (B, *).   lo: the levels at s, () or (B,).   data: whose bins the
+    discretized decoder uses.   above: the levels of the grid over t; they set the variance of the step to 0.
+    The "density" decoder of a fixed variance is ours, not the published code's, and has none of that floor:
+    it takes σ²_{t|0}, the variance of x_0 given x_t where the data look flat.
     """
     if bound.decoder == "density" and bound.variance != "learned":
         above = None
@@ -93,24 +103,31 @@ def bound_terms(
 
 
 def prior_term(process: GaussianProcess, x0: Tensor, t: Time) -> Tensor:
-    """KL(q(x_t | x_0) ‖ N(prior_mean, prior_std²)) at the noisiest t, in nats an example: (B,) float64 on the CPU.  [DDPM Eq. 5, L_T]
+    """KL(q(x_t | x_0) ‖ N(prior_mean, prior_std²)) at the noisiest t, in nats an example: (B,) float64 on the
+    CPU.  [DDPM Eq. 5, L_T]
 
-    No network enters it. It is computed in float64, because for a good process it is a small difference of numbers near 1.
+    No network enters it. It is computed in float64, because for a good process it is a small difference of
+    numbers near 1.
     """
     alpha, sigma = process.level(t)
     mean = alpha * x0.detach().cpu().double()
-    start = Normal(torch.full_like(mean, process.prior_mean), torch.tensor(process.prior_std**2, dtype=torch.float64))
+    start = Normal(
+        torch.full_like(mean, process.prior_mean), torch.tensor(process.prior_std**2, dtype=torch.float64)
+    )
     return Normal(mean, sigma**2).kl(start)
 
 
 class VLB(Objective):
-    """L_vlb = E_t[T·L_t]/(D ln 2) in bits a dimension, reweighted by 1/(T p_t) of the t drawn.  [Improved DDPM Eq. 4, §3.3]
+    """L_vlb = E_t[T·L_t]/(D ln 2) in bits a dimension, reweighted by 1/(T p_t) of the t drawn.  [Improved
+    DDPM Eq. 4, §3.3]
 
     The prior term L_T, which no parameter enters, is left out.
 
-    model: a Denoiser of a discrete process.   variance: "lower", "upper" or "learned"; "learned" for a model with a variance head
-    and "upper" otherwise, if not given.   decoder, cdf: see `Bound`; the bins are those of the model's `data`.
-    times: which t are drawn, "uniform", "importance" (the paper's choice for this loss), or see sf.objectives.times.
+    model: a Denoiser of a discrete process.   variance: "lower", "upper" or "learned"; "learned" for a model
+    with a variance head and "upper" otherwise, if not given.   decoder, cdf: see `Bound`; the bins are those
+    of the model's `data`.
+    times: which t are drawn, "uniform", "importance" (the paper's choice for this loss), or see
+    sf.objectives.times.
     """
 
     model: Denoiser
@@ -131,7 +148,12 @@ class VLB(Objective):
 
     @property
     def spec(self) -> dict[str, Any]:
-        return {"kind": "vlb", "variance": self.bound.variance, **_bound_spec(self.bound), **times_spec(self.times)}
+        return {
+            "kind": "vlb",
+            "variance": self.bound.variance,
+            **_bound_spec(self.bound),
+            **times_spec(self.times),
+        }
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
@@ -142,11 +164,13 @@ class VLB(Objective):
 
 
 class Hybrid(Objective):
-    """L_hybrid = L_simple + λ·L_vlb with the mean held constant inside L_vlb, so that it trains Σ alone.  [Improved DDPM Eq. 16]
+    """L_hybrid = L_simple + λ·L_vlb with the mean held constant inside L_vlb, so that it trains Σ alone.
+    [Improved DDPM Eq. 16]
 
-    vlb_scale: λ in the units of `VLB` (T·L_t in bits/dim), as in the published RESCALED_MSE; the published plain MSE adds one
-    term as it is, vlb_scale = 1/T.   weighting: of the simple part (see `Simple`).   times, decoder, cdf: as in `VLB`.
-    The model needs a variance head: without one there is nothing for L_vlb to train.
+    vlb_scale: λ in the units of `VLB` (T·L_t in bits/dim), as in the published RESCALED_MSE; the published
+    plain MSE adds one term as it is, vlb_scale = 1/T.   weighting: of the simple part (see `Simple`).
+    times, decoder, cdf: as in `VLB`. The model needs a variance head: without one there is nothing for L_vlb
+    to train.
     """
 
     model: Denoiser
@@ -163,7 +187,9 @@ class Hybrid(Objective):
         super().__init__()
         count_levels(model.process, "the variational bound")
         if not vlb_scale >= 0:
-            raise InputError(f"vlb_scale weighs the variational bound and cannot be negative, got {vlb_scale!r}")
+            raise InputError(
+                f"vlb_scale weighs the variational bound and cannot be negative, got {vlb_scale!r}"
+            )
         self.model = model
         self.vlb_scale = float(vlb_scale)
         self.weighting = check_weighting(weighting)
@@ -181,7 +207,9 @@ class Hybrid(Objective):
         mse = prediction_error(self.model, pred, x0, t, self.weighting)
         bits = _scaled_term(self.model, replace(pred, x0=pred.x0.detach()), x0, t, self.bound)
         total, scale = mse + self.vlb_scale * bits, importance.to(bits)
-        return Loss(scale * total, t, {"mse": (scale * mse).detach(), "vlb": (scale * bits).detach()}, total.detach())
+        return Loss(
+            scale * total, t, {"mse": (scale * mse).detach(), "vlb": (scale * bits).detach()}, total.detach()
+        )
 
 
 def _scaled_term(model: Denoiser, pred: Prediction, x0: Tensor, t: Tensor, bound: Bound) -> Tensor:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.denoiser import Denoiser
+from scorefield.models.denoiser import Denoiser
+from scorefield.runtime.errors import InputError
 
 __all__ = ["WEIGHTINGS", "check_weighting", "weight"]
 
@@ -45,7 +45,9 @@ def _min_snr(model: Denoiser, t: Tensor) -> Tensor:
 
 
 def _edm(model: Denoiser, t: Tensor) -> Tensor:
-    """w = (σ̃² + σ_d²)/σ_d² with σ̃ = σ/α: unit weight on the network's own target.  [Karras et al. 2022, Table 1]"""
+    """w = (σ̃² + σ_d²)/σ_d² with σ̃ = σ/α: unit weight on the network's own target.  [Karras et al. 2022,
+    Table 1]
+    """
     alpha, sigma = model.process.level(t)
     return 1 + (sigma / (alpha * model.sigma_data)) ** 2
 

@@ -1,6 +1,6 @@
 """What training will take: memory counted on tensors without numbers, time from a short trial."""
 
-from scorefield.planning.memory import step_memory
-from scorefield.planning.plan import Plan, make_plan
+from scorefield.planning.activation_memory import step_memory
+from scorefield.planning.estimate import Plan, make_plan
 
 __all__ = ["Plan", "make_plan", "step_memory"]

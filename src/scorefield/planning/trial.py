@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from scorefield.config import Recipe, build_model, build_objective
 from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import DataSpec
+from scorefield.runs.build import Recipe, build_model, build_objective
 from scorefield.training.ema import EMA
 
 __all__ = ["Setting", "Trial", "try_steps"]
@@ -37,10 +37,11 @@ class Setting(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """rate: FLOP/s of a device, None where it could not be tried.   said: where it comes from, or why there is none.
+    """rate: FLOP/s of a device, None where it could not be tried.   said: where it comes from, or why there
+    is none.
 
-    process: bytes of the process on a CPU before the trial.   largest: bytes that it had at most during one of a whole batch, the
-    gaps in the heap of the C library included; 0 where that is not known.
+    process: bytes of the process on a CPU before the trial.   largest: bytes that it had at most during one
+    of a whole batch, the gaps in the heap of the C library included; 0 where that is not known.
     """
 
     rate: float | None
@@ -50,22 +51,36 @@ class Trial(NamedTuple):
 
 
 def try_steps(setting: Setting, operations: int, needed: int) -> Trial:
-    """A few steps of training, of as large a part of the batch as takes seconds.   needed: bytes of a step, as they were counted."""
+    """A few steps of training, of as large a part of the batch as takes seconds.   needed: bytes of a step,
+    as they were counted.
+    """
     kind, batch = setting.kind, setting.each
     if kind == "cuda" and not torch.cuda.is_available():
         return Trial(
-            None, "unknown: there is no such device here to try; say --flops, what one sustains (a third of its data sheet's)"
+            None,
+            "unknown: there is no such device here to try; say --flops, what one sustains (a third of its data sheet's)",
         )
     while batch > 1 and (operations * batch > _TRIAL_FLOPS or needed > _free(kind) // 2):
         batch, needed = batch // 2, needed // 2
     if operations * batch > 10 * _TRIAL_FLOPS or needed > _free(kind) // 2:
-        return Trial(None, "unknown: the network is too large for a trial on this machine; say --flops, what a device sustains")
+        return Trial(
+            None,
+            "unknown: the network is too large for a trial on this machine; say --flops, what a device sustains",
+        )
     _trial(setting, min(batch, 2), steps=1)
     gc.collect()
     _give_back()
-    process, whole = _resident() if kind == "cpu" else 0, kind == "cpu" and batch == setting.each and _forget_largest()
+    process, whole = (
+        _resident() if kind == "cpu" else 0,
+        kind == "cpu" and batch == setting.each and _forget_largest(),
+    )
     seconds = _trial(setting, batch, steps=_TRIAL_STEPS)
-    return Trial(operations * batch / seconds, f"measured on {batch} examples a step", process, _largest() if whole else 0)
+    return Trial(
+        operations * batch / seconds,
+        f"measured on {batch} examples a step",
+        process,
+        _largest() if whole else 0,
+    )
 
 
 def _trial(setting: Setting, batch: int, steps: int) -> float:
@@ -75,11 +90,20 @@ def _trial(setting: Setting, batch: int, steps: int) -> float:
     if hasattr(model, "autocast_dtype"):
         model.autocast_dtype = setting.dtype
     objective = build_objective(recipe, model).train()
-    optimizer, average = torch.optim.AdamW(objective.parameters(), fused=True), EMA(model, recipe.training.ema)
-    x0 = (
-        torch.zeros(batch, *spec.shape) if spec.bins is None else spec.from_levels(torch.randint(spec.bins, (batch, *spec.shape)))
+    optimizer, average = (
+        torch.optim.AdamW(objective.parameters(), fused=True),
+        EMA(model, recipe.training.ema),
     )
-    y = torch.randint(spec.num_classes, (batch,)) if objective.needs_labels or bool(getattr(model, "num_classes", 0)) else None
+    x0 = (
+        torch.zeros(batch, *spec.shape)
+        if spec.bins is None
+        else spec.from_levels(torch.randint(spec.bins, (batch, *spec.shape)))
+    )
+    y = (
+        torch.randint(spec.num_classes, (batch,))
+        if objective.needs_labels or bool(getattr(model, "num_classes", 0))
+        else None
+    )
     taken: list[float] = []
     for step in range(steps + 1):
         start = time.perf_counter()
@@ -102,7 +126,9 @@ def _finish(device: torch.device) -> None:
 
 
 def _give_back() -> None:
-    """Return freed memory to the system, so that what is resident is in use; the command keeps it otherwise (`cli/memory.py`)."""
+    """Return freed memory to the system, so that what is resident is in use; the command keeps it otherwise
+    (`cli/memory.py`).
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["GaussianProcess", "Process", "Time", "as_time", "check_moments", "count_levels", "table_index"]
 
@@ -47,7 +47,9 @@ class Process(ABC):
 
     @property
     def levels(self) -> int | None:
-        """How many levels its models were trained on, the unit of noise_input="index"; None where t is a real in [0, 1]."""
+        """How many levels its models were trained on, the unit of noise_input="index"; None where t is a real
+        in [0, 1].
+        """
         return self.T if isinstance(self.T, int) else None
 
 
@@ -79,7 +81,9 @@ class GaussianProcess(Process):
 
 
 def count_levels(process: Process, what: str) -> int:
-    """T of a process given by a table of levels. IncompatibleModel, naming `what` was asked for, where t is continuous."""
+    """T of a process given by a table of levels. IncompatibleModel, naming `what` was asked for, where t is
+    continuous.
+    """
     if isinstance(process.T, int):
         return process.T
     raise IncompatibleModel(
@@ -98,14 +102,20 @@ def as_time(t: Time) -> Tensor:
 
 
 def table_index(t: Time, T: int) -> Tensor:
-    """t as int64 entries of a table of T + 1 levels, () or (B,). InputError for what lies between levels or outside 0 … T."""
+    """t as int64 entries of a table of T + 1 levels, () or (B,). InputError for what lies between levels or
+    outside 0 … T.
+    """
     time = as_time(t)
     index = time.round().long() if time.is_floating_point() else time.long()
     if bool((index != time).any()):
-        raise InputError(f"this process has levels at t = 0, 1, …, {T} only, got t = {_first(time, index != time)}")
+        raise InputError(
+            f"this process has levels at t = 0, 1, …, {T} only, got t = {_first(time, index != time)}"
+        )
     outside = (index < 0) | (index > T)
     if bool(outside.any()):
-        raise InputError(f"t must lie in 0 … {T} (0 is the data, {T} the noisiest), got {_first(time, outside)}")
+        raise InputError(
+            f"t must lie in 0 … {T} (0 is the data, {T} the noisiest), got {_first(time, outside)}"
+        )
     return index
 
 

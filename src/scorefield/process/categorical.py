@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from scorefield.core.distributions import LOG_ZERO, Categorical
-from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.process.base import Process, Time, table_index
 from scorefield.process.schedules import cosine_kappas, linear_kappas
+from scorefield.runtime.errors import InputError
 
 __all__ = ["CategoricalProcess", "absorbing", "uniform_categorical"]
 
@@ -22,13 +22,15 @@ SCHEDULES = {"cosine": cosine_kappas, "linear": linear_kappas}
 
 
 class CategoricalProcess(Process):
-    """q(x_t = k | x_0) = κ_t 1[k = x_0] + (1 − κ_t) u_k: kept with probability κ_t, otherwise drawn from u.  [D3PM §3.1]
+    """q(x_t = k | x_0) = κ_t 1[k = x_0] + (1 − κ_t) u_k: kept with probability κ_t, otherwise drawn from u.
+    [D3PM §3.1]
 
-    Every dimension is noised by itself. κ_0 = 1 and κ falls; between s and t > s a value is kept with κ_{t|s} = κ_t/κ_s.
-    Build it with `uniform_categorical` or `absorbing`.
+    Every dimension is noised by itself. κ_0 = 1 and κ falls; between s and t > s a value is kept with κ_{t|s}
+    = κ_t/κ_s. Build it with `uniform_categorical` or `absorbing`.
 
     classes: K, the categories 0 … K − 1 of the data.   states: S, those of x_t, K or K + 1.
-    A state x is an integer tensor (B, *), a distribution a `Categorical` (B, S, *); t and s are numbers or (B,).
+    A state x is an integer tensor (B, *), a distribution a `Categorical` (B, S, *); t and s are numbers or
+    (B,).
     """
 
     T: int
@@ -65,12 +67,18 @@ class CategoricalProcess(Process):
         return self.transition(x0, t, 0).sample(u)
 
     def transition(self, x_s: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Categorical:
-        """q(x_t | x_s) = Cat(κ_{t|s} x_s + (1 − κ_{t|s}) u) for t > s; s = 0 is the marginal q(x_t | x_0).  [D3PM Eq. 2–3]"""
+        """q(x_t | x_s) = Cat(κ_{t|s} x_s + (1 − κ_{t|s}) u) for t > s; s = 0 is the marginal q(x_t | x_0).
+        [D3PM Eq. 2–3]
+        """
         log_keep, log_redraw = self._log_kept(t, s)
         keep = Categorical.at(x_s, self.states, dtype).log_p
-        return Categorical(torch.logaddexp(expand(log_keep, keep) + keep, expand(log_redraw, keep) + self._noise(keep)))
+        return Categorical(
+            torch.logaddexp(expand(log_keep, keep) + keep, expand(log_redraw, keep) + self._noise(keep))
+        )
 
-    def posterior(self, x_t: Tensor, x0: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Categorical:
+    def posterior(
+        self, x_t: Tensor, x0: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32
+    ) -> Categorical:
         """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0) for s < t.  [D3PM Eq. 3]   x_t must be possible at t."""
         return self.reverse(x_t, Categorical.at(x0, self.classes, dtype), t, s)
 
@@ -88,9 +96,11 @@ class CategoricalProcess(Process):
         return Categorical.of(self.log_likelihood(x_t, t, s, log_w.dtype) + torch.logaddexp(keep, redraw))
 
     def family(self, x_t: Tensor, p0: Categorical, t: Time, s: Time, eta: float) -> Categorical:
-        """Cat(ς x_t + (κ_s − ςκ_t) p0 + ((1 − κ_s) − (1 − κ_t)ς) u), ς = (1 − η)(1 − κ_s)/(1 − κ_t).  [DDIM Appendix A]
+        """Cat(ς x_t + (κ_s − ςκ_t) p0 + ((1 − κ_s) − (1 − κ_t)ς) u), ς = (1 − η)(1 − κ_s)/(1 − κ_t).  [DDIM
+        Appendix A]
 
-        ς is the probability of copying x_t: η = 1 never does, η = 0 never draws from u. q(x_s | x_0) is the same for every η.
+        ς is the probability of copying x_t: η = 1 never does, η = 0 never draws from u. q(x_s | x_0) is the
+        same for every η.
         """
         kappa_t, kappa_s = self.level(t), self.level(s)
         copy = (1 - eta) * (1 - kappa_s) / (1 - kappa_t)
@@ -119,7 +129,9 @@ class CategoricalProcess(Process):
         log_t, log_s = self._log_kappas[table_index(t, self.T)], self._log_kappas[table_index(s, self.T)]
         log_keep = log_t - log_s
         if bool((log_keep > 0).any()):
-            raise InputError(f"values are noised from s up to t, so s must not lie above t; got t = {t} and s = {s}")
+            raise InputError(
+                f"values are noised from s up to t, so s must not lie above t; got t = {t} and s = {s}"
+            )
         return log_keep, _log_complement(log_keep)
 
     def _noise(self, like: Tensor) -> Tensor:
@@ -131,14 +143,16 @@ class CategoricalProcess(Process):
         missing = self.states - self.classes
         if not missing:
             return log_p
-        return torch.cat([log_p, log_p.new_full((log_p.shape[0], missing, *log_p.shape[2:]), LOG_ZERO)], dim=1)
+        return torch.cat(
+            [log_p, log_p.new_full((log_p.shape[0], missing, *log_p.shape[2:]), LOG_ZERO)], dim=1
+        )
 
 
 def uniform_categorical(kappas: Tensor | Sequence[float], classes: int) -> CategoricalProcess:
     """Values are redrawn from all K classes alike, u_k = 1/K.  [Multinomial diffusion §4; D3PM §3.1, uniform]
 
-    kappas: (T,), κ_t for t = 1 … T, strictly descending in (0, 1); the last may be 0. See sf.process.cosine_kappas,
-    linear_kappas and kappas_from_betas.   classes: K ≥ 2.
+    kappas: (T,), κ_t for t = 1 … T, strictly descending in (0, 1); the last may be 0. See
+    sf.process.cosine_kappas, linear_kappas and kappas_from_betas.   classes: K ≥ 2.
     """
     _check_classes(classes)
     log_u = torch.full((classes,), -math.log(classes), dtype=torch.float64)
@@ -148,7 +162,8 @@ def uniform_categorical(kappas: Tensor | Sequence[float], classes: int) -> Categ
 def absorbing(kappas: Tensor | Sequence[float], classes: int) -> CategoricalProcess:
     """Values are erased: u is all on one more state, number K, which is never left.  [D3PM §3.1, absorbing]
 
-    kappas: as in `uniform_categorical`; the last must be 0, since sampling starts from all erased.   classes: K ≥ 2.
+    kappas: as in `uniform_categorical`; the last must be 0, since sampling starts from all erased.   classes:
+    K ≥ 2.
     """
     _check_classes(classes)
     log_u = torch.full((classes + 1,), LOG_ZERO, dtype=torch.float64)
@@ -167,13 +182,17 @@ def check_categories(x: Tensor, count: int, what: str) -> None:
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise InputError(f"{what} must hold categories, the integers 0 … {count - 1}; got {x.dtype}")
     if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < count:
-        raise InputError(f"{what} must hold categories 0 … {count - 1}, got values from {int(x.min())} to {int(x.max())}")
+        raise InputError(
+            f"{what} must hold categories 0 … {count - 1}, got values from {int(x.min())} to {int(x.max())}"
+        )
 
 
 def _check_kappas(kappas: Tensor | Sequence[float]) -> Tensor:
     table = torch.as_tensor(kappas, dtype=torch.float64).detach().cpu()
     if table.ndim != 1 or not len(table) or not bool(torch.isfinite(table).all()):
-        raise InputError(f"kappas must be a one-dimensional list of finite numbers, got shape {tuple(table.shape)}")
+        raise InputError(
+            f"kappas must be a one-dimensional list of finite numbers, got shape {tuple(table.shape)}"
+        )
     if not bool((table.diff() < 0).all()) or not table[0] < 1 or table[-1] < 0:
         raise InputError(
             "kappas are the shares of the values that are kept up to t = 1, 2, …, T: they must strictly descend within (0, 1), and only "
@@ -184,11 +203,15 @@ def _check_kappas(kappas: Tensor | Sequence[float]) -> Tensor:
 
 def _check_classes(classes: int) -> None:
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-        raise InputError(f"classes is the number of categories of a value, an integer of at least 2; got {classes!r}")
+        raise InputError(
+            f"classes is the number of categories of a value, an integer of at least 2; got {classes!r}"
+        )
 
 
 def _identify(kappas: Tensor) -> dict[str, Any]:
-    """The shortest description that rebuilds this table exactly, so that a saved configuration stays readable."""
+    """The shortest description that rebuilds this table exactly, so that a saved configuration stays
+    readable.
+    """
     T = len(kappas)
     known = [name for name, make in SCHEDULES.items() if torch.equal(make(T), kappas)]
     return {"schedule": known[0], "T": T} if known else {"kappas": kappas.tolist()}

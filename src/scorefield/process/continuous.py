@@ -1,4 +1,6 @@
-"""Processes with a level at every real t: the continuous VP, VE and EDM, and a table of levels read between its entries."""
+"""Processes with a level at every real t: the continuous VP, VE and EDM, and a table of levels read between
+its entries.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from scorefield.core.errors import InputError
 from scorefield.core.prediction import Level
 from scorefield.process.base import GaussianProcess, Time, as_time, check_moments
 from scorefield.process.discrete import DiscreteProcess
+from scorefield.runtime.errors import InputError
 
 __all__ = ["ContinuousProcess", "Interpolated", "continuous_ve", "continuous_vp", "edm"]
 
@@ -24,20 +26,26 @@ _EDM_START = 1e-9
 
 
 class ContinuousProcess(GaussianProcess):
-    """0 ≤ t ≤ T real, level(0) = (1, 0). Grids run from T to t_min, the least noise a model is asked about, then to 0."""
+    """0 ≤ t ≤ T real, level(0) = (1, 0). Grids run from T to t_min, the least noise a model is asked about,
+    then to 0.
+    """
 
     t_min: float
 
     @abstractmethod
     def time(self, log_ratio: Tensor) -> Tensor:
-        """The t at which λ = ln(α/σ) has these values: float64, in their shape. The inverse of `level` on (0, T]."""
+        """The t at which λ = ln(α/σ) has these values: float64, in their shape. The inverse of `level` on (0,
+        T].
+        """
 
     def level(self, t: Time) -> Level:
         time = as_time(t).double()
         outside = (time < 0) | (time > self.T)
         if bool(outside.any()):
             first = float(time.reshape(-1)[outside.reshape(-1)][0])
-            raise InputError(f"t must lie in [0, {self.T:g}] (0 is the data, {self.T:g} the noisiest), got {first:g}")
+            raise InputError(
+                f"t must lie in [0, {self.T:g}] (0 is the data, {self.T:g} the noisiest), got {first:g}"
+            )
         return self._level(time)
 
     @abstractmethod
@@ -54,7 +62,12 @@ class _ContinuousVP(ContinuousProcess):
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        return {"kind": "continuous-vp", "beta_min": self._beta_min, "beta_max": self._beta_max, "t_min": self.t_min}
+        return {
+            "kind": "continuous-vp",
+            "beta_min": self._beta_min,
+            "beta_max": self._beta_max,
+            "t_min": self.t_min,
+        }
 
     def _level(self, t: Tensor) -> Level:
         integral = t * self._beta_min + t**2 * (self._beta_max - self._beta_min) / 2  # ∫_0^t β = −ln ᾱ_t
@@ -92,7 +105,13 @@ class _EDM(ContinuousProcess):
 
     def __init__(self, sigma_min: float, sigma_max: float, rho: float, mean: float, std: float) -> None:
         self.T, self.t_min = 1.0, _EDM_START
-        self._sigma_min, self._sigma_max, self._rho, self._mean, self._std = sigma_min, sigma_max, rho, mean, std
+        self._sigma_min, self._sigma_max, self._rho, self._mean, self._std = (
+            sigma_min,
+            sigma_max,
+            rho,
+            mean,
+            std,
+        )
         self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
         self.prior_mean, self.prior_std = mean, math.hypot(sigma_max, std)
 
@@ -113,17 +132,24 @@ class _EDM(ContinuousProcess):
 class Interpolated(ContinuousProcess):
     """A discrete process at fractional t, so that an ODE can be solved with a model trained on its levels.
 
-    λ = ln(α/σ) is linear between neighbouring levels of [1, T] and σ/α = t·σ_1/α_1 on (0, 1); a variance-preserving table
-    stays variance preserving, a variance-exploding one keeps α = 1. At t = 0, 1, …, T the levels are the table's own.
+    λ = ln(α/σ) is linear between neighbouring levels of [1, T] and σ/α = t·σ_1/α_1 on (0, 1); a
+    variance-preserving table stays variance preserving, a variance-exploding one keeps α = 1. At t = 0, 1, …,
+    T the levels are the table's own.
     """
 
     def __init__(self, discrete: DiscreteProcess) -> None:
         if not isinstance(discrete, DiscreteProcess):
-            raise InputError(f"Interpolated is for a process given by a table of levels, got {type(discrete).__name__}")
+            raise InputError(
+                f"Interpolated is for a process given by a table of levels, got {type(discrete).__name__}"
+            )
         alpha, sigma = discrete.level(torch.arange(1, discrete.T + 1))
         self._exploding = bool((alpha == 1).all())
-        if not self._exploding and not torch.allclose(alpha**2 + sigma**2, torch.ones_like(alpha), rtol=0, atol=1e-9):
-            raise InputError("only variance-preserving (α² + σ² = 1) and variance-exploding (α = 1) tables can be interpolated")
+        if not self._exploding and not torch.allclose(
+            alpha**2 + sigma**2, torch.ones_like(alpha), rtol=0, atol=1e-9
+        ):
+            raise InputError(
+                "only variance-preserving (α² + σ² = 1) and variance-exploding (α = 1) tables can be interpolated"
+            )
         self.discrete = discrete
         self.T, self.t_min = float(discrete.T), 1.0
         self.prior_mean, self.prior_std = discrete.prior_mean, discrete.prior_std
@@ -161,25 +187,32 @@ class Interpolated(ContinuousProcess):
 
 
 def continuous_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> ContinuousProcess:
-    """The variance-preserving process of dx = −½ β(t) x dt + √β(t) dw, β linear, on 0 ≤ t ≤ 1.  [Song et al. 2021, Eq. 32–33]
+    """The variance-preserving process of dx = −½ β(t) x dt + √β(t) dw, β linear, on 0 ≤ t ≤ 1.  [Song et al.
+    2021, Eq. 32–33]
 
-    α_t = exp(−½ ∫β), σ_t² = 1 − α_t², ∫_0^t β = t β_min + ½ t² (β_max − β_min). linear_betas(T, β_min/T, β_max/T) tends to it.
+    α_t = exp(−½ ∫β), σ_t² = 1 − α_t², ∫_0^t β = t β_min + ½ t² (β_max − β_min). linear_betas(T, β_min/T,
+    β_max/T) tends to it.
     t_min: where grids and likelihoods stop short of the data.
     """
     if not 0 < beta_min <= beta_max < math.inf:
-        raise InputError(f"a variance-preserving process needs 0 < beta_min ≤ beta_max, got {beta_min} and {beta_max}")
+        raise InputError(
+            f"a variance-preserving process needs 0 < beta_min ≤ beta_max, got {beta_min} and {beta_max}"
+        )
     return _ContinuousVP(beta_min, beta_max, _check_start(t_min))
 
 
 def continuous_ve(
     sigma_min: float, sigma_max: float, mean: float = 0.0, std: float = 0.0, t_min: float = 1e-5
 ) -> ContinuousProcess:
-    """The variance-exploding process σ_t = σ_min (σ_max/σ_min)^t on 0 < t ≤ 1, σ_0 = 0.  [Song et al. 2021, Eq. 30–31]
+    """The variance-exploding process σ_t = σ_min (σ_max/σ_min)^t on 0 < t ≤ 1, σ_0 = 0.  [Song et al. 2021,
+    Eq. 30–31]
 
     mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
     """
     if not 0 < sigma_min < sigma_max < math.inf:
-        raise InputError(f"a variance-exploding process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        raise InputError(
+            f"a variance-exploding process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}"
+        )
     check_moments(mean, std)
     return _ContinuousVE(sigma_min, sigma_max, mean, std, _check_start(t_min))
 
@@ -187,10 +220,12 @@ def continuous_ve(
 def edm(
     sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, mean: float = 0.0, std: float = 0.0
 ) -> ContinuousProcess:
-    """x_t = x_0 + σ(t) ε, σ(t) = (σ_min^{1/ρ} + t (σ_max^{1/ρ} − σ_min^{1/ρ}))^ρ on 0 < t ≤ 1, σ(0) = 0.  [Karras et al. 2022, Eq. 5]
+    """x_t = x_0 + σ(t) ε, σ(t) = (σ_min^{1/ρ} + t (σ_max^{1/ρ} − σ_min^{1/ρ}))^ρ on 0 < t ≤ 1, σ(0) = 0.
+    [Karras et al. 2022, Eq. 5]
 
-    Times spaced evenly are the paper's time steps, so `grids.uniform` is its schedule; parametrization "edm" and noise_input
-    "log_sigma" are the rest of it.   rho: how much finer the steps are near σ_min, 1 for none.
+    Times spaced evenly are the paper's time steps, so `grids.uniform` is its schedule; parametrization "edm"
+    and noise_input "log_sigma" are the rest of it.   rho: how much finer the steps are near σ_min, 1 for
+    none.
     mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
     """
     if not 0 < sigma_min < sigma_max < math.inf:

@@ -8,23 +8,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 
-__all__ = ["cosine_betas", "cosine_kappas", "geometric_sigmas", "kappas_from_betas", "linear_betas", "linear_kappas"]
+__all__ = [
+    "cosine_betas",
+    "cosine_kappas",
+    "geometric_sigmas",
+    "kappas_from_betas",
+    "linear_betas",
+    "linear_kappas",
+]
 
 
 def linear_betas(T: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """β_t equally spaced from `start` to `end`, both included, (T,).  [DDPM §4]
 
-    The end points are used as given: they are never rescaled by 1000/T. For other T pass them yourself, for example
-    `linear_betas(T, 0.1 / T, 20 / T)`.
+    The end points are used as given: they are never rescaled by 1000/T. For other T pass them yourself, for
+    example `linear_betas(T, 0.1 / T, 20 / T)`.
     """
     _check_count("T", T)
     return torch.linspace(start, end, T, dtype=torch.float64)
 
 
 def cosine_betas(T: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
-    """β_t = min(1 − ᾱ_t/ᾱ_{t−1}, max_beta), ᾱ_t = f(t)/f(0), f(t) = cos²(((t/T + s)/(1 + s))·π/2), (T,).  [Improved DDPM Eq. 17]"""
+    """β_t = min(1 − ᾱ_t/ᾱ_{t−1}, max_beta), ᾱ_t = f(t)/f(0), f(t) = cos²(((t/T + s)/(1 + s))·π/2), (T,).
+    [Improved DDPM Eq. 17]
+    """
     _check_count("T", T)
     u = torch.arange(T + 1, dtype=torch.float64) / T
     f = torch.cos((u + s) / (1 + s) * (math.pi / 2)) ** 2
@@ -32,15 +41,21 @@ def cosine_betas(T: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
 
 
 def geometric_sigmas(sigma_max: float, sigma_min: float, L: int) -> Tensor:
-    """L noise levels with a constant ratio, ascending from sigma_min (t = 1) to sigma_max (t = L), (L,).  [NCSN §4.2]
+    """L noise levels with a constant ratio, ascending from sigma_min (t = 1) to sigma_max (t = L), (L,).
+    [NCSN §4.2]
 
     NCSN numbers them the other way round: its σ_i is entry L − i here.
     """
     _check_count("L", L)
     if not 0 < sigma_min < sigma_max:
-        raise InputError(f"geometric levels need 0 < sigma_min < sigma_max, got sigma_max={sigma_max}, sigma_min={sigma_min}")
+        raise InputError(
+            f"geometric levels need 0 < sigma_min < sigma_max, got sigma_max={sigma_max}, sigma_min={sigma_min}"
+        )
     sigmas = torch.linspace(math.log(sigma_min), math.log(sigma_max), L, dtype=torch.float64).exp()
-    sigmas[0], sigmas[-1] = sigma_min, sigma_max  # exact ends, so that a saved description rebuilds the same table
+    sigmas[0], sigmas[-1] = (
+        sigma_min,
+        sigma_max,
+    )  # exact ends, so that a saved description rebuilds the same table
     return sigmas
 
 
@@ -51,7 +66,9 @@ def linear_kappas(T: int) -> Tensor:
 
 
 def cosine_kappas(T: int, s: float = 0.008) -> Tensor:
-    """κ_t = f(t)/f(0) with the f of `cosine_betas` and nothing clipped, so that κ_T = 0, (T,).  [Improved DDPM Eq. 17]"""
+    """κ_t = f(t)/f(0) with the f of `cosine_betas` and nothing clipped, so that κ_T = 0, (T,).  [Improved
+    DDPM Eq. 17]
+    """
     _check_count("T", T)
     u = torch.arange(T + 1, dtype=torch.float64) / T
     # cos² of what is left to π/2 as sin²: κ_T is 0, not a rounding error.
@@ -60,7 +77,9 @@ def cosine_kappas(T: int, s: float = 0.008) -> Tensor:
 
 
 def kappas_from_betas(betas: Tensor | Sequence[float]) -> Tensor:
-    """κ_t = Π_{i ≤ t}(1 − β_i), β_t the probability that a value is redrawn at step t, (T,).   betas: (T,), each in (0, 1]."""
+    """κ_t = Π_{i ≤ t}(1 − β_i), β_t the probability that a value is redrawn at step t, (T,).   betas: (T,),
+    each in (0, 1].
+    """
     table = torch.as_tensor(betas, dtype=torch.float64)
     if table.ndim != 1 or not len(table) or not bool(((table > 0) & (table <= 1)).all()):
         raise InputError(f"betas must be a list of probabilities above 0 and at most 1, got {betas!r}")

@@ -3,7 +3,7 @@
 from scorefield.samplers.ancestral import Ancestral
 from scorefield.samplers.base import Sampler, Step, sample, trajectory
 from scorefield.samplers.between import between_levels
-from scorefield.samplers.categorical import CategoricalAncestral, CategoricalDDIM
+from scorefield.samplers.categories import CategoricalAncestral, CategoricalDDIM
 from scorefield.samplers.ddim import DDIM
 from scorefield.samplers.dpm_solver import DPMSolver2M, DPMSolver2S
 from scorefield.samplers.inpaint import Inpaint

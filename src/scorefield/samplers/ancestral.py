@@ -9,10 +9,10 @@ from typing import Any, ClassVar, get_args
 from torch import Tensor
 
 from scorefield.core.distributions import Normal
-from scorefield.core.errors import IncompatibleModel, InputError
-from scorefield.core.kernels import Variance, reverse
 from scorefield.core.noise import Noise
-from scorefield.denoiser import Denoise, has_variance_head
+from scorefield.models.denoiser import Denoise, has_variance_head
+from scorefield.process.transitions import Variance, reverse
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, need_levels
 from scorefield.samplers.grids import listed
 
@@ -36,8 +36,9 @@ class Ancestral(Descending):
     """x_s = mean + std·z of p(x_s | x_t); no noise on the step to s = 0.
 
     variance: "lower" (β̃), "upper" (β) or "learned" (the network's variance half).
-    The gradient g of a classifier shifts the mean: N(μ + Σ g, Σ).  [ADM Algorithm 1]   g is taken at x_t and t, as published, or
-    at μ and s, around which the paper expands log p(y|x_s); there is no classifier at s = 0, so there it is taken at x_t too.
+    The gradient g of a classifier shifts the mean: N(μ + Σ g, Σ).  [ADM Algorithm 1]   g is taken at x_t and
+    t, as published, or at μ and s, around which the paper expands log p(y|x_s); there is no classifier at s =
+    0, so there it is taken at x_t too.
     """
 
     variance: Variance = "lower"
@@ -45,10 +46,14 @@ class Ancestral(Descending):
 
     def __post_init__(self) -> None:
         if self.variance not in get_args(Variance):
-            raise InputError(f"variance must be one of {', '.join(get_args(Variance))}; got {self.variance!r}")
+            raise InputError(
+                f"variance must be one of {', '.join(get_args(Variance))}; got {self.variance!r}"
+            )
 
     def init(self, model: Any, x: Tensor) -> float | None:
-        """The grid time above t, which the variance of the last step needs (None: the process's own next level)."""
+        """The grid time above t, which the variance of the last step needs (None: the process's own next
+        level).
+        """
         need_levels(self, model)
         if self.variance == "learned" and not has_variance_head(model):
             raise IncompatibleModel(
@@ -62,8 +67,15 @@ class Ancestral(Descending):
     ) -> tuple[Tensor, Tensor, float]:
         process, pred = model.process, model(x_t, t)
         above = state if state is not None else (t + 1 if t + 1 <= process.T else None)
-        p = reverse(pred, process.level(t), process.level(s), self.variance, None if above is None else process.level(above))
-        # At s = 0 "lower" has its variance for the bound's sake only: sampling has none there, so it shifts by nothing.
+        p = reverse(
+            pred,
+            process.level(t),
+            process.level(s),
+            self.variance,
+            None if above is None else process.level(above),
+        )
+        # At s = 0 "lower" has its variance for the bound's sake only: sampling has none there, so it shifts
+        # by nothing.
         if pred.log_p_grad is not None and (s > 0 or self.variance != "lower"):
             where = (p.mean, s) if pred.grad_at == "mean" and s > 0 else (x_t, t)
             p = Normal(p.mean + p.var * pred.log_p_grad(*where), p.var)

@@ -1,4 +1,6 @@
-"""The loop that every sampler shares: a sampler is a pure step over an interval, a trajectory is a generator of steps."""
+"""The loop that every sampler shares: a sampler is a pure step over an interval, a trajectory is a generator
+of steps.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from scorefield.categorical_denoiser import refuse_categories
-from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
-from scorefield.denoiser import Denoise
+from scorefield.models.categorical_denoiser import refuse_categories
+from scorefield.models.denoiser import Denoise
 from scorefield.process.base import Process
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import as_grid
 
 __all__ = ["Grid", "Sampler", "Step", "need_levels", "network_calls", "planned", "sample", "trajectory"]
@@ -22,7 +24,9 @@ Grid = Tensor | Sequence[float]
 
 
 class Step(NamedTuple):
-    """What one step did: x at time s, made from time t, and the prediction x̂0 it was made with (x where there are no levels)."""
+    """What one step did: x at time s, made from time t, and the prediction x̂0 it was made with (x where
+    there are no levels).
+    """
 
     t: float
     s: float
@@ -33,14 +37,16 @@ class Step(NamedTuple):
 class Sampler(Protocol):
     """How is x_s made from x_t? Pure steps, the state explicit. `noise` already belongs to this step.
 
-    A sampler also says in an attribute `guidance` how its steps place the gradient that classifier guidance leaves in a
-    Prediction: "eps" where they take `model(x_t, t).guided(t)`, "mean" where they shift the mean of their own step. One that does
-    not say so is refused guided models.
+    A sampler also says in an attribute `guidance` how its steps place the gradient that classifier guidance
+    leaves in a
+    Prediction: "eps" where they take `model(x_t, t).guided(t)`, "mean" where they shift the mean of their own
+    step. One that does not say so is refused guided models.
 
-    One of which `calls` can say only how many calls there are at most also has `calls_on(process, grid)`, see `network_calls`.
+    One of which `calls` can say only how many calls there are at most also has `calls_on(process, grid)`, see
+    `network_calls`.
 
-    One whose steps need to know the whole grid also has `plan(model, times, state)`: the state of `init` with what it takes from the
-    grid, or a refusal. A sampler around another one passes it on by `planned`.
+    One whose steps need to know the whole grid also has `plan(model, times, state)`: the state of `init` with
+    what it takes from the grid, or a refusal. A sampler around another one passes it on by `planned`.
     """
 
     def calls(self, grid: Grid) -> int:
@@ -51,16 +57,21 @@ class Sampler(Protocol):
         """The state before the first step; IncompatibleModel when the model lacks what the sampler needs."""
         ...
 
-    def step(self, model: Any, x_t: Tensor, t: float, s: float, state: Any, noise: Noise) -> tuple[Tensor, Tensor, Any]:
+    def step(
+        self, model: Any, x_t: Tensor, t: float, s: float, state: Any, noise: Noise
+    ) -> tuple[Tensor, Tensor, Any]:
         """(x_s, the x̂0 behind it, the next state)."""
         ...
 
 
-def trajectory(model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise | None = None) -> Iterator[Step]:
-    """Walk x along the grid, yielding every step; the i-th step draws from noise.at(i). Bad pieces raise here, not later.
+def trajectory(
+    model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise | None = None
+) -> Iterator[Step]:
+    """Walk x along the grid, yielding every step; the i-th step draws from noise.at(i). Bad pieces raise
+    here, not later.
 
-    x: (B, *) at the grid's first time, integers where the model is of categories.   grid: of times, or `grids.steps(n)` for a score
-    without noise levels.
+    x: (B, *) at the grid's first time, integers where the model is of categories.   grid: of times, or
+    `grids.steps(n)` for a score without noise levels.
     noise: where the draws come from; a fresh seed if not given.
     """
     process: Process | None = getattr(model, "process", None)
@@ -79,12 +90,19 @@ def trajectory(model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise
 
 
 def sample(
-    model: Any, sampler: Sampler, grid: Grid, n: int | None = None, noise: Noise | None = None, *, x_T: Tensor | None = None
+    model: Any,
+    sampler: Sampler,
+    grid: Grid,
+    n: int | None = None,
+    noise: Noise | None = None,
+    *,
+    x_T: Tensor | None = None,
 ) -> Tensor:
-    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory. Of categories they are integers.
+    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory. Of categories
+    they are integers.
 
-    Starts from x_T (B, *) where given, otherwise from n draws of the process's prior at step 0 of `noise`. Run the model in
-    evaluation mode: dropout that is left on stays on.
+    Starts from x_T (B, *) where given, otherwise from n draws of the process's prior at step 0 of `noise`.
+    Run the model in evaluation mode: dropout that is left on stays on.
     """
     noise = noise or NoiseSource(fresh_seed())
     if x_T is None:
@@ -98,13 +116,17 @@ def sample(
 
 
 def network_calls(sampler: Sampler, process: Any, grid: Grid) -> int:
-    """Network calls on this grid of this process, exactly; InputError when this sampler cannot walk it.   process: None for a bare score."""
+    """Network calls on this grid of this process, exactly; InputError when this sampler cannot walk it.
+    process: None for a bare score.
+    """
     exact = getattr(sampler, "calls_on", None)
     return sampler.calls(grid) if exact is None or process is None else int(exact(process, grid))
 
 
 def planned(sampler: Sampler, model: Any, times: Sequence[float], state: Any) -> Any:
-    """The state before the first step on this grid; that of `init` where the sampler does not ask for the grid."""
+    """The state before the first step on this grid; that of `init` where the sampler does not ask for the
+    grid.
+    """
     plan = getattr(sampler, "plan", None)
     return state if plan is None else plan(model, times, state)
 
@@ -120,12 +142,20 @@ def need_levels(sampler: object, model: Any) -> None:
 
 
 def _check_guidance(sampler: object, model: Any, times: Sequence[float]) -> None:
-    """IncompatibleModel where the guidance around this model would be ignored, or has no meaning on this grid."""
+    """IncompatibleModel where the guidance around this model would be ignored, or has no meaning on this
+    grid.
+    """
     if not getattr(model, "guided", False):
         return
     if any(s > t for t, s in pairwise(times)):
-        raise IncompatibleModel("encoding walks the unguided flow upwards: encode, and decode, without guidance")
-    at, places, name = getattr(model, "grad_at", None), getattr(sampler, "guidance", None), type(sampler).__name__
+        raise IncompatibleModel(
+            "encoding walks the unguided flow upwards: encode, and decode, without guidance"
+        )
+    at, places, name = (
+        getattr(model, "grad_at", None),
+        getattr(sampler, "guidance", None),
+        type(sampler).__name__,
+    )
     if at is not None and places is None:
         raise IncompatibleModel(
             f"{name} does not say how it places the gradient of a classifier, and would ignore it: let its steps take "
@@ -138,7 +168,9 @@ def _check_guidance(sampler: object, model: Any, times: Sequence[float]) -> None
         )
 
 
-def _walk(model: Any, sampler: Sampler, times: Sequence[float], x: Tensor, state: Any, noise: Noise) -> Iterator[Step]:
+def _walk(
+    model: Any, sampler: Sampler, times: Sequence[float], x: Tensor, state: Any, noise: Noise
+) -> Iterator[Step]:
     for i, (t, s) in enumerate(pairwise(times), start=1):
         with torch.no_grad():
             x, x0, state = sampler.step(model, x, t, s, state, noise.at(i))

@@ -7,19 +7,21 @@ from typing import Any
 
 from torch import nn
 
-from scorefield.core.errors import IncompatibleModel
-from scorefield.denoiser import layers
+from scorefield.models.denoiser import layers
 from scorefield.process.continuous import ContinuousProcess, Interpolated
+from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = ["between_levels", "need_between_levels"]
 
 
 def between_levels(model: Any) -> Any:
-    """The model, or classifier, with a level at every real t: on `Interpolated` where its process is a table of levels.
+    """The model, or classifier, with a level at every real t: on `Interpolated` where its process is a table
+    of levels.
 
-    A shallow copy, wrappers and all, that shares the network; the model itself where its process is continuous. A classifier that
-    guides must be given its own before it is put around the model. IncompatibleModel for models that have no meaning between levels:
-    those of parametrization "mean" and of noise_input "rank".
+    A shallow copy, wrappers and all, that shares the network; the model itself where its process is
+    continuous. A classifier that guides must be given its own before it is put around the model.
+    IncompatibleModel for models that have no meaning between levels: those of parametrization "mean" and of
+    noise_input "rank".
     """
     if isinstance(model.process, ContinuousProcess):
         return model

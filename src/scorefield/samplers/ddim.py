@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.core.kernels import transition
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
-from scorefield.denoiser import Denoise
+from scorefield.models.denoiser import Denoise
+from scorefield.process.transitions import transition
+from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, need_levels
 from scorefield.samplers.grids import listed
 
@@ -26,11 +26,11 @@ __all__ = ["DDIM", "direction", "ends"]
 class DDIM:
     """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z, by default with ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
 
-    eta: scales the standard deviation, in [0, 1]; 1 is ancestral sampling with the "lower" variance, 0 is deterministic and
-    walks upwards too (encoding).
-    varsigma: ς itself in the place of η, any 0 ≤ ς ≤ σ_s: whatever it is, x_s has the right distribution given x_0 [DDIM Lemma 1].
-    One number a step, the last one 0 on a grid that ends in t = 0; or a function (t, s) -> ς, which is not asked about s = 0, where
-    no noise is added.
+    eta: scales the standard deviation, in [0, 1]; 1 is ancestral sampling with the "lower" variance, 0 is
+    deterministic and walks upwards too (encoding).
+    varsigma: ς itself in the place of η, any 0 ≤ ς ≤ σ_s: whatever it is, x_s has the right distribution
+    given x_0 [DDIM Lemma 1]. One number a step, the last one 0 on a grid that ends in t = 0; or a function
+    (t, s) -> ς, which is not asked about s = 0, where no noise is added.
     A classifier's gradient shifts ε̂.  [ADM Algorithm 2]
 
     InputError before the first step where ς² > σ_s², and where the numbers are not one a step.
@@ -42,7 +42,9 @@ class DDIM:
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise InputError(f"η scales the standard deviation of the noise and lies in [0, 1], got {self.eta!r}")
+            raise InputError(
+                f"η scales the standard deviation of the noise and lies in [0, 1], got {self.eta!r}"
+            )
         if self.varsigma is not None and self.eta != 0:
             raise InputError("η and varsigma both say how much noise a step adds: give one of them")
         if self.varsigma is not None and not callable(self.varsigma):
@@ -52,13 +54,19 @@ class DDIM:
         return f"DDIM(eta={self.eta})" if self.varsigma is None else f"DDIM(varsigma={self.varsigma})"
 
     def calls(self, grid: Grid) -> int:
-        """One network call a step. InputError for a grid that turns, that ascends with noise, or that has other steps than ς."""
+        """One network call a step. InputError for a grid that turns, that ascends with noise, or that has
+        other steps than ς.
+        """
         if direction(self, grid) == "up" and (self.eta > 0 or self.varsigma is not None):
             with_noise = f"η = {self.eta}" if self.varsigma is None else "varsigma"
-            raise InputError(f"encoding walks the deterministic ODE upwards, so it needs η = 0; got {with_noise}")
+            raise InputError(
+                f"encoding walks the deterministic ODE upwards, so it needs η = 0; got {with_noise}"
+            )
         steps = len(grid) - 1
         if isinstance(self.varsigma, tuple) and len(self.varsigma) != steps:
-            raise InputError(f"varsigma has one number for each of the {steps} steps of this grid; got {len(self.varsigma)}")
+            raise InputError(
+                f"varsigma has one number for each of the {steps} steps of this grid; got {len(self.varsigma)}"
+            )
         return steps
 
     def init(self, model: Any, x: Tensor) -> int:

@@ -1,8 +1,9 @@
-"""DPM-Solver++: the probability-flow equation in terms of x̂0, integrated exactly but for x̂0 itself.  [Lu et al. 2022b]
+"""DPM-Solver++: the probability-flow equation in terms of x̂0, integrated exactly but for x̂0 itself.  [Lu et
+al. 2022b]
 
-With λ = ln(α/σ) and h = λ_s − λ_t a step is x_s = (σ_s/σ_t) x_t + α_s ∫ e^{λ−λ_s} x̂0 dλ from λ_t to λ_s. Constant x̂0 gives
-α_s x̂0 + σ_s ε̂, the step of DDIM; the solvers here add the bend of x̂0 along λ to it. Written so, a step holds at σ_s = 0 and at any
-σ_t/α_t. A classifier's gradient shifts ε̂.
+With λ = ln(α/σ) and h = λ_s − λ_t a step is x_s = (σ_s/σ_t) x_t + α_s ∫ e^{λ−λ_s} x̂0 dλ from λ_t to λ_s.
+Constant x̂0 gives α_s x̂0 + σ_s ε̂, the step of DDIM; the solvers here add the bend of x̂0 along λ to it.
+Written so, a step holds at σ_s = 0 and at any σ_t/α_t. A classifier's gradient shifts ε̂.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
-from scorefield.denoiser import Denoise
+from scorefield.models.denoiser import Denoise
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, need_levels
 from scorefield.samplers.between import need_between_levels
 from scorefield.samplers.grids import listed
@@ -36,12 +37,13 @@ class Before(NamedTuple):
 
 @dataclass(frozen=True)
 class DPMSolver2M:
-    """DPM-Solver++(2M): x̂0 extrapolated from the step before, second order for one call a step.  [Lu et al. 2022b, Alg. 2]
+    """DPM-Solver++(2M): x̂0 extrapolated from the step before, second order for one call a step.  [Lu et al.
+    2022b, Alg. 2]
 
-    x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1) D,  D = x̂0 + h/(2h')·(x̂0 − x̂0')  with ' of the step before. The first step and the step
-    to 0, where h is infinite, have D = x̂0: they are first order.
-    stochastic: SDE-DPM-Solver++(2M), x_s = (σ_s/σ_t)e^{−h} x_t + α_s(1 − e^{−2h}) D + σ_s√(1 − e^{−2h}) z, which is ancestral sampling
-    with the "lower" variance where D = x̂0; no noise on the step to 0.
+    x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1) D,  D = x̂0 + h/(2h')·(x̂0 − x̂0')  with ' of the step before. The
+    first step and the step to 0, where h is infinite, have D = x̂0: they are first order.
+    stochastic: SDE-DPM-Solver++(2M), x_s = (σ_s/σ_t)e^{−h} x_t + α_s(1 − e^{−2h}) D + σ_s√(1 − e^{−2h}) z,
+    which is ancestral sampling with the "lower" variance where D = x̂0; no noise on the step to 0.
     """
 
     stochastic: bool = False
@@ -75,10 +77,12 @@ class DPMSolver2M:
 
 @dataclass(frozen=True)
 class DPMSolver2S:
-    """DPM-Solver++(2S): x̂0 of a first-order step to the middle of λ, second order for two calls a step.  [Lu et al. 2022b, Alg. 1]
+    """DPM-Solver++(2S): x̂0 of a first-order step to the middle of λ, second order for two calls a step.  [Lu
+    et al. 2022b, Alg. 1]
 
-    x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1)·x̂0(x_m, m) with λ_m = (λ_t + λ_s)/2 (r = ½). No step knows of another one. The step to 0,
-    where h is infinite, is first order. The middle lies between the levels of a table, so a discrete process is refused.
+    x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1)·x̂0(x_m, m) with λ_m = (λ_t + λ_s)/2 (r = ½). No step knows of
+    another one. The step to 0, where h is infinite, is first order. The middle lies between the levels of a
+    table, so a discrete process is refused.
     """
 
     guidance: ClassVar[str] = "eps"
@@ -92,7 +96,9 @@ class DPMSolver2S:
         need_levels(self, model)
         need_between_levels(self, model)
 
-    def step(self, model: Any, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, Tensor, None]:
+    def step(
+        self, model: Any, x_t: Tensor, t: float, s: float, state: None, noise: Noise
+    ) -> tuple[Tensor, Tensor, None]:
         hi, lo = model.process.level(t), model.process.level(s)
         pred = model(x_t, t).guided(t)
         if s == 0:

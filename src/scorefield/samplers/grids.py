@@ -1,7 +1,7 @@
 """At which times? A grid is a 1-D tensor of times from the start down, usually to 0.
 
-A step of a sampler goes from one entry to the next, so n steps have n + 1 entries; every grid here but the published
-`leading` and `ddim_quadratic` starts at T.
+A step of a sampler goes from one entry to the next, so n steps have n + 1 entries; every grid here but the
+published `leading` and `ddim_quadratic` starts at T.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.process.base import GaussianProcess, Process, Time, count_levels
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
     "GRIDS",
@@ -45,7 +45,8 @@ def full(process: Process) -> Tensor:
 
 
 def uniform(process: Process, n: int) -> Tensor:
-    """n steps, t_i = round(T·i/n) for i = n … 0 (halves up), strictly decreasing for every n ≤ T; also called trailing.
+    """n steps, t_i = round(T·i/n) for i = n … 0 (halves up), strictly decreasing for every n ≤ T; also called
+    trailing.
 
     On a continuous process n times evenly spaced from T to its t_min, then 0.
     """
@@ -60,17 +61,25 @@ trailing = uniform
 
 
 def quadratic(process: Process, n: int) -> Tensor:
-    """n steps, t_i = max(i, round(T·(i/n)²)) for i = n … 0: finer near the data, strictly decreasing for every n ≤ T."""
+    """n steps, t_i = max(i, round(T·(i/n)²)) for i = n … 0: finer near the data, strictly decreasing for
+    every n ≤ T.
+    """
     T = _check(process, n)
     return torch.tensor([max(i, (2 * T * i * i + n * n) // (2 * n * n)) for i in range(n, -1, -1)])
 
 
 def log_snr(
-    process: Process, n: int, *, sigma_min: float | None = None, sigma_max: float | None = None, to_zero: bool = True
+    process: Process,
+    n: int,
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    to_zero: bool = True,
 ) -> Tensor:
     """n steps evenly spaced in λ = ln(α/σ), the grid of DPM-Solver.  [Lu et al. 2022a]
 
-    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times. Arguments, rules and errors as in `karras`.
+    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times. Arguments, rules and errors
+    as in `karras`.
     """
     return _spaced(process, n, _Scale(torch.log, torch.neg), sigma_min, sigma_max, to_zero)
 
@@ -84,15 +93,18 @@ def karras(
     sigma_max: float | None = None,
     to_zero: bool = True,
 ) -> Tensor:
-    """n steps evenly spaced in (σ/α)^{1/ρ}, coarse in the noise and fine near the data.  [Karras et al. 2022, Eq. 5]
+    """n steps evenly spaced in (σ/α)^{1/ρ}, coarse in the noise and fine near the data.  [Karras et al. 2022,
+    Eq. 5]
 
     n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times.
-    sigma_min, sigma_max: values of σ/α; those of the noisiest time and of the least noisy positive one (1, or t_min where t is
-    continuous) if not given.
-    The times are exact where t is continuous. Of a table they are the nearest levels; where two are the same, the noisier one
-    moves to the next free level, and the noisiest ones move back if that would take them above the first.
+    sigma_min, sigma_max: values of σ/α; those of the noisiest time and of the least noisy positive one (1, or
+    t_min where t is continuous) if not given.
+    The times are exact where t is continuous. Of a table they are the nearest levels; where two are the same,
+    the noisier one moves to the next free level, and the noisiest ones move back if that would take them
+    above the first.
 
-    InputError for n < 1, for values outside the process, and for more times than there are levels between the two ends.
+    InputError for n < 1, for values outside the process, and for more times than there are levels between the
+    two ends.
     """
     if not 0 < rho < math.inf:
         raise InputError(f"rho is a positive power, got {rho!r}")
@@ -101,10 +113,11 @@ def karras(
 
 
 def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
-    """The published respacing: T levels cut into len(counts) sections, counts[k] evenly spaced times in the k-th (k = 0 least noisy).
+    """The published respacing: T levels cut into len(counts) sections, counts[k] evenly spaced times in the
+    k-th (k = 0 least noisy).
 
-    Each section's ends are included; positions are accumulated in float64 and rounded half to even, as the Improved
-    DDPM and ADM code does, then 0 is added. InputError when a section is smaller than its count.
+    Each section's ends are included; positions are accumulated in float64 and rounded half to even, as the
+    Improved DDPM and ADM code does, then 0 is added. InputError when a section is smaller than its count.
     """
     counts = [counts] if isinstance(counts, int) else list(counts)
     T, kept, start = count_levels(process, "a grid of sections"), [], 0
@@ -130,7 +143,9 @@ def linspace(process: Process, n: int) -> Tensor:
 
 
 def leading(process: Process, n: int) -> Tensor:
-    """1 + k⌊T/n⌋ for k = n−1 … 0, then 0: what DDIM's code calls uniform. It starts below T; for published numbers only."""
+    """1 + k⌊T/n⌋ for k = n−1 … 0, then 0: what DDIM's code calls uniform. It starts below T; for published
+    numbers only.
+    """
     T = _check(process, n)
     return torch.tensor([*(1 + k * (T // n) for k in range(n - 1, -1, -1)), 0])
 
@@ -148,17 +163,20 @@ def ddim_quadratic(process: Process, n: int) -> Tensor:
 
 
 def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | None = None) -> Tensor:
-    """T, …, T, T−1, …, T−1, …, 1, …, 1, 0: `repeats` steps start at every level, as annealed Langevin needs.  [NCSN Algorithm 1]
+    """T, …, T, T−1, …, T−1, …, 1, …, 1, 0: `repeats` steps start at every level, as annealed Langevin needs.
+    [NCSN Algorithm 1]
 
-    times: the levels to stop at, strictly descending, such as another grid; every level if not given. Its last 0 is taken
-    as read. InputError for repeats < 1 and for times that do not descend.
+    times: the levels to stop at, strictly descending, such as another grid; every level if not given. Its
+    last 0 is taken as read. InputError for repeats < 1 and for times that do not descend.
     """
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise InputError(f"repeats is the number of steps at a level, a positive integer; got {repeats!r}")
     levels = full(process) if times is None else _as_tensor(times)
     levels = levels[:-1] if len(levels) and levels[-1] == 0 else levels
     if not len(levels) or bool((levels.diff() >= 0).any()) or levels[-1] < 0:
-        raise InputError(f"the times of a staircase must be positive and strictly descend, got {levels.tolist()}")
+        raise InputError(
+            f"the times of a staircase must be positive and strictly descend, got {levels.tolist()}"
+        )
     process.level(levels)  # refuses what lies outside the process
     return torch.cat([levels.repeat_interleave(repeats), levels.new_zeros(1)])
 
@@ -193,7 +211,9 @@ def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int
     if process is not None:
         process.level(times)  # refuses what lies outside the process
     elif not torch.equal(times.double(), steps(len(times) - 1).double()):
-        raise InputError("a score without noise levels has no times: its grid is sf.grids.steps(n) for n updates")
+        raise InputError(
+            "a score without noise levels has no times: its grid is sf.grids.steps(n) for n updates"
+        )
     return times.tolist()
 
 
@@ -221,16 +241,22 @@ class _Scale(NamedTuple):
     log_ratio: Callable[[Tensor], Tensor]
 
 
-def _spaced(process: Process, n: int, scale: _Scale, sigma_min: float | None, sigma_max: float | None, to_zero: bool) -> Tensor:
+def _spaced(
+    process: Process, n: int, scale: _Scale, sigma_min: float | None, sigma_max: float | None, to_zero: bool
+) -> Tensor:
     if not isinstance(process, GaussianProcess):
-        raise IncompatibleModel("this grid is spaced in σ/α, and categories have neither: use a grid such as sf.grids.uniform")
+        raise IncompatibleModel(
+            "this grid is spaced in σ/α, and categories have neither: use a grid such as sf.grids.uniform"
+        )
     _check_positive(n)
     first = process.t_min if isinstance(process, ContinuousProcess) else 1
     high = _ratio(process, process.T) if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
     low = _ratio(process, first) if sigma_min is None else torch.tensor(sigma_min, dtype=torch.float64)
     count = n if to_zero else n + 1
     if not 0 < low <= high < math.inf or (low == high and count > 1):
-        raise InputError(f"this grid descends from sigma_max to sigma_min, positive values of σ/α; got {high:g} and {low:g}")
+        raise InputError(
+            f"this grid descends from sigma_max to sigma_min, positive values of σ/α; got {high:g} and {low:g}"
+        )
     wanted = torch.linspace(float(scale.of(high)), float(scale.of(low)), count, dtype=torch.float64)
     if not isinstance(process, ContinuousProcess):
         times = _nearest_levels(process, wanted, scale)
@@ -244,7 +270,9 @@ def _spaced(process: Process, n: int, scale: _Scale, sigma_min: float | None, si
 
 def _exact_times(process: ContinuousProcess, wanted: Tensor, scale: _Scale) -> Tensor:
     times = process.time(scale.log_ratio(wanted))
-    least = _ratio(process, _NO_TIME)  # σ_min of the processes that have one: grids may name it, and t_min is just above
+    least = _ratio(
+        process, _NO_TIME
+    )  # σ_min of the processes that have one: grids may name it, and t_min is just above
     if times[-1] <= 0 and scale.log_ratio(wanted[-1]).neg().exp() >= least * (1 - _ROUNDING):
         times[-1] = process.t_min
     if times[-1] <= 0 or times[0] > process.T * (1 + _ROUNDING):
@@ -266,7 +294,9 @@ def _nearest_levels(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> 
         )
     times = [first]
     for above, t in enumerate(reversed(nearest[:-1]), start=2 - count):
-        times.append(min(max(t, times[-1] + 1), last + above))  # leaves a level for each of the -above noisier times
+        times.append(
+            min(max(t, times[-1] + 1), last + above)
+        )  # leaves a level for each of the -above noisier times
     return torch.tensor(times[::-1])
 
 

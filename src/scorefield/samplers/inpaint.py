@@ -1,4 +1,6 @@
-"""Inpainting: a sampler whose known values are replaced, at every step, by noisy draws of what is known of the image."""
+"""Inpainting: a sampler whose known values are replaced, at every step, by noisy draws of what is known of
+the image.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.categorical_denoiser import has_categories
-from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
-from scorefield.denoiser import Denoise
+from scorefield.models.categorical_denoiser import has_categories
+from scorefield.models.denoiser import Denoise
 from scorefield.process.base import GaussianProcess
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
 from scorefield.samplers.grids import listed
 
@@ -33,16 +35,19 @@ class _State(NamedTuple):
 class Inpaint:
     """`sampler` with known values held: after each step they are a draw of q(x_s | x_0), at s = 0 x_0 itself.
 
-    [Song et al. 2021, App. I.2; RePaint (Lugmayr et al. 2022) without its resampling; NCSN's inpainting under Langevin]
+    [Song et al. 2021, App. I.2; RePaint (Lugmayr et al. 2022) without its resampling; NCSN's inpainting under
+    Langevin]
 
-    The known part of the result is exact. The rest is only about a draw of p(unknown | known): each step meets the known values
-    with noise of their own, so it learns of them as far as they can be told at that noise and takes back what earlier steps
-    made of them. Where unknown and known values are independent it is as good as the sampler.
+    The known part of the result is exact. The rest is only about a draw of p(unknown | known): each step
+    meets the known values with noise of their own, so it learns of them as far as they can be told at that
+    noise and takes back what earlier steps made of them. Where unknown and known values are independent it is
+    as good as the sampler.
 
     known: x_0 in the data's units, (*) or (B, *); what it holds elsewhere does not matter.
     mask: bool, True where known, of any shape that broadcasts to x, such as (H, W).
-    One draw of x's shape a level, after the sampler's own: updates that stay at a level keep it. The first x gets its known values
-    from the noise that the prior at step 0 is made of, so that the sampler's draws are those it makes without a mask.
+    One draw of x's shape a level, after the sampler's own: updates that stay at a level keep it. The first x
+    gets its known values from the noise that the prior at step 0 is made of, so that the sampler's draws are
+    those it makes without a mask.
     """
 
     sampler: Sampler
@@ -57,7 +62,10 @@ class Inpaint:
         """With a hash of what is known, because stored samples are told apart by this text."""
         digest = hashlib.sha256()
         for part in (self.known, self.mask):
-            digest.update(f"{part.dtype} {tuple(part.shape)}".encode() + part.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(
+                f"{part.dtype} {tuple(part.shape)}".encode()
+                + part.detach().cpu().contiguous().numpy().tobytes()
+            )
         return f"Inpaint({self.sampler}, known={digest.hexdigest()[:12]})"
 
     @property
@@ -77,7 +85,9 @@ class Inpaint:
 
     def init(self, model: Any, x: Tensor) -> _State:
         if has_categories(model):
-            raise IncompatibleModel("inpainting holds values at levels of Gaussian noise, and this model is of categories")
+            raise IncompatibleModel(
+                "inpainting holds values at levels of Gaussian noise, and this model is of categories"
+            )
         need_levels(self, model)
         if self.known.shape not in (x.shape, x.shape[1:]) or not _broadcasts(self.mask, x):
             raise InputError(
@@ -86,13 +96,17 @@ class Inpaint:
             )
         wrong = int((~torch.isfinite(self.known) & self.mask).sum())
         if wrong:
-            raise InputError(f"{wrong} of the known values are NaN or infinite: mark them as unknown in the mask")
+            raise InputError(
+                f"{wrong} of the known values are NaN or infinite: mark them as unknown in the mask"
+            )
         return _State(self.sampler.init(model, x), False)
 
     def plan(self, model: Any, times: Sequence[float], state: _State) -> _State:
         return state._replace(inner=planned(self.sampler, model, times, state.inner))
 
-    def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: _State, noise: Noise) -> tuple[Tensor, Tensor, _State]:
+    def step(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: _State, noise: Noise
+    ) -> tuple[Tensor, Tensor, _State]:
         first = x_t if state.begun else self._held(model.process, x_t, t, noise.at(0))
         x_s, x0, inner = self.sampler.step(model, first, t, s, state.inner, noise)
         if s != t:

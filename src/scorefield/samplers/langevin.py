@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from scorefield.categorical_denoiser import refuse_categories
-from scorefield.core.errors import IncompatibleModel, InputError
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand, sum_flat
-from scorefield.denoiser import Denoise, ScoreFunction
+from scorefield.models.categorical_denoiser import refuse_categories
+from scorefield.models.denoiser import Denoise, ScoreFunction
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
 from scorefield.samplers.grids import listed
 
@@ -31,13 +31,16 @@ Kept = tuple[Tensor, Tensor]
 class Langevin:
     """x ← x + (h/2)·∇log p(x) + √h z: samples p as h → 0, with an error of order h.  [NCSN §2.2, Algorithm 1]
 
-    At noise levels a pair (t, s) is one update at level t, always with noise, in y = x/α, whose noise is r = σ/α:
-    h = step·(r_t/r_1)², r_1 that of the first level (t = 1, or t_min where t is real), then x_s = α_s y. Annealed Langevin
-    dynamics is this on `grids.staircase(process, repeats)`. On a score without levels h = step, and `grids.steps(n)` makes
-    n updates. It is stable for h below 4 times the smallest variance of p_t along any direction.
+    At noise levels a pair (t, s) is one update at level t, always with noise, in y = x/α, whose noise is r =
+    σ/α: h = step·(r_t/r_1)², r_1 that of the first level (t = 1, or t_min where t is real), then x_s = α_s y.
+    Annealed Langevin dynamics is this on `grids.staircase(process, repeats)`. On a score without levels h =
+    step, and `grids.steps(n)` makes n updates. It is stable for h below 4 times the smallest variance of p_t
+    along any direction.
 
-    step: h at the first level, in squared units of the data. NCSN's code has h = 2·step_lr, so its 2e-5 is step=4e-5.
-    metropolis: accept or refuse every update so that p itself is sampled at any h (MALA); needs an energy or a density.
+    step: h at the first level, in squared units of the data. NCSN's code has h = 2·step_lr, so its 2e-5 is
+    step=4e-5.
+    metropolis: accept or refuse every update so that p itself is sampled at any h (MALA); needs an energy or
+    a density.
     final_denoise: on the step to t = 0 return x̂0 at the updated x, for one more network call.
     Guidance adds to the score: at level t the updates then sample p_t(x)·p_t(y|x)^s, for any scale s.
     """
@@ -55,11 +58,17 @@ class Langevin:
             raise InputError(
                 "metropolis=True is for densities without noise levels and final_denoise=True for models with them: choose one"
             )
-        for name, value in (("step_size", float(step)), ("metropolis", metropolis), ("final_denoise", final_denoise)):
+        for name, value in (
+            ("step_size", float(step)),
+            ("metropolis", metropolis),
+            ("final_denoise", final_denoise),
+        ):
             object.__setattr__(self, name, value)
 
     def calls(self, grid: Grid) -> int:
-        """Evaluations of the score: one an update, and one more to start a Metropolis chain or to denoise at the end."""
+        """Evaluations of the score: one an update, and one more to start a Metropolis chain or to denoise at
+        the end.
+        """
         if any(t <= 0 or s > t for t, s in pairwise(listed(grid))):
             raise InputError(
                 f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {listed(grid)}"
@@ -70,7 +79,9 @@ class Langevin:
         """No state before the first step. IncompatibleModel where the model lacks what the options need."""
         refuse_categories("Langevin", model, "CategoricalAncestral or CategoricalDDIM")
         if not isinstance(model, ScoreFunction):
-            raise IncompatibleModel(f"Langevin needs a model with a method score(x, t=None), and {type(model).__name__} has none")
+            raise IncompatibleModel(
+                f"Langevin needs a model with a method score(x, t=None), and {type(model).__name__} has none"
+            )
         if self.metropolis:
             _log_density(model)
         if self.final_denoise and not isinstance(model, Denoise):
@@ -90,7 +101,9 @@ class Langevin:
         x = _proposal(x_t, model.score(x_t), self.step_size, noise.normal_like(x_t))
         return x, x, None
 
-    def _at_level(self, model: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _at_level(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         """(x_s, x̂0): y ← y − h/(2r)·ε̂ + √h z for y = x/α, whose score is α·∇log p_t(x) = −ε̂/r."""
         process = model.process
         hi, lo, first = process.level(t), process.level(s), process.level(_first(process))
@@ -107,8 +120,11 @@ class Langevin:
             return x0, x0
         return updated(lo.alpha), pred.x0
 
-    def _adjusted(self, model: Any, x: Tensor, state: Kept | None, noise: Noise) -> tuple[Tensor, Tensor, Kept]:
-        """Accept x' ~ q(·|x) with probability min(1, p(x')q(x|x') / p(x)q(x'|x)), q the update's own Gaussian.
+    def _adjusted(
+        self, model: Any, x: Tensor, state: Kept | None, noise: Noise
+    ) -> tuple[Tensor, Tensor, Kept]:
+        """Accept x' ~ q(·|x) with probability min(1, p(x')q(x|x') / p(x)q(x'|x)), q the update's own
+        Gaussian.
 
         [Roberts & Tweedie 1996, MALA]   A proposal where p or its score is not finite is refused.
         """
@@ -127,10 +143,11 @@ class Langevin:
 
 @dataclass(frozen=True)
 class Corrected:
-    """After every step of `predictor` to s > 0, `repeats` Langevin updates at level s.  [Song et al. 2021, predictor-corrector]
+    """After every step of `predictor` to s > 0, `repeats` Langevin updates at level s.  [Song et al. 2021,
+    predictor-corrector]
 
-    A step's x̂0 is the predictor's. On the step to 0 the predictor has the last word. Both are guided, so that a gradient must be
-    taken at x_t, where both can.
+    A step's x̂0 is the predictor's. On the step to 0 the predictor has the last word. Both are guided, so
+    that a gradient must be taken at x_t, where both can.
     """
 
     predictor: Sampler
@@ -139,13 +156,19 @@ class Corrected:
 
     def __post_init__(self) -> None:
         if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
-            raise InputError(f"repeats is the number of Langevin updates a level, a positive integer; got {self.repeats!r}")
+            raise InputError(
+                f"repeats is the number of Langevin updates a level, a positive integer; got {self.repeats!r}"
+            )
         if self.langevin.final_denoise:
-            raise InputError("a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out")
+            raise InputError(
+                "a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out"
+            )
 
     @property
     def guidance(self) -> str | None:
-        """How the predictor and the corrector together place a gradient; None where the predictor does not say."""
+        """How the predictor and the corrector together place a gradient; None where the predictor does not
+        say.
+        """
         return None if getattr(self.predictor, "guidance", None) is None else "eps"
 
     def calls(self, grid: Grid) -> int:
@@ -169,7 +192,9 @@ class Corrected:
     def plan(self, model: Any, times: Sequence[float], state: Any) -> Any:
         return planned(self.predictor, model, times, state)
 
-    def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: Any, noise: Noise) -> tuple[Tensor, Tensor, Any]:
+    def step(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: Any, noise: Noise
+    ) -> tuple[Tensor, Tensor, Any]:
         x, x0, state = self.predictor.step(model, x_t, t, s, state, noise)
         for _ in range(self.repeats if s > 0 else 0):
             x, _, _ = self.langevin.step(model, x, s, s, None, noise)
@@ -187,7 +212,9 @@ def _first(process: GaussianProcess) -> float:
 
 
 def _log_density(model: Any) -> Callable[[Tensor], Tensor]:
-    """x (B, *) -> ln p(x) + constant, (B,). IncompatibleModel for a model that knows only its score, or has levels."""
+    """x (B, *) -> ln p(x) + constant, (B,). IncompatibleModel for a model that knows only its score, or has
+    levels.
+    """
     if not isinstance(model, Denoise):
         if getattr(model, "has_energy", False):
             return lambda x: -model.energy(x)

@@ -1,7 +1,8 @@
 """Latents of the deterministic flow: images to x_T and back, and walks between latents.  [DDIM §5.3, §5.4]
 
-Encoding walks the grid of decoding upwards, so both take the same grid and the same labels. Neither clips nor guides, and the
-network runs in fp32: the flow is inverted as the grid becomes finer, with an error of order 1/S in S steps of DDIM.
+Encoding walks the grid of decoding upwards, so both take the same grid and the same labels. Neither clips nor
+guides, and the network runs in fp32: the flow is inverted as the grid becomes finer, with an error of order
+1/S in S steps of DDIM.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import IncompatibleModel, InputError
-from scorefield.denoiser import layers
+from scorefield.models.denoiser import layers
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, sample
 from scorefield.samplers.ddim import DDIM, direction
 from scorefield.samplers.grids import as_grid
@@ -25,26 +26,33 @@ _STRAIGHT = 1e-6  # radians from 0 or π, where the plane of two vectors is lost
 
 
 def encode(model: Any, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
-    """x_T (B, *) of images x0 (B, *): the deterministic flow from the grid's last time up to its first.  [DDIM Eq. 14]
+    """x_T (B, *) of images x0 (B, *): the deterministic flow from the grid's last time up to its first.
+    [DDIM Eq. 14]
 
-    grid: the one that `decode` is to walk down; from t = 0 the first step uses ε̂(x_0, t₁) with t₁ the smallest positive time.
-    model: with its labels bound, neither clipped nor guided.   sampler: DDIM(0), Euler or Heun, the same for both ways.
-    InputError for a grid that does not strictly descend. IncompatibleModel for a model or a sampler without such a flow.
+    grid: the one that `decode` is to walk down; from t = 0 the first step uses ε̂(x_0, t₁) with t₁ the
+    smallest positive time.
+    model: with its labels bound, neither clipped nor guided.   sampler: DDIM(0), Euler or Heun, the same for
+    both ways. InputError for a grid that does not strictly descend. IncompatibleModel for a model or a
+    sampler without such a flow.
     """
     times = _checked(model, grid, sampler)
     return sample(model, sampler, times[::-1], x_T=x0)
 
 
 def decode(model: Any, x_T: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
-    """The images (B, *) of latents x_T (B, *): the deterministic flow down the grid. Arguments and errors as in `encode`.
+    """The images (B, *) of latents x_T (B, *): the deterministic flow down the grid. Arguments and errors as
+    in `encode`.
 
-    `sf.sample(model, sampler, grid, x_T=x_T)` starts any other sampler, or a clipped or guided model, from a latent.
+    `sf.sample(model, sampler, grid, x_T=x_T)` starts any other sampler, or a clipped or guided model, from a
+    latent.
     """
     times = _checked(model, grid, sampler)
     return sample(model, sampler, times, x_T=x_T)
 
 
-def interpolate(model: Any, a: Tensor, b: Tensor, frames: int, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
+def interpolate(
+    model: Any, a: Tensor, b: Tensor, frames: int, grid: Grid, sampler: Sampler = _FLOW
+) -> Tensor:
     """Images on the way from latent a to latent b, (frames, *), both ends included.  [DDIM appendix D.5]
 
     a, b: (*), of one example each; `spherical_walk` joins them around the mean of the process's prior.
@@ -55,7 +63,9 @@ def interpolate(model: Any, a: Tensor, b: Tensor, frames: int, grid: Grid, sampl
 
 
 def spherical_walk(a: Tensor, b: Tensor, frames: int, centre: float = 0.0) -> Tensor:
-    """Latents from a to b (*), (frames, *) with both ends, by `slerp` around `centre`, the mean of the process's prior."""
+    """Latents from a to b (*), (frames, *) with both ends, by `slerp` around `centre`, the mean of the
+    process's prior.
+    """
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 2:
         raise InputError(f"a walk has its two ends, so frames is an integer of at least 2; got {frames!r}")
     start, end = ((x - centre).expand(frames, *x.shape) for x in (a, b))
@@ -66,20 +76,30 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     """sin((1 − w)θ)/sin θ · a + sin(wθ)/sin θ · b with θ the angle between a and b.  [DDIM Eq. 67]
 
     a, b: (B, *), each example by itself over all its dimensions.   weight: w in [0, 1], a number or (B,).
-    At θ = 0 this is a straight line. At θ = π every half circle is as short, and the one through a quarter turn of a is taken:
-    pairs of values (p, q) become (−q, p), which has the law of noise where a has it.
+    At θ = 0 this is a straight line. At θ = π every half circle is as short, and the one through a quarter
+    turn of a is taken: pairs of values (p, q) become (−q, p), which has the law of noise where a has it.
     """
     if a.shape != b.shape or a.ndim < 2:
-        raise InputError(f"two batches of one shape (B, *) are needed, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise InputError(
+            f"two batches of one shape (B, *) are needed, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     w = torch.as_tensor(weight, dtype=torch.float64, device=a.device)
     if not bool(((w >= 0) & (w <= 1)).all()) or w.ndim > 1 or (w.ndim == 1 and len(w) != len(a)):
-        raise InputError(f"weight lies in [0, 1], a number or one for each of {len(a)} examples; got {weight!r}")
+        raise InputError(
+            f"weight lies in [0, 1], a number or one for each of {len(a)} examples; got {weight!r}"
+        )
     flat_a, flat_b = (x.to(torch.float64).reshape(len(x), -1) for x in (a, b))
     w = w.expand(len(a))[:, None]
     unit_a, unit_b = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-300) for x in (flat_a, flat_b))
-    # Kahan's form of the angle keeps its digits near 0 and π, where the arc cosine of a product has lost them.
-    theta = 2 * torch.atan2((unit_a - unit_b).norm(dim=1, keepdim=True), (unit_a + unit_b).norm(dim=1, keepdim=True))
-    on_arc = torch.sin((1 - w) * theta) / torch.sin(theta) * flat_a + torch.sin(w * theta) / torch.sin(theta) * flat_b
+    # Kahan's form of the angle keeps its digits near 0 and π, where the arc cosine of a product has lost
+    # them.
+    theta = 2 * torch.atan2(
+        (unit_a - unit_b).norm(dim=1, keepdim=True), (unit_a + unit_b).norm(dim=1, keepdim=True)
+    )
+    on_arc = (
+        torch.sin((1 - w) * theta) / torch.sin(theta) * flat_a
+        + torch.sin(w * theta) / torch.sin(theta) * flat_b
+    )
     on_line = (1 - w) * flat_a + w * flat_b
     path = torch.where(theta < _STRAIGHT, on_line, on_arc)
     path = torch.where(math.pi - theta < _STRAIGHT, _half_circle(unit_a, flat_a, flat_b, w), path)
@@ -100,12 +120,18 @@ def _checked(model: Any, grid: Grid, sampler: Sampler) -> list[int] | list[float
     """The grid's times, descending, where this model and sampler have a flow that can be walked both ways."""
     need_levels(sampler, model)
     if getattr(model, "guided", False):
-        raise IncompatibleModel("latents belong to the unguided flow: encode, and decode, the model without guidance")
+        raise IncompatibleModel(
+            "latents belong to the unguided flow: encode, and decode, the model without guidance"
+        )
     if any(hasattr(layer, "bounded") for layer in layers(model)):
-        raise IncompatibleModel("a clipped x̂0 cannot be walked back: encode, and decode, the model without ClipX0 around it")
+        raise IncompatibleModel(
+            "a clipped x̂0 cannot be walked back: encode, and decode, the model without ClipX0 around it"
+        )
     *_, inner = layers(model)
     if getattr(inner, "autocast_dtype", None) is not None:
-        raise IncompatibleModel("latents are walked in fp32, and this model runs in bf16: set its autocast_dtype to None")
+        raise IncompatibleModel(
+            "latents are walked in fp32, and this model runs in bf16: set its autocast_dtype to None"
+        )
     times = as_grid(model.process, grid)
     if direction(sampler, times) != "down":
         raise InputError(f"give the grid as decoding walks it, from the noise down to the data; got {times}")

@@ -1,6 +1,7 @@
 """Solvers of the probability-flow equation, which carries q(x_t) to the data without noise.  [DDIM Eq. 14]
 
-In y = x/α and r = σ/α it reads dy/dr = ε̂(x, t), so a step needs ε̂ and the two levels only. A classifier's gradient shifts ε̂.
+In y = x/α and r = σ/α it reads dy/dr = ε̂(x, t), so a step needs ε̂ and the two levels only. A classifier's
+gradient shifts ε̂.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
-from scorefield.denoiser import Denoise
+from scorefield.models.denoiser import Denoise
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, need_levels
 from scorefield.samplers.between import need_between_levels
 from scorefield.samplers.ddim import direction, ends
@@ -26,7 +27,8 @@ from scorefield.samplers.grids import listed
 
 __all__ = ["LARGEST_RATIO", "Euler", "Heun"]
 
-# Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it. Grids that start at 80
+# Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it.
+# Grids that start at 80
 # are common, and are not above it by rounding.
 LARGEST_RATIO = 80.0 * (1 + 1e-9)
 
@@ -36,7 +38,9 @@ _LARGEST_RAISE = math.sqrt(2) - 1
 
 @dataclass(frozen=True)
 class Euler:
-    """y_s = y_t + (r_s − r_t)·ε̂(x_t, t), which is DDIM with η = 0: first order. It walks upwards too (encoding)."""
+    """y_s = y_t + (r_s − r_t)·ε̂(x_t, t), which is DDIM with η = 0: first order. It walks upwards too
+    (encoding).
+    """
 
     guidance: ClassVar[str] = "eps"
 
@@ -48,7 +52,9 @@ class Euler:
     def init(self, model: Any, x: Tensor) -> None:
         need_levels(self, model)
 
-    def step(self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, Tensor, None]:
+    def step(
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise
+    ) -> tuple[Tensor, Tensor, None]:
         x0, eps = ends(model, x_t, t, s)
         lo = model.process.level(s)
         return expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps, x0, None
@@ -56,15 +62,18 @@ class Euler:
 
 @dataclass(frozen=True)
 class Heun:
-    """y_s = y_t + (r_s − r_t)·½(ε̂(x_t, t) + ε̂(x_s', s)) with x_s' the Euler step: second order.  [Karras et al. 2022, Alg. 1]
+    """y_s = y_t + (r_s − r_t)·½(ε̂(x_t, t) + ε̂(x_s', s)) with x_s' the Euler step: second order.  [Karras et
+    al. 2022, Alg. 1]
 
-    An Euler step is taken to and from t = 0, where no model is called, and where r exceeds 80 at the noisier end.
+    An Euler step is taken to and from t = 0, where no model is called, and where r exceeds 80 at the noisier
+    end.
 
-    churn (S_churn): each of N steps first adds noise that raises r to r̂ = (1 + γ)·r, γ = min(churn/N, √2 − 1), and then goes from
-    there to s, so that what earlier steps did wrong is forgotten.  [Karras et al. 2022, Alg. 2]   r̂ stays within the process: at
-    t = T nothing is added. The raised level lies between those of a table, so a discrete process is refused.
-    churn_min, churn_max (S_tmin, S_tmax): the r at which noise is added, both included.   churn_noise (S_noise): its standard
-    deviation, 1 to stay on the marginals of the process.
+    churn (S_churn): each of N steps first adds noise that raises r to r̂ = (1 + γ)·r, γ = min(churn/N, √2 −
+    1), and then goes from there to s, so that what earlier steps did wrong is forgotten.  [Karras et al.
+    2022, Alg. 2]   r̂ stays within the process: at t = T nothing is added. The raised level lies between
+    those of a table, so a discrete process is refused.
+    churn_min, churn_max (S_tmin, S_tmax): the r at which noise is added, both included.   churn_noise
+    (S_noise): its standard deviation, 1 to stay on the marginals of the process.
     """
 
     churn: float = 0.0
@@ -75,13 +84,17 @@ class Heun:
 
     def __post_init__(self) -> None:
         if not 0 <= self.churn < math.inf:
-            raise InputError(f"churn is how often the noise is renewed along the grid, 0 or more; got {self.churn!r}")
+            raise InputError(
+                f"churn is how often the noise is renewed along the grid, 0 or more; got {self.churn!r}"
+            )
         if not 0 <= self.churn_min <= self.churn_max:
             raise InputError(
                 f"churn needs 0 ≤ churn_min ≤ churn_max, values of σ/α; got {self.churn_min!r} and {self.churn_max!r}"
             )
         if not 0 < self.churn_noise < math.inf:
-            raise InputError(f"churn_noise is a standard deviation and must be positive, got {self.churn_noise!r}")
+            raise InputError(
+                f"churn_noise is a standard deviation and must be positive, got {self.churn_noise!r}"
+            )
 
     def __repr__(self) -> str:
         if self.churn == 0:
@@ -95,10 +108,14 @@ class Heun:
         return self.churn > 0
 
     def calls(self, grid: Grid) -> int:
-        """At most two network calls a step, one on a step to or from 0: 2S − 1 for S steps to 0. Steps above r = 80 make
-        one call as well, but only the process knows them. InputError for a grid that turns or stands still, or ascends with churn."""
+        """At most two network calls a step, one on a step to or from 0: 2S − 1 for S steps to 0. Steps above
+        r = 80 make one call as well, but only the process knows them. InputError for a grid that turns or
+        stands still, or ascends with churn.
+        """
         if direction(self, grid) == "up" and self.churn > 0:
-            raise InputError(f"encoding walks the deterministic ODE upwards, so it needs churn = 0; got {self.churn}")
+            raise InputError(
+                f"encoding walks the deterministic ODE upwards, so it needs churn = 0; got {self.churn}"
+            )
         return 2 * (len(grid) - 1) - sum(t == 0 for t in (listed(grid)[0], listed(grid)[-1]))
 
     def calls_on(self, process: GaussianProcess, grid: Grid) -> int:
@@ -136,7 +153,9 @@ class Heun:
         half = lo.alpha * (r_s - r_t) / 2
         return x_s + expand(half, x_t) * (model(x_s, s).guided(s).eps - eps), x0, state
 
-    def _raised(self, process: GaussianProcess, x_t: Tensor, t: float, gamma: float | None, noise: Noise) -> tuple[Tensor, float]:
+    def _raised(
+        self, process: GaussianProcess, x_t: Tensor, t: float, gamma: float | None, noise: Noise
+    ) -> tuple[Tensor, float]:
         """x_t with noise added that takes it from r to r̂ = (1 + γ)·r, and the time of r̂."""
         if gamma is None or not isinstance(process, ContinuousProcess):
             raise InputError(
@@ -149,7 +168,9 @@ class Heun:
         t_hat = min(float(process.time(-raised.log())), process.T)
         hat, now = process.level(t_hat), process.level(t)
         added = ((raised - r) * (raised + r)).sqrt() * self.churn_noise
-        return expand(hat.alpha / now.alpha, x_t) * x_t + expand(hat.alpha * added, x_t) * noise.normal_like(x_t), t_hat
+        return expand(hat.alpha / now.alpha, x_t) * x_t + expand(hat.alpha * added, x_t) * noise.normal_like(
+            x_t
+        ), t_hat
 
     def _r_hat(self, process: GaussianProcess, r: Tensor, gamma: float) -> Tensor:
         """r̂, which is r where no noise is added."""

@@ -1,4 +1,6 @@
-"""What training shows the network at step k: this process's share of the batch, and the noise that belongs to it."""
+"""What training shows the network at step k: this process's share of the batch, and the noise that belongs to
+it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.core.noise import NoiseSource
-from scorefield.core.processes import Processes
 from scorefield.data import Dataset, Feed, Part, Stream, StreamOrder, dequantize, flip, shift, tensor
 from scorefield.objectives.base import Objective
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.errors import InputError
 from scorefield.training.options import TrainingOptions
 
 __all__ = ["Batches", "as_source", "check_data"]
@@ -23,7 +25,8 @@ class Batches:
     """Every example, its noise and its random changes are a function of (seed, step, position in the batch).
 
     The batch of a step is therefore the same however it is cut into processes and accumulated parts.
-    The data suit the objective and the options (see `check_data`).   broken_files: where the names of unusable files are kept.
+    The data suit the objective and the options (see `check_data`).   broken_files: where the names of
+    unusable files are kept.
     epoch_length: of a stream, if it is known already.
     """
 
@@ -42,7 +45,9 @@ class Batches:
         self._order = data.order(options.batch_size, options.seed)
         if isinstance(self._order, StreamOrder):
             self._order.epoch_length = epoch_length
-        self._feed = Feed(self._order, processes.rank, processes.world, options.accumulation, broken_files, options.steps)
+        self._feed = Feed(
+            self._order, processes.rank, processes.world, options.accumulation, broken_files, options.steps
+        )
 
     @property
     def epoch_length(self) -> int:
@@ -55,7 +60,9 @@ class Batches:
         return self._feed.waited
 
     def at(self, step: int) -> Iterator[tuple[Tensor, Tensor | None, NoiseSource]]:
-        """The accumulated parts of a step, equal in size: x0 (B, *) and y (B,) or None on the device, and their noise."""
+        """The accumulated parts of a step, equal in size: x0 (B, *) and y (B,) or None on the device, and
+        their noise.
+        """
         for part in self._parts(step):
             noise = NoiseSource(self.options.seed, part.positions, step)
             yield *self._changed(part, noise), noise
@@ -66,7 +73,11 @@ class Batches:
 
     def _parts(self, step: int) -> list[Part]:
         """What lies in memory cannot fail; a file or a stream may, for one process alone."""
-        return self._feed.parts(step) if self.data.in_memory else self._processes.all_do(lambda: self._feed.parts(step))
+        return (
+            self._feed.parts(step)
+            if self.data.in_memory
+            else self._processes.all_do(lambda: self._feed.parts(step))
+        )
 
     def _changed(self, part: Part, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
         x0, y, size = part.x0, part.y, len(part.x0)
@@ -89,7 +100,9 @@ def as_source(data: Dataset | Stream | Tensor | tuple[Tensor, Tensor]) -> Datase
         return tensor(data)
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         return tensor(*data)
-    raise InputError(f"data must come from sf.data, or be a tensor or a pair (examples, labels); got {type(data).__name__}")
+    raise InputError(
+        f"data must come from sf.data, or be a tensor or a pair (examples, labels); got {type(data).__name__}"
+    )
 
 
 def check_data(objective: Objective, data: Dataset | Stream, options: TrainingOptions, world: int) -> None:
@@ -107,9 +120,13 @@ def check_data(objective: Objective, data: Dataset | Stream, options: TrainingOp
     if spec is None:
         model.data = data.spec
     elif spec.shape != data.spec.shape:
-        raise InputError(f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}")
+        raise InputError(
+            f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}"
+        )
     if getattr(model, "num_classes", 0) and data.spec.num_classes > model.num_classes:
-        raise InputError(f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}")
+        raise InputError(
+            f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}"
+        )
     if objective.needs_labels and not data.labelled:
         raise InputError(
             f"this objective learns from labels, and {data.source} has no labels: use a folder with a subfolder for each class, "
@@ -117,14 +134,18 @@ def check_data(objective: Objective, data: Dataset | Stream, options: TrainingOp
         )
     for what, asked in (("flip mirrors", options.flip), ("shift moves", options.shift)):
         if asked and len(data.spec.shape) != 3:
-            raise InputError(f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out")
+            raise InputError(
+                f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out"
+            )
     if options.label_dropout and (not data.labelled or getattr(model, "null_label", None) is None):
         raise InputError(
             "label_dropout replaces labels by none, so it needs data with labels and a class-conditional network with a row for none: "
             "build the network with null_label=True, or leave it out"
         )
     if options.dequantize and data.spec.bins is None:
-        raise InputError(f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out")
+        raise InputError(
+            f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out"
+        )
 
 
 def _offsets(u: Tensor, far: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written under a temporary name, synced, renamed, verified when read.
 
-A checkpoint is a folder `step-00001000` with one .safetensors file a group of tensors, `state.json`, and `manifest.json`
-with the size and SHA-256 of each. Nothing is ever unpickled.
+A checkpoint is a folder `step-00001000` with one .safetensors file a group of tensors, `state.json`, and
+`manifest.json` with the size and SHA-256 of each. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.core.files import replace_file, sync_folder, usual_permissions
+from scorefield.runtime.atomic import replace_file, sync_folder, usual_permissions
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
 
@@ -31,7 +31,9 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read back: groups of tensors by name, and the JSON state.   skipped: newer checkpoints that are damaged, and why."""
+    """What was read back: groups of tensors by name, and the JSON state.   skipped: newer checkpoints that
+    are damaged, and why.
+    """
 
     path: Path
     groups: dict[str, dict[str, Tensor]]
@@ -44,7 +46,9 @@ def place(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
     """Write the checkpoint of `step` whole or not at all.
 
     InputError when it cannot be written (disk full, no permission): the checkpoints before it are untouched.
@@ -63,16 +67,23 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         intact = _steps(folder)
-        last = f"the checkpoint before it is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
-        raise InputError(f"the checkpoint of step {step} could not be saved ({_reason(error)}); {last}") from None
+        last = (
+            f"the checkpoint before it is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
+        )
+        raise InputError(
+            f"the checkpoint of step {step} could not be saved ({_reason(error)}); {last}"
+        ) from None
     return final
 
 
-def prune(folder: Path, newest: Path, keep: int, keep_every: int = 0, accept: Accept = lambda state: True) -> None:
-    """Delete all checkpoints but: the `keep` up to `newest`; the newest of these whose state is accepted; those of the steps
-    divisible by keep_every (0: of none).
+def prune(
+    folder: Path, newest: Path, keep: int, keep_every: int = 0, accept: Accept = lambda state: True
+) -> None:
+    """Delete all checkpoints but: the `keep` up to `newest`; the newest of these whose state is accepted;
+    those of the steps divisible by keep_every (0: of none).
 
-    What is newer was damaged, or left by a divergence, and was passed over: it must not push out what is whole.
+    What is newer was damaged, or left by a divergence, and was passed over: it must not push out what is
+    whole.
     """
     past = [path for path in _steps(folder) if _step(path) <= _step(newest)]
     kept = {*past[:keep], *[path for path in past if accept(_read_state(path))][:1]}
@@ -82,7 +93,8 @@ def prune(folder: Path, newest: Path, keep: int, keep_every: int = 0, accept: Ac
 
 
 def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | None:
-    """The newest checkpoint that is whole and whose state is accepted, naming the damaged ones passed over; None where there is none.
+    """The newest checkpoint that is whole and whose state is accepted, naming the damaged ones passed over;
+    None where there is none.
 
     InputError when there are checkpoints and all are damaged.
     """
@@ -109,7 +121,9 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         replace_file(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise InputError(f"{path} could not be saved ({_reason(error)}); what was there before is intact") from None
+        raise InputError(
+            f"{path} could not be saved ({_reason(error)}); what was there before is intact"
+        ) from None
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -119,7 +133,11 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _steps(folder: Path) -> list[Path]:
     """The checkpoints of a folder, newest first."""
-    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
+    found = [
+        path
+        for path in folder.glob("step-*")
+        if path.name.removeprefix("step-").isdecimal() and path.is_dir()
+    ]
     return sorted(found, key=_step, reverse=True)
 
 
@@ -139,7 +157,10 @@ def _write_manifest(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            files[path.name] = {
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
             os.fsync(file.fileno())
     manifest = folder / _MANIFEST
     manifest.write_text(json.dumps(files, indent=1))

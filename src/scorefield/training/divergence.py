@@ -1,4 +1,6 @@
-"""What is done about steps whose loss or gradient is not finite: they are skipped; too many in a row stop the run, or send it back."""
+"""What is done about steps whose loss or gradient is not finite: they are skipped; too many in a row stop the
+run, or send it back.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from scorefield.core.errors import ScorefieldError
-from scorefield.core.processes import Processes
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.errors import ScorefieldError
 from scorefield.training.options import TrainingOptions
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
@@ -26,12 +28,16 @@ class Diverged(ScorefieldError):
 class Recovery:
     """Sees to the skipped steps of one run.   writer: None for a run that nothing is kept of."""
 
-    def __init__(self, options: TrainingOptions, state: TrainingState, writer: RunWriter | None, processes: Processes) -> None:
+    def __init__(
+        self, options: TrainingOptions, state: TrainingState, writer: RunWriter | None, processes: Processes
+    ) -> None:
         self._options, self._state, self._writer, self._processes = options, state, writer, processes
         self._returns: Counter[Path] = Counter()
 
     def see_to(self, loss: float, grad_norm: float) -> None:
-        """Say that the last step was skipped; after too many in a row go back to the last good checkpoint, or raise Diverged."""
+        """Say that the last step was skipped; after too many in a row go back to the last good checkpoint, or
+        raise Diverged.
+        """
         options, step, in_a_row = self._options, self._state.step, self._state.in_a_row
         what = f"the gradient norm is {grad_norm}" if math.isfinite(loss) else f"the loss is {loss}"
         self._say(f"step {step} skipped: {what} ({in_a_row} in a row, {options.bad_steps} are a divergence)")
@@ -46,12 +52,16 @@ class Recovery:
         self._returns[good.path] += 1
         self._writer.go_back(good, options.rollback_lr)
         factor, returns = self._state.lr_factor, self._returns[good.path]
-        self._say(f"went back to {good.path} with {factor:g} times the learning rate, return {returns} of {_RETURNS}")
+        self._say(
+            f"went back to {good.path} with {factor:g} times the learning rate, return {returns} of {_RETURNS}"
+        )
 
     def _explain(self, what: str, good: Path | None) -> str:
         row = f" ({self._options.bad_steps} steps in a row)" if self._options.bad_steps > 1 else ""
         last = f"the last good checkpoint is {good}" if good else "no checkpoint was saved before it"
-        returns = f", to which it went back {_RETURNS} times" if good and self._returns[good] == _RETURNS else ""
+        returns = (
+            f", to which it went back {_RETURNS} times" if good and self._returns[good] == _RETURNS else ""
+        )
         return (
             f"training stopped at step {self._state.step}: {what}{row}; {last}{returns}. "
             "Lower the learning rate, use precision fp32, or on_divergence rollback"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
+from scorefield.runtime.errors import InputError
 from scorefield.training.sharding import piece_of
 
 __all__ = ["EMA"]
@@ -16,7 +16,8 @@ __all__ = ["EMA"]
 class EMA:
     """θ̄ ← d_n θ̄ + (1 − d_n) θ after the n-th step, d_n = min(decay, (1 + n)/(10 + n)).
 
-    The warm-up depends on steps only. Buffers are copied, not averaged. decay in [0, 1).   model: its tensors stay the same objects.
+    The warm-up depends on steps only. Buffers are copied, not averaged. decay in [0, 1).   model: its tensors
+    stay the same objects.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -8,34 +8,50 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
-from scorefield.core.compute import pick_device
-from scorefield.core.errors import InputError
 from scorefield.objectives.base import Objective
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.precision import pick_device
 from scorefield.training.options import TrainingOptions
 
 __all__ = ["make_accelerator", "make_optimizer"]
 
 
-def make_accelerator(device: str | None, options: TrainingOptions, run: str | Path | None, energy: bool) -> Accelerator:
-    """Accelerate's view of this process among those launched. energy: the model is a gradient.   InputError: it cannot be had."""
+def make_accelerator(
+    device: str | None, options: TrainingOptions, run: str | Path | None, energy: bool
+) -> Accelerator:
+    """Accelerate's view of this process among those launched. energy: the model is a gradient.   InputError:
+    it cannot be had.
+    """
     chosen = None if device is None else pick_device(device)
     if options.compile and options.shard:
         raise InputError("compile and shard have not been tried together: choose one of them")
-    for what, asked in (("trackers write into", options.trackers), ("rollback reads", options.on_divergence == "rollback")):
+    for what, asked in (
+        ("trackers write into", options.trackers),
+        ("rollback reads", options.on_divergence == "rollback"),
+    ):
         if asked and run is None:
             raise InputError(f"{what} the run folder: give run=")
-    logging: dict[str, Any] = {"log_with": options.trackers, "project_dir": str(run)} if options.trackers else {}
-    # The constant of an energy never reaches its gradient, so some parameters get none; several processes must know that.
+    logging: dict[str, Any] = (
+        {"log_with": options.trackers, "project_dir": str(run)} if options.trackers else {}
+    )
+    # The constant of an energy never reaches its gradient, so some parameters get none; several processes
+    # must know that.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if energy else []
     try:
-        accelerator = Accelerator(kwargs_handlers=handlers, cpu=chosen is not None and chosen.type == "cpu", **logging)
+        accelerator = Accelerator(
+            kwargs_handlers=handlers, cpu=chosen is not None and chosen.type == "cpu", **logging
+        )
     except ValueError as error:  # an unknown tracker, or another kind of device used before in this process
         raise InputError(f"Accelerate refuses these options: {error}") from None
     there = {getattr(tracker, "value", getattr(tracker, "name", tracker)) for tracker in accelerator.log_with}
     if missing := [name for name in options.trackers if name not in (*there, "all")]:
-        raise InputError(f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or leave it out of trackers")
+        raise InputError(
+            f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or leave it out of trackers"
+        )
     if chosen is not None and accelerator.device.type != chosen.type:
-        raise InputError(f"this process already trains on {accelerator.device.type}: use a new process for {chosen.type}")
+        raise InputError(
+            f"this process already trains on {accelerator.device.type}: use a new process for {chosen.type}"
+        )
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise InputError(
             f"Accelerate is configured for {accelerator.distributed_type.value}, which cuts weights into pieces that checkpoints "
@@ -44,7 +60,11 @@ def make_accelerator(device: str | None, options: TrainingOptions, run: str | Pa
     return accelerator
 
 
-def make_optimizer(objective: Objective, options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(
+    objective: Objective, options: TrainingOptions, device: torch.device
+) -> torch.optim.Optimizer:
     """AdamW as the options say, fused where that exists."""
     betas, fused = (0.9, options.beta2), device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(objective.parameters(), lr=options.lr, betas=betas, weight_decay=options.weight_decay, fused=fused)
+    return torch.optim.AdamW(
+        objective.parameters(), lr=options.lr, betas=betas, weight_decay=options.weight_decay, fused=fused
+    )

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from scorefield.core.errors import InputError
-from scorefield.core.files import is_another_process
+from scorefield.runtime.atomic import is_another_process
+from scorefield.runtime.errors import InputError
 
 try:
     import fcntl
@@ -26,12 +26,13 @@ _HELD: dict[Path, RunLock] = {}
 class RunLock:
     """The right to write `path`'s folder, from construction until `release` or the end of the process.
 
-    The kernel's lock decides; the text of the file only tells people whose it is. (Record locks: a forked worker does not inherit
-    them, so it cannot outlive the run in its name.) Where the file system has no locks, the text decides: it names a process and a
-    machine, and a process of another machine cannot be asked whether it lives. A second lock in one process takes over the first.
+    The kernel's lock decides; the text of the file only tells people whose it is. (Record locks: a forked
+    worker does not inherit them, so it cannot outlive the run in its name.) Where the file system has no
+    locks, the text decides: it names a process and a machine, and a process of another machine cannot be
+    asked whether it lives. A second lock in one process takes over the first.
 
-    taken_over: who held it and ended without releasing it, or "".   InputError: another process holds it, naming that; the folder
-    cannot be written.
+    taken_over: who held it and ended without releasing it, or "".   InputError: another process holds it,
+    naming that; the folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,7 +53,9 @@ class RunLock:
             )
 
     def release(self) -> None:
-        """Let others write. Nothing happens where this lock is not held any more, or in a fork of its process."""
+        """Let others write. Nothing happens where this lock is not held any more, or in a fork of its
+        process.
+        """
         if self._file is not None and self._is_held():
             with suppress(OSError):  # the disk may have become read-only
                 self.path.unlink()
@@ -80,7 +83,15 @@ def _acquire(path: Path) -> tuple[IO[str], str]:
             file.close()  # its holder released it between our opening and our locking: that file is gone
         file.seek(0)
         file.truncate()
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}))
+        file.write(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                    "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+                }
+            )
+        )
         file.flush()
     except OSError as error:
         raise InputError(

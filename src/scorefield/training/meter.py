@@ -26,11 +26,17 @@ class Meter:
     def stop(self, examples: int, waited: float) -> float:
         """Count a step of so many examples, `waited` seconds of it for data; its seconds."""
         seconds = time.perf_counter() - self._start
-        self._examples, self._seconds, self._waited = self._examples + examples, self._seconds + seconds, self._waited + waited
+        self._examples, self._seconds, self._waited = (
+            self._examples + examples,
+            self._seconds + seconds,
+            self._waited + waited,
+        )
         return seconds
 
     def read(self) -> dict[str, float]:
-        """examples_per_second, data_wait (a share, 0 to 1) and memory_bytes (the largest so far); then count from 0."""
+        """examples_per_second, data_wait (a share, 0 to 1) and memory_bytes (the largest so far); then count
+        from 0.
+        """
         values = {
             "examples_per_second": self._examples / self._seconds,
             "data_wait": self._waited / self._seconds,
@@ -41,7 +47,9 @@ class Meter:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """The device's largest allocation, or this process's largest resident size; 0 where the system does not tell."""
+    """The device's largest allocation, or this process's largest resident size; 0 where the system does not
+    tell.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

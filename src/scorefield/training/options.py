@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scorefield.core.options import Options
+from scorefield.runtime.parsing import Options
 
 __all__ = ["TrainingOptions"]
 
@@ -20,11 +20,14 @@ class TrainingOptions(Options):
     batch_size: Positive = Field(64, description="examples a step, over all processes and accumulated parts")
     accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
     shard: bool = Field(
-        False, description="cut weights, averages and the optimizer's moments into a piece for each process (FSDP2)"
+        False,
+        description="cut weights, averages and the optimizer's moments into a piece for each process (FSDP2)",
     )
     lr: float = Field(2e-4, gt=0)
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
-    anneal: bool = Field(False, description="lower the learning rate linearly, to 0 after the last of `steps`")
+    anneal: bool = Field(
+        False, description="lower the learning rate linearly, to 0 after the last of `steps`"
+    )
     weight_decay: float = Field(0.0, ge=0)
     beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
@@ -34,16 +37,28 @@ class TrainingOptions(Options):
     )
     compile: bool = Field(False, description="have torch.compile compile the network")
     flip: bool = Field(False, description="mirror half of the images left to right")
-    shift: int = Field(0, ge=0, description="move images by up to so many pixels each way; their edges are repeated")
-    label_dropout: float = Field(0.0, ge=0, lt=1, description="share of labels replaced by none, for classifier-free guidance")
+    shift: int = Field(
+        0, ge=0, description="move images by up to so many pixels each way; their edges are repeated"
+    )
+    label_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of labels replaced by none, for classifier-free guidance"
+    )
     dequantize: bool = Field(False, description="add uniform noise of one level's width to integer data")
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
     keep: Positive = Field(2, description="checkpoints kept, the newest ones")
-    keep_every: int = Field(0, ge=0, description="of the steps divisible by this, checkpoints are kept for good; 0 for none")
-    bad_steps: Positive = Field(5, description="steps in a row whose loss or gradient is not finite that count as divergence")
-    on_divergence: Literal["stop", "rollback"] = Field("stop", description="rollback: go on from the last good checkpoint")
+    keep_every: int = Field(
+        0, ge=0, description="of the steps divisible by this, checkpoints are kept for good; 0 for none"
+    )
+    bad_steps: Positive = Field(
+        5, description="steps in a row whose loss or gradient is not finite that count as divergence"
+    )
+    on_divergence: Literal["stop", "rollback"] = Field(
+        "stop", description="rollback: go on from the last good checkpoint"
+    )
     rollback_lr: float = Field(0.5, gt=0, le=1, description="factor on the learning rate at each such return")
-    sample_every: int = Field(0, ge=0, description="steps between preview pictures of the command; 0 for none")
+    sample_every: int = Field(
+        0, ge=0, description="steps between preview pictures of the command; 0 for none"
+    )
     trackers: list[str] = Field([], description='Accelerate\'s trackers, for example ["tensorboard"]')

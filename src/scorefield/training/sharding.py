@@ -1,7 +1,8 @@
-"""Weights in pieces, one for each process (FSDP2): what cuts them, and what puts them together where whole tensors are wanted.
+"""Weights in pieces, one for each process (FSDP2): what cuts them, and what puts them together where whole
+tensors are wanted.
 
-Every function that takes tensors takes whole ones too, and leaves them as they are. Where some are in pieces, every process calls
-it, with the same tensors in the same order.
+Every function that takes tensors takes whole ones too, and leaves them as they are. Where some are in pieces,
+every process calls it, with the same tensors in the same order.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from scorefield.core.errors import InputError
 from scorefield.nets.blocks import pieces
 from scorefield.objectives.base import Objective
+from scorefield.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -24,9 +25,11 @@ __all__ = ["all_finite", "cut", "outline", "piece_of", "whole", "whole_ones"]
 
 
 def cut(objective: Objective, world: int, device: torch.device) -> None:
-    """Leave this process a 1/world of each weight; each block of the network is put together while it computes, and cut again.
+    """Leave this process a 1/world of each weight; each block of the network is put together while it
+    computes, and cut again.
 
-    All begin with the weights of the first process. InputError for a weight without dimensions, which cannot be cut.
+    All begin with the weights of the first process. InputError for a weight without dimensions, which cannot
+    be cut.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -39,7 +42,9 @@ def cut(objective: Objective, world: int, device: torch.device) -> None:
     for tensor in [*objective.parameters(), *objective.buffers()]:
         torch.distributed.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (world,))
-    ours = hasattr(model.net, "spec")  # a network from elsewhere may use the weights of a block without calling it
+    ours = hasattr(
+        model.net, "spec"
+    )  # a network from elsewhere may use the weights of a block without calling it
     for piece in pieces(model.net) if ours else []:
         if next(piece.parameters(), None) is not None:
             fully_shard(piece, mesh=mesh)
@@ -47,8 +52,13 @@ def cut(objective: Objective, world: int, device: torch.device) -> None:
 
 
 def outline(model: nn.Module) -> Any:
-    """A copy of a model whose weights have shapes and no numbers, to be loaded with `assign=True`; its buffers are copied."""
-    without = {id(weight): nn.Parameter(weight.detach().to("meta"), weight.requires_grad) for weight in model.parameters()}
+    """A copy of a model whose weights have shapes and no numbers, to be loaded with `assign=True`; its
+    buffers are copied.
+    """
+    without = {
+        id(weight): nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
+        for weight in model.parameters()
+    }
     return copy.deepcopy(model, without)
 
 
@@ -58,7 +68,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def whole_ones(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """The tensors that these pieces are of, put together one after another and kept on the CPU; whole tensors as they are.
+    """The tensors that these pieces are of, put together one after another and kept on the CPU; whole tensors
+    as they are.
 
     keep: whether this process is to have what lies in pieces.
     """

@@ -1,4 +1,6 @@
-"""What changes in training, and is therefore saved: weights, averages, the optimizer, times, and a few numbers."""
+"""What changes in training, and is therefore saved: weights, averages, the optimizer, times, and a few
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.core.errors import InputError
 from scorefield.objectives.base import Objective
+from scorefield.runtime.errors import InputError
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
 from scorefield.training.sharding import all_finite, piece_of, whole_ones
@@ -20,8 +22,10 @@ _NUMBERS = ("step", "skipped", "in_a_row", "lr_factor", "epoch_length")
 
 
 class TrainingState:
-    """step: how many are done, the skipped ones too.   skipped: steps whose loss or gradient was not finite, in all;
-    in_a_row: how many of them were the last ones.   lr_factor: on the learning rate, after returns to earlier checkpoints.
+    """step: how many are done, the skipped ones too.   skipped: steps whose loss or gradient was not finite,
+    in all;
+    in_a_row: how many of them were the last ones.   lr_factor: on the learning rate, after returns to earlier
+    checkpoints.
     epoch_length: of a stream, 0 while it is not known.
     """
 
@@ -40,11 +44,15 @@ class TrainingState:
         return all_finite([*self.objective.parameters(), *self.ema.shadow.values()])
 
     def is_good(self) -> bool:
-        """Whether training can go on from here: the last step was not skipped, and what it left is finite. Every process asks."""
+        """Whether training can go on from here: the last step was not skipped, and what it left is finite.
+        Every process asks.
+        """
         return not self.in_a_row and self.is_finite()
 
     def groups(self, keep: bool = True) -> dict[str, dict[str, Tensor]]:
-        """The tensors of a checkpoint, whole. Every process calls it; keep: whether this one is to have those that lie in pieces."""
+        """The tensors of a checkpoint, whole. Every process calls it; keep: whether this one is to have those
+        that lie in pieces.
+        """
         groups = {
             "weights": whole_ones(self.objective.state_dict(), keep),
             "ema": whole_ones(self.ema.shadow, keep),
@@ -61,7 +69,9 @@ class TrainingState:
     def load(self, found: Checkpoint) -> None:
         """Become what was saved. InputError where it belongs to another model."""
         now = self.objective.state_dict()
-        weights = {name: piece_of(tensor, now.get(name, tensor)) for name, tensor in found.groups["weights"].items()}
+        weights = {
+            name: piece_of(tensor, now.get(name, tensor)) for name, tensor in found.groups["weights"].items()
+        }
         try:
             self.objective.load_state_dict(weights)
         except RuntimeError as error:
@@ -78,7 +88,11 @@ class TrainingState:
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()}
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+    }
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -88,5 +102,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         parameter = parameters[int(index)]
-        state.setdefault(int(index), {})[name] = piece_of(value, parameter) if value.shape == parameter.shape else value
+        state.setdefault(int(index), {})[name] = (
+            piece_of(value, parameter) if value.shape == parameter.shape else value
+        )
     optimizer.load_state_dict({**saved, "state": state})

@@ -1,6 +1,7 @@
 """The training loop: an iterator of steps that can stop and go on as if it had never stopped.
 
-Every draw of step k is a function of (seed, k, position in the batch), so the whole random state of a run is two integers.
+Every draw of step k is a function of (seed, k, position in the batch), so the whole random state of a run is
+two integers.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.core.compute import autocast_dtype
-from scorefield.core.errors import InputError
-from scorefield.core.options import parse
-from scorefield.core.processes import Processes
 from scorefield.data import Dataset, Stream
 from scorefield.objectives.base import Objective
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import parse
+from scorefield.runtime.precision import autocast_dtype
+from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import Batches, as_source, check_data
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
 from scorefield.training.options import TrainingOptions
-from scorefield.training.run import RunFolder
 from scorefield.training.sharding import cut, outline, whole, whole_ones
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
@@ -38,9 +39,11 @@ __all__ = ["TrainStep", "Trainer", "train"]
 
 @dataclass(frozen=True, slots=True)
 class TrainStep:
-    """One optimizer step. step: how many are done; loss: mean over the batch; examples_per_second: over this step.
+    """One optimizer step. step: how many are done; loss: mean over the batch; examples_per_second: over this
+    step.
 
-    skipped: how many steps of this run left the weights as they were, because the loss or the gradient was not finite.
+    skipped: how many steps of this run left the weights as they were, because the loss or the gradient was
+    not finite.
     """
 
     step: int
@@ -69,19 +72,23 @@ def train(
 ) -> Trainer:
     """Train an objective's model: an iterator of TrainStep that saves as it goes.
 
-    data: a source of `sf.data`, a tensor (N, *), or a pair of examples and labels.   run: the folder that will describe
-    itself (config.toml, model.safetensors, checkpoints, metrics.jsonl); nothing is kept without it.   resume: go on from
-    the newest whole checkpoint of `run`; N steps, a stop and M more equal N + M.   device: "cpu", "cuda", "mps", or what
-    Accelerate finds.   describe: further tables for config.toml.   options: see TrainingOptions (steps, batch_size, lr, …).
+    data: a source of `sf.data`, a tensor (N, *), or a pair of examples and labels.   run: the folder that
+    will describe itself (config.toml, model.safetensors, checkpoints, metrics.jsonl); nothing is kept without
+    it.   resume: go on from the newest whole checkpoint of `run`; N steps, a stop and M more equal N + M.
+    device: "cpu", "cuda", "mps", or what Accelerate finds.   describe: further tables for config.toml.
+    options: see TrainingOptions (steps, batch_size, lr, …).
 
-    Raises InputError for bad options, a `run` that already holds a run or that another process is writing, and a disk that is
-    full; Diverged when the loss or the gradient stays not finite.
+    Raises InputError for bad options, a `run` that already holds a run or that another process is writing,
+    and a disk that is full; Diverged when the loss or the gradient stays not finite.
     """
-    return Trainer(objective, data, parse(TrainingOptions, options), run, resume=resume, device=device, describe=describe)
+    return Trainer(
+        objective, data, parse(TrainingOptions, options), run, resume=resume, device=device, describe=describe
+    )
 
 
 class Trainer(Iterator[TrainStep]):
-    """What `train` returns. `step` says how many steps are done; `save` writes a checkpoint now; `ema_model` is ready to sample.
+    """What `train` returns. `step` says how many steps are done; `save` writes a checkpoint now; `ema_model`
+    is ready to sample.
 
     Launched as several processes, each makes a trainer and all call the same methods in the same order.
     """
@@ -99,7 +106,9 @@ class Trainer(Iterator[TrainStep]):
     ) -> None:
         self.options = options
         self.data = as_source(data)
-        self.accelerator = make_accelerator(device, options, run, getattr(objective.model, "has_energy", False))
+        self.accelerator = make_accelerator(
+            device, options, run, getattr(objective.model, "has_energy", False)
+        )
         accelerator = self.accelerator
         self._processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
         check_data(objective, self.data, options, self._processes.world)
@@ -118,14 +127,19 @@ class Trainer(Iterator[TrainStep]):
         self._weights = list(objective.parameters())
         self.ema, self.objective = EMA(objective.model, options.ema), objective
         optimizer = accelerator.prepare(make_optimizer(objective, options, accelerator.device))
-        self._objective, self._optimizer = objective if self._outline else accelerator.prepare(objective), optimizer
+        self._objective, self._optimizer = (
+            objective if self._outline else accelerator.prepare(objective),
+            optimizer,
+        )
         self._state = TrainingState(self.objective, self._optimizer, self.ema)
         self._meter = Meter(accelerator.device)
         self.folder = None if run is None else RunFolder(Path(run))
         self._writer = None if self.folder is None else self._open(self.folder, resume, describe or {})
         self._recovery = Recovery(options, self._state, self._writer, self._processes)
         broken_files = None if self.folder is None else self.folder.broken_files
-        self._batches = Batches(self.data, objective, options, self._processes, broken_files, self._state.epoch_length)
+        self._batches = Batches(
+            self.data, objective, options, self._processes, broken_files, self._state.epoch_length
+        )
 
     @property
     def step(self) -> int:
@@ -140,7 +154,8 @@ class Trainer(Iterator[TrainStep]):
     def ema_model(self) -> Any:
         """A copy of the model with the averaged weights, in evaluation mode.
 
-        Where weights lie in pieces, every process asks for it, and only the first one gets it; the others get None.
+        Where weights lie in pieces, every process asks for it, and only the first one gets it; the others get
+        None.
         """
         averages = whole_ones(self.ema.shadow, self._processes.first)
         if self._outline is not None and not self._processes.first:
@@ -155,7 +170,8 @@ class Trainer(Iterator[TrainStep]):
         self._meter.start()
         waited, lr = self._batches.waited, self._set_lr()
         loss, parts = self._forward_backward()
-        # The one place of a step on data in memory where the host waits for the device: no update may follow what is not finite.
+        # The one place of a step on data in memory where the host waits for the device: no update may follow
+        # what is not finite.
         values = _read([loss, self._gradient_norm(), *parts.values()])
         finite = all(math.isfinite(value) for value in values[:2])
         if finite:
@@ -177,9 +193,11 @@ class Trainer(Iterator[TrainStep]):
         return None if self._writer is None else self._writer.save()
 
     def close(self) -> None:
-        """Let others write the run, finish the trackers, read no more data, and leave the other processes together: it trains no more.
+        """Let others write the run, finish the trackers, read no more data, and leave the other processes
+        together: it trains no more.
 
-        The end of a script that several processes run; where there is one, the last step does all that is needed.
+        The end of a script that several processes run; where there is one, the last step does all that is
+        needed.
         """
         self._batches.close()
         if self._writer is not None:
@@ -196,7 +214,12 @@ class Trainer(Iterator[TrainStep]):
 
     def _open(self, folder: RunFolder, resume: bool, describe: Mapping[str, Any]) -> RunWriter:
         writer = RunWriter(
-            folder, self._state, self.options, self.accelerator, self._processes, getattr(self.data, "versions", None)
+            folder,
+            self._state,
+            self.options,
+            self.accelerator,
+            self._processes,
+            getattr(self.data, "versions", None),
         )
         if resume:
             writer.resume(self.data.fingerprint(), describe)
@@ -209,7 +232,9 @@ class Trainer(Iterator[TrainStep]):
         objective, spec = self.objective, self.data.spec
         model: Any = objective.model
         facts: dict[str, Any] = {"source": self.data.source, "fingerprint": self.data.fingerprint()}
-        facts |= {"examples": len(self.data)} if isinstance(self.data, Dataset) else {}  # a stream is not counted
+        facts |= (
+            {"examples": len(self.data)} if isinstance(self.data, Dataset) else {}
+        )  # a stream is not counted
         data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
         process = getattr(model, "process", None)
         return {
@@ -246,7 +271,10 @@ class Trainer(Iterator[TrainStep]):
         if not hasattr(times, "update"):
             return
         device = self.accelerator.device
-        t, losses = (torch.cat([part.to(device) for part in parts if part is not None]) for parts in zip(*drawn, strict=True))
+        t, losses = (
+            torch.cat([part.to(device) for part in parts if part is not None])
+            for parts in zip(*drawn, strict=True)
+        )
         t, losses = self.accelerator.gather(t), self.accelerator.gather(losses)
         if bool(torch.isfinite(losses).all()):  # a loss that is not finite is not history
             times.update(t, losses)
@@ -257,7 +285,11 @@ class Trainer(Iterator[TrainStep]):
 
     def _set_lr(self) -> float:
         options = self.options
-        lr = options.lr * self._state.lr_factor * min(1.0, (self.step + 1) / options.warmup if options.warmup else 1.0)
+        lr = (
+            options.lr
+            * self._state.lr_factor
+            * min(1.0, (self.step + 1) / options.warmup if options.warmup else 1.0)
+        )
         if options.anneal:
             lr *= 1 - self.step / options.steps
         for group in self._optimizer.param_groups:
@@ -265,7 +297,9 @@ class Trainer(Iterator[TrainStep]):
         return lr
 
     def _record(self, done: TrainStep, skipped_before: int) -> None:
-        """Log, save, and see to steps that were skipped. skipped_before: how many of those came just before this one."""
+        """Log, save, and see to steps that were skipped. skipped_before: how many of those came just before
+        this one.
+        """
         options, writer, last = self.options, self._writer, done.step == self.options.steps
         if writer is not None and done.finite:
             # A line that a skipped step would have written is written by the next one that counts.
@@ -285,7 +319,9 @@ class Trainer(Iterator[TrainStep]):
 
 
 def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:
-    """InputError where a loss takes derivatives of the model, which would be of weights in pieces, or of compiled code."""
+    """InputError where a loss takes derivatives of the model, which would be of weights in pieces, or of
+    compiled code.
+    """
     for option in ("compile", "shard"):
         if getattr(options, option) and objective.differentiates:
             raise InputError(
@@ -295,15 +331,24 @@ def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:
 
 @contextmanager
 def _dropout_stream(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global generator: give each step its own stream and put the user's state back."""
+    """Dropout draws from torch's global generator: give each step its own stream and put the user's state
+    back.
+    """
     generators = [torch.default_generator]
     if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index])
+        generators.append(
+            torch.cuda.default_generators[
+                torch.cuda.current_device() if device.index is None else device.index
+            ]
+        )
     states = [generator.get_state() for generator in generators]
     try:
         for generator in generators:
-            # An odd multiplier mixes the three numbers; neighbouring steps need distinct seeds, not independent ones.
-            generator.manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0x8CB92BA72F3D8DD7) % 2**63)
+            # An odd multiplier mixes the three numbers; neighbouring steps need distinct seeds, not
+            # independent ones.
+            generator.manual_seed(
+                (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0x8CB92BA72F3D8DD7) % 2**63
+            )
         yield
     finally:
         for generator, state in zip(generators, states, strict=True):

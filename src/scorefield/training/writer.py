@@ -11,31 +11,34 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from scorefield.core.errors import InputError
-from scorefield.core.processes import Processes
 from scorefield.nets import fused
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.errors import InputError
+from scorefield.store.run_folder import RunFolder
 from scorefield.training import checkpoint
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.lock import RunLock
 from scorefield.training.options import TrainingOptions
-from scorefield.training.run import RunFolder
 from scorefield.training.state import TrainingState
 
 __all__ = ["RunWriter"]
 
 
 class _Snapshot(NamedTuple):
-    """What is to be written. groups: tensors by group and name.   finite: whether all weights and averages are."""
+    """What is to be written. groups: tensors by group and name.   finite: whether all weights and averages
+    are.
+    """
 
     groups: dict[str, dict[str, Tensor]]
     finite: bool
 
 
 class RunWriter:
-    """Checkpoints, metrics and trackers of one run, and its lock. Every process calls every method, at the same step.
+    """Checkpoints, metrics and trackers of one run, and its lock. Every process calls every method, at the
+    same step.
 
-    Where a method raises InputError (the disk is full, say), every process raises it.   versions: of what else the order of the data
-    depends on.
+    Where a method raises InputError (the disk is full, say), every process raises it.   versions: of what
+    else the order of the data depends on.
     """
 
     def __init__(
@@ -59,7 +62,9 @@ class RunWriter:
         self.warnings: list[str] = []
 
     def begin(self, description: Mapping[str, Any]) -> None:
-        """Make the folder. Its config.toml, which makes it a run, comes last: a run always has a checkpoint to go on from."""
+        """Make the folder. Its config.toml, which makes it a run, comes last: a run always has a checkpoint
+        to go on from.
+        """
 
         snapshot = self._snapshot()
 
@@ -75,17 +80,23 @@ class RunWriter:
         self._start_trackers()
 
     def resume(self, fingerprint: str, describe: Mapping[str, Any]) -> None:
-        """Load the newest whole checkpoint. InputError where it is of another seed, other data or another model, or past the last step.
+        """Load the newest whole checkpoint. InputError where it is of another seed, other data or another
+        model, or past the last step.
 
-        describe: tables of config.toml; of them `data` is written anew, since the same data may lie elsewhere now.
+        describe: tables of config.toml; of them `data` is written anew, since the same data may lie elsewhere
+        now.
         """
         self.folder.require()
         self._processes.first_does(self._take)
         found = checkpoint.newest(self.folder.checkpoints)
         if found is None:
-            raise InputError(f"{self.folder.path} has no checkpoint to resume from; train it anew in another folder")
+            raise InputError(
+                f"{self.folder.path} has no checkpoint to resume from; train it anew in another folder"
+            )
         if found.state["seed"] != self.options.seed:
-            raise InputError(f"{self.folder.path} was trained with seed {found.state['seed']}: resume it with the same seed")
+            raise InputError(
+                f"{self.folder.path} was trained with seed {found.state['seed']}: resume it with the same seed"
+            )
         known = self.folder.read_config().get("trained_on", {}).get("fingerprint")
         if known != fingerprint:
             raise InputError(
@@ -99,7 +110,10 @@ class RunWriter:
             )
         self.state.load(found)
         snapshot = self._snapshot()
-        changed = {"training": self.options.model_dump(), **({"data": describe["data"]} if "data" in describe else {})}
+        changed = {
+            "training": self.options.model_dump(),
+            **({"data": describe["data"]} if "data" in describe else {}),
+        }
         self._processes.first_does(lambda: self._tidy(snapshot, changed))
         self._saved = self.state.step
         self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
@@ -111,7 +125,9 @@ class RunWriter:
         self._start_trackers()
 
     def save(self) -> Path:
-        """The folder of this step's checkpoint, written unless it is there already; then delete those that need not be kept."""
+        """The folder of this step's checkpoint, written unless it is there already; then delete those that
+        need not be kept.
+        """
         if self._saved != self.state.step:
             snapshot = self._snapshot()
             self._processes.first_does(lambda: self._save(snapshot))
@@ -134,7 +150,9 @@ class RunWriter:
         self._processes.first_does(lambda: self.folder.truncate_metrics(self.state.step))
 
     def forget_after(self, good: Checkpoint) -> None:
-        """Delete the checkpoints that a divergence left behind it, so that a run which is resumed goes on from `good`."""
+        """Delete the checkpoints that a divergence left behind it, so that a run which is resumed goes on
+        from `good`.
+        """
         self._processes.first_does(lambda: self._prune(good.path))
 
     def log(self, values: Mapping[str, float]) -> None:
@@ -159,7 +177,9 @@ class RunWriter:
         self._lock = RunLock(self.folder.lock)
         weakref.finalize(self, self._lock.release)
         if self._lock.taken_over:
-            self.warnings.append(f"took over the lock of {self._lock.taken_over}, which ended without releasing it")
+            self.warnings.append(
+                f"took over the lock of {self._lock.taken_over}, which ended without releasing it"
+            )
 
     def _snapshot(self) -> _Snapshot:
         """Every process takes part in it; only the first one has what lies in pieces."""
@@ -174,15 +194,23 @@ class RunWriter:
         self._prune(path)
 
     def _prune(self, newest: Path) -> None:
-        checkpoint.prune(self.folder.checkpoints, newest, self.options.keep, self.options.keep_every, _is_good)
+        checkpoint.prune(
+            self.folder.checkpoints, newest, self.options.keep, self.options.keep_every, _is_good
+        )
 
     def _write_checkpoint(self, snapshot: _Snapshot) -> Path:
-        good = snapshot.finite and not self.state.in_a_row and self.state.step % self.options.checkpoint_every == 0
+        good = (
+            snapshot.finite
+            and not self.state.in_a_row
+            and self.state.step % self.options.checkpoint_every == 0
+        )
         numbers = {**self.state.numbers(), "good": good, "seed": self.options.seed, **self._environment()}
         return checkpoint.save(self.folder.checkpoints, self.state.step, snapshot.groups, numbers)
 
     def _tidy(self, snapshot: _Snapshot, changed: Mapping[str, Any]) -> None:
-        """Make the other files agree with the checkpoint: the last process may have been killed between writing them."""
+        """Make the other files agree with the checkpoint: the last process may have been killed between
+        writing them.
+        """
         self.folder.truncate_metrics(self.state.step)
         self.folder.write_config({**self.folder.read_config(), **changed})
         if self.state.step and snapshot.finite:
@@ -206,7 +234,9 @@ class RunWriter:
         if not self.options.trackers:
             return
         own = {"wandb": {"name": self.folder.path.name, "dir": str(self.folder.path)}}
-        self._processes.first_does(lambda: self._tracked(lambda: self._accelerator.init_trackers("scorefield", init_kwargs=own)))
+        self._processes.first_does(
+            lambda: self._tracked(lambda: self._accelerator.init_trackers("scorefield", init_kwargs=own))
+        )
 
     def _tracked(self, work: Callable[[], None]) -> None:
         """Let trackers write. InputError where they cannot."""

@@ -1,0 +1,181 @@
+"""Options that several commands share, and how they change what a run says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scorefield.cli.console import say
+
+if TYPE_CHECKING:
+    import torch
+
+    from scorefield.data import Dataset
+    from scorefield.models.noisy_classifier import NoisyClassifier
+    from scorefield.runs.build import Recipe, Sampling, SamplingOptions
+
+__all__ = [
+    "Classifier",
+    "Compile",
+    "Device",
+    "Eta",
+    "Grid",
+    "Guidance",
+    "Json",
+    "Run",
+    "SamplerName",
+    "Seed",
+    "Settings",
+    "Steps",
+    "Variance",
+    "load_classifier",
+    "load_model",
+    "note_other_data",
+    "sampling_options",
+    "say_caution",
+    "weights_hash",
+]
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Sample i of a seed is the same image however many are asked for.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the fastest one found if not given.")]
+SamplerName = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        help="ancestral, ddim, euler, heun, dpm-solver, dpm-solver-2s or langevin; the run's own if not given.",
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Steps of the grid; the run's own number if not given.")
+]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        help="full, uniform (= trailing), quadratic, log_snr, karras, linspace, leading, ddim_quadratic, staircase (annealed Langevin), or "
+        "counts such as 10,15,20."
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Have torch.compile compile the network first: minutes, which many samples on a GPU win back.",
+    ),
+]
+Eta = Annotated[float | None, typer.Option(help="DDIM's η, 0 (deterministic) to 1 (ancestral).")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="A=C", help="Change one value of the run's [sampling] table, such as repeats=10."
+    ),
+]
+Variance = Annotated[str | None, typer.Option(help="Of ancestral sampling: lower, upper or learned.")]
+Classifier = Annotated[str | None, typer.Option(metavar="RUN", help="Guide by the run of a classifier.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S",
+        help="Scale of the guidance: by --classifier (0 is none, 1 if not given), otherwise classifier-free (1 is the model as it is).",
+    ),
+]
+
+
+def sampling_options(
+    recipe: Recipe,
+    sampler: str | None,
+    steps: int | None,
+    grid: str | None,
+    eta: float | None,
+    variance: str | None,
+    settings: list[str] | None = None,
+    classifier: str | None = None,
+    guidance: float | None = None,
+) -> SamplingOptions:
+    """The run's own sampling with what the command line says in its place."""
+    from scorefield.runs.build import with_overrides
+
+    own = recipe.sampling
+    if sampler is None and eta is not None and variance is not None:
+        raise typer.BadParameter(
+            "--eta is DDIM's, and --variance that of ancestral sampling: leave one of them out"
+        )
+    if sampler is None and (eta is not None) != (variance is not None):
+        sampler = "ddim" if eta is not None else "ancestral"  # η and the variance say which sampler is meant
+    table: dict[str, Any] = dict(own.sampler) if sampler in (None, own.sampler["kind"]) else {"kind": sampler}
+    table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
+    if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
+        raise typer.BadParameter(f"--grid {grid} says how many steps there are: leave --steps out")
+    changes: dict[str, Any] = {"sampler": table, "grid": grid or own.grid}
+    changes["steps"] = steps or (None if grid == "full" else own.steps)
+    # A scale of the run's own belongs to classifier-free guidance.
+    changes["guidance"] = own.guidance if guidance is None and classifier is None else guidance
+    if steps is not None and grid is None and own.grid == "full":
+        changes["grid"] = "uniform"
+    was, now = own.sampler["kind"], table["kind"]
+    if now == "langevin" != was:
+        changes |= {"grid": grid or "staircase", "steps": steps}
+    elif was == "langevin" != now:
+        changes |= {"grid": grid or "uniform", "start": "prior"}
+    changed = recipe.model_copy(update={"sampling": own.model_copy(update=changes)})
+    return with_overrides(changed, [f"sampling.{setting}" for setting in settings or []]).sampling
+
+
+def load_model(run: str, recipe: Recipe, device: torch.device, compiled: bool = False) -> Any:
+    """The model of a run on this device, in that run's precision; its weights stay as they are.   compiled:
+    by torch.compile.
+    """
+    from scorefield.runs.build import load
+    from scorefield.runtime.precision import autocast_dtype
+
+    model = load(run).to(device)
+    model.autocast_dtype = autocast_dtype(recipe.training.precision, device)
+    model.keep_weights()
+    if compiled:
+        model.compile_network()
+    return model
+
+
+def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | None:
+    """The classifier of a run; None without one. InputError for the run of anything else."""
+    from scorefield.runs.build import read_run
+    from scorefield.runtime.errors import InputError
+
+    if run is None:
+        return None
+    recipe, _ = read_run(run)
+    if not recipe.classifies:
+        raise InputError(
+            f"--classifier takes the run of a classifier, and {run} is a run of {recipe.name}, which makes samples"
+        )
+    classifier: NoisyClassifier = load_model(run, recipe, device)
+    return classifier
+
+
+def note_other_data(recipe: Recipe, train: Dataset) -> None:
+    """Say so where a run was trained on something else. Of a stream, `train` is the first examples."""
+    found = train.fingerprint() if train.first_of is None else train.first_of
+    if recipe.trained_on is not None and found != recipe.trained_on.fingerprint:
+        say(f"note: {train.source} is not what this run was trained on (fingerprint {found})")
+
+
+def weights_hash(run: str) -> str:
+    """The first digits of the SHA-256 of a run's weights."""
+    from scorefield.runtime.weights import SHOWN, file_sha256
+    from scorefield.training import RunFolder
+
+    return file_sha256(RunFolder(Path(run)).weights)[:SHOWN]
+
+
+def say_caution(sampling: Sampling, model: Any, guide: NoisyClassifier | None) -> None:
+    """What the user should know before samples are made."""
+    from scorefield.generation.options import caution
+
+    text = caution(sampling, model, guide is not None)
+    if text is not None:
+        say(f"note: {text}")

@@ -1,0 +1,100 @@
+"""One picture: from a file of any mode to upright, opaque grey or RGB, and from any size to the size asked
+for.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from scorefield.runtime.errors import InputError
+
+__all__ = ["EXTENSIONS", "TooSmall", "check_options", "convert", "fit", "read_image"]
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Named, because Pillow would also hand a file with a picture's name to readers that start other programs
+# (EPS).
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class TooSmall(InputError):
+    """A picture's shorter side is below the size asked for."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(f"{width}×{height}")
+
+
+def check_options(size: int | None, channels: int | None) -> None:
+    """Refuse a size below 1 and any number of channels but 1 and 3; None means as the data are."""
+    if size is not None and size < 1:
+        raise InputError(f"the image size must be at least 1 pixel, got {size}")
+    if channels not in (None, 1, 3):
+        raise InputError(f"images have 1 channel (grey) or 3 (RGB), got channels = {channels}")
+
+
+def read_image(source: Path | bytes) -> Image.Image:
+    """Decode a file (or its bytes) into mode "L" or "RGB": turned as EXIF says, laid over white, first frame
+    only.
+
+    Anything may be raised for a file that is damaged, unknown, or larger than Pillow's limit against
+    decompression bombs.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise OSError("not a regular file")  # a pipe named like a picture would block forever
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and image.width * image.height > limit:
+            raise ValueError(f"{image.width}×{image.height} pixels exceed Pillow's limit of {limit}")
+        return _flatten(ImageOps.exif_transpose(image))
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Any mode -> "L" or "RGB"."""
+    if image.mode in _SIXTEEN_BIT:
+        return _from_sixteen_bit(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
+    if image.mode == "La":  # the one mode that Pillow only unmultiplies
+        image = image.convert("LA")
+    grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image.getchannel("R") if grey else image
+    return image.convert("L" if grey else "RGB")
+
+
+def _from_sixteen_bit(image: Image.Image) -> Image.Image:
+    """Scale 0 … 65,535 to 0 … 255, rounded; Pillow's own conversion would clip everything above 255."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError("32-bit pixels, whose range is not known")
+    return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
+
+
+def convert(image: Image.Image, channels: int | None) -> Image.Image:
+    """ "L" for 1 channel (ITU-R 601 luma), "RGB" for 3, unchanged for None."""
+    return image if channels is None else image.convert("L" if channels == 1 else "RGB")
+
+
+def fit(image: Image.Image, size: int | None, upscale: bool) -> Image.Image:
+    """The central square, reduced (or, with `upscale`, enlarged) to size × size with an antialiased Lanczos
+    filter.
+
+    A picture whose shorter side is already `size` is only cropped: its pixels are untouched. size = None
+    changes nothing.
+    """
+    if size is None or image.size == (size, size):
+        return image
+    short = min(image.size)
+    if short < size and not upscale:
+        raise TooSmall(*image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    square = (left, top, left + short, top + short)
+    if short == size:
+        return image.crop(square)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=square)

@@ -1,0 +1,73 @@
+"""Which files could not be used, each named once: in memory, and in a file of the run."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from scorefield.runtime.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Broken"]
+
+_CONTROL = {code: f"\\x{code:02x}" for code in range(32)}
+
+
+class Broken:
+    """Names of unusable files with what is wrong with each. Threads may add to it, and so may processes that
+    share a file.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._file: Path | None = None
+        self._read, self._written = 0, set[str]()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, name: str, reason: str = "") -> None:
+        """Note this file, unless it is noted already."""
+        with self._lock:
+            if name not in self.names:
+                self.names[name] = reason
+                self._append([name])
+
+    def write_to(self, file: Path) -> None:
+        """Keep a line `name<tab>reason` in this file for every name noted so far and from here on; names that
+        it holds stay once.
+        """
+        with self._lock:
+            self._file, self._read, self._written = file, 0, set()
+            self._append(list(self.names))
+
+    def _append(self, names: list[str]) -> None:
+        if self._file is None or not names:
+            return
+        try:
+            with self._file.open("a+b") as file:
+                # Another process may be writing: what it has added is read before anything is added here.
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(self._read)
+                *others, cut = file.read().split(b"\n")
+                if cut:  # by the end of the process that wrote it
+                    file.truncate(file.tell() - len(cut))
+                self._written |= {line.partition(b"\t")[0].decode(errors="replace") for line in others}
+                lines = [(_line(name), self.names[name]) for name in names]
+                new = [f"{name}\t{_line(reason)}\n" for name, reason in lines if name not in self._written]
+                file.write("".join(new).encode())
+                self._written |= {name for name, _ in lines}
+                self._read = file.tell()
+        except OSError as fault:
+            raise InputError(f"{self._file} cannot be written ({fault.strerror or fault})") from None
+
+
+def _line(value: str) -> str:
+    """Without tabs and line breaks, which separate."""
+    return value.translate(_CONTROL)

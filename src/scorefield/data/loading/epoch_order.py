@@ -1,0 +1,95 @@
+"""The order in which training visits the data: a pure function of (seed, step), so any step can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.runtime.errors import InputError
+
+__all__ = ["Order", "permutation", "positions"]
+
+
+def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.ndarray:
+    """A uniform permutation of 0 … length-1, int64 (length,), the same on every platform and with every
+    NumPy.
+
+    (seed, epoch) is the key of a Philox generator and `stream` its counter's highest word, so no two uses
+    share numbers. The 64-bit words are sorted rather than given to `Generator.permutation`, because NumPy
+    promises to keep only the former.
+    """
+    if not 0 <= seed < 2**64:
+        raise InputError(f"a seed must be between 0 and 2**64 - 1, got {seed}")
+    key, counter = np.array([seed, epoch], dtype=np.uint64), np.array([0, 0, 0, stream], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(length)
+    return np.argsort(words, kind="stable").astype(np.int64)
+
+
+def positions(batch_size: int, step: int, rank: int = 0, world: int = 1) -> Tensor:
+    """Which places in the global batch of a step are this process's, int64 (batch_size / world,), contiguous."""
+    if step < 0:
+        raise InputError(f"step must be at least 0, got {step}")
+    if world < 1 or not 0 <= rank < world:
+        raise InputError(f"rank must be between 0 and world - 1, got rank {rank} of {world}")
+    if batch_size % world:
+        raise InputError(
+            f"a batch of {batch_size} cannot be shared equally by {world} processes: make batch_size a multiple of {world}"
+        )
+    share = batch_size // world
+    return torch.arange(rank * share, (rank + 1) * share)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A seeded, infinite, sharded order of `length` examples in batches of `batch_size` (over all processes).
+
+    Position i of step's batch is p = step·batch_size + i in an endless row of epochs: epoch e = p // length
+    is the permutation keyed by (seed, e), and the index is its entry p % length. An epoch may end inside a
+    batch; nothing is dropped or padded.
+    """
+
+    length: int
+    batch_size: int
+    seed: int = 0
+    _epochs: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise InputError(f"there must be at least one example to put in order, got {self.length}")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"a seed must be between 0 and 2**64 - 1, got {self.seed}")
+
+    def positions(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
+        """This process's positions in the batch, int64 (batch_size / world,), contiguous: they key the noise."""
+        return positions(self.batch_size, step, rank, world)
+
+    def indices(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
+        """Which examples this process takes at `step`, int64 (batch_size / world,); ranks in turn make up the
+        batch.
+        """
+        # Python integers carry the position, so that no run is too long for int64.
+        epoch, start = divmod(step * self.batch_size, self.length)
+        places = self.positions(step, rank, world).numpy() + start
+        epochs, within = np.divmod(places, self.length)
+        chosen = np.empty(len(places), dtype=np.int64)
+        for later in np.unique(epochs):
+            here = epochs == later
+            chosen[here] = self._epoch(epoch + int(later))[within[here]]
+        return torch.from_numpy(chosen)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The permutation of one epoch; the last two asked for are kept, since a batch usually touches one or
+        two.
+        """
+        order = self._epochs.get(epoch)
+        if order is None:
+            order = permutation(self.length, self.seed, epoch)
+            for oldest in list(self._epochs)[:-1]:
+                self._epochs.pop(oldest, None)
+            self._epochs[epoch] = order
+        return order

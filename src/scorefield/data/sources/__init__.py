@@ -1,0 +1,1 @@
+"""Where examples come from: folders, archives, the Hugging Face Hub, streams, embedded and toy data."""

@@ -1,0 +1,42 @@
+"""Data that come with an installed package: nothing to download."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scorefield.core.shapes import DataSpec
+from scorefield.data.dataset import Dataset
+from scorefield.runtime.errors import InputError
+
+__all__ = ["digits"]
+
+
+def digits() -> Dataset:
+    """scikit-learn's 1,797 scans of handwritten digits: levels 0 … 16 (bins = 17), (1797, 1, 8, 8), classes
+    "0" … "9".
+
+    The packaged table is read directly, because importing scikit-learn takes a second or more.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise InputError(
+            "the embedded digits come with scikit-learn, which is not installed: pip install scikit-learn"
+        )
+    path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    try:
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    except (OSError, ValueError, EOFError) as fault:
+        raise InputError(
+            f"the embedded digits are not where scikit-learn kept them ({path}: {fault}): reinstall scikit-learn"
+        ) from fault
+    if table.shape != (1797, 65):
+        raise InputError(
+            f"{path} holds {table.shape}, expected 1,797 digits of 64 levels and a label: reinstall scikit-learn"
+        )
+    levels = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8).copy())
+    spec = DataSpec(shape=(1, 8, 8), classes=tuple("0123456789"), bins=17)
+    return Dataset(spec, levels, torch.from_numpy(table[:, 64].astype(np.int64)), "digits")

@@ -1,0 +1,90 @@
+"""Archives of images: .npz files with `images` and optional `labels`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from scorefield.core.shapes import DataSpec
+from scorefield.data.dataset import Dataset, number_labels
+from scorefield.data.images.read import TooSmall, check_options, convert, fit
+from scorefield.data.images.scan import text
+from scorefield.runtime.atomic import read_arrays
+from scorefield.runtime.errors import InputError
+
+__all__ = ["npz"]
+
+
+def npz(
+    path: str | Path, size: int | None = None, channels: int | None = None, upscale: bool = False
+) -> Dataset:
+    """An archive of `images`, uint8 (N, H, W) or (N, H, W, C) with C 1 or 3, and optional `labels` (N,) ->
+    256 bins.
+
+    Labels are integers of any range or text; their sorted values become the class names. Pickled arrays are
+    never loaded. size and channels None keep what is there; otherwise images are reduced, cropped and
+    converted as `folder` does.
+    """
+    check_options(size, channels)
+    source = text(str(path))
+    arrays = _arrays(Path(os.path.expanduser(path)), source)
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.dtype != np.uint8:
+        hint = "scale them to 0 … 255 and use .astype('uint8')"
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            hint = "they also hold NaN or infinite values"
+        raise InputError(f"{source}: `images` must be uint8 (0 … 255), got {images.dtype}: {hint}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
+        swap = images.ndim == 4 and images.shape[1] in (1, 3)
+        raise InputError(
+            f"{source}: `images` must be (N, H, W) or (N, H, W, C), C 1 or 3 and N at least 1, "
+            f"got {arrays['images'].shape}"
+            + (": channels come last, use images.transpose(0, 2, 3, 1)" if swap else "")
+        )
+    numbers, classes = (None, ()) if labels is None else number_labels(labels, source)
+    if labels is not None and len(labels) != len(images):
+        raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
+    levels = _fit_all(images, source, size, channels, upscale)
+    return Dataset(
+        DataSpec(shape=levels.shape[1:], classes=classes, bins=256), torch.from_numpy(levels), numbers, source
+    )
+
+
+def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
+    """`images` and, where there are any, `labels` out of an archive; InputError for whatever is wrong with
+    the file.
+    """
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{source}: expected an .npz file, found a folder"
+            if os.path.isdir(path)
+            else f"{source}: no such file"
+        )
+    return read_arrays(path, source, ("images", "labels"), ("images",), "use np.savez(file, images=…)")
+
+
+def _fit_all(
+    images: np.ndarray, source: str, size: int | None, channels: int | None, upscale: bool
+) -> np.ndarray:
+    """uint8 (N, H, W, C) -> (N, channels, size, size), by the same rules as pictures from files."""
+    count, height, width, depth = images.shape
+    if channels in (None, depth) and size in (None, height) and size in (None, width):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    fitted = []
+    for image in images:
+        picture = Image.fromarray(image[..., 0] if depth == 1 else image)
+        try:
+            array = np.asarray(convert(fit(picture, size, upscale), channels))
+        except TooSmall as small:
+            raise InputError(
+                f"{source}: {count} of {count} images are smaller than {size}×{size} (all are {small}): "
+                f"ask for a smaller size, or set upscale to enlarge them"
+            ) from small
+        fitted.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return np.stack(fitted)

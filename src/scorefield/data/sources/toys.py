@@ -1,0 +1,81 @@
+"""Two-dimensional data whose densities are known: for learning, for plots, and for tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scorefield.core.noise import NoiseSource
+from scorefield.data.dataset import Dataset, tensor
+from scorefield.runtime.errors import InputError
+
+__all__ = ["TOYS", "toy"]
+
+_CURVE_NOISE = 0.05
+
+
+def toy(name: str, n: int = 10_000, seed: int = 0) -> Dataset:
+    """n independent points (n, 2) of the toy `name`, the same for the same seed; the first of them do not
+    depend on n.
+
+    "mixture" ⅕N((−5, −5), I) + ⅘N((5, 5), I), the slow-mixing density of NCSN §3.2.   "checkerboard" density
+    1/8 on the squares of [−2, 2)² where ⌊x⌋ + ⌊y⌋ is even.   The others are curves with N(0, 0.05² I) added,
+    u uniform in [0, 1): "moons" two half circles with equal weight, (cos πu − ½, sin πu − ¼) and (½ − cos πu,
+    ¼ − sin πu); "spiral" two arms with equal weight, of radius 2√u at angle 3π√u and at 3π√u + π;
+    "swiss-roll" one arm, of radius 4θ/9π at angle θ = 3π/2·(1 + 2u).
+    InputError for other names and for n < 1.
+    """
+    if name not in TOYS:
+        raise InputError(f"there is no toy {name!r}; there are {', '.join(TOYS)}")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InputError(f"the number of points must be a positive integer, got {n!r}")
+    noise = NoiseSource(seed)
+    u, z = noise.uniform((n, 2)).double(), noise.normal((n, 2)).double()
+    return replace(tensor(TOYS[name](u, z)), source=f"toy:{name}")
+
+
+def _mixture(u: Tensor, z: Tensor) -> Tensor:
+    return torch.where(u[:, :1] < 0.2, -5.0, 5.0) + z
+
+
+def _moons(u: Tensor, z: Tensor) -> Tensor:
+    angle = math.pi * u[:, 1]
+    upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], dim=1)
+    return torch.where(u[:, :1] < 0.5, upper, -upper) + _CURVE_NOISE * z
+
+
+def _spiral(u: Tensor, z: Tensor) -> Tensor:
+    root = u[:, 1].sqrt()
+    arm = _polar(2 * root, 3 * math.pi * root)
+    return torch.where(u[:, :1] < 0.5, arm, -arm) + _CURVE_NOISE * z
+
+
+def _checkerboard(u: Tensor, z: Tensor) -> Tensor:
+    # One uniform number is cut in two: which of the 8 squares, and where in it along x.
+    square = (8 * u[:, 0]).floor()
+    row = (square / 2).floor()
+    column = 2 * (square % 2) + row % 2
+    return torch.stack([column + 8 * u[:, 0] - square, row + u[:, 1]], dim=1) - 2
+
+
+def _swiss_roll(u: Tensor, z: Tensor) -> Tensor:
+    angle = 1.5 * math.pi * (1 + 2 * u[:, 1])
+    return _polar(4 / (9 * math.pi) * angle, angle) + _CURVE_NOISE * z
+
+
+def _polar(radius: Tensor, angle: Tensor) -> Tensor:
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+
+
+# Each makes its points (n, 2) from uniform and standard normal numbers u, z (n, 2).
+TOYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mixture": _mixture,
+    "moons": _moons,
+    "spiral": _spiral,
+    "checkerboard": _checkerboard,
+    "swiss-roll": _swiss_roll,
+}

@@ -1,0 +1,111 @@
+"""A figure: one number with its uncertainty, and the stamp that says what it was measured with."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scorefield.runtime.errors import InputError
+
+__all__ = ["Figure", "Stamp", "append_line", "grouped", "stamp_lines"]
+
+Stamp = Mapping[str, Mapping[str, Any]]
+_WIDTH, _INDENT = 100, 12
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number, and everything that has to be known to compare it with another.
+
+    metric: what was asked for, such as "fd".   name: of this number, one word.   label: what it is, for
+    people.
+    value, error: the error is what `error_of` says (a standard deviation over sets, a standard error over
+    images), None where one number shows none.   heldout: the same figure of held-out images, where there is
+    one.   ratio: value/heldout where that means something.   unit: "bits/dim", "nats"; "%" where value and
+    heldout are fractions, printed as percentages.
+    parts: further numbers, for JSON.   stamp: groups of facts.
+    """
+
+    metric: str
+    name: str
+    label: str
+    value: float
+    stamp: Stamp
+    error: float | None = None
+    error_of: str = ""
+    heldout: float | None = None
+    ratio: float | None = None
+    unit: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON; what is not known is left out."""
+        known = {
+            "metric": self.metric,
+            "value": self.value,
+            "error": self.error,
+            "error_of": self.error_of if self.error is not None else None,
+            "heldout": self.heldout,
+            "ratio": self.ratio,
+            "unit": self.unit or None,
+            **self.parts,
+            "stamp": self.stamp,
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def grouped(figures: Sequence[Figure]) -> list[tuple[list[Figure], Stamp]]:
+    """Figures whose stamps differ in nothing but groups that some lack, and the whole stamp, in the order of
+    the first.
+    """
+    groups: list[tuple[list[Figure], Stamp]] = []
+    for figure in figures:
+        at = next((i for i, (_, stamp) in enumerate(groups) if _agree(stamp, figure.stamp)), None)
+        if at is None:
+            groups.append(([figure], figure.stamp))
+        else:
+            groups[at] = ([*groups[at][0], figure], {**groups[at][1], **figure.stamp})
+    return groups
+
+
+def stamp_lines(stamp: Stamp, width: int = _WIDTH) -> list[str]:
+    """A stamp as text, a line a group ("sampling    samples 360, sets 3, …"), wrapped."""
+    lines: list[str] = []
+    for group, facts in stamp.items():
+        text = ", ".join(f"{name} {_text(value)}" for name, value in facts.items() if value is not None)
+        indent = " " * _INDENT
+        lines += textwrap.wrap(
+            text, width, initial_indent=group.ljust(_INDENT), subsequent_indent=indent, break_on_hyphens=False
+        )
+    return lines
+
+
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
+    """Add one JSON object to a file of lines. InputError where it cannot be written."""
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def _agree(a: Stamp, b: Stamp) -> bool:
+    """Whether one of them is part of the other."""
+    few, many = sorted((a, b), key=len)
+    return all(name in many and many[name] == facts for name, facts in few.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return "–".join(_text(part) for part in value)
+    return str(value)

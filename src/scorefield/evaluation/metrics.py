@@ -1,0 +1,253 @@
+"""How good are a model's samples? Generated sets are judged beside held-out images, by the same figures at
+the same count.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.data import Dataset
+from scorefield.data.loading.epoch_order import permutation
+from scorefield.evaluation.copies import copying_ratio
+from scorefield.evaluation.frechet import frechet_distance
+from scorefield.evaluation.inception_score import inception_score
+from scorefield.evaluation.kernel import kernel_distance
+from scorefield.evaluation.metric_value import Figure, Stamp
+from scorefield.evaluation.precision_and_recall import precision_recall
+from scorefield.evaluation.reference import Reference
+from scorefield.evaluation.statistics import Seen
+from scorefield.runtime.errors import InputError
+
+__all__ = ["SAMPLE_METRICS", "Judged", "SampleMetric"]
+
+_NEAREST = (
+    0.01  # held-out images nearer to the training set than all others: below their distance a sample is near
+)
+_UNLIKE = 0.02  # total variation of class proportions from which the user is told
+_SPLITS, _NEIGHBOURS = 10, 3  # the papers' own
+_OVER_SETS = "standard deviation over sets"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What figures are made of. sets: of one size.   heldout: the held-out images, seen alike.   data: they
+    themselves, for their classes.   reference: of the training images, which metrics that need none may lack.
+    """
+
+    sets: Sequence[Seen]
+    heldout: Seen
+    data: Dataset
+    reference: Reference | None
+
+    def __post_init__(self) -> None:
+        counts = sorted({one.count for one in self.sets})
+        if len(counts) != 1:
+            raise InputError(
+                f"the generated sets must be of one size, got {' and '.join(map(str, counts)) or 'none'}"
+            )
+        if counts[0] < 2:
+            raise InputError(f"a generated set must be at least 2 images, got {counts[0]}")
+
+    @property
+    def real(self) -> Reference:
+        if self.reference is None:
+            raise InputError("this metric compares with reference statistics, and none are given")
+        return self.reference
+
+
+@dataclass(frozen=True)
+class SampleMetric:
+    """measure: what was judged and a stamp -> figures.   keep: what `look` must keep for it.   compares: with
+    a reference.
+    warn: sentences for the user.
+    """
+
+    measure: Callable[[Judged, Stamp], list[Figure]]
+    keep: frozenset[str]
+    compares: bool
+    warn: Callable[[Judged], list[str]]
+
+
+def _fd(judged: Judged, stamp: Stamp) -> list[Figure]:
+    """Fréchet distance, distance to the nearest training image, the fraction of near copies, class agreement.
+
+    near: the fraction of all samples nearer to a training image than 99 % of held-out images are; about 0.01
+    for new images, and counts copies where they are too few to move a median.
+    """
+    distances = [frechet_distance(one.moments, judged.real.moments) for one in judged.sets]
+    heldout = frechet_distance(judged.heldout.moments, judged.real.moments)
+    usual = _nearest(judged.heldout)
+    medians = [copying_ratio(_nearest(one), usual) * float(usual.quantile(0.5)) for one in judged.sets]
+    near = float(
+        (torch.cat([_nearest(one) for one in judged.sets]) < usual.quantile(_NEAREST)).double().mean()
+    )
+    label = "Fréchet distance to the training images"
+    figures = [
+        _figure("fd", "frechet", label, distances, stamp, heldout=heldout, ratio=True),
+        _figure(
+            "fd",
+            "nearest",
+            "distance to the nearest training image (median)",
+            medians,
+            stamp,
+            heldout=float(usual.quantile(0.5)),
+            ratio=True,
+        ),
+        Figure(
+            "fd",
+            "near",
+            "nearer to one than 99 % of held-out images",
+            near,
+            stamp,
+            heldout=_NEAREST,
+            unit="%",
+        ),
+    ]
+    agreed = [one.agreement for one in judged.sets if one.agreement is not None]
+    if agreed:
+        label, known = "agreement with the requested class", judged.heldout.agreement
+        figures.append(
+            Figure("fd", "agreement", label, statistics.fmean(agreed), stamp, heldout=known, unit="%")
+        )
+    return figures
+
+
+def _kid(judged: Judged, stamp: Stamp) -> list[Figure]:
+    real = _features(judged.real.features)
+    found = [kernel_distance(_features(one.features), real) for one in judged.sets]
+    heldout = kernel_distance(_features(judged.heldout.features), real).mean
+    label = "kernel distance to the training images"
+    one = (found[0].std, "standard deviation over subsets")
+    return [_figure("kid", "kid", label, [value.mean for value in found], stamp, one, heldout=heldout)]
+
+
+def _pr(judged: Judged, stamp: Stamp) -> list[Figure]:
+    real = _features(judged.real.features)
+    found = [precision_recall(_features(one.features), real, _NEIGHBOURS) for one in judged.sets]
+    heldout = precision_recall(_features(judged.heldout.features), real, _NEIGHBOURS)
+    ways = {"precision": "are samples realistic", "recall": "do they cover the training images"}
+    return [
+        _figure(
+            "pr",
+            name,
+            f"{name} (k = {_NEIGHBOURS}): {what}",
+            [getattr(value, name) for value in found],
+            stamp,
+            heldout=getattr(heldout, name),
+            unit="%",
+        )
+        for name, what in ways.items()
+    ]
+
+
+def _is(judged: Judged, stamp: Stamp) -> list[Figure]:
+    splits = min(_SPLITS, judged.sets[0].count, judged.heldout.count)
+    found = [_score(one, splits) for one in judged.sets]
+    one = (found[0].std, "standard deviation over splits")
+    label, heldout = f"Inception Score ({splits} splits)", _score(judged.heldout, splits).mean
+    return [
+        _figure("is", "inception_score", label, [score.mean for score in found], stamp, one, heldout=heldout)
+    ]
+
+
+def _figure(
+    metric: str,
+    name: str,
+    label: str,
+    values: Sequence[float],
+    stamp: Stamp,
+    one: tuple[float | None, str] = (None, ""),
+    *,
+    heldout: float | None,
+    ratio: bool = False,
+    unit: str = "",
+) -> Figure:
+    """The mean over sets.   one: the error, and of what, where there is one set only."""
+    mean = statistics.fmean(values)
+    error, error_of = (statistics.stdev(values), _OVER_SETS) if len(values) > 1 else one
+    over = mean / heldout if ratio and heldout is not None and heldout > 0 else None
+    return Figure(
+        metric, name, label, mean, stamp, error, error_of, heldout, over, unit, {"sets": list(values)}
+    )
+
+
+def _score(seen: Seen, splits: int) -> Any:
+    """The score of the images in a fixed random order: a split of images in the order of their classes would
+    hold few of them.
+    """
+    if seen.log_probs is None:
+        raise InputError("the Inception Score needs class probabilities, and these features come without")
+    return inception_score(seen.log_probs[permutation(seen.count, seed=0)], splits)
+
+
+def _features(features: Tensor | None) -> Tensor:
+    if features is None:
+        raise InputError(
+            "the reference holds no features, only their moments: make it again, or ask for fd alone"
+        )
+    return features
+
+
+def _nearest(seen: Seen) -> Tensor:
+    if seen.nearest is None:
+        raise InputError("the distances to the training images were not kept")
+    return seen.nearest
+
+
+def _of_covariances(judged: Judged) -> list[str]:
+    reference, held, count = judged.real.moments, judged.heldout.moments, judged.sets[0].count
+    found = [reference.warning("training images"), held.warning("held-out images")]
+    found.append(judged.sets[0].moments.warning("generated sets"))
+    if count != held.count:
+        found.append(
+            f"the sets have {count} samples and {held.count} images are held out: Fréchet distances fall with the count, "
+            f"so their ratio {'flatters' if count > held.count else 'is unfair to'} the samples; make sets of {held.count}"
+        )
+    return [text for text in found if text is not None]
+
+
+def _of_counts(judged: Judged) -> list[str]:
+    count, held = judged.sets[0].count, judged.heldout.count
+    if count == held:
+        return []
+    return [
+        f"the sets have {count} samples and {held} images are held out: precision and recall depend on the count; make sets of {held}"
+    ]
+
+
+def _of_classes(judged: Judged) -> list[str]:
+    unlike = max(_variation(one.labels, judged.data) for one in judged.sets)
+    if unlike <= _UNLIKE:
+        return []
+    return [
+        f"the labels asked for differ from the held-out images' proportions by up to {unlike:.0%}, which alone raises the "
+        f"Fréchet distance; ask for the held-out images' own labels"
+    ]
+
+
+def _variation(labels: Tensor | None, data: Dataset) -> float:
+    """½ Σ_y |p(y) - q(y)| between the classes of `labels` (N,) and of the data; 0 where either has none."""
+    if data.labels is None or labels is None:
+        return 0.0
+    p, q = (
+        torch.bincount(y, minlength=data.spec.num_classes).double() / len(y) for y in (labels, data.labels)
+    )
+    return float((p - q).abs().sum() / 2)
+
+
+SAMPLE_METRICS = {
+    "fd": SampleMetric(
+        _fd, frozenset({"nearest"}), True, lambda judged: _of_covariances(judged) + _of_classes(judged)
+    ),
+    "kid": SampleMetric(_kid, frozenset({"features"}), True, _of_classes),
+    "is": SampleMetric(_is, frozenset({"log_probs"}), False, lambda judged: []),
+    "pr": SampleMetric(
+        _pr, frozenset({"features"}), True, lambda judged: _of_counts(judged) + _of_classes(judged)
+    ),
+}

@@ -1,0 +1,144 @@
+"""The judge of samples: an extractor, the reference statistics, and the held-out images seen by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from scorefield.data import Dataset
+from scorefield.evaluation.copies import copying_ratio
+from scorefield.evaluation.extractors import Extractor
+from scorefield.evaluation.generated import Generated
+from scorefield.evaluation.metric_value import Figure, Stamp
+from scorefield.evaluation.metrics import SAMPLE_METRICS, Judged
+from scorefield.evaluation.reference import Reference
+from scorefield.evaluation.statistics import Images, Seen, look, real
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.progress import SILENT, Bar, Watch
+
+__all__ = ["Judge"]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What measures generated sets by the metrics `names`.
+
+    extractor: of features.   train, heldout: the two parts of the data.   seen: the held-out images, seen by
+    the extractor.
+    reference: of the training images; None where no metric compares with one.   device: where the extractor
+    gets its images.
+    """
+
+    names: tuple[str, ...]
+    extractor: Extractor
+    train: Dataset
+    heldout: Dataset
+    seen: Seen
+    reference: Reference | None
+    device: torch.device | str
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        train: Dataset,
+        heldout: Dataset,
+        extractor: Extractor,
+        file: Path | None = None,
+        device: torch.device | str = "cpu",
+        watch: Watch = SILENT,
+    ) -> Judge:
+        """Everything that needs no samples. file: of the reference, used if it is there and written if not.
+
+        InputError: a reference of other features or data, held-out images that are in the training set.
+        """
+        reference = None
+        if any(SAMPLE_METRICS[name].compares for name in names):
+            reference = _reference(train, extractor, file, device, watch)
+        with watch.progress("looking at the held-out images", len(heldout)) as bar:
+            seen = look(_told(real(heldout), bar), extractor, train, _keep(names), device)
+        if seen.nearest is not None:
+            copying_ratio(
+                seen.nearest, seen.nearest
+            )  # held-out images that cannot serve are found before anything is sampled
+        return cls(tuple(names), extractor, train, heldout, seen, reference, device)
+
+    def figures(
+        self, generated: Generated, stamp: Stamp, watch: Watch = SILENT
+    ) -> tuple[dict[str, list[Figure]], list[str]]:
+        """(Figures by metric, warnings). Every set is seen once, a batch of its images at a time."""
+        sets = []
+        with watch.progress("looking at the samples", generated.sets * generated.count) as bar:
+            for k in range(generated.sets):
+                sets.append(
+                    look(
+                        _told(generated.images(k), bar),
+                        self.extractor,
+                        self.train,
+                        _keep(self.names),
+                        self.device,
+                    )
+                )
+        judged = Judged(sets, self.seen, self.heldout, self.reference)
+        known = {
+            **stamp,
+            "features": {"extractor": self.extractor.name, "dimension": self.extractor.dimension},
+        }
+        compared = known if self.reference is None else {**known, "reference": _describe(self.reference)}
+        chosen = {name: SAMPLE_METRICS[name] for name in self.names}
+        figures = {
+            name: metric.measure(judged, compared if metric.compares else known)
+            for name, metric in chosen.items()
+        }
+        return figures, list(
+            dict.fromkeys(text for metric in chosen.values() for text in metric.warn(judged))
+        )
+
+
+def _reference(
+    train: Dataset, extractor: Extractor, file: Path | None, device: torch.device | str, watch: Watch
+) -> Reference:
+    """From the file if it is there; otherwise of the training images, and written where a file is named."""
+    if file is not None and file.expanduser().exists():
+        reference = Reference.load(file)
+        reference.check(extractor)
+        if reference.fingerprint != train.fingerprint():
+            raise InputError(
+                f"{file} is of {reference.source} (fingerprint {reference.fingerprint}), and this run is judged by "
+                f"{train.source} (fingerprint {train.fingerprint()}): leave --reference out, or name a new file to write"
+            )
+        return reference
+    with watch.progress("looking at the training images", len(train)) as bar:
+        batches = (x0.to(device) for x0, _ in _told(real(train), bar))
+        # The features are kept whatever the metrics need of them, so that the hash in a stamp does not depend
+        # on them.
+        reference = Reference.of(batches, extractor, source=train.source, fingerprint=train.fingerprint())
+    if file is not None:
+        reference.save(file)
+        watch.say(f"wrote the reference statistics {file}")
+    return reference
+
+
+def _describe(reference: Reference) -> dict[str, str | int]:
+    return {
+        "hash": reference.stamp,
+        "images": reference.count,
+        "source": reference.source,
+        "fingerprint": reference.fingerprint,
+    }
+
+
+def _keep(names: Sequence[str]) -> frozenset[str]:
+    return frozenset().union(*(SAMPLE_METRICS[name].keep for name in names))
+
+
+def _told(images: Images, bar: Bar) -> Images:
+    """The same images; the bar is told how many have passed."""
+    done = 0
+    for x0, labels in images:
+        yield x0, labels
+        done += len(x0)
+        bar.update(done)

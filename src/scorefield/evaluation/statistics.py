@@ -1,0 +1,171 @@
+"""Sets of images and what judges see of them in one pass: a batch of them is in memory, and for distances at
+most 64 MiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.core.shapes import DataSpec
+from scorefield.data import Dataset
+from scorefield.evaluation.copies import nearest_distances
+from scorefield.evaluation.extractors import Extractor
+from scorefield.evaluation.features import FeatureNet, batches
+from scorefield.evaluation.frechet import Moments
+from scorefield.runtime.errors import InputError
+
+__all__ = ["Images", "Seen", "look", "real"]
+
+Images = Iterable[
+    tuple[Tensor, Tensor | None]
+]  # x0 (B, *shape) in spec.range and labels (B,), a batch at a time
+_TOGETHER = (
+    2**24
+)  # float32 values searched for copies at once (64 MiB), for each pass over the training images
+_REFERENCES = 4096  # training images in memory as floats at a time
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A set of N images after one pass.
+
+    features (N, D) and log_probs (N, K): where they were to be kept.   predicted: (N,) classes, where the
+    extractor was trained on the data's own.   labels: (N,) int64 where the set has them.   nearest: (N,)
+    float64, the distance of each to its nearest training image, where it was asked for.
+    """
+
+    moments: Moments
+    features: Tensor | None
+    log_probs: Tensor | None
+    predicted: Tensor | None
+    labels: Tensor | None
+    nearest: Tensor | None
+
+    @property
+    def count(self) -> int:
+        return self.moments.count
+
+    @property
+    def agreement(self) -> float | None:
+        """The fraction of images that the classifier puts in the class they are labelled with, where both are
+        known.
+        """
+        if self.predicted is None or self.labels is None:
+            return None
+        return float((self.predicted == self.labels).double().mean())
+
+
+def look(
+    images: Images,
+    extractor: Extractor,
+    train: Dataset,
+    keep: Collection[str] = (),
+    device: str | torch.device = "cpu",
+) -> Seen:
+    """See every image once.
+
+    Images are rounded to the data's levels, as they are when written; those of continuous data are clamped to
+    spec.range.
+    keep: of "features", "log_probs" and "nearest".   device: where the extractor gets its images.
+    InputError: images of another shape, labels of another number or class, values or features that are not
+    finite, an extractor without the log_probs that are to be kept.
+    """
+    moments, kept = Moments(), _Kept()
+    nearest = _Nearest(train) if "nearest" in keep else None
+    for x0, labels in images:
+        _check(x0, labels, train.spec)
+        x0 = _as_written(x0.detach().to("cpu", torch.float32), train.spec)
+        seen = extractor(x0.to(device))
+        moments.update(seen.features)
+        if "log_probs" in keep and seen.log_probs is None:
+            raise InputError(
+                f"{extractor.name}: these features come without class probabilities, which the score needs"
+            )
+        kept.add("labels", labels)
+        kept.add("features", seen.features if "features" in keep else None)
+        kept.add("log_probs", seen.log_probs if "log_probs" in keep else None)
+        if isinstance(extractor, FeatureNet) and seen.log_probs is not None:
+            kept.add("predicted", seen.log_probs.argmax(dim=1))
+        if nearest is not None:
+            nearest.add(x0)
+    return Seen(
+        moments,
+        features=kept.take("features"),
+        log_probs=kept.take("log_probs"),
+        predicted=kept.take("predicted"),
+        labels=kept.take("labels"),
+        nearest=None if nearest is None else nearest.distances(),
+    )
+
+
+def real(data: Dataset) -> Images:
+    """All examples of a data set in order."""
+    for indices in torch.arange(len(data)).split(256):
+        yield data.batch(indices)
+
+
+class _Kept:
+    """Tensors by name, put together at the end."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[Tensor]] = {}
+
+    def add(self, name: str, part: Tensor | None) -> None:
+        if part is not None:
+            self._parts.setdefault(name, []).append(part.cpu())
+
+    def take(self, name: str) -> Tensor | None:
+        return torch.cat(self._parts[name]) if name in self._parts else None
+
+
+class _Nearest:
+    """The distance of each image to its nearest training image. All training images are read for many images
+    at once.
+    """
+
+    def __init__(self, train: Dataset) -> None:
+        self.train = train
+        self._waiting: list[Tensor] = []
+        self._found: list[Tensor] = []
+
+    def add(self, x0: Tensor) -> None:
+        self._waiting.append(x0)
+        if sum(part.numel() for part in self._waiting) >= _TOGETHER:
+            self._search()
+
+    def distances(self) -> Tensor:
+        """float64 (N,), in the order of the images."""
+        self._search()
+        return torch.cat(self._found)
+
+    def _search(self) -> None:
+        if self._waiting:
+            x0, self._waiting = torch.cat(self._waiting), []
+            self._found.append(
+                torch.stack([nearest_distances(x0, part) for part in batches(self.train, _REFERENCES)]).amin(
+                    dim=0
+                )
+            )
+
+
+def _as_written(x0: Tensor, spec: DataSpec) -> Tensor:
+    return x0.clamp(*spec.range) if spec.bins is None else spec.from_levels(spec.to_levels(x0))
+
+
+def _check(x0: Tensor, labels: Tensor | None, spec: DataSpec) -> None:
+    if tuple(x0.shape[1:]) != spec.shape:
+        raise InputError(f"a set holds images (N, {', '.join(map(str, spec.shape))}), got {tuple(x0.shape)}")
+    if labels is None or not len(labels):
+        return
+    if tuple(labels.shape) != (len(x0),):
+        raise InputError(
+            f"a set of {len(x0)} images has labels of shape {tuple(labels.shape)}, expected one each"
+        )
+    if not 0 <= int(labels.min()) <= int(labels.max()) < spec.num_classes:
+        raise InputError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, of {spec.num_classes} classes"
+        )

@@ -1,0 +1,1 @@
+"""Sampling in blocks, and the options that say how a model is sampled."""

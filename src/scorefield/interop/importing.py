@@ -1,0 +1,228 @@
+"""A checkpoint of someone else's becomes an ordinary run: a folder that describes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from scorefield.core.shapes import DataSpec
+from scorefield.interop import ddpm, diffusers, guided_diffusion, improved_diffusion, ncsn
+from scorefield.interop.cards import card, cards_of
+from scorefield.interop.fit import Original, Shapes, fit, shapes_of
+from scorefield.interop.state_dicts import read_weights
+from scorefield.models.denoiser import Denoiser
+from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.nets import DDPMUNet
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import did_you_mean
+from scorefield.training import RunFolder
+from scorefield.training.checkpoint import save_weights
+
+__all__ = ["ORIGINS", "Imported", "Request", "import_run", "write_run"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a run is written from.
+
+    model: its network has a `spec`, and it knows its data.   name, title, paper, sampling, objective: as in a
+    recipe.
+    source: what the weights were read from.   fingerprint: of that.   notes: what was done on the way that a
+    reader should know.
+    """
+
+    model: Denoiser | NoisyClassifier
+    name: str
+    title: str
+    paper: str
+    source: str
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    objective: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user says about a checkpoint."""
+
+    path: Path
+    card: str | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    classifier: bool = False
+
+
+Describe = Callable[[Mapping[str, Any], Shapes], Original[Any]]
+
+
+def import_run(
+    origin: str,
+    path: str | Path,
+    run: str | Path,
+    *,
+    card: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    classifier: bool = False,
+) -> Imported:
+    """Read a checkpoint of `origin` (see ORIGINS) and write it as a new run.
+
+    card: the name of a published one.   flags: the original scripts' names and values, alone or in place of
+    the card's.
+    classifier: it is one; a card knows.
+
+    InputError for a file that cannot be read or would run code, flags that do not describe it, and a `run`
+    that is not free.
+    """
+    if origin not in ORIGINS:
+        raise InputError(
+            f"there is no origin {origin!r}{did_you_mean(origin, ORIGINS)}; there are {', '.join(ORIGINS)}"
+        )
+    RunFolder(Path(run)).check_free()
+    imported = ORIGINS[origin](Request(Path(path), card, flags or {}, classifier))
+    write_run(imported, Path(run))
+    return imported
+
+
+def write_run(imported: Imported, run: Path) -> None:
+    """Make the folder of a run with these weights, whole or not at all. InputError where it is not free or
+    cannot be written.
+    """
+    folder = RunFolder(run)
+    folder.create(_description(imported))
+    try:
+        save_weights(folder.weights, imported.model.state_dict())
+    except InputError:
+        folder.config.unlink()
+        folder.path.rmdir()
+        raise
+
+
+def _description(imported: Imported) -> dict[str, Any]:
+    """The run's config.toml."""
+    model = imported.model
+    net, data = cast(Any, model.net), cast(DataSpec, model.data)
+    seen = {"source": imported.source, "examples": 0, "fingerprint": imported.fingerprint}
+    return {
+        "name": imported.name,
+        "title": imported.title,
+        "paper": imported.paper,
+        "data": {"size": data.shape[-1], "channels": data.shape[0], "range": list(data.range)},
+        "process": dict(model.process.spec),
+        "net": dict(net.spec),
+        "model": model.spec,
+        "objective": dict(imported.objective),
+        **({"sampling": dict(imported.sampling)} if imported.sampling else {}),
+        "trained_on": {
+            **seen,
+            "shape": list(data.shape),
+            "range": list(data.range),
+            "classes": list(data.classes),
+            "bins": data.bins,
+        },
+    }
+
+
+def _read(
+    origin: str, paper: str, describe: Describe, request: Request, describe_classifier: Describe | None = None
+) -> Imported:
+    """A checkpoint file of a repository whose flags `describe` understands."""
+    entry = None if request.card is None else card(origin, request.card)
+    if request.classifier or (entry is not None and entry.is_classifier):
+        if describe_classifier is None:
+            raise InputError(f"{origin} has no classifiers: leave --classifier out")
+        describe = describe_classifier
+    weights = read_weights(request.path)
+    shapes = shapes_of(weights.tensors)
+    same = cards_of(origin, shapes)
+    known = (
+        f"its names and shapes are those of --card {' or '.join(same)}"
+        if same
+        else "no card has its names and shapes"
+    )
+    if entry is None and not request.flags:
+        raise InputError(f"say which network {request.path} holds, by --card NAME or --flags; {known}")
+    original = describe({**(entry.flags if entry else {}), **request.flags}, shapes)
+    try:
+        model = fit(original, weights.tensors)
+    except InputError as error:
+        raise InputError(f"{request.path}: {error}; {known}") from None
+    name = Path(request.card or request.path).stem
+    return Imported(
+        model,
+        name,
+        title=f"{origin}, {name}",
+        paper=paper,
+        source=f"the {origin} checkpoint {request.path.name}",
+        fingerprint=f"sha256:{weights.sha256}",
+        notes=(*weights.notes, *([] if entry else _alike(original, describe, origin, same, shapes))),
+        sampling=original.sampling,
+        objective=original.objective,
+    )
+
+
+def _alike(
+    original: Original[Any], describe: Describe, origin: str, names: list[str], shapes: Shapes
+) -> list[str]:
+    """A note where published weights of these names and shapes have flags that no file tells: attention
+    order, schedule.
+    """
+    own, notes = _meaning(original), []
+    for name in names:
+        other = _meaning(describe(card(origin, name).flags, shapes))
+        differs = sorted(key for key in own if own[key] != other.get(key))
+        if not differs:
+            return []
+        notes.append(
+            f"--card {name} has the same names and shapes and another {', '.join(differs)}: no file tells these apart"
+        )
+    return notes
+
+
+def _meaning(original: Original[Any]) -> dict[str, Any]:
+    """What changes the results of a network with given weights."""
+    model = original.model
+    net = {name: value for name, value in model.net.spec.items() if name not in ("dropout", "checkpoint")}
+    return {**net, **model.spec, "process": model.process.spec}
+
+
+def _read_diffusers(request: Request) -> Imported:
+    """A folder of diffusers, which describes itself."""
+    if request.card or request.flags or request.classifier:
+        raise InputError(
+            "a folder of diffusers says what it holds: leave --card, --flags and --classifier out"
+        )
+    read, name = diffusers.read_folder(request.path), request.path.resolve().name
+    return Imported(
+        read.model,
+        name,
+        title=f"diffusers, {name}",
+        paper=_DDPM if isinstance(read.model.net, DDPMUNet) else "",
+        source=f"the diffusers weights {name}/{read.weights}",
+        fingerprint=f"sha256:{read.sha256}",
+        notes=read.notes,
+        sampling=read.sampling,
+        objective={"kind": "hybrid" if read.model.variance else "simple", "weighting": "network"},
+    )
+
+
+_ADM = "Diffusion Models Beat GANs (Dhariwal & Nichol 2021)"
+_IDDPM = "Improved DDPM (Nichol & Dhariwal 2021)"
+_DDPM = "DDPM (Ho et al. 2020)"
+_NCSN = "NCSN (Song & Ermon 2019)"
+
+ORIGINS: dict[str, Callable[[Request], Imported]] = {
+    "guided-diffusion": partial(
+        _read,
+        "guided-diffusion",
+        _ADM,
+        guided_diffusion.describe,
+        describe_classifier=guided_diffusion.describe_classifier,
+    ),
+    "improved-diffusion": partial(_read, "improved-diffusion", _IDDPM, improved_diffusion.describe),
+    "ddpm": partial(_read, "ddpm", _DDPM, ddpm.describe),
+    "ncsn": partial(_read, "ncsn", _NCSN, ncsn.describe),
+    "diffusers": _read_diffusers,
+}

@@ -1,0 +1,199 @@
+"""The model of categories: process and network joined into p(x_0 | x_t) at every level. It has no α, no σ and
+no score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from scorefield.core.distributions import Categorical
+from scorefield.core.shapes import DataSpec
+from scorefield.models.base import Networked
+from scorefield.models.denoiser import Labels, as_labels, per_example
+from scorefield.models.parametrization import noise_input
+from scorefield.process.base import Time, as_time
+from scorefield.process.categorical import CategoricalProcess, check_categories
+from scorefield.runtime.errors import IncompatibleModel, InputError
+
+__all__ = [
+    "CategoricalDenoise",
+    "CategoricalDenoiser",
+    "GivenCategories",
+    "has_categories",
+    "refuse_categories",
+]
+
+NOISE_INPUTS = ("index", "scaled", "rank")  # the others ask for σ/α
+PARAMETRIZATIONS = ("x0", "bayes")
+
+
+class CategoricalDenoise(Protocol):
+    """Anything that predicts x_0 of a categorical process: (x_t, t) -> p(x_0 | x_t), what the categorical
+    samplers need.
+    """
+
+    process: CategoricalProcess
+
+    def __call__(self, x_t: Tensor, t: Time) -> Categorical: ...
+
+
+def has_categories(model: Any) -> bool:
+    """Whether this is a model of a categorical process."""
+    return callable(model) and isinstance(getattr(model, "process", None), CategoricalProcess)
+
+
+def refuse_categories(what: str, model: Any, instead: str) -> None:
+    """IncompatibleModel where the model is of categories, and `what` is made for Gaussian noise.   instead:
+    what is for categories.
+    """
+    if has_categories(model):
+        raise IncompatibleModel(
+            f"{what} is for Gaussian noise, and {type(model).__name__} is of categories, which have no α, σ or score: use {instead}"
+        )
+
+
+class CategoricalDenoiser(Networked):
+    """p(x_0 = k | x_t) from a network's logits F(x_t, c, y), every dimension by itself.  [D3PM §3.3]
+
+    net: called net(x, c, y=None) with x the one-hot x_t, floats (B, S·C, *), channel k·C + c the k-th state
+    of channel c; it returns logits (B, K·C, *) in the same order.   process: sf.process.uniform_categorical
+    or absorbing.
+    parametrization: "x0", p ∝ exp(F); or "bayes", p ∝ q(x_t | x_0 = k)·exp(F), where F is what is known of a
+    value without its own x_t, as in D3PM Eq. 4. In both an x_0 that cannot have led to x_t has probability 0.
+    noise_input: what the network receives as c, "index" t − 1, "scaled" 1000(t − 1)/T, "rank" T − t.
+    data: what one example is, with as many bins as the process has classes; needed to read data in `range`
+    and to sample without an x_T.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        process: CategoricalProcess,
+        parametrization: str = "x0",
+        noise_input: str = "index",
+        data: DataSpec | None = None,
+    ) -> None:
+        super().__init__(net, data)
+        for name, value, known in (
+            ("parametrization", parametrization, PARAMETRIZATIONS),
+            ("noise_input", noise_input, NOISE_INPUTS),
+        ):
+            if value not in known:
+                raise InputError(f"{name} of categories must be one of {', '.join(known)}; got {value!r}")
+        if not isinstance(process, CategoricalProcess):
+            raise InputError(
+                "process must be one of categories, such as sf.process.uniform_categorical(sf.process.cosine_kappas(100), classes=17); "
+                f"got {type(process).__name__}: models of Gaussian noise are sf.Denoiser"
+            )
+        self.process = process
+        self.parametrization = parametrization
+        self.noise_input = noise_input
+        if data is not None:
+            self._check_bins(data)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What rebuilds this model, apart from its network and process, from a configuration file."""
+        return {"parametrization": self.parametrization, "noise_input": self.noise_input}
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels the network takes; 0 for an unconditional one. (The categories of a value are
+        `process.classes`.)
+        """
+        return int(getattr(self.net, "spec", {}).get("num_classes", 0))
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that stands for none, num_classes, where the network has a row for it; otherwise None."""
+        return self.num_classes if getattr(self.net, "spec", {}).get("null_label", False) else None
+
+    def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Categorical:
+        """p(x_0 | x_t), (B, K, *), float32 or the network's float64.   x_t: (B, *) integers; t: a number or
+        (B,), 0 < t ≤ T.
+
+        InputError at t = 0, where x_t is the data; for another output of the network; for an x_t that no x_0
+        leads to at t.
+        """
+        time = as_time(t)
+        if bool((time <= 0).any()):
+            raise InputError(
+                "no model is called at t = 0, where x_t is the data itself; the smallest time is 1"
+            )
+        logits = self._network(x_t, time, y)
+        log_likelihood = self.process.log_likelihood(x_t, time, 0, logits.dtype)[:, : self.process.classes]
+        possible = self.process.possible(log_likelihood)
+        if not bool(possible.any(dim=1).all()):
+            raise InputError(
+                "this x_t cannot be at its t: an absorbing process has erased every value at t = T"
+            )
+        if self.parametrization == "bayes":
+            return Categorical.of(logits + log_likelihood)
+        return Categorical.of(torch.where(possible, logits, log_likelihood))
+
+    def categories(self, x0: Tensor) -> Tensor:
+        """Data as categories, int64 (B, *): values in the data's range that lie on its bins, or the integers
+        themselves.
+
+        InputError for values between bins, and for floats where the model does not know its data.
+        """
+        if not x0.is_floating_point():
+            check_categories(x0, self.process.classes, "x0")
+            return x0.long()
+        if self.data is None:
+            raise InputError(
+                "this model does not know how values become categories: give integers, or data=sf.DataSpec(..., bins=K)"
+            )
+        self._check_bins(self.data)
+        return self.data.exact_levels(x0)
+
+    def given(self, y: Labels) -> GivenCategories:
+        """This model with its labels bound: y is one class for every example or (B,) of them."""
+        return GivenCategories(self, y)
+
+    def _network(self, x_t: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
+        """Its logits (B, K, *)."""
+        process, parameter = self.process, next(self.parameters(), None)
+        dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
+        x = one_hot(x_t, process.states).movedim(-1, 1).flatten(1, 2).to(dtype)
+        c = noise_input(self.noise_input, process, time, dtype).to(x_t.device).expand(x_t.shape[0])
+        labels = {} if y is None else {"y": y}
+        raw = self.run_network(x, c, **labels)
+        expected = (x_t.shape[0], process.classes * x_t.shape[1], *x_t.shape[2:])
+        if tuple(raw.shape) != expected:
+            raise InputError(
+                f"the network returned shape {tuple(raw.shape)}, but this model needs {expected}: a logit for each of "
+                f"{process.classes} categories of each value"
+            )
+        return raw.reshape(x_t.shape[0], process.classes, *x_t.shape[1:]).to(
+            torch.promote_types(raw.dtype, torch.float32)
+        )
+
+    def _check_bins(self, data: DataSpec) -> None:
+        if data.bins != self.process.classes:
+            raise InputError(
+                f"the process is of {self.process.classes} categories, and the data has {data.bins or 'no'} levels: make them the same "
+                "(classes of the process, bins of the DataSpec)"
+            )
+
+
+class GivenCategories:
+    """A class-conditional model of categories at given labels: samplers never see labels."""
+
+    def __init__(self, model: CategoricalDenoiser, y: Labels) -> None:
+        self.model = model
+        self.process, self.data, self.device = model.process, model.data, model.device
+        self.labels = as_labels(y, model.num_classes, None)
+
+    def __call__(self, x_t: Tensor, t: Time) -> Categorical:
+        p0: Categorical = self.model(x_t, t, per_example(self.labels, x_t, "labels").to(x_t.device))
+        return p0
+
+    def categories(self, x0: Tensor) -> Tensor:
+        """Data as categories; see `CategoricalDenoiser.categories`."""
+        return self.model.categories(x0)

@@ -1,0 +1,315 @@
+"""Guidance, clipping and thresholding: wrappers Denoise -> Denoise whose order is visible.
+
+model = ClassifierGuidance(ClipX0(denoiser.given(y)), classifier, y, scale=1.0), then any sampler.
+
+Around an unconditional model guidance at scale 1 is exact: the guided score is that of p_t(x|y), so whatever
+a sampler makes of a model it makes of the guided one. At another scale s the score is that of
+p_t(x)·p_t(y|x)^s at every t, but these are not the noisy versions of one density: neither the flow nor
+ancestral sampling ends in p(x)·p(y|x)^s, however many steps they take. Langevin updates that stay at one t do
+sample p_t(x)·p_t(y|x)^s.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.core.prediction import Level, Prediction
+from scorefield.core.shapes import expand
+from scorefield.models.denoiser import Denoise, Given, Labels, Wrapper, as_labels, layers, per_example
+from scorefield.process.base import GaussianProcess, Time
+from scorefield.runtime.errors import IncompatibleModel, InputError
+
+__all__ = ["ClassifierFree", "ClassifierGuidance", "ClipX0", "DynamicThreshold"]
+
+Scale = float | Sequence[float] | Tensor
+
+# Two tables of levels may have been rounded on their ways, as those of published weights are; other schedules
+# differ far more.
+_SAME_LEVEL = 1e-3
+
+
+class Bounded(Wrapper, ABC):
+    """What ClipX0 and DynamicThreshold share: the bounds, and that a gradient around which they stand is
+    folded in first.
+    """
+
+    def __init__(self, model: Any, low: float | None, high: float | None) -> None:
+        super().__init__(model)
+        data_low, data_high = self.data.range if self.data is not None else (-1.0, 1.0)
+        self.low = data_low if low is None else low
+        self.high = data_high if high is None else high
+        name = type(self).__name__
+        if not self.low < self.high:
+            raise InputError(f"{name} needs low < high, got [{self.low}, {self.high}]")
+        if getattr(model, "grad_at", None) == "mean":
+            raise IncompatibleModel(
+                f'a gradient at the mean of a step cannot be folded into x̂0: put {name} inside ClassifierGuidance, or use at="x_t"'
+            )
+
+    @property
+    def grad_at(self) -> str | None:
+        return None
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        pred: Prediction = self.model(x_t, t).guided(t)
+        return replace(pred, x0=self.bounded(pred.x0))
+
+    @abstractmethod
+    def bounded(self, x0: Tensor) -> Tensor:
+        """x̂0 (B, *) -> x̂0 within the bounds."""
+
+
+class ClipX0(Bounded):
+    """x̂0 clamped to the data's range; ε and score follow from the clamped x̂0.  [DDPM's and ADM's sampling
+    code]
+
+    low, high: the bounds; the range of the model's data if not given ([−1, 1] where the model does not say).
+    Inside ClassifierGuidance, as published, it clamps the model's own x̂0. Around it, it clamps the guided
+    x̂0: the gradient is then placed by Algorithm 2 of ADM under every sampler, ancestral sampling too.
+    """
+
+    def __init__(self, model: Any, low: float | None = None, high: float | None = None) -> None:
+        super().__init__(model, low, high)
+
+    def bounded(self, x0: Tensor) -> Tensor:
+        return x0.clamp(self.low, self.high)
+
+
+class DynamicThreshold(Bounded):
+    """x̂0 clamped to ±a and divided by a, where a ≥ 1 is a quantile of |x̂0| over each example.  [Imagen,
+    Saharia et al. 2022, §2.3]
+
+    Written for the range [−1, 1]; on another one u = (x̂0 − middle)/half takes the place of x̂0. It goes
+    around guidance, whose large scales it keeps from saturating.   quantile: in (0, 1], linear between order
+    statistics.   low, high: as in `ClipX0`.
+    """
+
+    def __init__(
+        self, model: Any, quantile: float = 0.995, low: float | None = None, high: float | None = None
+    ) -> None:
+        super().__init__(model, low, high)
+        if not 0 < quantile <= 1:
+            raise InputError(
+                f"quantile is the share of values that stay within the threshold, in (0, 1]; got {quantile!r}"
+            )
+        self.quantile = quantile
+
+    def bounded(self, x0: Tensor) -> Tensor:
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        u = (x0 - middle) / half
+        # An example at a time: torch.quantile refuses a whole batch of large images.
+        largest = torch.stack([torch.quantile(row, self.quantile) for row in u.abs().flatten(1)]).clamp_min(1)
+        a = expand(largest, u)
+        return middle + half * u.clamp(-a, a) / a
+
+
+class ClassifierGuidance(Wrapper):
+    """The model with ∇ log p(y|x_t) of a classifier beside it, times `scale`, for the sampler to place.  [ADM
+    Sec. 4]
+
+    Ancestral sampling shifts its mean, N(μ + s Σ ∇log p, Σ) [Algorithm 1]; DDIM, the ODE solvers and Langevin
+    shift ε̂ by −s σ_t ∇log p and x̂0 follows [Algorithm 2]. The two agree only as steps become small, and at
+    a scale s ≠ 1 neither ends in p(x)·p(y|x)^s (see this module's text). Likelihoods ignore the gradient.
+
+    model: any Denoise, conditional (model.given(y)) or not; a ClipX0 inside clips before the shift, and
+    nothing clips after it.
+    classifier: called (x_t, t) like a model, gives logits (B, K), differentiable in x_t; a module keeps its
+    own dtype, and its parameters get no gradient.   y: one class or (B,).   scale: a number or (B,).
+    at: where ancestral sampling takes the gradient: "x_t" at (x_t, t), as published; "mean" at (μ, s), around
+    which the paper expands log p(y|x_s). Samplers without such a mean refuse "mean".
+
+    Raises IncompatibleModel for a classifier of other noise levels, where it has a `process`.
+    """
+
+    def __init__(
+        self, model: Any, classifier: Callable[..., Tensor], y: Labels, scale: Scale = 1.0, at: str = "x_t"
+    ) -> None:
+        super().__init__(model)
+        if isinstance(classifier, Denoise) or not callable(classifier):
+            raise IncompatibleModel(
+                "a classifier is called (x_t, t) and returns logits (B, K), such as sf.load(run) of a classifier's run; got "
+                f"{type(classifier).__name__}"
+            )
+        if at not in ("x_t", "mean"):
+            raise InputError(
+                f'at is where ancestral sampling takes the gradient, "x_t" or "mean"; got {at!r}'
+            )
+        if getattr(model, "grad_at", None) not in (None, at):
+            raise IncompatibleModel(
+                f"two classifiers in one stack take their gradients at one place; got {model.grad_at} and {at}"
+            )
+        _check_levels(model.process, getattr(classifier, "process", None))
+        self.classifier = classifier
+        self.labels = as_labels(y, getattr(classifier, "num_classes", 0))
+        self.scale = _as_scale(scale)
+        self.at = at
+
+    @property
+    def guided(self) -> bool:
+        return True
+
+    @property
+    def grad_at(self) -> str | None:
+        return self.at
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        pred: Prediction = self.model(x_t, t)
+        inner = pred.log_p_grad
+        total = self.log_p_grad if inner is None else lambda x, t: inner(x, t) + self.log_p_grad(x, t)
+        return replace(pred, log_p_grad=total, grad_at=self.at)
+
+    def log_p_grad(self, x: Tensor, t: Time) -> Tensor:
+        """scale·∇_x log p(y | x_t = x), (B, *) in x's dtype. InputError for logits that do not fit and for
+        what is not finite.
+        """
+        # The loop of every sampler forbids gradients; inference mode would also forbid them to its tensors,
+        # but not to a copy.
+        with torch.inference_mode(False), torch.enable_grad():
+            point = x.detach().clone().requires_grad_()
+            logits = self.classifier(point.to(_dtype(self.classifier, x.dtype)), t)
+            log_p = torch.log_softmax(_checked(logits, x).to(x.dtype), dim=1)
+            labels = per_example(as_labels(self.labels, log_p.shape[1]), x, "labels").to(x.device)
+            (gradient,) = torch.autograd.grad(
+                log_p.gather(1, labels[:, None]).sum(), point, allow_unused=True
+            )
+        if gradient is None:
+            raise InputError(
+                "the classifier's logits do not depend on x_t, or not by differentiable operations"
+            )
+        if not bool(torch.isfinite(gradient).all()):
+            raise InputError(
+                f"the gradient of log p(y|x_t) is not finite at t = {t}: the classifier has diverged, or x_t has"
+            )
+        return expand(per_example(self.scale, x, "scales"), x) * gradient
+
+
+class ClassifierFree(Wrapper):
+    """ε̂ = ε̂_u + s(ε̂_c − ε̂_u): s = 0 is the unconditional model, s = 1 the conditional one.  [Ho &
+    Salimans 2022, with s = 1 + w]
+
+    x̂0, score and velocity are combined likewise, for all are affine in ε̂ at a given x_t. The variance half
+    is the conditional branch's. Both branches are one call of the network on 2B examples.
+
+    model: a conditional Denoiser trained with dropped labels, perhaps in a ClipX0, which then clips each
+    branch; a ClipX0 around ClassifierFree clips their combination. Its labels are bound here, not by
+    model.given.   y: one class or (B,).   scale: (B,) or a number; at s > 1 neither the flow nor ancestral
+    sampling ends in p(x)·p(y|x)^s (see this module's text).
+
+    Raises IncompatibleModel where the network has no row for dropped labels. One that does not describe
+    itself (no `spec`) is taken to know the label num_classes.
+    """
+
+    def __init__(self, model: Any, y: Labels, scale: Scale) -> None:
+        super().__init__(model)
+        if any(isinstance(layer, Given) for layer in layers(model)):
+            raise IncompatibleModel(
+                "ClassifierFree binds the labels itself: give it the model without .given(...)"
+            )
+        if getattr(model, "guided", False):
+            raise IncompatibleModel(
+                "ClassifierFree goes around a model that is not guided yet: put the other guidance around it"
+            )
+        *_, inner = layers(model)
+        null = getattr(inner, "null_label", None)
+        if null is None:
+            raise IncompatibleModel(
+                "classifier-free guidance needs a network with a row for dropped labels, and this model has none: train a conditional "
+                "model with label_dropout=0.1, or guide this one by a classifier"
+            )
+        self.null = null
+        self.labels = as_labels(y, null)
+        self.scale = _as_scale(scale)
+
+    @property
+    def guided(self) -> bool:
+        return True
+
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        labels = per_example(self.labels, x_t, "labels")
+        both = _bound(self.model, torch.cat([torch.full_like(labels, self.null), labels]), self.null)
+        pred = both(torch.cat([x_t, x_t]), _twice(t))
+        scale = expand(per_example(self.scale, x_t, "scales"), x_t)
+        x0, raw = (torch.lerp(value[: len(x_t)], value[len(x_t) :], scale) for value in (pred.x0, pred.raw))
+        conditional = {name: _second(getattr(pred, name)) for name in ("var_frac", "log_var")}
+        below = None if pred.below is None else Level(*map(_second, pred.below))
+        return replace(
+            pred, x_t=x_t, level=Level(*map(_second, pred.level)), x0=x0, raw=raw, below=below, **conditional
+        )
+
+
+def _check_levels(mine: GaussianProcess, its: object) -> None:
+    """IncompatibleModel where a classifier's process has other levels than the model's."""
+    if not isinstance(its, GaussianProcess) or its is mine:
+        return
+    if float(its.T) != float(mine.T):
+        raise IncompatibleModel(
+            f"the classifier was made for times up to T = {its.T}, and the model for T = {mine.T}: {_SAME}"
+        )
+    discrete = isinstance(mine.T, int) or isinstance(its.T, int)
+    times = (
+        torch.arange(1, int(mine.T) + 1)
+        if discrete
+        else torch.linspace(0, mine.T, 101, dtype=torch.float64)[1:]
+    )
+    (alpha, sigma), (its_alpha, its_sigma) = mine.level(times), its.level(times)
+    wrong = ((its_alpha / alpha - 1).abs() > _SAME_LEVEL) | ((its_sigma / sigma - 1).abs() > _SAME_LEVEL)
+    if bool(wrong.any()):
+        k = int(wrong.nonzero()[0])
+        its_ratio, ratio = (float(s[k] / a[k]) for a, s in ((its_alpha, its_sigma), (alpha, sigma)))
+        raise IncompatibleModel(
+            f"the classifier was made for other noise levels: at t = {times[k]:g} its σ/α is {its_ratio:.4g} (α {its_alpha[k]:.4g}), "
+            f"and the model's {ratio:.4g} (α {alpha[k]:.4g}): {_SAME}"
+        )
+
+
+_SAME = "train a classifier on the model's own process"
+
+
+def _as_scale(scale: Scale) -> Tensor:
+    """() or (B,) float64 on the CPU."""
+    values = torch.as_tensor(scale).detach().cpu().double()
+    if values.ndim > 1 or not bool(torch.isfinite(values).all()):
+        raise InputError(f"scale is a finite number, or one for each example; got {scale!r}")
+    return values
+
+
+def _dtype(classifier: Any, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a module's parameters, or the given one."""
+    parameter = next(classifier.parameters(), None) if isinstance(classifier, nn.Module) else None
+    return dtype if parameter is None else parameter.dtype
+
+
+def _checked(logits: Any, x: Tensor) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"a classifier returns logits of shape (B, K), here ({x.shape[0]}, K); got {got}")
+    if not logits.requires_grad:
+        raise InputError("the classifier's logits do not depend on x_t, or not by differentiable operations")
+    return logits
+
+
+def _bound(model: Any, labels: Tensor, null: int) -> Any:
+    """The same stack of wrappers around the innermost model with these labels bound, the null label among
+    them.
+    """
+    if not isinstance(model, Wrapper):
+        return Given(model, labels, null)
+    wrapper = copy.copy(model)
+    wrapper.model = _bound(model.model, labels, null)
+    return wrapper
+
+
+def _twice(t: Time) -> Time:
+    return torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
+
+
+def _second(value: Tensor | None) -> Any:
+    """The conditional half of what belongs to 2B examples; what belongs to all of them as it is."""
+    return value if value is None or value.ndim == 0 else value.chunk(2)[1]

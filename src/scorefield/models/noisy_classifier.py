@@ -1,0 +1,85 @@
+"""The noisy classifier: process and network joined into p(y | x_t) at every level, what classifier guidance
+asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.shapes import DataSpec
+from scorefield.models.base import Networked
+from scorefield.models.parametrization import NOISE_INPUTS, noise_input
+from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.runtime.errors import InputError
+
+__all__ = ["NoisyClassifier"]
+
+
+class NoisyClassifier(Networked):
+    """(x_t, t) -> logits of p(y | x_t): softmax(F(x_t, c)) for a network F(x, c).  [ADM Sec. 4]
+
+    net: any callable that turns x (B, *) and c (B,) into logits (B, K), such as sf.nets.Classifier. It
+    receives x_t as it is.
+    process: whose levels it was made for.   noise_input: what the network receives as c, as in Denoiser:
+    "index", "scaled", "rank", "log_sigma".   data: what one example is, and the names of its classes, in the
+    order of the logits.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        process: GaussianProcess,
+        noise_input: str = "index",
+        data: DataSpec | None = None,
+    ) -> None:
+        super().__init__(net, data)
+        if noise_input not in NOISE_INPUTS:
+            raise InputError(f"noise_input must be one of {', '.join(NOISE_INPUTS)}; got {noise_input!r}")
+        if not isinstance(process, GaussianProcess):
+            raise InputError(
+                f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}"
+            )
+        self.process = process
+        self.noise_input = noise_input
+        if data is not None and data.num_classes > self.num_classes:
+            raise InputError(
+                f"the network tells {self.num_classes} classes apart, and the data has {data.num_classes}"
+            )
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What rebuilds this classifier, apart from its network and process, from a configuration file."""
+        return {"noise_input": self.noise_input}
+
+    @property
+    def num_classes(self) -> int:
+        """K: what the network says of itself, otherwise what the data has; 0 where neither does."""
+        of_data = 0 if self.data is None else self.data.num_classes
+        return int(getattr(self.net, "spec", {}).get("num_classes", 0)) or of_data
+
+    def forward(self, x_t: Tensor, t: Time) -> Tensor:
+        """Logits (B, K), float32 or the float64 of x_t.   x_t: (B, *) floating point; t: a number or (B,), 0
+        < t ≤ T.
+
+        InputError at t = 0, and where the network's output has another shape.
+        """
+        time = as_time(t)
+        if bool((time <= 0).any()):
+            raise InputError(
+                "no classifier is called at t = 0, where x_t is the data itself; the smallest time of a discrete process is 1"
+            )
+        c = noise_input(self.noise_input, self.process, time, x_t.dtype).to(x_t.device).expand(x_t.shape[0])
+        logits = self.run_network(x_t, c)
+        self._check(logits, x_t)
+        return logits.to(torch.promote_types(x_t.dtype, torch.float32))
+
+    def _check(self, logits: Tensor, x_t: Tensor) -> None:
+        batch, classes = x_t.shape[0], self.num_classes
+        if logits.ndim != 2 or logits.shape[0] != batch or logits.shape[1] != (classes or logits.shape[1]):
+            raise InputError(
+                f"the network returned shape {tuple(logits.shape)}, and one logit a class is expected ({batch}, {classes or 'K'})"
+            )

@@ -1,0 +1,77 @@
+"""Scores without noise levels: what explicit, implicit and sliced score matching on clean data train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from scorefield.core.derivatives import score_from_energy
+from scorefield.core.shapes import DataSpec
+from scorefield.models.base import Networked
+from scorefield.process.base import Time
+from scorefield.runtime.errors import IncompatibleModel, InputError
+
+__all__ = ["ScoreModel"]
+
+
+class ScoreModel(Networked):
+    """s(x) = F(x), or s(x) = −∇E(x) with the energy E = F: a score of one density, with no levels and no x̂0.
+
+    It satisfies `ScoreFunction` only: Langevin samples it, every other sampler refuses it.
+
+    net: called `net(x, None)`, the signature net(x, c, y=None) of every network with no noise value to tell
+    it, so that `sf.nets.MLP(dim, noise_levels=False)` fits.   data: what one example is.
+    energy: the network returns an energy, (B,) or (B, 1), of the density p ∝ exp(−E); the score is then
+    curl-free.
+    """
+
+    def __init__(
+        self, net: Callable[..., Tensor], data: DataSpec | None = None, energy: bool = False
+    ) -> None:
+        super().__init__(net, data)
+        self.has_energy = energy
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What rebuilds this model, apart from its network, from a configuration file."""
+        return {"energy": self.has_energy}
+
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
+        """∇ log p(x), (B, *) in x's dtype, differentiable where gradients are enabled.   x: (B, *).
+
+        InputError for a time t, and where the network's output has another shape than x (than (B,) for an
+        energy).
+        """
+        if t is not None:
+            raise InputError(
+                f"this score has no noise levels, so it takes no time: call score(x); got t = {t!r}"
+            )
+        if self.has_energy:
+            return score_from_energy(self.energy)(x)
+        s = self._network(x)
+        if s.shape != x.shape:
+            raise InputError(
+                f"the network returned shape {tuple(s.shape)}, but a score has the shape of x, {tuple(x.shape)}; "
+                "one that returns energies needs ScoreModel(net, energy=True)"
+            )
+        return s
+
+    def energy(self, x: Tensor) -> Tensor:
+        """E(x) = −ln p(x) up to a constant, (B,).   x: (B, *).   IncompatibleModel where the network gives a
+        score.
+        """
+        if not self.has_energy:
+            raise IncompatibleModel(
+                "this network gives a score, which need not have an energy; only ScoreModel(net, energy=True) has one"
+            )
+        value = self._network(x)
+        if value.numel() != x.shape[0]:
+            raise InputError(
+                f"an energy network returns one value for each of {x.shape[0]} examples, got shape {tuple(value.shape)}"
+            )
+        return value.reshape(-1)
+
+    def _network(self, x: Tensor) -> Tensor:
+        return self.run_network(x, None).to(x.dtype)

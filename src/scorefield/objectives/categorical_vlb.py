@@ -1,0 +1,85 @@
+"""The variational bound of categorical diffusion as a loss, with an auxiliary cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.distributions import Categorical
+from scorefield.core.noise import Noise
+from scorefield.models.categorical_denoiser import CategoricalDenoiser
+from scorefield.objectives.base import Loss, Objective
+from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.process.base import Time
+from scorefield.process.categorical import CategoricalProcess
+from scorefield.runtime.errors import IncompatibleModel, InputError
+
+__all__ = ["CategoricalVLB", "categorical_prior_term", "categorical_term"]
+
+
+class CategoricalVLB(Objective):
+    """E_t[T·(L_t + λ·CE_t)]/(D ln 2) in bits a dimension, reweighted by 1/(T p_t) of the t drawn.  [D3PM Eq.
+    1, 5]
+
+    L_t = KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)), which at t = 1 is −ln p(x_0 | x_1); CE_t = −ln p(x_0 |
+    x_t). The prior term, which no parameter enters, is left out.
+
+    model: a CategoricalDenoiser.   auxiliary: λ ≥ 0, of each term as in the published code, so that the
+    cross-entropies of all t are summed like the L_t.   times: which t are drawn, "uniform", "importance", or
+    see sf.objectives.times.
+    parts: "vlb", T·L_t, and "cross_entropy", CE_t, both in bits a dimension.
+    """
+
+    model: CategoricalDenoiser
+
+    def __init__(self, model: CategoricalDenoiser, auxiliary: float = 0.001, times: Times = None) -> None:
+        super().__init__()
+        if not isinstance(model, CategoricalDenoiser):
+            raise IncompatibleModel(
+                f"CategoricalVLB trains a CategoricalDenoiser; {type(model).__name__} is trained with another objective, such as VLB"
+            )
+        if not auxiliary >= 0:
+            raise InputError(f"auxiliary weighs the cross-entropy and cannot be negative, got {auxiliary!r}")
+        self.model = model
+        self.auxiliary = float(auxiliary)
+        self.times = as_times(times, model.process)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "categorical-vlb", "auxiliary": self.auxiliary, **times_spec(self.times)}
+
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+        """x0: (B, *), values on the data's bins, or integers. Draws t, then x_t."""
+        process = self.model.process
+        x0 = self.model.categories(x0)
+        t, importance = self.times.draw(process, x0.shape[0], noise)
+        x_t = process.sample(x0, t, noise.uniform(x0.shape))
+        p0 = self.model(x_t, t, y)
+        per_bit = 1 / (x0[0].numel() * math.log(2))
+        bits = process.T * per_bit * categorical_term(process, p0, x_t, x0, t, t - 1)
+        entropy = -per_bit * p0.log_prob(x0)
+        total, scale = bits + self.auxiliary * process.T * entropy, importance.to(bits)
+        parts = {"vlb": (scale * bits).detach(), "cross_entropy": (scale * entropy).detach()}
+        return Loss(scale * total, t, parts, total.detach())
+
+
+def categorical_term(
+    process: CategoricalProcess, p0: Categorical, x_t: Tensor, x0: Tensor, t: Time, s: Time
+) -> Tensor:
+    """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) in nats an example, (B,); at s = 0 it is −ln p0(x_0).  [D3PM Eq.
+    1]
+
+    p0: the model's p(x_0 | x_t), (B, K, *).   x_t, x0: (B, *) integers.   t > s: numbers or (B,).
+    """
+    return process.posterior(x_t, x0, t, s, p0.log_p.dtype).kl(process.reverse(x_t, p0, t, s))
+
+
+def categorical_prior_term(process: CategoricalProcess, x0: Tensor, t: Time) -> Tensor:
+    """KL(q(x_t | x_0) ‖ u) at the noisiest t, in nats an example: (B,) float64 on the CPU.  [D3PM Eq. 1, L_T]"""
+    x0 = x0.cpu()
+    return process.transition(x0, t, 0, torch.float64).kl(
+        process.prior_distribution(x0.ndim - 1, torch.float64)
+    )

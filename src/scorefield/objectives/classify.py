@@ -1,0 +1,49 @@
+"""The noisy classifier's objective: the class of x_0, told from x_t at every noise level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from scorefield.core.noise import Noise
+from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.objectives.base import Loss, Objective
+from scorefield.objectives.times import UniformTimes
+from scorefield.runtime.errors import IncompatibleModel, InputError
+
+__all__ = ["Classify"]
+
+
+class Classify(Objective):
+    """E_{t, ε} −ln p(y | x_t), the cross-entropy in nats, t uniform.  [ADM Sec. 4.3]
+
+    Its least value is the entropy of y given x_t, averaged over t: the exact posterior attains it.
+    model: a NoisyClassifier. The data must have labels; parts: "accuracy", 1 where the likeliest class is y.
+    """
+
+    model: NoisyClassifier
+    needs_labels = True
+
+    def __init__(self, model: NoisyClassifier) -> None:
+        super().__init__()
+        if not isinstance(model, NoisyClassifier):
+            raise IncompatibleModel(
+                f"Classify trains a NoisyClassifier, (x_t, t) -> logits; {type(model).__name__} is trained with another objective"
+            )
+        self.model = model
+        self.times = UniformTimes()
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "classifier"}
+
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+        """Draws t, then ε. InputError where there are no labels."""
+        if y is None:
+            raise InputError("a classifier is trained on labels, and there are none: give y, (B,) classes")
+        t, _ = self.times.draw(self.model.process, x0.shape[0], noise)
+        logits = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t)
+        loss = F.cross_entropy(logits, y, reduction="none")
+        return Loss(loss, t, {"accuracy": (logits.detach().argmax(dim=1) == y).to(loss)})

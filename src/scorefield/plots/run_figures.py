@@ -1,0 +1,206 @@
+"""Pictures of a run: points of the plane with their score field and the sampler's paths; for other data, the
+curve of training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scorefield.core.noise import NoiseSource
+from scorefield.plots.style import ACCENT, DARK, plot_style, save_figure
+from scorefield.runs.build import Recipe, Sampling, build_sampling, load, open_data, read_run
+from scorefield.runtime.errors import InputError
+from scorefield.samplers.base import trajectory
+from scorefield.training import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_run"]
+
+_SAMPLES, _PATHS, _STATES, _SEED = 3000, 7, 40, 0
+_BINS, _ARROWS, _MARGIN = 80, 23, 0.1
+
+
+def plot_run(run: str | Path, out: Path | None = None) -> Path:
+    """Draw a run and return where the picture is: `out`, or RUN/figures/plane.png for 2-D data,
+    RUN/figures/training.png else.
+
+    InputError where there is no run, no weights or no metrics yet, and where `out` is not a .png in an
+    existing folder.
+    """
+    recipe, spec = read_run(run)
+    plane = spec.shape == (2,) and not recipe.classifies
+    if out is None:
+        out = RunFolder(Path(run)).path / "figures" / ("plane.png" if plane else "training.png")
+        out.parent.mkdir(exist_ok=True)
+    if out.suffix.lower() != ".png" or not out.parent.is_dir():
+        raise InputError(f"{out}: a figure is written as .png into a folder that exists")
+    figure = _draw_plane(run, recipe) if plane else _draw_training(RunFolder(Path(run)), recipe.name)
+    save_figure(figure, out)
+    return out
+
+
+def _draw_plane(run: str | Path, recipe: Recipe) -> Figure:
+    """Data, samples, the score as arrows, and the sampler's paths."""
+    from matplotlib.figure import Figure
+
+    model = load(run)
+    sampling = build_sampling(recipe.sampling, model)
+    samples, paths = _walk(model, sampling)
+    data = samples if recipe.data.source is None else open_data(recipe.data)[0].everything()
+    limits = _limits(data)
+    with plot_style():
+        wide, high = (b - a for a, b in limits)
+        figure = Figure(figsize=(9, 0.9 + 8.6 * high / wide), layout="compressed")
+        (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2, sharex=True, sharey=True)
+        _shade(top_left, data, limits)
+        top_left.set_title(
+            f"data: {len(data):,} points"
+            if recipe.data.source
+            else "no data of this run at hand: its samples"
+        )
+        _shade(top_right, samples, limits)
+        top_right.set_title(f"{len(samples):,} samples: {_sampler_name(sampling)}")
+        _shade(bottom_left, data, limits, faint=True)
+        bottom_left.set_title(_arrows(bottom_left, model, data, limits))
+        _shade(bottom_right, data, limits, faint=True)
+        _draw_paths(bottom_right, paths)
+        bottom_right.set_title(f"{_PATHS} of their paths, pale at the start, dark at the end")
+        figure.suptitle(f"{recipe.name}: {_trained_by(recipe)}", x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def _walk(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Samples (N, 2), and the first of them at times evenly spaced over the walk, (times, paths, 2)."""
+    noise = NoiseSource(_SEED, range(_SAMPLES))
+    x = (sampling.start or model.process.prior)((_SAMPLES, 2), noise.at(0))
+    states = [x[:_PATHS]]
+    for step in trajectory(sampling.wrap(model), sampling.sampler, sampling.grid, x, noise):
+        x = step.x
+        states.append(x[:_PATHS])
+    shown = torch.linspace(0, len(states) - 1, min(_STATES + 1, len(states))).round().long()
+    return x, torch.stack(states)[shown]
+
+
+def _limits(points: Tensor) -> list[tuple[float, float]]:
+    """What to show along each axis: the points and a margin."""
+    low, high = points.min(dim=0).values, points.max(dim=0).values
+    margin = _MARGIN * float((high - low).max())
+    return [(float(a) - margin, float(b) + margin) for a, b in zip(low, high, strict=True)]
+
+
+def _shade(axes: Axes, points: Tensor, limits: Sequence[tuple[float, float]], faint: bool = False) -> None:
+    """The logarithm of the points' density, by counting them in squares."""
+    from matplotlib.colors import LogNorm
+
+    x, y = points.double().numpy().T
+    counts = axes.hist2d(
+        x, y, bins=_BINS, range=list(limits), norm=LogNorm(), cmap="Greys" if faint else "Blues"
+    )[0]
+    axes.collections[-1].set_clim(0.3, max(counts.max(), 1.0) * (8 if faint else 1))
+    axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
+
+
+def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float, float]]) -> str:
+    """Draw the score on a lattice, at the level whose σ/α is nearest to an eighth of the data's spread; the
+    panel's title.
+
+    Scores grow without bound away from the data, so an arrow's length is |s|/(|s| + a quarter of the median
+    |s|).
+    """
+    (left, right), (low, high) = limits
+    count = [max(3, round(_ARROWS * (b - a) / max(right - left, high - low))) for a, b in limits]
+    lattice = torch.cartesian_prod(torch.linspace(left, right, count[0]), torch.linspace(low, high, count[1]))
+    t, title = None, "score of the data"
+    if hasattr(model, "process"):
+        times = torch.arange(1, model.process.T + 1)
+        level = model.process.level(times)
+        ratio = level.sigma / level.alpha
+        t = int(times[(ratio.log() - (points.std(dim=0).mean() / 8).log()).abs().argmin()])
+        title = f"score at σ = {float(level.sigma[t - 1]):.2g} (level {t} of {model.process.T})"
+    with torch.no_grad():
+        score = model.score(lattice, t)
+    size = score.norm(dim=1, keepdim=True)
+    arrow = score / (size + size.median() / 4)
+    spacing = (right - left) / count[0]
+    x, y, u, v = torch.cat([lattice, arrow], dim=1).double().numpy().T
+    axes.quiver(
+        x, y, u, v, color=DARK, angles="xy", scale_units="xy", scale=0.85 / spacing, width=0.0028, pivot="mid"
+    )
+    return title
+
+
+def _draw_paths(axes: Axes, paths: Tensor) -> None:
+    """States (times, paths, 2) as lines whose colour tells the time, with a dot at the end."""
+    from matplotlib.collections import LineCollection
+
+    states = paths.double().numpy()
+    steps, count, _ = states.shape
+    for k in range(count):
+        pieces = [states[i : i + 2, k] for i in range(steps - 1)]
+        lines = LineCollection(pieces, cmap="Reds", linewidths=1.2)
+        lines.set_array(range(1, steps))
+        lines.set_clim(0, 1.2 * steps)
+        axes.add_collection(lines)
+    axes.plot(
+        *states[-1].T, "o", color=DARK, markersize=4, markeredgecolor="white", markeredgewidth=0.6, zorder=3
+    )
+
+
+def _sampler_name(sampling: Sampling) -> str:
+    return f"{type(sampling.sampler).__name__}, {len(sampling.grid) - 1:,} steps"
+
+
+def _trained_by(recipe: Recipe) -> str:
+    objective = recipe.objective
+    method = f", {objective['method']}" if "method" in objective else ""
+    levels = "no noise levels" if recipe.process is None else "at noise levels"
+    return f"{objective['kind']}{method}, {levels}, {recipe.training.steps:,} steps"
+
+
+def _draw_training(folder: RunFolder, name: str) -> Figure:
+    """The loss of every line of metrics.jsonl, and its running mean over a tenth of them."""
+    from matplotlib.figure import Figure
+
+    steps, losses = _losses(folder)
+    with plot_style():
+        figure = Figure(figsize=(8, 4.2), layout="compressed")
+        axes = figure.subplots()
+        window = max(1, len(losses) // 10)
+        if window > 1:
+            axes.plot(steps, losses, color="0.75", linewidth=0.8, label="one batch")
+        mean = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(dim=1)
+        label = f"mean of {window} batches" if window > 1 else "one batch"
+        axes.plot(steps[window - 1 :], mean.tolist(), color=ACCENT, linewidth=1.8, label=label)
+        if min(losses) > 0 and max(losses) > 10 * min(losses):
+            axes.set_yscale("log")
+        axes.set(title=f"{name}: training loss", xlabel="step", ylabel="loss")
+        axes.legend()
+    return figure
+
+
+def _losses(folder: RunFolder) -> tuple[list[int], list[float]]:
+    """The step and the loss of every line that was written whole."""
+    if not folder.metrics.is_file():
+        raise InputError(
+            f"{folder.path} has no metrics.jsonl yet, so there is no training to draw: train it first"
+        )
+    steps, losses = [], []
+    for line in folder.metrics.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        steps.append(int(entry["step"]))
+        losses.append(float(entry["loss"]))
+    if not steps:
+        raise InputError(f"{folder.metrics} is empty, so there is no training to draw: train it first")
+    return steps, losses

@@ -1,0 +1,45 @@
+"""How every figure of the project looks, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scorefield.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["ACCENT", "DARK", "plot_style", "save_figure"]
+
+DARK, ACCENT = "#1b2a41", "#d1495b"
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """The settings of every figure of this project, for as long as the block runs."""
+    import matplotlib
+
+    settings: Any = {
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "0.5",
+        "xtick.color": "0.35",
+        "ytick.color": "0.35",
+        "legend.frameon": False,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG. InputError where the file cannot be written."""
+    try:
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None

@@ -1,0 +1,1 @@
+"""Runs and recipes: typed tables, and the objects that they describe."""

@@ -1,0 +1,346 @@
+"""Names become objects here and nowhere else: one table of kinds for each concept, and what builds a recipe
+or loads a run with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from scorefield import nets
+from scorefield.core.shapes import DataSpec
+from scorefield.data import Dataset, Stream, open_source
+from scorefield.generation.options import Sampling, SamplingOptions, build_grid, build_sampling
+from scorefield.models.categorical_denoiser import CategoricalDenoiser
+from scorefield.models.denoiser import Denoiser
+from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.models.score_model import ScoreModel
+from scorefield.objectives import (
+    NCSN,
+    VLB,
+    CategoricalVLB,
+    Classify,
+    Hybrid,
+    Objective,
+    ScoreMatching,
+    Simple,
+)
+from scorefield.process import (
+    CategoricalProcess,
+    DiscreteProcess,
+    GaussianProcess,
+    Interpolated,
+    absorbing,
+    continuous_ve,
+    continuous_vp,
+    cosine_betas,
+    edm,
+    from_betas,
+    from_sigmas,
+    geometric_sigmas,
+    linear_betas,
+    uniform_categorical,
+)
+from scorefield.process.categorical import SCHEDULES
+from scorefield.runs.recipe import (
+    DataOptions,
+    Recipe,
+    TrainedOn,
+    describe,
+    read_recipe,
+    recipe_names,
+    with_overrides,
+)
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import build, parse
+from scorefield.training import RunFolder
+
+__all__ = [
+    "Model",
+    "Recipe",
+    "Sampling",
+    "SamplingOptions",
+    "TrainedOn",
+    "build_grid",
+    "build_model",
+    "build_net",
+    "build_process",
+    "build_objective",
+    "build_sampling",
+    "describe",
+    "load",
+    "open_data",
+    "open_training_data",
+    "read_recipe",
+    "read_run",
+    "recipe_names",
+    "with_overrides",
+]
+
+
+Model = Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser
+Schedule = Literal["cosine", "linear"]
+
+
+def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> DiscreteProcess:
+    return from_betas(linear_betas(T, start, end))
+
+
+def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> DiscreteProcess:
+    return from_betas(cosine_betas(T, s, max_beta))
+
+
+def geometric(
+    sigma_max: float, sigma_min: float, L: int, mean: float = 0.0, std: float = 0.0
+) -> DiscreteProcess:
+    return from_sigmas(geometric_sigmas(sigma_max, sigma_min, L), mean, std)
+
+
+def betas(betas: list[float]) -> DiscreteProcess:
+    return from_betas(betas)
+
+
+def sigmas(sigmas: list[float], mean: float = 0.0, std: float = 0.0) -> DiscreteProcess:
+    return from_sigmas(sigmas, mean, std)
+
+
+def interpolated(discrete: dict[str, Any]) -> GaussianProcess:
+    return Interpolated(build(PROCESSES, discrete, "process.discrete"))
+
+
+def uniform_categories(
+    classes: int, schedule: Schedule = "cosine", T: int = 100, kappas: list[float] | None = None
+) -> CategoricalProcess:
+    return uniform_categorical(SCHEDULES[schedule](T) if kappas is None else kappas, classes)
+
+
+def absorbed_categories(
+    classes: int, schedule: Schedule = "linear", T: int = 100, kappas: list[float] | None = None
+) -> CategoricalProcess:
+    return absorbing(SCHEDULES[schedule](T) if kappas is None else kappas, classes)
+
+
+PROCESSES: dict[str, Callable[..., GaussianProcess | CategoricalProcess]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "geometric": geometric,
+    "betas": betas,
+    "sigmas": sigmas,
+    "continuous-vp": continuous_vp,
+    "continuous-ve": continuous_ve,
+    "edm": edm,
+    "interpolated": interpolated,
+    "uniform-categorical": uniform_categories,
+    "absorbing": absorbed_categories,
+}
+NETS: dict[str, Callable[..., torch.nn.Module]] = {
+    "mlp": nets.MLP,
+    "unet": nets.UNet,
+    "classifier": nets.Classifier,
+    "ddpm-unet": nets.DDPMUNet,
+    "refinenet": nets.RefineNet,
+}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "simple": Simple,
+    "hybrid": Hybrid,
+    "vlb": VLB,
+    "ncsn": NCSN,
+    "score-matching": ScoreMatching,
+    "classifier": Classify,
+    "categorical-vlb": CategoricalVLB,
+}
+_CLASSIFIERS = ("classifier", "mlp")  # the networks that can give a logit a class
+
+
+def read_run(run: str | Path) -> tuple[Recipe, DataSpec]:
+    """A run's config.toml, and what one example of its data is. InputError where there is no run or the file
+    is broken.
+    """
+    folder = RunFolder(Path(run))
+    tables = folder.read_config()
+    try:
+        recipe = parse(Recipe, tables)
+    except InputError as error:
+        raise InputError(f"{folder.config}: {error}") from None
+    if recipe.trained_on is None:
+        raise InputError(
+            f"{folder.config} does not say what the run was trained on: its [trained_on] table is missing"
+        )
+    return recipe, recipe.trained_on.spec
+
+
+def open_data(options: DataOptions) -> tuple[Dataset, Dataset]:
+    """(training, held-out) examples, in the range that the recipe asks for; of a stream, those among its
+    first ones.
+    """
+    data = _open(options)
+    return (
+        data.first_examples() if isinstance(data, Stream) else data.split(options.holdout, options.split_seed)
+    )
+
+
+def open_training_data(options: DataOptions) -> tuple[Dataset | Stream, Dataset | None]:
+    """What training reads, everything that is not held out, and what is held out: None of a stream, which is
+    not read for it.
+    """
+    data = _open(options)
+    return (data, None) if isinstance(data, Stream) else data.split(options.holdout, options.split_seed)
+
+
+def _open(options: DataOptions) -> Dataset | Stream:
+    if options.source is None:
+        raise InputError(
+            "this recipe needs data of yours: give --data with a folder of images, an .npz file or hf:NAME"
+        )
+    asked = options.model_dump(
+        include={"size", "channels", "upscale", "strict", "stream", "classes", "buffer"}
+    )
+    data = open_source(options.source, **asked)
+    if data.spec.bins is not None:
+        data = replace(data, spec=replace(data.spec, range=options.range))
+    return data.without(options.holdout, options.split_seed) if isinstance(data, Stream) else data
+
+
+def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Model:
+    """The recipe's model for this data, its network freshly initialised unless given."""
+    if recipe.classifies:
+        return _build_classifier(recipe, data, net)
+    if recipe.model.conditional and not data.classes:
+        raise InputError(
+            "this recipe is class-conditional, but the data has no labels: use --set model.conditional=false"
+        )
+    process = build_process(recipe)
+    if recipe.model.low_res is not None and not isinstance(process, GaussianProcess):
+        raise InputError(
+            "images are enlarged by a model with levels of Gaussian noise: leave model.low_res out, or give one [process]"
+        )
+    net = net or build_net(recipe, data, process)
+    if process is None:
+        return ScoreModel(net, data, recipe.model.energy)
+    if isinstance(process, CategoricalProcess):
+        if recipe.model.variance is not None:
+            raise InputError("categories have no variance: leave model.variance out")
+        return CategoricalDenoiser(net, process, recipe.model.parametrization, recipe.model.noise_input, data)
+    options = recipe.model.model_dump(exclude={"conditional", "energy"})
+    return Denoiser(net, process, data=data, **options)
+
+
+def _build_classifier(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None) -> NoisyClassifier:
+    process = build_process(recipe)
+    if not isinstance(process, GaussianProcess):
+        raise InputError(
+            "a classifier of noisy examples needs their levels of Gaussian noise: give the recipe such a [process]"
+        )
+    if not data.classes:
+        raise InputError(
+            "this recipe trains a classifier, but the data has no labels: use a folder with a subfolder for each class, or an .npz "
+            "with `labels`"
+        )
+    return NoisyClassifier(net or build_net(recipe, data, process), process, recipe.model.noise_input, data)
+
+
+def build_process(recipe: Recipe) -> GaussianProcess | CategoricalProcess | None:
+    """The recipe's process; None for a score without noise levels."""
+    return None if recipe.process is None else build(PROCESSES, recipe.process, "process")
+
+
+def build_net(
+    recipe: Recipe, data: DataSpec, process: GaussianProcess | CategoricalProcess | None
+) -> torch.nn.Module:
+    """The recipe's network, freshly initialised: what the recipe leaves out follows from the data and the
+    process.
+    """
+    if recipe.net.get("kind") == "custom":
+        raise InputError(
+            "this run's network is not one of scorefield's: load it from Python with sf.load(run, net=your_network)"
+        )
+    wide, heads = 1, 1 if recipe.model.variance is None else 2
+    if isinstance(process, CategoricalProcess):
+        wide, heads = process.states, process.classes  # one-hot in, a logit for each category out
+    given: dict[str, Any] = {
+        "in_channels": wide * data.shape[0],
+        "channels_in": wide * data.shape[0],
+        "dim": wide * data.dimensions,
+        "noise_levels": process is not None,
+        **_outputs(recipe, data, heads),
+    }
+    if process is not None:
+        given["levels"] = process.T
+    conditional = recipe.model.conditional and not recipe.classifies
+    if conditional:
+        given |= {"num_classes": data.num_classes, "null_label": recipe.training.label_dropout > 0}
+    enlarges = recipe.model.low_res is not None and not recipe.classifies
+    given["low_res"] = enlarges
+    kinds = {name: make for name, make in NETS.items() if _fits(name, recipe)}
+    network: torch.nn.Module = build(kinds, recipe.net, "net", given)
+    if conditional and not getattr(network, "spec", {}).get("num_classes"):
+        raise InputError(
+            f"the network {recipe.net['kind']} takes no labels: use --set model.conditional=false, or another net.kind"
+        )
+    _check_enlarging(enlarges, network, recipe)
+    return network
+
+
+def _check_enlarging(enlarges: bool, network: torch.nn.Module, recipe: Recipe) -> None:
+    takes = bool(getattr(network, "spec", {}).get("low_res"))
+    if enlarges and not takes:
+        raise InputError(
+            f"the network {recipe.net['kind']} enlarges no images: leave model.low_res out, or use net.kind=unet"
+        )
+    if takes and not enlarges:
+        raise InputError(
+            "this network enlarges images: say the side of the small ones, such as --set model.low_res=64"
+        )
+
+
+def _fits(kind: str, recipe: Recipe) -> bool:
+    """Whether a network of this kind can give what the recipe's model needs: classes, or something of the
+    data's shape.
+    """
+    return kind in _CLASSIFIERS if recipe.classifies else kind != "classifier"
+
+
+def _outputs(recipe: Recipe, data: DataSpec, heads: int) -> dict[str, int]:
+    """The sizes that follow from what the network gives: logits, an energy, or so many heads of the data's
+    shape.
+    """
+    if recipe.classifies:
+        # An MLP's num_classes are labels that it receives.
+        count = "out_dim" if recipe.net.get("kind") == "mlp" else "num_classes"
+        return {count: data.num_classes, "image_size": data.shape[-1]}
+    return {
+        "out_channels": heads * data.shape[0],
+        "out_dim": 1 if recipe.model.energy else heads * data.dimensions,
+    }
+
+
+def build_objective(recipe: Recipe, model: Model) -> Objective:
+    objective: Objective = build(OBJECTIVES, recipe.objective, "objective", {"model": model})
+    return objective
+
+
+def load(run: str | Path, net: torch.nn.Module | None = None) -> Any:
+    """The model of a run with its averaged weights, in evaluation mode. The run describes itself.
+
+    A Denoiser; a ScoreModel of a run without noise levels; a NoisyClassifier of a classifier's run; a
+    CategoricalDenoiser.
+
+    net: the network, needed only where it is not one of scorefield's.
+    """
+    folder, (recipe, spec) = RunFolder(Path(run)), read_run(run)
+    model = build_model(recipe, spec, net)
+    try:
+        model.load_state_dict(load_file(folder.weights))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder.path} has no model.safetensors yet: train it until its first checkpoint"
+        ) from None
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"{folder.weights} does not fit this run: {str(error).splitlines()[0]}") from None
+    return model.eval()

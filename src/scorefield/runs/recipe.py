@@ -1,0 +1,185 @@
+"""A recipe: one choice for each concept, as typed options <-> TOML. What the names in it stand for is
+`config`'s to say.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from scorefield.core.shapes import DataSpec
+from scorefield.data.sources.stream import BUFFER
+from scorefield.generation.options import SamplingOptions
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options, did_you_mean, parse
+from scorefield.training import TrainingOptions
+
+__all__ = [
+    "DataOptions",
+    "ModelOptions",
+    "Recipe",
+    "TrainedOn",
+    "describe",
+    "read_recipe",
+    "recipe_names",
+    "with_overrides",
+]
+
+
+class DataOptions(Options):
+    """Where the examples come from. size and channels None: as the source has them (a folder: 32 × 32 RGB).
+
+    classes: how many to expect; it counts only for what is told before the data are seen (`recipes`, `info`),
+    and where the labels of a stream are plain integers.
+    stream: decode pictures when a batch asks for them, not before, and read hf:NAME while training, without
+    keeping it; not given, pictures are decoded when asked for where they would take more than 2 GiB.
+    buffer: encoded pictures among which hf:NAME is shuffled.
+    """
+
+    source: str | None = None
+    size: int | None = Field(None, ge=1)
+    channels: int | None = None
+    classes: int | None = Field(None, ge=1)
+    upscale: bool = False
+    strict: bool = False
+    stream: bool | None = None
+    buffer: int = Field(BUFFER, ge=1)
+    range: tuple[float, float] = (-1.0, 1.0)
+    holdout: float = Field(0.1, ge=0, lt=1)
+    split_seed: int = Field(0, ge=0, lt=2**64)
+
+
+class ModelOptions(Options):
+    """What joins network and process; a classifier uses noise_input alone.
+
+    conditional: the network receives the class labels of the data.
+    low_res: the side in pixels of the small images that the model enlarges; training makes them of the data
+    by averaging areas.
+    energy: of a model without a process (a bare score), whose network then gives an energy E and the score is
+    −∇E.
+    """
+
+    parametrization: str = "eps"
+    variance: str | None = None
+    noise_input: str = "index"
+    sigma_data: float = 0.5
+    conditional: bool = False
+    low_res: int | None = Field(None, ge=1)
+    energy: bool = False
+
+
+class TrainedOn(Options):
+    """What a run was trained on, written by training. examples: None for a stream, which is not counted."""
+
+    source: str
+    examples: int | None = None
+    fingerprint: str
+    shape: tuple[int, ...]
+    range: tuple[float, float]
+    classes: tuple[str, ...] = ()
+    bins: int | None = None
+
+    @property
+    def spec(self) -> DataSpec:
+        return DataSpec(self.shape, self.range, self.classes, self.bins)
+
+
+class Recipe(Options):
+    """One choice for each concept. A run's config.toml is its recipe with what it was trained on.
+
+    Without a process the model is a score without noise levels. The objective "score-matching" trains such
+    scores, so with it a recipe's process is left out: changing the objective is enough to train a bare score.
+    """
+
+    name: str = "custom"
+    title: str = ""
+    paper: str = ""
+    data: DataOptions = DataOptions()
+    process: dict[str, Any] | None = None
+    net: dict[str, Any]
+    model: ModelOptions = ModelOptions()
+    objective: dict[str, Any] = {"kind": "simple"}
+    training: TrainingOptions = TrainingOptions()
+    sampling: SamplingOptions = SamplingOptions()
+    trained_on: TrainedOn | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_levels(cls, values: Any) -> Any:
+        objective = values.get("objective") if isinstance(values, dict) else None
+        bare = isinstance(objective, dict) and objective.get("kind") == "score-matching"
+        return {**values, "process": None} if bare else values
+
+    @property
+    def classifies(self) -> bool:
+        """Whether this is a classifier of noisy examples: it has classes and no samples."""
+        return self.objective.get("kind") == "classifier"
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package, sorted."""
+    return sorted(
+        path.name.removesuffix(".toml") for path in _recipes().iterdir() if path.name.endswith(".toml")
+    )
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe by its name or from a .toml file. InputError for an unknown name, broken TOML or a wrong key."""
+    if name.endswith(".toml"):
+        try:
+            text = Path(name).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the recipe {name} cannot be read: {error}") from None
+    elif name in recipe_names():
+        text = (_recipes() / f"{name}.toml").read_text()
+    else:
+        known = recipe_names()
+        raise InputError(
+            f"there is no recipe {name!r}{did_you_mean(name, known)}; `scorefield recipes` lists those there are, or give a .toml file"
+        )
+    try:
+        return parse(Recipe, {"name": Path(name).stem, **tomllib.loads(text)})
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"the recipe {name} is not valid TOML: {error}") from None
+
+
+def with_overrides(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with `a.b=c` settings applied: c is a TOML value, or text where it is none."""
+    values = recipe.model_dump()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"a setting is written a.b=c, got {setting!r}")
+        *path, last = key.strip().split(".")
+        table = values
+        for part in path:
+            if not isinstance(table.get(part), dict):
+                raise InputError(
+                    f"there is no table {part!r} in {key.strip()}{did_you_mean(part, [k for k in table if isinstance(table[k], dict)])}"
+                )
+            table = table[part]
+        table[last] = _toml_value(text.strip())
+    return parse(Recipe, values)
+
+
+def _recipes() -> Any:
+    return files("scorefield") / "recipes"
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def describe(recipe: Recipe) -> Mapping[str, Any]:
+    """The tables of a recipe that training's own description of its objects lacks."""
+    return recipe.model_dump(
+        include={"name", "title", "paper", "data"} | (set() if recipe.classifies else {"sampling"})
+    )

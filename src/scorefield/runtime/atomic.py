@@ -1,0 +1,132 @@
+"""Files that are whole or absent: written under another name, synced to the disk, renamed."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+import zipfile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from scorefield.runtime.errors import InputError
+
+__all__ = [
+    "MANIFEST",
+    "abandoned",
+    "is_another_process",
+    "read_arrays",
+    "replace_file",
+    "sync_folder",
+    "usual_permissions",
+    "whole",
+]
+
+MANIFEST = "manifest.json"  # in a folder of samples: says what they are
+_LONG = 3600.0  # seconds after which an unfinished file is nobody's, whoever began it
+
+
+@contextmanager
+def whole(path: Path, sync: bool = True) -> Iterator[Path]:
+    """A name to write under; renamed to `path` when the block ends well, removed when it fails. No reader
+    meets half a file.
+
+    Processes that write the same file at once do not disturb each other: the last one stays.
+    sync: wait until the disk has it; without, a power cut can still take it, but a process that is killed
+    cannot.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.partial")
+    try:
+        yield partial
+        if sync:
+            replace_file(partial, path)
+        else:
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def abandoned(partials: Iterable[Path]) -> Iterator[Path]:
+    """Those unfinished files (`.*.partial`) that nobody will finish: their process has ended, or they are an
+    hour old.
+
+    A process of another machine cannot be asked, so its files count as abandoned by their age alone.
+    """
+    for partial in partials:
+        try:
+            age = time.time() - partial.stat().st_mtime
+        except FileNotFoundError:  # finished or removed by now
+            continue
+        written_by = re.search(r"\.(\d+)@(.+)\.partial$", partial.name)
+        here = written_by is not None and written_by[2] == socket.gethostname()
+        if age > _LONG or (here and written_by is not None and not is_another_process(int(written_by[1]))):
+            yield partial
+
+
+def read_arrays(
+    path: Path, source: str, names: Collection[str], needed: Collection[str], hint: str
+) -> dict[str, np.ndarray]:
+    """Those of the named arrays that an .npz holds. hint: what to do about a file that is no .npz, or lacks
+    what is needed.
+
+    InputError for such a file, and for one that cannot be read, is damaged, or holds objects.
+    """
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise InputError(f"{source}: this is not an .npz archive: {hint}")
+            file.seek(0)
+            archive = np.load(file, allow_pickle=False)
+            if missing := [name for name in needed if name not in archive.files]:
+                held = ", ".join(f"`{name}`" for name in archive.files) or "nothing"
+                raise InputError(f"{source}: no `{missing[0]}` in this archive, it holds {held}: {hint}")
+            return {name: archive[name] for name in names if name in archive.files}
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
+        raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from None
+
+
+def is_another_process(pid: int) -> bool:
+    """Whether another process of this number runs on this machine; one that has ended and waits to be noticed
+    does not.
+    """
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs for another user, or this system has no /proc
+        state = ""
+    return state != "Z" and pid != os.getpid()
+
+
+def replace_file(partial: Path, final: Path) -> None:
+    """Sync `partial` to the disk and rename it to `final`."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(final)
+    sync_folder(final.parent)
+
+
+def usual_permissions(path: Path) -> None:
+    """Give a file those that new files of this process have; where the file system has none, nothing."""
+    mask = os.umask(0)  # which can only be read by setting it
+    os.umask(mask)
+    with suppress(OSError):
+        path.chmod(0o666 & ~mask)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,42 @@
+"""Who is told what goes on during an evaluation: nobody in a library, a terminal in the command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+__all__ = ["Bar", "SILENT", "Watch"]
+
+
+class Bar(Protocol):
+    """How far one phase is."""
+
+    def update(self, done: int, note: str = "", total: int | None = None) -> None: ...
+
+    def advance(self) -> None: ...
+
+
+class Watch(Protocol):
+    """progress: a bar for as long as its block runs.   say: a line for people.   `scorefield.cli.console` is
+    one.
+    """
+
+    def progress(self, what: str, total: int) -> AbstractContextManager[Bar]: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class _Silent:
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Bar]:
+        yield self
+
+    def say(self, text: str) -> None: ...
+
+    def update(self, done: int, note: str = "", total: int | None = None) -> None: ...
+
+    def advance(self) -> None: ...
+
+
+SILENT: Watch = _Silent()

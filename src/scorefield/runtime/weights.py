@@ -1,0 +1,93 @@
+"""Weights in files of others: read without unpickling, fitted exactly, told apart by their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from scorefield.runtime.errors import InputError
+
+__all__ = ["SHOWN", "file_sha256", "fill", "read_tensors", "sha256"]
+
+SHOWN = 12  # digits of a SHA-256 that stamps show
+
+
+def file_sha256(path: Path) -> str:
+    """64 hexadecimal digits over the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256(tensors: Mapping[str, Tensor], *texts: str) -> str:
+    """64 hexadecimal digits over names, types, shapes and values, in the order of the names, and over further
+    texts.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    for text in texts:
+        digest.update(f"{len(text)} {text}\n".encode())
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """The state dict in a .safetensors file, or in a file of torch.save through its restricted loader.
+
+    what: what the file should be, for the errors. InputError: no such file, or no state dict in it.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; expected {what}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as fault:  # a file of another kind fails in pickle, zipfile or safetensors, each with kinds of its own
+        kind = (
+            "damaged or no safetensors file"
+            if isinstance(fault, SafetensorError)
+            else "damaged, or not of tensors alone"
+        )
+        raise InputError(f"{path}: cannot be read ({kind}); expected {what}") from None
+    if not isinstance(found, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    ):
+        raise InputError(f"{path}: holds no state dict (names and tensors); expected {what}")
+    return found
+
+
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """Give `net`, built on the meta device, exactly these tensors, as float32 and without gradients, in eval
+    mode.
+
+    InputError naming the first tensor that is missing, unknown or of another shape.
+    """
+    # Counters of training steps, which files from before torch 0.4.1 lack, mean nothing for inference.
+    given = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+    wanted = {
+        name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")
+    }
+    problem = _difference(given, wanted)
+    if problem is not None:
+        raise InputError(f"{path}: {problem}; expected {what}")
+    net.load_state_dict({name: value.float() for name, value in given.items()}, assign=True)
+    net.eval().requires_grad_(False)
+
+
+def _difference(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    for name in wanted:
+        if name not in given:
+            return f"{name} is missing"
+        if given[name].shape != wanted[name].shape:
+            return f"{name} has shape {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+    unknown = next((name for name in given if name not in wanted), None)
+    return None if unknown is None else f"{unknown} is not part of it"

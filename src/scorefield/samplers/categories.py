@@ -1,0 +1,81 @@
+"""Samplers of categories: x_s is drawn from what a prediction of x_0 says about it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from scorefield.core.distributions import Categorical
+from scorefield.core.noise import Noise
+from scorefield.models.categorical_denoiser import CategoricalDenoise, has_categories
+from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.samplers.ancestral import Descending
+
+__all__ = ["CategoricalAncestral", "CategoricalDDIM"]
+
+
+class _FromPrediction(Descending, ABC):
+    """x_s ~ p(x_s | x_t), one uniform draw of x's shape a step. The step to s = 0 draws too: it is p(x_0 |
+    x_t).
+    """
+
+    def init(self, model: Any, x: Tensor) -> None:
+        """IncompatibleModel for a model of anything but categories."""
+        if not has_categories(model):
+            name = type(self).__name__
+            raise IncompatibleModel(
+                f"{name} samples categories, and {type(model).__name__} is no model of them: take {name.removeprefix('Categorical')} "
+                "for a model of Gaussian noise, or train a sf.CategoricalDenoiser on integer levels"
+            )
+
+    def step(
+        self, model: CategoricalDenoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise
+    ) -> tuple[Tensor, Tensor, None]:
+        """(x_s, the likeliest x_0, no state)."""
+        p0 = model(x_t, t)
+        return self.kernel(model, x_t, p0, t, s).sample(noise.uniform(x_t.shape)), p0.mode, None
+
+    @abstractmethod
+    def kernel(
+        self, model: CategoricalDenoise, x_t: Tensor, p0: Categorical, t: float, s: float
+    ) -> Categorical:
+        """p(x_s | x_t) from the prediction p0 of x_0."""
+
+
+@dataclass(frozen=True)
+class CategoricalAncestral(_FromPrediction):
+    """x_s ~ Σ_i q(x_s | x_t, x_0 = i) p(x_0 = i | x_t), Bayes' posterior marginalized over x_0.  [D3PM §3.3]
+
+    It is D3PM's Eq. 4 where the model's parametrization is "bayes".
+    """
+
+    def kernel(
+        self, model: CategoricalDenoise, x_t: Tensor, p0: Categorical, t: float, s: float
+    ) -> Categorical:
+        return model.process.reverse(x_t, p0, t, s)
+
+
+@dataclass(frozen=True)
+class CategoricalDDIM(_FromPrediction):
+    """x_s ~ Cat(ς x_t + (κ_s − ςκ_t) p0 + ((1 − κ_s) − (1 − κ_t)ς) u), ς = (1 − η)(1 − κ_s)/(1 − κ_t).  [DDIM
+    Appendix A]
+
+    eta: in [0, 1]. ς is the probability of copying x_t: η = 0 copies as often as it may and never draws from
+    u, η = 1 never copies. No η is ancestral sampling, except that of an absorbing process is η = 0.
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise InputError(
+                f"η lies in [0, 1], from copying x_t as often as possible to never; got {self.eta!r}"
+            )
+
+    def kernel(
+        self, model: CategoricalDenoise, x_t: Tensor, p0: Categorical, t: float, s: float
+    ) -> Categorical:
+        return model.process.family(x_t, p0, t, s, self.eta)

@@ -1,0 +1,260 @@
+"""Samples on disk, a block a file: made by any number of processes, interrupted at any moment, gone on with
+exactly.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scorefield.core.shapes import DataSpec
+from scorefield.runtime.atomic import MANIFEST, abandoned, whole
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.errors import InputError
+from scorefield.samplers.base import Grid, Sampler
+from scorefield.samplers.grids import listed
+
+__all__ = ["BLOCK", "Block", "BlockFolder", "StoredSamples", "finite", "identity"]
+
+BLOCK = 64  # samples that a model is run on at once
+_BRIEF = 120  # characters of two values that an error shows side by side
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples: their identities, their images (B, *), and their labels."""
+
+    indices: range
+    x: Tensor
+    labels: list[int] | None
+
+
+class BlockFolder(ABC):
+    """Samples 0, 1, … in a folder, made in blocks of `size` consecutive ones by any number of processes.
+
+    manifest.json says what they are, so that other samples are never taken for these. Every block is sampled
+    whole, so that a sample does not depend on how many were asked for.   what: everything that decides the
+    samples (see `identity`).
+    spec: of one sample.   size: at least 32.
+    """
+
+    def __init__(self, folder: Path, what: Mapping[str, Any], spec: DataSpec, size: int = BLOCK) -> None:
+        self.folder, self.spec, self.size = folder, spec, size
+        data = {"shape": list(spec.shape), "range": list(spec.range), "bins": spec.bins}
+        self.what = json.loads(json.dumps({**what, **data, "block": size}, default=str))
+        self.digest = _digest(self.what)
+
+    def rounded(self, n: int) -> int:
+        """n samples and those that fill their last block."""
+        return -(-n // self.size) * self.size
+
+    def missing(self, n: int, processes: Processes | None = None) -> list[int]:
+        """The blocks of samples 0 … n−1 that are absent, damaged or of other samples, ascending; of them a
+        process's share.
+        """
+        numbers = (processes or Processes()).share(range(self.rounded(n) // self.size))
+        return [k for k in numbers if not self._is_whole(k, self._count(k, n))]
+
+    def make(
+        self, n: int, sample: Callable[[list[int]], Iterable[Block]], processes: Processes | None = None
+    ) -> int:
+        """Make those missing blocks of samples 0 … n−1 that are this process's share; how many were made.
+
+        sample: numbers of blocks -> these blocks, whole, in this order, such as `sample_blocks(...,
+        rounded(n), blocks=numbers)`; one block is in memory at a time. What is complete stays, however this
+        ends.
+        InputError: the folder holds other samples or cannot be written; samples that are not finite.
+        """
+        self._open()
+        todo = self.missing(n, processes)
+        if todo and not os.access(self.folder, os.W_OK):
+            raise self._unwritable(self.folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        for k, block in zip(todo, sample(todo) if todo else (), strict=True):
+            if tuple(block.x.shape) != (self.size, *self.spec.shape):
+                raise InputError(
+                    f"a block is {self.size} samples of shape {self.spec.shape}, got {tuple(block.x.shape)}"
+                )
+            self._write(k, block, self._count(k, n))
+        return len(todo)
+
+    @abstractmethod
+    def _is_whole(self, k: int, count: int) -> bool:
+        """Whether at least the first `count` samples of block k are there, undamaged, and these."""
+
+    @abstractmethod
+    def _write(self, k: int, block: Block, count: int) -> None:
+        """Keep a whole block, of which the first `count` samples were asked for. InputError where it cannot
+        be written.
+        """
+
+    def _count(self, k: int, n: int) -> int:
+        """How many of the samples 0 … n−1 are in block k."""
+        return min(self.size, n - k * self.size)
+
+    def _open(self) -> None:
+        """Make the folder and say in it what it holds. InputError where it holds something else."""
+        manifest = self.folder / MANIFEST
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for partial in abandoned(self.folder.rglob(".*.partial")):
+                partial.unlink(missing_ok=True)
+            there = _manifest(manifest)
+            if there is None:
+                with whole(manifest) as partial:
+                    partial.write_text(json.dumps(self.what, indent=1))
+        except OSError as error:
+            raise self._unwritable(self.folder, error) from None
+        if there is not None and not {"shape", "block"} <= there.keys():
+            raise InputError(f"the {MANIFEST} of {self.folder} is not one of samples: choose another folder")
+        if there is not None and there != self.what:
+            raise InputError(
+                f"{self.folder} holds other samples ({_difference(there, self.what)}): remove it, or choose another folder"
+            )
+
+    def _unwritable(self, path: Path, error: Exception) -> InputError:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return InputError(
+            f"{path} cannot be written ({reason}): free the disk or make the folder writable; what is there stays"
+        )
+
+
+class StoredSamples(BlockFolder):
+    """Samples 0, 1, … in a folder, `size` consecutive ones a file, each file whole or absent.
+
+    block-00000000.safetensors holds `levels` (size, *shape), integer levels as in `Dataset` (float32 for
+    continuous data), and `labels` int64 (size,) where there are any, with their SHA-256 and the digest of the
+    manifest. Deleting any of the files is safe.
+    """
+
+    @classmethod
+    def within(
+        cls, parent: Path, what: Mapping[str, Any], spec: DataSpec, size: int = BLOCK
+    ) -> StoredSamples:
+        """In parent/samples-DIGEST, a folder for each different `what`."""
+        digest = cls(parent, what, spec, size).digest
+        return cls(parent / f"samples-{digest}", what, spec, size)
+
+    def blocks(self, n: int) -> Iterator[Block]:
+        """Samples 0 … n−1 a block at a time, x float32 in spec.range on the CPU. InputError where a block is
+        not there.
+        """
+        for k in range(self.rounded(n) // self.size):
+            stored = self._read(k)
+            if stored is None:
+                raise InputError(
+                    f"{self._path(k)} is missing or damaged: make the samples again, what is whole will be kept"
+                )
+            count = self._count(k, n)
+            levels, labels = stored["levels"][:count], stored.get("labels")
+            x = levels if self.spec.bins is None else self.spec.from_levels(levels)
+            indices = range(k * self.size, k * self.size + count)
+            yield Block(indices, x, None if labels is None else labels[:count].tolist())
+
+    def _is_whole(self, k: int, count: int) -> bool:
+        return self._read(k) is not None
+
+    def _write(self, k: int, block: Block, count: int) -> None:
+        tensors = {"levels": self._levels(block.x).cpu().contiguous()}
+        if block.labels is not None:
+            tensors["labels"] = torch.tensor(block.labels, dtype=torch.int64)
+        try:
+            with whole(self._path(k)) as partial:
+                save_file(tensors, partial, {"scorefield": self._seal(k, tensors)})
+        except (OSError, SafetensorError) as error:
+            raise self._unwritable(self._path(k), error) from None
+
+    def _read(self, k: int) -> dict[str, Tensor] | None:
+        """The tensors of a block, or None where it is not whole or not of these samples."""
+        try:
+            with safe_open(self._path(k), "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                seal = (file.metadata() or {}).get("scorefield")
+        except (OSError, SafetensorError):
+            return None
+        return tensors if seal == self._seal(k, tensors) else None
+
+    def _levels(self, x: Tensor) -> Tensor:
+        return self.spec.to_levels(x) if self.spec.bins is not None else finite(x)
+
+    def _seal(self, k: int, tensors: Mapping[str, Tensor]) -> str:
+        """What a file says of itself: whose samples, which block, and a hash of its content."""
+        content = hashlib.sha256()
+        for name in sorted(tensors):
+            array = tensors[name].numpy()
+            content.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            content.update(array.data)
+        return json.dumps({"samples": self.digest, "block": k, "sha256": content.hexdigest()})
+
+    def _path(self, k: int) -> Path:
+        return self.folder / f"block-{k:08d}.safetensors"
+
+
+def finite(x: Tensor) -> Tensor:
+    """x (B, *) as float32. InputError where any of it is NaN or infinite."""
+    wrong = int((~torch.isfinite(x)).flatten(1).any(dim=1).sum())
+    if wrong:
+        raise InputError(
+            f"{wrong} of {len(x)} samples hold NaN or infinite values: the model that made them has diverged"
+        )
+    return x.to(torch.float32)
+
+
+def identity(
+    model: Any, sampler: Sampler, grid: Grid, seed: int, labels: Sequence[int] | None = None, **rest: Any
+) -> dict[str, Any]:
+    """What decides the samples of `sample_blocks`, for a manifest.
+
+    labels: those that are cycled over the samples.   rest: what the objects do not say: a hash of the
+    weights, clipping, the start where it is not the prior, guidance.
+    """
+    network, process = getattr(model, "net", None), getattr(model, "process", None)
+    made_of = [getattr(part, "spec", None) for part in (model, network, process)]
+    return {
+        "model": _digest([spec if spec is None else dict(spec) for spec in made_of]),
+        "sampler": str(sampler),
+        "grid": listed(grid),
+        "seed": seed,
+        "labels": None if labels is None else f"{len(labels)} in turn, {_digest(list(labels))}",
+        "precision": "fp32" if getattr(model, "autocast_dtype", None) is None else "bf16",
+        **({"compiled": True} if getattr(model, "is_compiled", False) else {}),
+        **rest,
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What two descriptions disagree on: "seed is 0 there and 1 here, grid differs"."""
+    names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
+    texts = [(name, str(there.get(name, "not said")), str(wanted.get(name, "not said"))) for name in names]
+    return ", ".join(
+        f"{name} is {a} there and {b} here" if len(a + b) <= _BRIEF else f"{name} differs"
+        for name, a, b in texts
+    )
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """What a manifest says, or None where there is none. One that says nothing of samples is another
+    program's, or damaged: it says {}.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,132 @@
+"""Samples as files of their own, as people and other programs want them: made by many processes, gone on with
+exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from scorefield.core.shapes import are_images
+from scorefield.runtime.atomic import whole
+from scorefield.store.block_store import Block, BlockFolder, finite
+from scorefield.store.writers import channels_last
+
+__all__ = ["SampleFiles", "classes_of"]
+
+_LABELS = "labels.csv"
+
+
+class SampleFiles(BlockFolder):
+    """Samples 0, 1, … in a folder, each in a file that is whole or absent.
+
+    Images are 000000.png, …; anything else is 000000.npy, float32 in the data's units. .blocks/00000000.json
+    holds the SHA-256 of the files of a block, so that a damaged file is found and made again. Deleting any of
+    these files is safe, but for the manifest: without it nothing says whose the files are.
+    labels.csv says file, label and class where there are labels (`write_labels`, `classes_of`).
+    """
+
+    def write_labels(self, n: int, labels: Sequence[int]) -> None:
+        """labels.csv of samples 0 … n−1, label i mod len(labels) of sample i; one that says more stays.
+
+        InputError where it cannot be written.
+        """
+        path, text = self.folder / _LABELS, self._labels_text(n, labels).encode()
+        if not (_content(path) or b"").startswith(text):
+            self._put(path, text, sync=True)
+
+    def _is_whole(self, k: int, count: int) -> bool:
+        hashes = self._hashes(k)
+        return len(hashes) >= count and all(
+            _sha256(_content(path)) == hash for path, hash in zip(self._paths(k, count), hashes, strict=False)
+        )
+
+    def _write(self, k: int, block: Block, count: int) -> None:
+        contents = self._contents(block.x[:count])
+        for path, content in zip(self._paths(k, count), contents, strict=True):
+            if _content(path) != content:
+                self._put(path, content, sync=False)  # the hashes find what a power cut took
+        hashes = {"samples": self.digest, "block": k, "sha256": [_sha256(content) for content in contents]}
+        self._put(self._record(k), json.dumps(hashes).encode(), sync=True)
+
+    def _put(self, path: Path, content: bytes, sync: bool) -> None:
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with whole(path, sync) as partial:
+                partial.write_bytes(content)
+        except OSError as error:
+            raise self._unwritable(path, error) from None
+
+    def _contents(self, x: Tensor) -> list[bytes]:
+        """The bytes of each sample's file."""
+        if are_images(self.spec.shape):
+            return [_png(image) for image in channels_last(self.spec.to_uint8(x))]
+        return [_npy(sample) for sample in finite(x).cpu().numpy()]
+
+    def _hashes(self, k: int) -> list[str]:
+        """What the files of a block should hash to; nothing where that is not known."""
+        try:
+            record = json.loads(self._record(k).read_text())
+            return list(record["sha256"]) if (record["samples"], record["block"]) == (self.digest, k) else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def _record(self, k: int) -> Path:
+        return self.folder / ".blocks" / f"{k:08d}.json"
+
+    def _paths(self, k: int, count: int) -> list[Path]:
+        return [self.folder / self._name(i) for i in range(k * self.size, k * self.size + count)]
+
+    def _name(self, i: int) -> str:
+        return f"{i:06d}.{'png' if are_images(self.spec.shape) else 'npy'}"
+
+    def _labels_text(self, n: int, labels: Sequence[int]) -> str:
+        lines, classes = io.StringIO(), self.spec.classes
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("file", "label", "class"))
+        for i in range(n):
+            label = labels[i % len(labels)]
+            writer.writerow((self._name(i), label, classes[label] if label < len(classes) else ""))
+        return lines.getvalue()
+
+
+def classes_of(folder: Path) -> dict[str, str]:
+    """The class of each file in labels.csv, as `SampleFiles.write_labels` writes it; nothing where there is
+    no such table.
+    """
+    try:
+        with (folder / _LABELS).open(newline="", encoding="utf-8") as lines:
+            return {row["file"]: row["class"] for row in csv.DictReader(lines)}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return {}
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _sha256(content: bytes | None) -> str | None:
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _npy(sample: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, sample, allow_pickle=False)
+    return file.getvalue()

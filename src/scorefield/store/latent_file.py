@@ -1,0 +1,98 @@
+"""Latents on disk, with everything that decoding needs to walk back: the grid, the labels, and whose weights
+they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.runtime.atomic import read_arrays, whole
+from scorefield.runtime.errors import InputError
+
+__all__ = ["Latents", "check_latents_target"]
+
+_MOST = np.iinfo(np.int64).max
+_FIELDS = ("latents", "grid", "weights")
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What `encode` makes, as an .npz under these names.
+
+    latents: x_T, float32 (N, *shape).   labels: of the examples, int64 (N,) in the file, or None.
+    grid: the times that decoding walks down.   weights: the SHA-256 of the weights that they were encoded by.
+    """
+
+    latents: Tensor
+    labels: list[int] | None
+    grid: list[float]
+    weights: str
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all. InputError where it cannot be written."""
+        check_latents_target(path)
+        arrays = {"latents": self.latents.cpu().to(torch.float32).numpy(), "grid": np.asarray(self.grid)}
+        if self.labels is not None:
+            arrays["labels"] = np.asarray(self.labels, dtype=np.int64)
+        try:
+            with whole(path) as partial, partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, weights=np.asarray(self.weights), **arrays)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
+
+    @classmethod
+    def read(cls, path: Path, shape: Sequence[int], weights: str) -> Latents:
+        """Latents of examples of this shape, encoded by these weights. InputError for everything else."""
+        found = _arrays(path)
+        if str(found["weights"]) != weights:
+            raise InputError(
+                f"{path}: these latents were encoded by other weights than this run's, and decode to nothing of theirs here: give the "
+                "run that encoded them, or encode the images again by this one (a run that trained on has new weights)"
+            )
+        latents, labels = found["latents"], found.get("labels")
+        if latents.dtype != np.float32 or latents.shape[1:] != tuple(shape) or not len(latents):
+            raise InputError(
+                f"{path}: expected latents of float32 (N, {', '.join(map(str, shape))}), got {_shown(latents)}"
+            )
+        if not np.isfinite(latents).all():
+            raise InputError(f"{path}: some of these latents are NaN or infinite")
+        if labels is not None and (
+            labels.dtype.kind not in "iu" or labels.shape != (len(latents),) or labels.max() > _MOST
+        ):
+            raise InputError(
+                f"{path}: expected an integer label for each of {len(latents)} latents, got {_shown(labels)}"
+            )
+        if found["grid"].ndim != 1 or found["grid"].dtype.kind not in "iuf":
+            raise InputError(f"{path}: expected a grid of times, got {_shown(found['grid'])}")
+        return cls(
+            torch.from_numpy(latents),
+            None if labels is None else labels.tolist(),
+            found["grid"].tolist(),
+            weights,
+        )
+
+
+def check_latents_target(path: Path) -> None:
+    """InputError unless latents can be written to this path: an .npz in a folder that exists."""
+    if path.suffix.lower() != ".npz" or path.is_dir():
+        raise InputError(f"{path}: latents are written as .npz")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected latents that `scorefield encode` wrote")
+    return read_arrays(
+        path, str(path), (*_FIELDS, "labels"), _FIELDS, "expected latents that `scorefield encode` wrote"
+    )
+
+
+def _shown(array: np.ndarray) -> str:
+    return f"{array.dtype} {array.shape}"

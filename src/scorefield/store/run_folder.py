@@ -1,0 +1,129 @@
+"""A run folder: config.toml, model.safetensors (the averaged weights), checkpoints/, metrics.jsonl, samples/."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from scorefield.runtime.atomic import replace_file
+from scorefield.runtime.errors import InputError
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """The files of one run, and the rules for writing them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.weights = path / "model.safetensors"
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples"
+        self.broken_files = path / "broken-files.txt"
+        self.lock = path / ".lock"
+
+    def require(self) -> RunFolder:
+        """This folder, if it holds a run; InputError otherwise."""
+        if not self.config.is_file():
+            raise InputError(f"{self.path} is not a run: it has no config.toml")
+        return self
+
+    def check_free(self) -> None:
+        """InputError where there is already a run, or anything else but what is left of a run killed while it
+        was made.
+        """
+        if self.config.exists():
+            raise InputError(
+                f"{self.path} already holds a run: go on with it by --resume, or choose another folder"
+            )
+        if self.path.exists() and (
+            not self.path.is_dir() or any(not self._is_beginning(path) for path in self.path.iterdir())
+        ):
+            raise InputError(f"{self.path} exists and is not an empty folder: choose another one for the run")
+
+    def make(self) -> None:
+        """Make the folder; InputError where it is not free or cannot be made."""
+        self.check_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be made ({error.strerror})") from None
+
+    def create(self, description: Mapping[str, Any]) -> None:
+        """Make the folder and write config.toml; InputError where it is not free or cannot be written."""
+        self.make()
+        self.write_config(description)
+
+    def _is_beginning(self, path: Path) -> bool:
+        """Whether this is there before config.toml is: the lock, and the checkpoint of step 0."""
+        if path == self.checkpoints and path.is_dir():
+            return all(checkpoint.name.endswith("-00000000") for checkpoint in path.iterdir())
+        return path in (self.lock, _partial(self.config))
+
+    def write_config(self, description: Mapping[str, Any]) -> None:
+        _replace_text(self.config, tomli_w.dumps(_without_none(description)))
+
+    def read_config(self) -> dict[str, Any]:
+        """config.toml as a dictionary. InputError where it is missing or not TOML."""
+        try:
+            return tomllib.loads(self.require().config.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.config} is not valid TOML: {error}") from None
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        try:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"{self.metrics} cannot be written ({error.strerror}); the checkpoints are intact"
+            ) from None
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines of steps after `step`, and any line that was cut off while being written."""
+        if not self.metrics.exists():
+            return
+        kept = [
+            line for line in self.metrics.read_text(errors="replace").splitlines() if _step_of(line) <= step
+        ]
+        _replace_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. InputError where it cannot be written."""
+    partial = _partial(path)
+    try:
+        partial.write_text(text)
+        replace_file(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); what was there before is intact"
+        ) from None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: leave out what is None."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,0 +1,156 @@
+"""Writing samples: images as grids, animations, folders of pictures and .npz files; everything else as .npz
+files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scorefield.core.shapes import are_images
+from scorefield.runtime.atomic import MANIFEST, whole
+from scorefield.runtime.errors import InputError
+
+__all__ = [
+    "channels_last",
+    "check_animation",
+    "check_target",
+    "picture_grid",
+    "save_animation",
+    "save_images",
+    "save_points",
+]
+
+_GAP, _GAP_GREY, _WANTED_WIDTH = 2, 128, 640
+
+
+def picture_grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """uint8 (N, 1 or 3, H, W) -> one picture, row by row, small images enlarged by whole pixels to about 640
+    across.
+    """
+    images = images.cpu()
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = max(1, round(_WANTED_WIDTH / (columns * (width + _GAP))))
+    height, width = height * scale, width * scale
+    sheet = np.full(
+        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), _GAP_GREY, dtype=np.uint8
+    )
+    for i, image in enumerate(images.numpy()):
+        top, left = (
+            _GAP + k * (size + _GAP) for k, size in zip(divmod(i, columns), (height, width), strict=True)
+        )
+        sheet[top : top + height, left : left + width] = (
+            image.transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1)
+        )
+    return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
+
+
+def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
+    """InputError unless samples of this shape can be written to this path: .png, .npz, or a folder.
+
+    The folder is new or empty, or holds samples already.   shape: of one example; only images are written as
+    .png.
+    """
+    if not are_images(shape) and path.suffix and path.suffix.lower() != ".npz":
+        raise InputError(
+            f"{path}: these samples have shape {tuple(shape)} and are not images, so they are written as .npz or into a folder; "
+            "scorefield plot draws points of the plane"
+        )
+    if path.suffix.lower() in (".png", ".npz"):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, not a {path.suffix} file: choose another name")
+        if not path.parent.is_dir():
+            raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+    elif path.suffix:
+        raise InputError(
+            f"{path}: images are written as .png (a grid), .npz (arrays) or into a folder (one PNG each)"
+        )
+    elif path.exists() and not _takes_samples(path):
+        raise InputError(
+            f"{path} is not an empty folder, and no {MANIFEST} says that it holds samples: choose another one"
+        )
+
+
+def _takes_samples(path: Path) -> bool:
+    """Whether this folder holds nothing, or samples; a job that was killed may have left a file with a hidden
+    name.
+    """
+    return path.is_dir() and (
+        (path / MANIFEST).is_file() or all(file.suffix == ".partial" for file in path.iterdir())
+    )
+
+
+def check_animation(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
+    """InputError unless `save_animation` could write samples of this shape to this path."""
+    if not are_images(shape):
+        raise InputError(
+            f"{path}: an animation shows images, and these samples have shape {tuple(shape)}; see scorefield plot"
+        )
+    if path.suffix.lower() != ".gif":
+        raise InputError(f"{path}: an animation is written as .gif")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+
+
+def save_images(
+    path: Path, images: Tensor, labels: Sequence[int] | None = None, columns: int | None = None
+) -> None:
+    """Write uint8 images (N, C, H, W): a .png grid, or an .npz with `images` (N, H, W[, C]) and `labels`."""
+    check_target(path)
+    if path.suffix.lower() == ".png":
+        _whole(path, lambda partial: picture_grid(images, columns).save(partial, format="PNG"))
+        return
+    arrays = {"images": channels_last(images)}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    _whole(path, lambda partial: _save_npz(partial, arrays))
+
+
+def save_points(path: Path, samples: Tensor, labels: Sequence[int] | None = None) -> None:
+    """Write an .npz with `samples`, float32 (N, *) in the model's data units, and `labels` where given."""
+    check_target(path, samples.shape[1:])
+    arrays = {"samples": samples.cpu().to(torch.float32).numpy()}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    _whole(path, lambda partial: _save_npz(partial, arrays))
+
+
+def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = None) -> None:
+    """Write frames, each uint8 images (N, C, H, W), as one GIF of picture grids that rests on its last frame."""
+    check_animation(path)
+    first, *others = [picture_grid(frame, columns) for frame in frames]
+    durations = [80] * len(others) + [2000]
+    _whole(
+        path,
+        lambda partial: first.save(
+            partial, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
+        ),
+    )
+
+
+def channels_last(images: Tensor) -> np.ndarray:
+    """(N, C, H, W) -> (N, H, W, C), or (N, H, W) where C is 1."""
+    array = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    return array.squeeze(-1) if array.shape[-1] == 1 else array
+
+
+def _save_npz(partial: Path, arrays: dict[str, np.ndarray]) -> None:
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _whole(path: Path, write) -> None:  # type: ignore[no-untyped-def]
+    """Write under a temporary name and rename, so that no reader meets half a file."""
+    try:
+        with whole(path) as partial:
+            write(partial)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
