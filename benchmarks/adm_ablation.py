@@ -77,7 +77,7 @@ def frechet(model: Any, heldout: Dataset, judge: FeatureNet, reference: Moments)
         made = Moments()
         grid = sf.grids.uniform(model.process, 20)
         for block in sample_blocks(model, sf.samplers.DDIM(), grid, len(heldout), seed, labels=labels):
-            made.update(judge.features(model.data.from_levels(model.data.to_levels(block.x))))
+            made.update(judge.features(model.data.from_bins(model.data.to_bins(block.x))))
         distances.append(frechet_distance(made, reference))
     return statistics.fmean(distances)
 

@@ -133,7 +133,7 @@ def frechet(
     distances = []
     for seed in range(sets):
         blocks = sample_blocks(model, sampler, grid, count, seed, wrap=sf.guidance.ClipX0)
-        made = moments((spec.from_levels(spec.to_levels(block.x)) for block in blocks), judge)
+        made = moments((spec.from_bins(spec.to_bins(block.x)) for block in blocks), judge)
         distances.append(frechet_distance(made, reference))
     return distances
 

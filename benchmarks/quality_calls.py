@@ -19,7 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scorefield.evaluation import EvaluationOptions, Subject, evaluate, open_features
+from scorefield.evaluation import EvaluationOptions, EvaluationTarget, evaluate, open_features
 from scorefield.runs.build import build_sampling, load, open_data, read_run
 from scorefield.runtime.precision import autocast_dtype
 from scorefield.runtime.weights import SHOWN, file_sha256
@@ -59,7 +59,7 @@ def measure(run: Path, source: str | None, n: int | None, most: int, also: list[
             way = recipe.sampling.model_copy(
                 update={"sampler": sampler, "grid": "uniform", "steps": steps_of(name, calls)}
             )
-            subject = Subject(
+            subject = EvaluationTarget(
                 model, build_sampling(way, model), way, train, heldout, weights, run / "evaluation"
             )
             options = EvaluationOptions(n=n, sets=1 if calls >= ONE_SET else 3)

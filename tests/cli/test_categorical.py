@@ -39,7 +39,7 @@ def run(tmp_path_factory):
 def test_the_run_describes_itself(capsys, run):
     model = sf.load(run)
     assert isinstance(model, sf.CategoricalDenoiser)
-    assert model.process.spec == {
+    assert model.process.config == {
         "kind": "uniform-categorical",
         "classes": 17,
         "schedule": "cosine",
@@ -121,7 +121,7 @@ def test_an_absorbing_recipe_samples_no_erased_value():
     )
     data = expected_data(recipe)
     model = build_model(recipe, data).eval()
-    assert (model.net.spec["in_channels"], model.net.spec["out_channels"]) == (18, 17)
+    assert (model.net.config["in_channels"], model.net.config["out_channels"]) == (18, 17)
     sampling = build_sampling(recipe.sampling, model)
     x = sf.sample(
         sampling.wrap(model, [1, 2]), sampling.sampler, [100, 50, 0], n=2, noise=sf.noise.NoiseSource(0)

@@ -42,7 +42,7 @@ def test_a_plane(capsys, tmp_path, settings):
 
 def test_points_from_python_have_no_data_to_read_again(capsys, tmp_path):
     """Tensors are not kept in the run, so the picture shows its samples in their place."""
-    data = sf.data.toy("moons", 200).levels
+    data = sf.data.toy("moons", 200).values
     model = sf.ScoreModel(sf.nets.MLP(2, hidden=16, noise_levels=False))
     for _ in sf.train(
         sf.objectives.ScoreMatching(model), data, steps=2, batch_size=8, run=tmp_path / "run", device="cpu"

@@ -73,7 +73,7 @@ def test_levels_share_all_the_mass(bins, mean, std):
 @pytest.mark.parametrize("std", [1e-6, 1e-3, 0.1, 1.0])
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
 def test_float32_is_finite_with_right_gradients_in_any_tail(std, level):
-    x = IMAGES.from_levels(torch.tensor([[level]]))
+    x = IMAGES.from_bins(torch.tensor([[level]]))
     grads, values = {}, {}
     for dtype in (torch.float32, torch.float64):
         mean = torch.tensor([[-1.2]], dtype=dtype, requires_grad=True)
@@ -90,7 +90,7 @@ def test_float32_is_finite_with_right_gradients_in_any_tail(std, level):
 
 
 def test_refusals():
-    x = IMAGES.from_levels(torch.tensor([[3], [7]]))
+    x = IMAGES.from_bins(torch.tensor([[3], [7]]))
     p = Normal(torch.zeros(2, 1), torch.ones(2, 1))
     with pytest.raises(sf.InputError, match=r"256 bins.*1 of 2 values.*density"):
         discretized_log_prob(x + torch.tensor([[0.0], [0.001]]), p, IMAGES)

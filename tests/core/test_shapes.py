@@ -15,11 +15,11 @@ from scorefield.core.shapes import expand, mean_flat, sum_flat
 def test_levels_survive_values_and_back(bins, bounds):
     spec = sf.DataSpec((1, 4, 4), range=bounds, bins=bins)
     levels = torch.arange(bins, dtype=torch.uint8)[:, None]
-    x = spec.from_levels(levels)
+    x = spec.from_bins(levels)
     assert (x.min(), x.max()) == bounds
-    assert torch.equal(spec.to_levels(x), levels)
+    assert torch.equal(spec.to_bins(x), levels)
     half = (bounds[1] - bounds[0]) / (bins - 1) / 2
-    assert torch.equal(spec.to_levels(x + 0.98 * half), levels)
+    assert torch.equal(spec.to_bins(x + 0.98 * half), levels)
     assert torch.equal(spec.to_uint8(x), (levels.double() * 255 / (bins - 1)).round().to(torch.uint8))
     beyond = torch.tensor([[bounds[0] - 9], [bounds[1] + 9]])
     assert spec.to_uint8(beyond).flatten().tolist() == [0, 255]
@@ -29,18 +29,18 @@ def test_levels_survive_values_and_back(bins, bounds):
 def test_integers_are_levels_already(dtype):
     spec = sf.DataSpec((3,), bins=17)
     levels = torch.tensor([[0, 7, 16]], dtype=dtype)
-    assert spec.to_levels(levels).tolist() == spec.exact_levels(levels).tolist() == [[0, 7, 16]]
-    assert spec.exact_levels(spec.from_levels(levels)).tolist() == [[0, 7, 16]]
-    assert spec.to_levels(levels + 1).tolist() == [[1, 8, 16]]
-    for wrong in (levels + 1, spec.from_levels(levels) + 0.01, spec.from_levels(levels) * math.nan):
+    assert spec.to_bins(levels).tolist() == spec.exact_bins(levels).tolist() == [[0, 7, 16]]
+    assert spec.exact_bins(spec.from_bins(levels)).tolist() == [[0, 7, 16]]
+    assert spec.to_bins(levels + 1).tolist() == [[1, 8, 16]]
+    for wrong in (levels + 1, spec.from_bins(levels) + 0.01, spec.from_bins(levels) * math.nan):
         with pytest.raises(sf.InputError, match="grid of 17 bins"):
-            spec.exact_levels(wrong)
+            spec.exact_bins(wrong)
 
 
 def test_continuous_data_has_pictures_but_no_levels():
     spec = sf.DataSpec((1, 2, 2))
     assert spec.to_uint8(torch.tensor([[-1.0, 0.0, 1.0]])).tolist() == [[0, 128, 255]]
-    for act in (spec.from_levels, spec.to_levels, spec.exact_levels):
+    for act in (spec.from_bins, spec.to_bins, spec.exact_bins):
         with pytest.raises(sf.InputError, match="levels"):
             act(torch.zeros(1, 1))
 

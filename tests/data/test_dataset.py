@@ -27,7 +27,7 @@ def labelled(counts: list[int]) -> Dataset:
 def test_digits_are_the_ones_scikit_learn_gives(scans: Dataset) -> None:
     load_digits = pytest.importorskip("sklearn.datasets").load_digits
     images, labels = load_digits(return_X_y=True)
-    assert torch.equal(scans.levels.flatten(1), torch.from_numpy(images).to(torch.uint8))
+    assert torch.equal(scans.values.flatten(1), torch.from_numpy(images).to(torch.uint8))
     assert scans.labels is not None
     assert scans.labels.tolist() == labels.tolist()
 
@@ -35,8 +35,8 @@ def test_digits_are_the_ones_scikit_learn_gives(scans: Dataset) -> None:
 def test_digits_describe_themselves(scans: Dataset) -> None:
     assert len(scans) == 1797
     assert scans.spec == DataSpec((1, 8, 8), classes=tuple("0123456789"), bins=17)
-    assert scans.levels.dtype == torch.uint8
-    assert int(scans.levels.max()) == 16
+    assert scans.values.dtype == torch.uint8
+    assert int(scans.values.max()) == 16
     assert (scans.source, scans.skipped) == ("digits", ())
 
 
@@ -58,7 +58,7 @@ def test_batch_maps_levels_onto_the_range(scans: Dataset) -> None:
     x0, y = scans.batch(indices)
     assert x0.dtype == torch.float32
     assert x0.shape == (3, 1, 8, 8)
-    torch.testing.assert_close(x0, scans.levels[indices].float() / 8 - 1)
+    torch.testing.assert_close(x0, scans.values[indices].float() / 8 - 1)
     assert x0.min() == -1
     assert x0.max() == 1
     assert y is not None
@@ -82,10 +82,10 @@ def test_digits_split_a_fifth(scans: Dataset) -> None:
     total = torch.bincount(scans.labels)
     held = torch.bincount(heldout.labels)
     assert ((held - 0.2 * total).abs() < 1).all()
-    both = torch.cat([train.levels, heldout.levels]).flatten(1).double() @ torch.arange(
+    both = torch.cat([train.values, heldout.values]).flatten(1).double() @ torch.arange(
         1.0, 65.0
     ).double().pow(3)
-    original = scans.levels.flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
+    original = scans.values.flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
     assert torch.equal(both.sort().values, original.sort().values)
 
 
@@ -95,7 +95,7 @@ def test_digits_split_a_fifth(scans: Dataset) -> None:
 def test_split_is_exact_disjoint_and_proportional(counts: list[int], fraction: float, seed: int) -> None:
     data = labelled(counts)
     train, heldout = data.split(fraction, seed)
-    numbers = [part.levels.flatten().tolist() for part in (train, heldout)]
+    numbers = [part.values.flatten().tolist() for part in (train, heldout)]
     assert sorted(numbers[0] + numbers[1]) == list(range(sum(counts)))
     assert all(part == sorted(part) for part in numbers)
     assert len(heldout) == min(math.ceil(round(fraction * sum(counts), 9)), sum(counts) - 1)
@@ -113,8 +113,8 @@ def test_split_depends_on_seed_and_labels_only(scans: Dataset) -> None:
     again = scans.split(0.2, seed=0)[1]
     assert again.fingerprint() == scans.split(0.2, seed=0)[1].fingerprint() == "994525b9b28de9ac"
     assert scans.split(0.2, seed=1)[1].fingerprint() != again.fingerprint()
-    inverted = replace(scans, levels=16 - scans.levels)
-    assert torch.equal(inverted.split(0.2, seed=0)[1].levels, 16 - again.levels)
+    inverted = replace(scans, values=16 - scans.values)
+    assert torch.equal(inverted.split(0.2, seed=0)[1].values, 16 - again.values)
 
 
 def test_split_without_labels_and_of_points() -> None:
@@ -142,17 +142,17 @@ def test_fingerprint_is_of_the_content(scans: Dataset) -> None:
     assert len(scans.fingerprint()) == 16
     assert replace(scans, source="elsewhere", skipped=("x",)).fingerprint() == scans.fingerprint()
     every_other = torch.arange(0, 1797, 2)
-    strided = replace(scans, levels=scans.levels[::2], labels=scans.labels[::2])
+    strided = replace(scans, values=scans.values[::2], labels=scans.labels[::2])
     assert strided.fingerprint() == scans.subset(every_other).fingerprint()
-    changed = scans.levels.clone()
+    changed = scans.values.clone()
     changed[1000, 0, 4, 4] ^= 1
     different = {
         scans.fingerprint(),
-        replace(scans, levels=changed).fingerprint(),
+        replace(scans, values=changed).fingerprint(),
         replace(scans, labels=None).fingerprint(),
         replace(scans, labels=scans.labels.flip(0)).fingerprint(),
         replace(
-            scans, levels=scans.levels.reshape(-1, 1, 4, 16), spec=replace(scans.spec, shape=(1, 4, 16))
+            scans, values=scans.values.reshape(-1, 1, 4, 16), spec=replace(scans.spec, shape=(1, 4, 16))
         ).fingerprint(),
         scans.subset(every_other).fingerprint(),
     }
@@ -162,9 +162,9 @@ def test_fingerprint_is_of_the_content(scans: Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"levels": torch.zeros(4, 1, 8, 8)}, "torch.uint8"),
-        ({"levels": torch.zeros(4, 1, 8, 9, dtype=torch.uint8)}, "1, 8, 8"),
-        ({"levels": torch.full((4, 1, 8, 8), 17, dtype=torch.uint8)}, "level 17 is not one of the 17"),
+        ({"values": torch.zeros(4, 1, 8, 8)}, "torch.uint8"),
+        ({"values": torch.zeros(4, 1, 8, 9, dtype=torch.uint8)}, "1, 8, 8"),
+        ({"values": torch.full((4, 1, 8, 8), 17, dtype=torch.uint8)}, "level 17 is not one of the 17"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "one int64 label"),
         ({"labels": torch.zeros(4)}, "one int64 label"),
         ({"labels": torch.tensor([0, 1, 2, 10])}, "from 0 to 10, but there are 10 classes"),
@@ -189,7 +189,7 @@ def test_tensor_keeps_values_and_names_labels() -> None:
     assert data.spec.range == (float(x.float().min()), float(x.float().max()))
     kept = x.float().clone()
     x.zero_()
-    assert torch.equal(data.levels, kept)
+    assert torch.equal(data.values, kept)
 
 
 def test_tensor_range() -> None:

@@ -36,7 +36,7 @@ def test_an_image_folder(pictures: Path) -> None:
     data, expected = hf(str(pictures)), folder(pictures)
     assert data.spec == expected.spec
     assert data.source == f"hf:{pictures}"
-    assert torch.equal(data.levels, expected.levels)
+    assert torch.equal(data.values, expected.values)
     assert data.labels is not None
     assert torch.equal(data.labels, expected.labels)
 
@@ -45,23 +45,23 @@ def test_a_parquet_file(tmp_path: Path, paint) -> None:
     kinds = datasets.ClassLabel(names=["cat", "dog", "yak"])
     table(paint, label=(kinds, [1, 0, 1, 0])).to_parquet(tmp_path / "set" / "train.parquet")
     data = hf(str(tmp_path / "set"))
-    assert data.levels.shape == (4, 3, 12, 10)
+    assert data.values.shape == (4, 3, 12, 10)
     assert data.spec.classes == ("cat", "dog", "yak")
     assert data.labels is not None
     assert data.labels.tolist() == [1, 0, 1, 0]
-    assert np.array_equal(data.levels[2].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
-    assert hf(str(tmp_path / "set"), size=8, channels=1).levels.shape == (4, 1, 8, 8)
+    assert np.array_equal(data.values[2].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
+    assert hf(str(tmp_path / "set"), size=8, channels=1).values.shape == (4, 1, 8, 8)
     with pytest.raises(InputError, match="4 of 4 images are smaller than 32×32"):
         hf(str(tmp_path / "set"), size=32)
-    assert hf(str(tmp_path / "set"), size=32, upscale=True).levels.shape == (4, 3, 32, 32)
+    assert hf(str(tmp_path / "set"), size=32, upscale=True).values.shape == (4, 3, 32, 32)
 
 
 def test_what_save_to_disk_wrote(tmp_path: Path, paint) -> None:
     table(paint, channels=1).save_to_disk(tmp_path / "plain")
     data = hf(str(tmp_path / "plain"))
-    assert data.levels.shape == (4, 1, 12, 10)
+    assert data.values.shape == (4, 1, 12, 10)
     assert data.labels is None
-    assert np.array_equal(data.levels[3, 0].numpy(), paint(12, 10, 1, 3))
+    assert np.array_equal(data.values[3, 0].numpy(), paint(12, 10, 1, 3))
     datasets.DatasetDict(train=table(paint), test=table(paint, count=2)).save_to_disk(tmp_path / "dict")
     assert len(hf(str(tmp_path / "dict"))) == 4
     assert len(hf(str(tmp_path / "dict"), "test")) == 2
@@ -122,7 +122,7 @@ def test_corrupt_and_missing_pictures_are_skipped(tmp_path: Path, paint) -> None
     assert data.skipped == ("row 1", "row 4")
     assert data.labels is not None
     assert data.labels.tolist() == [0, 0, 1]
-    assert np.array_equal(data.levels[1].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
+    assert np.array_equal(data.values[1].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
     with pytest.raises(InputError, match=r"2 of 5 images cannot be read.*row 1.*row 4: no picture"):
         hf(name, strict=True)
 
@@ -134,7 +134,7 @@ def test_grey_among_colour_is_colour(tmp_path: Path, paint) -> None:
     )
     data = hf(saved(tmp_path, rows))
     assert data.spec.shape == (3, 8, 8)
-    assert torch.equal(data.levels[0, 0], data.levels[0, 2])
+    assert torch.equal(data.values[0, 0], data.values[0, 2])
 
 
 def test_different_sizes_need_a_size(tmp_path: Path, paint) -> None:
@@ -147,7 +147,7 @@ def test_different_sizes_need_a_size(tmp_path: Path, paint) -> None:
     )
     with pytest.raises(InputError, match=r"differ in size \(row 0 is 9×8, row 1 is 8×10\): give the size"):
         hf(name)
-    assert hf(name, size=8).levels.shape == (2, 3, 8, 8)
+    assert hf(name, size=8).values.shape == (2, 3, 8, 8)
 
 
 def test_tables_without_images_or_rows(tmp_path: Path, paint) -> None:

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import scorefield as sf
-from scorefield.data import Dataset, Feed, Order, folder, open_source
+from scorefield.data import Dataset, EpochOrder, Prefetcher, folder, open_source
 from scorefield.data.images import lazy
-from scorefield.data.images.unreadable import Broken
+from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.sources.hub import hf
 from scorefield.runtime.errors import InputError
 
@@ -51,8 +51,8 @@ def spoil(root: Path, *names: str) -> None:
 def test_files_are_listed_in_the_order_of_sorted_paths(many: Path) -> None:
     expected = sorted(path for path in many.rglob("*") if path.is_file())
     data = folder(many, size=12, on_demand=True)
-    assert [data.levels.files.content(k) for k in range(len(data))] == expected
-    assert torch.equal(data.levels[torch.arange(len(data))], torch.stack([read(path) for path in expected]))
+    assert [data.values.files.content(k) for k in range(len(data))] == expected
+    assert torch.equal(data.values[torch.arange(len(data))], torch.stack([read(path) for path in expected]))
     assert [data.spec.classes[y] for y in data.labels.tolist()] == [
         path.relative_to(many).parts[0] for path in expected
     ]
@@ -108,16 +108,16 @@ def test_a_feed_reads_ahead_what_a_step_is_made_of(many: Path) -> None:
     step.
     """
     data = folder(many, size=8, on_demand=True)
-    order = Order(len(data), 12, SEED)
+    order = EpochOrder(len(data), 12, SEED)
     expected = [folder(many, size=8).batch(order.indices(step)) for step in range(8)]
-    feed = Feed(data.order(12, SEED))
+    feed = Prefetcher(data.order(12, SEED))
     for step in (0, 1, 2, 3, 7, 6, 2, 3):
         (part,) = feed.parts(step)
         assert torch.equal(part.x0, expected[step][0])
         assert torch.equal(part.y, expected[step][1])
         assert torch.equal(part.positions, torch.arange(12))
-        assert torch.equal(data.spec.from_levels(part.levels), part.x0)
-    ranks = [Feed(data.order(12, SEED), rank, 3, 2) for rank in range(3)]
+        assert torch.equal(data.spec.from_bins(part.values), part.x0)
+    ranks = [Prefetcher(data.order(12, SEED), rank, 3, 2) for rank in range(3)]
     for step in (5, 6):
         shares = [part for feed in ranks for part in feed.parts(step)]
         assert torch.equal(torch.cat([part.x0 for part in shares]), expected[step][0])
@@ -134,7 +134,7 @@ def test_the_next_one_of_the_class_stands_in_for_a_broken_one(many: Path) -> Non
     expected = {bees[2]: bees[4], bees[3]: bees[4], bees[-1]: bees[0]}
     sources = [names.index(expected.get(name, name)) for name in names]
     for _ in range(2):
-        assert torch.equal(data.everything(), whole.levels[torch.tensor(sources)])
+        assert torch.equal(data.everything(), whole.values[torch.tensor(sources)])
     assert torch.equal(data.labels, whole.labels)
     assert set(data.broken.names) == {bees[2], bees[3], bees[-1]}
 
@@ -144,11 +144,11 @@ def test_a_held_out_picture_never_stands_in(many: Path) -> None:
         path.rename(many / "ant" / path.name)
     train, _ = folder(many, size=12, on_demand=True).split(0.4, SEED)
     ants = [k for k in range(len(train)) if train.labels[k] == 0]
-    names = [train.levels.files.name(int(train.levels.numbers[k])) for k in ants]
+    names = [train.values.files.name(int(train.values.numbers[k])) for k in ants]
     assert len(names) == 3
     spoil(many, *names[:2])
     (only,) = (read(many / name) for name in names[2:])
-    assert all(torch.equal(image, only) for image in train.levels[torch.tensor(ants)])
+    assert all(torch.equal(image, only) for image in train.values[torch.tensor(ants)])
     assert set(train.broken.names) == set(names[:2])
 
 
@@ -158,7 +158,8 @@ def test_broken_files_are_named_once_each(many: Path, tmp_path: Path) -> None:
     file = tmp_path / "broken-files.txt"
     for _ in range(2):
         feeds = [
-            Feed(folder(many, size=12, on_demand=True).order(24, SEED), rank, 2, 1, file) for rank in range(2)
+            Prefetcher(folder(many, size=12, on_demand=True).order(24, SEED), rank, 2, 1, file)
+            for rank in range(2)
         ]
         for step in range(3):
             for feed in feeds:
@@ -171,12 +172,12 @@ def test_broken_files_are_named_once_each(many: Path, tmp_path: Path) -> None:
         with file.open("a") as stream:
             stream.write("half a na")
     skipping = folder(many, size=12)
-    Feed(skipping.order(4, SEED), broken_files=tmp_path / "skipped.txt")
+    Prefetcher(skipping.order(4, SEED), unreadable_files=tmp_path / "skipped.txt")
     assert sorted((tmp_path / "skipped.txt").read_text().split()) == ["ant/0.png", "ant/1.png", "cow/2.png"]
 
 
 def test_names_take_one_line(tmp_path: Path) -> None:
-    broken, file = Broken(), tmp_path / "names.txt"
+    broken, file = UnreadableLog(), tmp_path / "names.txt"
     broken.write_to(file)
     for _ in range(2):
         broken.add("new\nline\t.png", "two\nlines")
@@ -194,7 +195,7 @@ def test_strict_and_a_disk_that_is_gone(many: Path) -> None:
     spoil(many, "bee/0.png")
     with pytest.raises(InputError, match=r"bee/0.png cannot be used.*repair or remove it"):
         strict.everything()
-    feed = Feed(strict.order(len(strict), SEED))
+    feed = Prefetcher(strict.order(len(strict), SEED))
     with pytest.raises(InputError, match=r"bee/0.png"):
         feed.parts(0)
     shutil.rmtree(many)

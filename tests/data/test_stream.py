@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 import scorefield as sf
-from scorefield.data import Feed, Stream, stream
+from scorefield.data import Prefetcher, Stream, stream
 from scorefield.runs.build import open_data, open_training_data
 from scorefield.runs.recipe import DataOptions
 from scorefield.runtime.errors import InputError
@@ -73,9 +73,9 @@ def numbers(levels: torch.Tensor) -> list[int]:
 
 
 def steps(data: Stream, count: int, batch: int = 10, start: int = 0) -> list[list[int]]:
-    feed = Feed(data.order(batch, SEED))
+    feed = Prefetcher(data.order(batch, SEED))
     try:
-        return [numbers(feed.parts(step)[0].levels) for step in range(start, start + count)]
+        return [numbers(feed.parts(step)[0].values) for step in range(start, start + count)]
     finally:
         feed.close()
 
@@ -85,9 +85,9 @@ def test_what_an_example_is(tmp_path: Path) -> None:
     assert (data.spec.shape, data.spec.classes, data.spec.bins) == ((3, 6, 6), ("0", "1", "2"), 256)
     assert data.labelled
     assert not data.in_memory
-    (part,) = Feed(data.order(10, SEED)).parts(0)
-    assert [k % 3 for k in numbers(part.levels)] == part.y.tolist()
-    assert torch.equal(part.x0, data.spec.from_levels(part.levels))
+    (part,) = Prefetcher(data.order(10, SEED)).parts(0)
+    assert [k % 3 for k in numbers(part.values)] == part.y.tolist()
+    assert torch.equal(part.x0, data.spec.from_bins(part.values))
     assert part.positions.tolist() == list(range(10))
 
 
@@ -106,8 +106,8 @@ def test_any_step_can_be_asked_for(tmp_path: Path) -> None:
     expected = steps(data, 20, batch=7)
     for start in (1, 5, 9, 17):
         assert steps(data, 3, batch=7, start=start) == expected[start : start + 3]
-    feed = Feed(data.order(7, SEED))
-    assert [numbers(feed.parts(step)[0].levels) for step in (4, 5, 2, 3, 19)] == [
+    feed = Prefetcher(data.order(7, SEED))
+    assert [numbers(feed.parts(step)[0].values) for step in (4, 5, 2, 3, 19)] == [
         expected[step] for step in (4, 5, 2, 3, 19)
     ]
 
@@ -130,11 +130,13 @@ def test_processes_share_the_batch_of_one(tmp_path: Path) -> None:
     data = archives(tmp_path / "set")
     whole = steps(stream(data, **OPTIONS), 8, batch=12)
     feeds = [
-        Feed(each.order(12, SEED), rank, 3, 2) for rank in range(3) for each in [stream(data, **OPTIONS)]
+        Prefetcher(each.order(12, SEED), rank, 3, 2)
+        for rank in range(3)
+        for each in [stream(data, **OPTIONS)]
     ]
     for step in range(8):
         parts = [part for feed in feeds for part in feed.parts(step)]
-        assert numbers(torch.cat([part.levels for part in parts])) == whole[step]
+        assert numbers(torch.cat([part.values for part in parts])) == whole[step]
         assert torch.cat([part.positions for part in parts]).tolist() == list(range(12))
 
 
@@ -143,8 +145,8 @@ def test_seeds_are_other_orders(tmp_path: Path) -> None:
     data = stream(archives(tmp_path / "set"), **OPTIONS)
     orders = []
     for seed in (SEED, SEED + 1):
-        feed = Feed(data.order(COUNT, seed))
-        orders += [tuple(numbers(feed.parts(step)[0].levels)) for step in range(2)]
+        feed = Prefetcher(data.order(COUNT, seed))
+        orders += [tuple(numbers(feed.parts(step)[0].values)) for step in range(2)]
     assert len(set(orders)) == 4
 
 
@@ -153,9 +155,9 @@ def test_the_next_one_stands_in_for_a_broken_one(tmp_path: Path) -> None:
     whole = list(itertools.chain(*steps(stream(archives(tmp_path / "whole"), **OPTIONS), 24)))
     data = stream(archives(tmp_path / "set", broken), **OPTIONS)
     file = tmp_path / "broken-files.txt"
-    feed = Feed(data.order(10, SEED), broken_files=file)
+    feed = Prefetcher(data.order(10, SEED), unreadable_files=file)
     parts = [feed.parts(step)[0] for step in range(12)]
-    seen = numbers(torch.cat([part.levels for part in parts]))
+    seen = numbers(torch.cat([part.values for part in parts]))
     after = [next(k for k in whole[place:] if k not in broken) for place in range(len(seen))]
     assert seen == after
     assert torch.cat([part.y for part in parts]).tolist() == [k % 3 for k in seen]
@@ -259,11 +261,11 @@ def test_parquet_with_names_of_classes(tmp_path: Path) -> None:
         table.to_parquet(tmp_path / "set" / f"train-0000{shard}-of-00002.parquet")
     data = stream(str(tmp_path / "set"), buffer=8)
     assert (data.spec.shape, data.spec.classes) == ((3, 6, 6), ("a", "b", "c"))
-    (part,) = Feed(data.order(40, SEED)).parts(0)
-    assert sorted(numbers(part.levels)) == list(range(40))
-    assert [k % 3 for k in numbers(part.levels)] == part.y.tolist()
+    (part,) = Prefetcher(data.order(40, SEED)).parts(0)
+    assert sorted(numbers(part.values)) == list(range(40))
+    assert [k % 3 for k in numbers(part.values)] == part.y.tolist()
     grey = stream(str(tmp_path / "set"), size=3, channels=1)
-    assert Feed(grey.order(4, SEED)).parts(0)[0].levels.shape == (4, 1, 3, 3)
+    assert Prefetcher(grey.order(4, SEED)).parts(0)[0].values.shape == (4, 1, 3, 3)
 
 
 def test_folders_of_pictures_and_no_labels(tmp_path: Path) -> None:
@@ -273,8 +275,8 @@ def test_folders_of_pictures_and_no_labels(tmp_path: Path) -> None:
         path.write_bytes(png(picture(k)))
     data = stream(str(tmp_path / "tree"))
     assert data.spec.classes == ("a", "b")
-    (part,) = Feed(data.order(20, SEED)).parts(0)
-    assert [k % 2 for k in numbers(part.levels)] == part.y.tolist()
+    (part,) = Prefetcher(data.order(20, SEED)).parts(0)
+    assert [k % 2 for k in numbers(part.values)] == part.y.tolist()
     assert not stream(archives(tmp_path / "bare", labels=False)).labelled
 
 
@@ -303,7 +305,7 @@ def test_what_opening_refuses(tmp_path: Path) -> None:
 
 def test_a_stream_that_breaks_off(tmp_path: Path) -> None:
     data = stream(archives(tmp_path / "set"), classes=3, buffer=4)
-    feed = Feed(data.order(10, SEED))
+    feed = Prefetcher(data.order(10, SEED))
     feed.parts(0)
     for shard in (tmp_path / "set").iterdir():
         shard.unlink()
@@ -318,7 +320,7 @@ def test_broken_pictures_of_one_name_are_two(tmp_path: Path) -> None:
     table = datasets.Dataset.from_dict(cells, features=datasets.Features({"image": datasets.Image()}))
     table.to_parquet(tmp_path / "set" / "train-00000-of-00001.parquet")
     file = tmp_path / "broken-files.txt"
-    Feed(stream(str(tmp_path / "set")).order(8, SEED), broken_files=file).parts(0)
+    Prefetcher(stream(str(tmp_path / "set")).order(8, SEED), unreadable_files=file).parts(0)
     names = [line.split("\t")[0] for line in file.read_text().splitlines()]
     assert len(set(names)) == 2
     assert all(name.startswith("dup.png (") for name in names)
@@ -326,7 +328,7 @@ def test_broken_pictures_of_one_name_are_two(tmp_path: Path) -> None:
 
 def test_no_step_after_the_last_is_read(tmp_path: Path) -> None:
     order, read = stream(archives(tmp_path / "set"), **OPTIONS).order(10, SEED), []
-    feed = Feed(order, steps=3)
+    feed = Prefetcher(order, steps=3)
     take = order.take
     order.take = lambda step, *rest: (read.append(step), take(step, *rest))[1]
     for step in range(3):
@@ -390,7 +392,7 @@ def test_nothing_is_read_after_a_fault_or_waited_for_at_the_end(tmp_path: Path) 
         return take(step, *rest)
 
     order.take = failing
-    feed = Feed(order)
+    feed = Prefetcher(order)
     feed.parts(0)
     with pytest.raises(InputError, match="the network is down"):
         feed.parts(1)

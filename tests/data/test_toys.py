@@ -16,7 +16,7 @@ N = 20_000
 
 
 def points(name: str) -> Tensor:
-    return toy(name, N).levels.double()
+    return toy(name, N).values.double()
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -26,9 +26,9 @@ def test_a_seed_names_the_points(name: str) -> None:
     assert data.spec.bins is None
     assert data.labels is None
     assert data.source == f"toy:{name}"
-    assert torch.equal(data.levels, toy(name, 1000, seed=3).levels)
-    assert torch.equal(toy(name, 10, seed=3).levels, data.levels[:10])
-    assert not torch.equal(data.levels, toy(name, 1000, seed=4).levels)
+    assert torch.equal(data.values, toy(name, 1000, seed=3).values)
+    assert torch.equal(toy(name, 10, seed=3).values, data.values[:10])
+    assert not torch.equal(data.values, toy(name, 1000, seed=4).values)
 
 
 def test_mixture_is_the_two_mode_density_of_ncsn() -> None:
@@ -84,7 +84,7 @@ def test_curves_have_normal_noise_around_them(name: str) -> None:
 
 def test_toys_are_a_source_of_data() -> None:
     data = open_source("toy:moons")
-    assert torch.equal(data.levels, toy("moons").levels)
+    assert torch.equal(data.values, toy("moons").values)
     assert len(data) == 10_000
     with pytest.raises(
         InputError, match=r"no toy 'moon'; there are mixture, moons, spiral, checkerboard, swiss-roll"

@@ -45,7 +45,7 @@ class Net(torch.nn.Module):
         torch.manual_seed(0)
         self.layer, self.heads = torch.nn.Linear(6, 6 * heads), heads
         self.shift = torch.nn.Embedding(max(classes, 1), 6)
-        self.spec = {"num_classes": classes}
+        self.config = {"num_classes": classes}
 
     def forward(self, x, c, y=None):
         given = x.flatten(1) + 0.1 * torch.sin(c / 7)[:, None] + (0 if y is None else self.shift(y))
@@ -144,7 +144,7 @@ def test_continuous_data_are_measured_in_nats(process, monkeypatch):
     """
     data = points()
     model = MIXTURE.denoiser(process)
-    x0 = data.levels
+    x0 = data.values
     found = by_name(bound_figures(examples(model, data), BoundPlan(steps=20), STAMP, SILENT))
     one = sf.likelihood.bits_per_dim(
         model, x0, NoiseSource(5, range(100)), sf.grids.uniform(process, 20), decoder="density"

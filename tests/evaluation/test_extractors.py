@@ -84,13 +84,13 @@ def test_modules_that_give_something_else():
 
 
 def test_pretrained_networks_get_colours_between_0_and_1():
-    class Seen(nn.Module):
+    class SetStatistics(nn.Module):
         def forward(self, rgb):
             return rgb.flatten(1), rgb.sum(dim=(2, 3))
 
     grey = DataSpec((1, 4, 6), range=(-1.0, 1.0))
     x0 = 2 * images(33, grey) - 1
-    seen = Pretrained(Seen(), grey, "seen", 72)(x0.double())
+    seen = Pretrained(SetStatistics(), grey, "seen", 72)(x0.double())
     assert seen.features.dtype == torch.float32
     assert_close(seen.features.reshape(33, 3, 4, 6), ((x0 + 1) / 2).repeat(1, 3, 1, 1), 1e-6)
     assert seen.log_probs.shape == (33, 3)
@@ -98,7 +98,7 @@ def test_pretrained_networks_get_colours_between_0_and_1():
         with pytest.raises(
             InputError, match=r"seen: takes images of 1 or 3 channels \(C, H, W\), and an example here is"
         ):
-            Pretrained(Seen(), DataSpec(shape), "seen", 72)
+            Pretrained(SetStatistics(), DataSpec(shape), "seen", 72)
 
 
 def test_the_classifier_is_an_extractor(split, classifier):

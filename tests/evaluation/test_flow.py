@@ -116,9 +116,7 @@ def test_bits_of_quantized_data():
     process = sf.process.continuous_vp()
     model = sf.oracle.GaussianMixture(torch.zeros(1, 3), std**2 * torch.eye(3)[None]).denoiser(process)
     model.data = data
-    x0 = data.from_levels(
-        torch.randint(0, 64, (3000, 3), generator=torch.Generator().manual_seed(0))
-    ).double()
+    x0 = data.from_bins(torch.randint(0, 64, (3000, 3), generator=torch.Generator().manual_seed(0))).double()
     result = sf.likelihood.ode_bits_per_dim(model, x0, NoiseSource(0), trace="exact", rtol=1e-4, atol=1e-4)
     alpha, sigma = (float(c) for c in process.level(process.t_min))
     noisy = math.hypot(alpha * std, sigma)
@@ -153,7 +151,7 @@ def small_model(**options):
 )
 def test_models_of_levels_are_read_between_them(options):
     model, seen = small_model(**options)
-    x0 = model.data.from_levels(torch.randint(0, 17, (2, 1, 3, 3))).double()
+    x0 = model.data.from_bins(torch.randint(0, 17, (2, 1, 3, 3))).double()
     result = sf.likelihood.ode_bits_per_dim(model, x0, NoiseSource(0))
     assert torch.isfinite(result.bits).all()
     assert len(seen) == result.calls

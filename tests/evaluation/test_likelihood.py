@@ -184,7 +184,7 @@ def test_discrete_data_with_the_exact_denoiser():
     is the right variance.
     """
     data = sf.DataSpec((1,), bins=5)
-    points = data.from_levels(torch.arange(5)).double()[:, None]
+    points = data.from_bins(torch.arange(5)).double()[:, None]
     weights = torch.tensor([0.1, 0.3, 0.05, 0.35, 0.2], dtype=F64)
     process = sf.process.from_betas(sf.process.cosine_betas(200))
     model = sf.oracle.GaussianMixture(points, torch.zeros(5, 1, 1), weights).denoiser(process)
@@ -215,7 +215,7 @@ def range_model(data=None):
 
 
 def levels(n, data):
-    return data.from_levels(
+    return data.from_bins(
         torch.randint(0, 17, (n, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     ).double()
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scorefield.evaluation.metric_value import Figure, append_line, grouped, stamp_lines
+from scorefield.evaluation.metric_value import MetricValue, append_line, grouped, stamp_lines
 from scorefield.runtime.errors import InputError
 
 SAMPLING = {"sampling": {"samples": 50_000, "eta": 0.5, "clip": True, "labels": None, "calls": [98, 110]}}
@@ -12,7 +12,7 @@ REFERENCE = {"reference": {"hash": "0badc0de"}}
 
 
 def figure(name, stamp, **options):
-    return Figure("fd", name, "a distance", 2.5, stamp, **options)
+    return MetricValue("fd", name, "a distance", 2.5, stamp, **options)
 
 
 def test_a_stamp_is_read_line_by_line():

@@ -17,8 +17,8 @@ from scorefield.evaluation import (
     precision_recall,
     train_classifier,
 )
-from scorefield.evaluation.sample_evaluator import Judge
-from scorefield.evaluation.statistics import look, real
+from scorefield.evaluation.sample_evaluator import SampleEvaluator
+from scorefield.evaluation.statistics import compute_statistics, real
 from scorefield.runtime.errors import InputError
 
 STAMP = {"sampling": {"made by": "hand"}}
@@ -50,7 +50,7 @@ def judge(make, train, heldout, classifier, sets=1, metrics=("fd",)):
 
 @cache
 def prepare(train, heldout, classifier):
-    return Judge.of(("fd", "kid", "pr", "is"), train, heldout, classifier)
+    return SampleEvaluator.of(("fd", "kid", "pr", "is"), train, heldout, classifier)
 
 
 def same(data):
@@ -160,7 +160,9 @@ def test_the_score_does_not_depend_on_the_order_of_classes(split):
 
     sorted_score = inception_score(Certain()(heldout.batch(torch.arange(360))[0]).log_probs).mean
     assert sorted_score < 2
-    found, warnings = Judge.of(("is",), train, heldout, Certain()).figures(Sets(same(heldout), 1), STAMP)
+    found, warnings = SampleEvaluator.of(("is",), train, heldout, Certain()).figures(
+        Sets(same(heldout), 1), STAMP
+    )
     (score,) = found["is"]
     assert score.value == pytest.approx(8.82, rel=0.03)
     assert score.error_of == "standard deviation over splits"
@@ -201,7 +203,7 @@ def test_every_figure_has_its_stamp(split, classifier):
 
 def test_a_reference_file_serves_in_place_of_the_training_images(split, classifier, tmp_path):
     train, heldout = split
-    first = Judge.of(("kid",), train, heldout, classifier, tmp_path / "reference.safetensors")
+    first = SampleEvaluator.of(("kid",), train, heldout, classifier, tmp_path / "reference.safetensors")
     written_at = (tmp_path / "reference.safetensors").stat().st_mtime_ns
 
     def asked(x0):
@@ -210,7 +212,7 @@ def test_a_reference_file_serves_in_place_of_the_training_images(split, classifi
         return classifier(x0)
 
     asked.name, asked.dimension, counts = classifier.name, 64, []
-    second = Judge.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")
+    second = SampleEvaluator.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")
     assert sum(counts) == len(heldout)  # the training images were not looked at again
     assert second.reference.hash == first.reference.hash
     assert (tmp_path / "reference.safetensors").stat().st_mtime_ns == written_at
@@ -218,9 +220,9 @@ def test_a_reference_file_serves_in_place_of_the_training_images(split, classifi
     assert found[0] == found[1]
     asked.name = "another"
     with pytest.raises(InputError, match="use the same for both"):
-        Judge.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")
+        SampleEvaluator.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")
     with pytest.raises(InputError, match="leave --reference out, or name a new file"):
-        Judge.of(
+        SampleEvaluator.of(
             ("kid",),
             train.subset(torch.arange(1000)),
             heldout,
@@ -245,10 +247,10 @@ def test_one_batch_of_images_in_memory(split, classifier, monkeypatch):
             alive.append(weakref.ref(x0))
             yield x0, labels
 
-    seen = look(images(), classifier, train, {"nearest", "features"})
+    seen = compute_statistics(images(), classifier, train, {"nearest", "features"})
     assert seen.count == 160
     assert max(most) <= 3
-    whole = look(real(heldout), classifier, train, {"nearest", "features"})
+    whole = compute_statistics(real(heldout), classifier, train, {"nearest", "features"})
     assert torch.allclose(seen.nearest, whole.nearest, rtol=1e-12)
     assert torch.allclose(seen.features, whole.features, atol=1e-5)
 
@@ -291,14 +293,14 @@ def test_bad_input(split, classifier):
     with pytest.raises(InputError, match="remove the duplicates"):
         made((x0, labels), held=train.subset(torch.arange(100)))
 
-    class Broken:
+    class UnreadableLog:
         name, dimension = "broken", 2
 
         def __call__(self, x0):
             return Observed(torch.full((len(x0), 2), float("nan")), None)
 
     with pytest.raises(InputError, match="features that are NaN"):
-        Judge.of(("kid",), train, heldout, Broken())
-    Broken.__call__ = lambda self, x0: Observed(torch.zeros(len(x0), 2), None)
+        SampleEvaluator.of(("kid",), train, heldout, UnreadableLog())
+    UnreadableLog.__call__ = lambda self, x0: Observed(torch.zeros(len(x0), 2), None)
     with pytest.raises(InputError, match="without class probabilities"):
-        Judge.of(("is",), train, heldout, Broken())
+        SampleEvaluator.of(("is",), train, heldout, UnreadableLog())

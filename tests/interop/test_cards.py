@@ -101,19 +101,19 @@ def test_the_models_are_what_the_papers_say() -> None:
     """
     model = described("guided-diffusion: 64x64_diffusion").model
     assert (model.parametrization, model.variance, model.noise_input) == ("eps", "range", "index")
-    assert model.process.spec == {"kind": "cosine", "T": 1000}
+    assert model.process.config == {"kind": "cosine", "T": 1000}
     assert (model.data.shape, model.data.num_classes, model.num_classes) == ((3, 64, 64), 1000, 1000)
-    assert model.net.spec["attention_order"] == "new"
+    assert model.net.config["attention_order"] == "new"
     lsun = described("guided-diffusion: lsun_bedroom").model
     assert lsun.num_classes == lsun.data.num_classes == 0
-    assert lsun.net.spec["attention_order"] == "legacy"
+    assert lsun.net.config["attention_order"] == "legacy"
     iddpm = described("improved-diffusion: cifar10_uncond_50M_500K").model
-    assert (iddpm.noise_input, iddpm.process.T, iddpm.process.spec["kind"]) == ("scaled", 4000, "cosine")
+    assert (iddpm.noise_input, iddpm.process.T, iddpm.process.config["kind"]) == ("scaled", 4000, "cosine")
     upsampler = described("improved-diffusion: upsample_cond_500K").model
-    assert upsampler.process.spec == {"kind": "linear", "T": 4000, "start": 0.1 / 4000, "end": 20 / 4000}
-    assert upsampler.net.spec["low_res"] is True
+    assert upsampler.process.config == {"kind": "linear", "T": 4000, "start": 0.1 / 4000, "end": 20 / 4000}
+    assert upsampler.net.config["low_res"] is True
     assert upsampler.data.shape == (3, 256, 256)
-    assert described("guided-diffusion: 64x64_classifier").model.process.spec["kind"] == "cosine"
+    assert described("guided-diffusion: 64x64_classifier").model.process.config["kind"] == "cosine"
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_the_recipes_of_adm_are_the_published_networks(name: str) -> None:
     with torch.device("meta"):
         net = build_net(recipe, expected_data(recipe), process)
     sizes = ("channel_mult", "attention")
-    assert {k: v for k, v in net.spec.items() if k not in sizes} == {
-        k: v for k, v in original.net.spec.items() if k not in sizes
+    assert {k: v for k, v in net.config.items() if k not in sizes} == {
+        k: v for k, v in original.net.config.items() if k not in sizes
     }
-    assert all(list(net.spec[size]) == list(original.net.spec[size]) for size in sizes)
+    assert all(list(net.config[size]) == list(original.net.config[size]) for size in sizes)
     assert sum(p.numel() for p in net.parameters()) == card("guided-diffusion", RECIPES[name]).parameters
-    assert process.spec == original.process.spec
-    assert recipe.model.model_dump().items() >= original.spec.items()
+    assert process.config == original.process.config
+    assert recipe.model.model_dump().items() >= original.config.items()
     assert recipe.data.size == original.data.shape[-1]

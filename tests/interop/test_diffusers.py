@@ -62,7 +62,7 @@ def model_of(name="ddpm", process=LINEAR, parametrization="eps", variance=None, 
     make, channels, shape = NETS[name]
     net = make(channels, out_channels=(2 if variance else 1) * channels, **shape)
     randomize(net)
-    data = DataSpec((net.spec["in_channels"], 8, 8), (-1.0, 1.0), tuple("abc"), 17)
+    data = DataSpec((net.config["in_channels"], 8, 8), (-1.0, 1.0), tuple("abc"), 17)
     return sf.Denoiser(net, process, parametrization, variance, data=data, **options).eval()
 
 
@@ -120,7 +120,7 @@ def test_the_networks_are_the_same_function_in_float64(tmp_path, theirs, name):
     model = model_of(name)
     interop.export(model, tmp_path / "out", DDIM)
     unet = theirs.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet").double()
-    dim, c = model.net.spec["channels"], torch.tensor([0.0, 371.0, 999.0], dtype=torch.float64)
+    dim, c = model.net.config["channels"], torch.tensor([0.0, 371.0, 999.0], dtype=torch.float64)
     half = dim // 2 - (1 if name.startswith("ddpm") else 0)
     angles = c[:, None] * torch.exp(-math.log(10_000) * torch.arange(dim // 2, dtype=torch.float64) / half)
     parts = [angles.sin(), angles.cos()] if name.startswith("ddpm") else [angles.cos(), angles.sin()]
@@ -322,8 +322,8 @@ def test_back_it_is_the_same_model(tmp_path, name):
     back, (recipe, data) = sf.load(tmp_path / "run"), read_run(tmp_path / "run")
     assert back.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
-    assert back.net.spec == model.net.spec
-    assert (back.spec, back.process.spec, data) == (model.spec, model.process.spec, model.data)
+    assert back.net.config == model.net.config
+    assert (back.config, back.process.config, data) == (model.config, model.process.config, model.data)
     assert recipe.sampling == sampling
 
 
@@ -343,7 +343,7 @@ def test_a_changed_configuration_wins_over_what_the_export_left(tmp_path):
     save_file(load_file(file), file)  # without what was left
     plain = interop.read_folder(tmp_path / "out").model
     assert plain.data.classes == ("0", "1", "2", "3")
-    assert (plain.net.spec["attention_order"], plain.net.spec["head_channels"]) == ("new", 16)
+    assert (plain.net.config["attention_order"], plain.net.config["head_channels"]) == ("new", 16)
     x, y = examples(model), torch.tensor([0, 1, 2])
     assert torch.allclose(plain.net(x, torch.ones(3), y), model.net(x, torch.ones(3), y), atol=1e-6)
 

@@ -153,12 +153,12 @@ def test_a_card_gives_the_flags(tmp_path, small_cards) -> None:
     path, _ = golden_file(tmp_path, "C01_unet_guided_0")
     imported = import_run("guided-diffusion", path, tmp_path / "a", card="second.pt")
     assert imported.name == read_run(tmp_path / "a")[0].name == "second"
-    assert sf.load(tmp_path / "a").net.spec["attention_order"] == "new"
+    assert sf.load(tmp_path / "a").net.config["attention_order"] == "new"
     changed = import_run(
         "guided-diffusion", path, tmp_path / "b", card="second", flags={"timestep_respacing": "4,4"}
     )
     assert changed.sampling["grid"] == "4,4"
-    assert sf.load(tmp_path / "b").net.spec["attention_order"] == "new"
+    assert sf.load(tmp_path / "b").net.config["attention_order"] == "new"
 
 
 def test_what_no_file_tells_is_said(tmp_path, small_cards) -> None:

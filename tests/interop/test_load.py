@@ -128,7 +128,7 @@ def test_a_classifier_by_its_flags() -> None:
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(model(x, 300), net.double()(x, torch.tensor([299.0])))
     assert model.num_classes == 7
-    assert model.process.spec["kind"] == "cosine"
+    assert model.process.config["kind"] == "cosine"
 
 
 def test_improved_diffusion_by_its_flags() -> None:
@@ -237,7 +237,7 @@ def test_an_upsampler_samples() -> None:
 def test_an_upsampler_without_sizes_is_known_by_its_input() -> None:
     flags = {name: value for name, value in C10.items() if not name.endswith("_size")}
     model = guided_diffusion.describe(flags, {"input_blocks.0.0.weight": (32, 6, 3, 3)}).model
-    assert model.net.spec["low_res"] is True
+    assert model.net.config["low_res"] is True
     assert model.data.shape == (3, 256, 256)  # the upsampling scripts' default
     with pytest.raises(InputError, match="one or the other"):
         guided_diffusion.describe(flags | {"image_size": 64, "large_size": 256}, {})

@@ -86,8 +86,8 @@ def test_data_become_categories():
     model, _ = model_of("uniform")
     levels = torch.randint(0, K, (3, 2, 4), generator=torch.Generator().manual_seed(0))
     for x in (
-        model.data.from_levels(levels),
-        model.data.from_levels(levels).double(),
+        model.data.from_bins(levels),
+        model.data.from_bins(levels).double(),
         levels,
         levels.to(torch.uint8),
     ):
@@ -95,7 +95,7 @@ def test_data_become_categories():
         assert torch.equal(categories, levels)
         assert categories.dtype == torch.int64
     for x, message in (
-        (model.data.from_levels(levels) + 0.01, "grid of 3 bins"),
+        (model.data.from_bins(levels) + 0.01, "grid of 3 bins"),
         (levels + 1, "categories 0 … 2"),
         (levels > 0, "integers"),
     ):

@@ -18,12 +18,12 @@ from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX
 from scorefield.samplers import (
     DDIM,
     Ancestral,
-    Corrected,
     DPMSolver2M,
     DPMSolver2S,
     Euler,
     Heun,
     Langevin,
+    PredictorCorrector,
     between_levels,
 )
 
@@ -274,8 +274,8 @@ EVERY = {
     "dpm-solver, singlestep": DPMSolver2S(),
     "langevin": Langevin(1e-6),
     "langevin with a last denoising": Langevin(1e-6, final_denoise=True),
-    "ddim corrected": Corrected(DDIM(), Langevin(1e-6)),
-    "ancestral corrected": Corrected(Ancestral("lower"), Langevin(1e-6)),
+    "ddim corrected": PredictorCorrector(DDIM(), Langevin(1e-6)),
+    "ancestral corrected": PredictorCorrector(Ancestral("lower"), Langevin(1e-6)),
 }
 GUIDANCE = {
     "none": lambda m: m.given(1),
@@ -351,7 +351,7 @@ def test_a_new_sampler_cannot_ignore_a_gradient():
         if at is None:  # not guided, or guided in x̂0, which no sampler can overlook
             assert torch.isfinite(sf.sample(make(model), Jump(), GRID, x_T=points(2))).all()
         else:
-            for sampler in (Jump(), Corrected(Jump(), Langevin(1e-6))):
+            for sampler in (Jump(), PredictorCorrector(Jump(), Langevin(1e-6))):
                 with pytest.raises(sf.IncompatibleModel, match="does not say how it places"):
                     sf.trajectory(make(model), sampler, GRID, points(2))
         assert (

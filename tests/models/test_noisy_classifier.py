@@ -71,7 +71,7 @@ def test_casting_the_module_leaves_the_levels_alone():
 
 def test_facts():
     classifier = sf.NoisyClassifier(sf.nets.MLP(2, out_dim=3), PROCESS, noise_input="scaled", data=DATA)
-    assert (classifier.num_classes, classifier.spec) == (3, {"noise_input": "scaled"})
+    assert (classifier.num_classes, classifier.config) == (3, {"noise_input": "scaled"})
     assert sf.NoisyClassifier(Linear(), PROCESS).num_classes == 0
     images = sf.nets.Classifier(1, 7, image_size=8, channels=32, channel_mult=(1,), blocks=1, attention=())
     assert sf.NoisyClassifier(images, PROCESS).num_classes == 7

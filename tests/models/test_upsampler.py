@@ -45,7 +45,7 @@ class Exact(nn.Module):
     Outside the box means x_0 and x_t are independent pixel by pixel, and E[x_0 | x_t] = α x_t.
     """
 
-    spec = {"num_classes": 3}
+    config = {"num_classes": 3}
 
     def forward(self, x, c, y=None, low_res=None):
         guess = torch.rsqrt(1 + torch.exp(8 * c)).reshape(-1, 1, 1, 1) * x
@@ -94,7 +94,7 @@ OBJECTIVES = [
 @pytest.mark.parametrize(("kind", "options", "heads"), OBJECTIVES)
 def test_every_objective_shows_the_reduced_data(kind, options, heads):
     """Loss and gradients are those of an ordinary model whose network was given the box means by hand."""
-    x0 = sf.DataSpec((1, 4, 4), bins=17).from_levels(
+    x0 = sf.DataSpec((1, 4, 4), bins=17).from_bins(
         torch.randint(0, 17, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     )
     y = torch.arange(6) % 3
@@ -102,7 +102,7 @@ def test_every_objective_shows_the_reduced_data(kind, options, heads):
     small = box_means(x0)
 
     class ByHand(nn.Module):
-        spec = {"num_classes": 3}
+        config = {"num_classes": 3}
 
         def __init__(self):
             super().__init__()
@@ -231,13 +231,13 @@ def test_a_run_says_what_it_enlarges(tmp_path):
         )
     )
     loaded = sf.load(tmp_path / "run")
-    assert (loaded.low_res, loaded.spec["low_res"]) == (2, 2)
+    assert (loaded.low_res, loaded.config["low_res"]) == (2, 2)
     small = torch.zeros(3, 1, 2, 2)
     assert loaded.enlarging(small)(torch.zeros(3, 1, 4, 4), 10).x0.shape == (3, 1, 4, 4)
 
 
 def test_other_models_do_not_mention_it():
-    assert "low_res" not in sf.Denoiser(sf.nets.MLP(2), PROCESS).spec
+    assert "low_res" not in sf.Denoiser(sf.nets.MLP(2), PROCESS).config
 
 
 @pytest.mark.parametrize(

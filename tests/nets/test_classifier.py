@@ -42,10 +42,12 @@ def test_logits_gradients_and_description(pool: str) -> None:
     assert logits.shape == (2, 5)
     logits.square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
-    lines = [f"{name} = {str(v).lower() if isinstance(v, bool) else repr(v)}" for name, v in net.spec.items()]
-    assert tomllib.loads("\n".join(lines)) == net.spec
-    assert net.spec["kind"] == "classifier"
-    twin = Classifier(**{name: value for name, value in net.spec.items() if name != "kind"})
+    lines = [
+        f"{name} = {str(v).lower() if isinstance(v, bool) else repr(v)}" for name, v in net.config.items()
+    ]
+    assert tomllib.loads("\n".join(lines)) == net.config
+    assert net.config["kind"] == "classifier"
+    twin = Classifier(**{name: value for name, value in net.config.items() if name != "kind"})
     twin.load_state_dict(net.state_dict(), strict=True)
     assert torch.equal(twin(*images()), net(*images()))
 

@@ -57,16 +57,18 @@ def test_the_result_has_the_shape_of_the_data(net: nn.Module) -> None:
 
 
 def test_spec_rebuilds_the_network(net: nn.Module) -> None:
-    arguments = {name: value for name, value in net.spec.items() if name != "kind"}
-    twin = KINDS[net.spec["kind"]](**arguments)
-    assert twin.spec == net.spec
+    arguments = {name: value for name, value in net.config.items() if name != "kind"}
+    twin = KINDS[net.config["kind"]](**arguments)
+    assert twin.config == net.config
     twin.load_state_dict(net.state_dict(), strict=True)
     assert torch.equal(call(twin.eval()), call(net.eval()))
 
 
 def test_spec_holds_toml_values(net: nn.Module) -> None:
-    lines = [f"{name} = {str(v).lower() if isinstance(v, bool) else repr(v)}" for name, v in net.spec.items()]
-    assert tomllib.loads("\n".join(lines)) == net.spec
+    lines = [
+        f"{name} = {str(v).lower() if isinstance(v, bool) else repr(v)}" for name, v in net.config.items()
+    ]
+    assert tomllib.loads("\n".join(lines)) == net.config
 
 
 def test_every_parameter_receives_a_gradient(net: nn.Module) -> None:
@@ -137,7 +139,7 @@ def test_wrong_calls_are_refused(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", ["unet", "unet, every option", "ddpm-unet"])
 def test_dropout_acts_in_training_only(name: str) -> None:
-    arguments = {k: v for k, v in NETWORKS[name]().spec.items() if k != "kind"} | {"dropout": 0.5}
+    arguments = {k: v for k, v in NETWORKS[name]().config.items() if k != "kind"} | {"dropout": 0.5}
     net = awake(KINDS["ddpm-unet" if name == "ddpm-unet" else "unet"](**arguments))
     assert not torch.equal(call(net.train()), call(net))
     assert torch.equal(call(net.eval()), call(net))

@@ -26,7 +26,7 @@ MODEL = {
 
 
 def test_defaults_are_those_of_the_original() -> None:
-    spec = guided_diffusion.network("UNetModel", UNET).spec
+    spec = guided_diffusion.network("UNetModel", UNET).config
     assert spec["heads"] == 1
     assert spec["scale_shift"] is False
     assert spec["attention_order"] == "legacy"
@@ -36,7 +36,7 @@ def test_defaults_are_those_of_the_original() -> None:
 
 
 def test_attention_at_factors_without_a_level_is_ignored_as_in_the_original() -> None:
-    assert guided_diffusion.network("UNetModel", UNET).spec["attention"] == [2]
+    assert guided_diffusion.network("UNetModel", UNET).config["attention"] == [2]
 
 
 def test_improved_diffusion_is_the_same_network_with_fewer_arguments() -> None:
@@ -51,15 +51,15 @@ def test_improved_diffusion_is_the_same_network_with_fewer_arguments() -> None:
 
 def test_attention_in_pixels_becomes_a_factor() -> None:
     net = ddpm.network("Model", MODEL)
-    assert net.spec["attention"] == [2]
+    assert net.config["attention"] == [2]
     assert any(name.startswith("down.1.attn.0") for name in net.state_dict())
 
 
 def test_logit_transform_leaves_the_input_alone() -> None:
     arguments = {"channels": 1, "ngf": 4, "num_classes": 3, "image_size": 8}
-    assert ncsn.network("CondRefineNetDilated", arguments).spec["unit_input"] is True
+    assert ncsn.network("CondRefineNetDilated", arguments).config["unit_input"] is True
     assert (
-        ncsn.network("CondRefineNetDilated", arguments | {"logit_transform": True}).spec["unit_input"]
+        ncsn.network("CondRefineNetDilated", arguments | {"logit_transform": True}).config["unit_input"]
         is False
     )
 
@@ -85,7 +85,7 @@ def test_unknown_names_are_refused(module, kind: str, arguments: dict, message: 
 
 
 def test_defaults_of_the_classifier_are_those_of_the_original() -> None:
-    spec = guided_diffusion.network("EncoderUNetModel", UNET | {"image_size": 8}).spec
+    spec = guided_diffusion.network("EncoderUNetModel", UNET | {"image_size": 8}).config
     assert (spec["pool"], spec["scale_shift"], spec["updown"], spec["heads"]) == ("adaptive", False, False, 1)
     assert spec["num_classes"] == 6
 
@@ -93,7 +93,7 @@ def test_defaults_of_the_classifier_are_those_of_the_original() -> None:
 @pytest.mark.parametrize("module", [guided_diffusion, improved_diffusion])
 def test_super_resolution_reads_twice_the_channels(module) -> None:
     net = module.network("SuperResModel", UNET)
-    assert net.spec["low_res"] is True
+    assert net.config["low_res"] is True
     assert net.input_blocks[0][0].in_channels == 6
 
 

@@ -159,7 +159,7 @@ class Plain(torch.nn.Module):
 
 def levels(model, n, seed=0):
     K = model.process.classes
-    return model.data.from_levels(
+    return model.data.from_bins(
         torch.randint(0, K, (n, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
     )
 
@@ -264,9 +264,9 @@ def test_spec_rebuilds_it():
     model, _ = small_model()
     objective = sf.objectives.CategoricalVLB(model, times={"kind": "importance", "history": 3})
     times = {"kind": "importance", "history": 3, "uniform_prob": 0.0}
-    assert objective.spec == {"kind": "categorical-vlb", "auxiliary": 0.001, "times": times}
-    options = {key: value for key, value in objective.spec.items() if key != "kind"}
-    assert sf.objectives.CategoricalVLB(model, **options).spec == objective.spec
+    assert objective.config == {"kind": "categorical-vlb", "auxiliary": 0.001, "times": times}
+    options = {key: value for key, value in objective.config.items() if key != "kind"}
+    assert sf.objectives.CategoricalVLB(model, **options).config == objective.config
 
 
 def test_refusals():

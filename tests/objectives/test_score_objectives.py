@@ -198,16 +198,16 @@ def test_energy_gives_a_curl_free_score():
 
 def test_models_describe_themselves():
     bare = sf.ScoreModel(sf.nets.MLP(2, noise_levels=False), sf.DataSpec((2,)))
-    assert bare.spec == {"energy": False}
+    assert bare.config == {"energy": False}
     assert bare.autocast_dtype is None
     assert bare.score(torch.zeros(3, 2)).shape == (3, 2)
     matching = sf.objectives.ScoreMatching(bare, "implicit")
-    assert matching.spec == {"kind": "score-matching", "method": "implicit", "sigma": 0.0}
+    assert matching.config == {"kind": "score-matching", "method": "implicit", "sigma": 0.0}
     levels = sf.Denoiser(sf.nets.MLP(2), PROCESSES["ve"])
-    assert sf.objectives.NCSN(levels).spec == {"kind": "ncsn", "method": "denoising"}
-    sliced = sf.objectives.NCSN(levels, method="sliced", projections=3).spec
+    assert sf.objectives.NCSN(levels).config == {"kind": "ncsn", "method": "denoising"}
+    sliced = sf.objectives.NCSN(levels, method="sliced", projections=3).config
     assert sliced == {"kind": "ncsn", "method": "sliced", "projections": 3, "projection": "rademacher"}
-    assert sf.objectives.NCSN(levels, "importance").spec["times"]["kind"] == "importance"
+    assert sf.objectives.NCSN(levels, "importance").config["times"]["kind"] == "importance"
 
 
 def test_autocast_runs_the_network_only():

@@ -122,9 +122,13 @@ def test_uniform_on_a_continuous_process():
 def test_names_and_tables():
     assert isinstance(as_times(None, PROCESS), UniformTimes)
     assert isinstance(as_times("uniform", PROCESS), UniformTimes)
-    assert as_times("importance", PROCESS).spec == {"kind": "importance", "history": 10, "uniform_prob": 0.0}
+    assert as_times("importance", PROCESS).config == {
+        "kind": "importance",
+        "history": 10,
+        "uniform_prob": 0.0,
+    }
     table = {"kind": "importance", "history": 4, "uniform_prob": 0.001}
-    assert as_times(table, PROCESS).spec == table
+    assert as_times(table, PROCESS).config == table
     with pytest.raises(sf.InputError, match="importance"):
         as_times("important", PROCESS)
     with pytest.raises(sf.InputError, match=r"times\.histroy"):

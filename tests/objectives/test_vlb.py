@@ -132,7 +132,7 @@ def small_model(parametrization="eps", variance="range", T=20, seed=0, bins=17):
 
 def levels(batch, seed=0):
     data = sf.DataSpec((1, 4, 4), bins=17)
-    return data.from_levels(
+    return data.from_bins(
         torch.randint(0, 17, (batch, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
     ).double()
 
@@ -221,7 +221,7 @@ def test_float32_training_step_is_finite_and_near_float64(parametrization):
 
 def test_specs_rebuild_the_objectives():
     model, _ = small_model()
-    assert sf.objectives.VLB(model).spec == {
+    assert sf.objectives.VLB(model).config == {
         "kind": "vlb",
         "variance": "learned",
         "decoder": "discretized",
@@ -236,10 +236,10 @@ def test_specs_rebuild_the_objectives():
         "cdf": "exact",
         "times": times,
     }
-    assert hybrid.spec == {"kind": "hybrid", **expected}
-    options = {k: v for k, v in hybrid.spec.items() if k != "kind"}
-    assert sf.objectives.Hybrid(model, **options).spec == hybrid.spec
-    assert sf.objectives.Simple(model, times="importance").spec["times"]["history"] == 10
+    assert hybrid.config == {"kind": "hybrid", **expected}
+    options = {k: v for k, v in hybrid.config.items() if k != "kind"}
+    assert sf.objectives.Hybrid(model, **options).config == hybrid.config
+    assert sf.objectives.Simple(model, times="importance").config["times"]["history"] == 10
     fixed, _ = small_model(variance=None)
     assert sf.objectives.VLB(fixed).bound.variance == "upper"
 

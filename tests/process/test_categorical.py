@@ -232,10 +232,14 @@ def test_the_start_is_u_and_belongs_to_the_sample():
 )
 def test_a_process_is_rebuilt_from_its_description(kind, kappas):
     process = KINDS[kind](kappas, 17)
-    rebuilt = build.build(build.PROCESSES, process.spec, "process")
+    rebuilt = build.build(build.PROCESSES, process.config, "process")
     t = torch.arange(process.T + 1)
     assert torch.equal(process.level(t), rebuilt.level(t))
-    assert (rebuilt.classes, rebuilt.states, rebuilt.spec) == (process.classes, process.states, process.spec)
+    assert (rebuilt.classes, rebuilt.states, rebuilt.config) == (
+        process.classes,
+        process.states,
+        process.config,
+    )
     assert process.level(0) == 1
 
 

@@ -35,17 +35,17 @@ def test_it_starts_from_the_data():
 
 def test_it_is_rebuilt_from_its_description():
     for process in (sf.process.edm(), sf.process.edm(0.01, 50.0, 5.0, 0.1, 0.3)):
-        described = tomllib.loads(tomli_w.dumps({"process": dict(process.spec)}))["process"]
+        described = tomllib.loads(tomli_w.dumps({"process": dict(process.config)}))["process"]
         rebuilt = build.build(build.PROCESSES, described, "process")
         t = torch.linspace(0, 1, 11, dtype=torch.float64)
         assert described["kind"] == "edm"
         assert all(
             torch.equal(mine, theirs) for mine, theirs in zip(process.level(t), rebuilt.level(t), strict=True)
         )
-        assert (rebuilt.prior_mean, rebuilt.prior_std, rebuilt.spec) == (
+        assert (rebuilt.prior_mean, rebuilt.prior_std, rebuilt.config) == (
             process.prior_mean,
             process.prior_std,
-            process.spec,
+            process.config,
         )
     with pytest.raises(sf.InputError, match="sigma_maxx"):
         build.build(build.PROCESSES, {"kind": "edm", "sigma_maxx": 3.0}, "process")

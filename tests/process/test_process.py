@@ -73,7 +73,7 @@ def test_description_names_the_schedule(build):
     }
     sigmas = {"geometric": sf.process.geometric_sigmas(7.0, 0.3, 12), "sigmas": torch.tensor([0.1, 0.5, 0.6])}
     process = sf.process.from_betas(betas[build]) if build in betas else sf.process.from_sigmas(sigmas[build])
-    assert process.spec["kind"] == build
+    assert process.config["kind"] == build
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ PROCESSES = {
 @pytest.mark.parametrize("kind", PROCESSES)
 def test_processes_are_rebuilt_exactly(kind):
     process = PROCESSES[kind]()
-    described = tomllib.loads(tomli_w.dumps({"process": dict(process.spec)}))["process"]
+    described = tomllib.loads(tomli_w.dumps({"process": dict(process.config)}))["process"]
     rebuilt = build.build(build.PROCESSES, described, "process")
     assert described["kind"] == kind
     t = torch.linspace(0, 1, 11, dtype=torch.float64) * process.T

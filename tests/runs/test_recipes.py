@@ -51,8 +51,8 @@ def test_every_recipe_builds_whole(name):
     assert recipe.paper
     model = meta_model(recipe)
     objective = build_objective(recipe, model)
-    assert objective.spec["kind"] == recipe.objective["kind"]
-    if not recipe.classifies:
+    assert objective.config["kind"] == recipe.objective["kind"]
+    if not recipe.is_classifier:
         sampling = build_sampling(recipe.sampling, model)
         assert sampling.sampler.calls(sampling.grid.tolist()) >= 20
 
@@ -71,7 +71,7 @@ def test_cifar10_ncsn_is_the_papers():
     assert torch.equal(
         model.process.level(torch.arange(1, 11)).sigma, sf.process.geometric_sigmas(1.0, 0.01, 10)
     )
-    assert model.net.spec["filters"] == 128
+    assert model.net.config["filters"] == 128
     assert recipe.data.range == (0.0, 1.0)
     assert (recipe.training.batch_size, recipe.training.steps, recipe.training.lr) == (128, 200_000, 1e-3)
     assert recipe.training.flip
@@ -90,7 +90,7 @@ def test_the_noise_of_digits_ncsn_spans_the_digits():
     x, _ = data.batch(torch.arange(len(data)))
     everything, _ = sf.data.digits().split(0.0, 0)
     digits = (
-        everything.spec.from_levels(everything.levels).flatten(1) / 2
+        everything.spec.from_bins(everything.values).flatten(1) / 2
     )  # distances do not see the shift to [0, 1]
     process = build_process(recipe)
     assert process.level(process.T).sigma >= torch.cdist(digits, digits).max()
@@ -102,9 +102,9 @@ def test_the_noise_of_digits_ncsn_spans_the_digits():
 def test_the_noise_of_a_toy_spans_it(name):
     recipe = read_recipe(name)
     data, _ = scorefield.runs.build.open_data(recipe.data)
-    assert recipe.process["sigma_max"] >= torch.cdist(data.levels[:2000], data.levels[:2000]).max()
-    assert abs(recipe.process["mean"] - data.levels.mean()) < 0.1
-    assert abs(recipe.process["std"] / data.levels.std() - 1) < 0.05
+    assert recipe.process["sigma_max"] >= torch.cdist(data.values[:2000], data.values[:2000]).max()
+    assert abs(recipe.process["mean"] - data.values.mean()) < 0.1
+    assert abs(recipe.process["std"] / data.values.std() - 1) < 0.05
 
 
 @pytest.mark.parametrize("name", TOY_RECIPES)

@@ -19,13 +19,13 @@ from scorefield.process import ContinuousProcess, Interpolated
 from scorefield.samplers import (
     DDIM,
     Ancestral,
-    Corrected,
     DPMSolver2M,
     DPMSolver2S,
     Euler,
     Heun,
     Inpaint,
     Langevin,
+    PredictorCorrector,
     between_levels,
 )
 from scorefield.samplers.grids import GRIDS
@@ -176,11 +176,11 @@ SAMPLERS = {
     "langevin": (langevin, plain.langevin(STEP)),
     "langevin, denoised": (lambda c: langevin(c, final_denoise=True), plain.langevin(STEP, denoise=True)),
     "ancestral, corrected": (
-        lambda c: Corrected(Ancestral("upper"), langevin(c), 2),
+        lambda c: PredictorCorrector(Ancestral("upper"), langevin(c), 2),
         plain.corrected(plain.ancestral(lambda upper, lower: upper), plain.langevin(STEP), 2),
     ),
     "2m, corrected": (
-        lambda c: Corrected(DPMSolver2M(), langevin(c)),
+        lambda c: PredictorCorrector(DPMSolver2M(), langevin(c)),
         plain.corrected(plain.two_m(False), plain.langevin(STEP), 1),
     ),
 }
@@ -370,7 +370,7 @@ MANY = {
         for variance in ("lower", "upper")
     },
     "ddim, corrected": tuple(
-        (lambda process, h=h: Corrected(DDIM(), Langevin(h * first_ratio(process) ** 2)), steps(n))
+        (lambda process, h=h: PredictorCorrector(DDIM(), Langevin(h * first_ratio(process) ** 2)), steps(n))
         for h, n in ((0.2, 40), (0.1, 80))
     ),
     "langevin": ((annealed(1.6), stairs(20, 6)), (annealed(0.8), stairs(40, 12))),
@@ -514,7 +514,7 @@ WALKERS = [
     Heun(),
     DPMSolver2M(),
     DPMSolver2S(),
-    Corrected(DDIM(), Langevin(0.1)),
+    PredictorCorrector(DDIM(), Langevin(0.1)),
 ]
 BOTH_WAYS = [DDIM(), Euler(), Heun()]
 DESCENDING = [Ancestral(), DPMSolver2M(), DPMSolver2M(stochastic=True)]
@@ -536,7 +536,7 @@ REFUSED = [
     ("table", Ancestral("learned"), DOWN, "variance head"),
     ("table", DPMSolver2S(), DOWN, "between_levels"),
     ("table", Heun(churn=1.0), DOWN, "Interpolated"),
-    ("table", Corrected(DPMSolver2S(), Langevin(0.1)), DOWN, "between_levels"),
+    ("table", PredictorCorrector(DPMSolver2S(), Langevin(0.1)), DOWN, "between_levels"),
     ("score", Langevin(0.1, metropolis=True), [1, 0], "energy=True"),
     ("table", Langevin(0.1, metropolis=True), DOWN, "no density without noise levels|gives no density"),
     ("score", Langevin(0.1, final_denoise=True), [1, 0], "needs a model with noise levels"),
@@ -558,7 +558,7 @@ REFUSED = [
     ("continuous", Heun(churn=1.0), [0.0, 0.5, 1.0], "needs churn = 0"),
     ("table", Langevin(0.1), [1, 2, 0], "never walks up"),
     ("table", Langevin(0.1), [1, 0, 0], "t > 0"),
-    ("table", Corrected(DDIM(), Langevin(0.1)), UP, "never walks up"),
+    ("table", PredictorCorrector(DDIM(), Langevin(0.1)), UP, "never walks up"),
     ("categories", sf.samplers.CategoricalDDIM(), [0, 5], "descend"),
     ("score", Langevin(0.1), DOWN, r"grids.steps\(n\)"),
     *(
@@ -580,7 +580,7 @@ REFUSED = [
     ("table", DDIM(varsigma=[-0.1, 0.0]), DOWN, "step 1"),
     ("table", DDIM(varsigma=[math.nan, 0.0]), DOWN, "step 1"),
     ("table", DDIM(varsigma=[0.1, 0.0]), [100, 50, 4, 0], "each of the 3 steps of this grid; got 2"),
-    ("table", Corrected(DDIM(varsigma=[5.0, 0.0]), Langevin(1e-3)), DOWN, "step 1"),
+    ("table", PredictorCorrector(DDIM(varsigma=[5.0, 0.0]), Langevin(1e-3)), DOWN, "step 1"),
     # Guidance
     *((kind, sampler, UP, "encoding walks the unguided flow") for kind in GUIDED for sampler in BOTH_WAYS),
     *(
@@ -589,7 +589,7 @@ REFUSED = [
     ),
     *(
         ("classifier", sampler, DOWN, "does not say how it places")
-        for sampler in (Careless(), Corrected(Careless(), Langevin(0.1)))
+        for sampler in (Careless(), PredictorCorrector(Careless(), Langevin(0.1)))
     ),
 ]
 

@@ -13,7 +13,7 @@ import scorefield as sf
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.models.guidance import ClassifierGuidance
-from scorefield.samplers import DDIM, Ancestral, Corrected, Langevin
+from scorefield.samplers import DDIM, Ancestral, Langevin, PredictorCorrector
 
 F64 = torch.float64
 X0 = torch.tensor([[0.3, -0.8]], dtype=F64)
@@ -228,7 +228,7 @@ def test_a_schedule_goes_with_guidance_and_a_corrector():
     guided = ClassifierGuidance(MIXTURE.denoiser(process), MIXTURE.classifier(process), 1)
     x = sf.sample(
         guided,
-        Corrected(DDIM(varsigma=varsigma), Langevin(1e-9)),
+        PredictorCorrector(DDIM(varsigma=varsigma), Langevin(1e-9)),
         [16, 8, 3, 0],
         x_T=torch.zeros(2, 2, dtype=F64),
     )

@@ -12,7 +12,7 @@ from support import relative_error
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.models.guidance import ClassifierGuidance
-from scorefield.samplers import DDIM, Ancestral, Corrected, Euler, Heun, Langevin
+from scorefield.samplers import DDIM, Ancestral, Euler, Heun, Langevin, PredictorCorrector
 
 F64 = torch.float64
 EYE = torch.eye(2, dtype=F64)
@@ -42,7 +42,7 @@ def noisy_components(mixture, level, y, z):
         Heun(),
         Langevin(1e-7),
         Langevin(1e-7, final_denoise=True),
-        Corrected(DDIM(), Langevin(1e-7)),
+        PredictorCorrector(DDIM(), Langevin(1e-7)),
     ],
     ids=str,
 )

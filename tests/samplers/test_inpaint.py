@@ -12,12 +12,12 @@ from scorefield.samplers import (
     DDIM,
     Ancestral,
     CategoricalAncestral,
-    Corrected,
     DPMSolver2M,
     Euler,
     Heun,
     Inpaint,
     Langevin,
+    PredictorCorrector,
 )
 
 F64 = torch.float64
@@ -118,7 +118,7 @@ EVERY = {
     "upper": Ancestral("upper"),
     "langevin": Langevin(2e-5),
     "denoised": Langevin(2e-5, final_denoise=True),
-    "corrected": Corrected(Ancestral(), Langevin(2e-5)),
+    "corrected": PredictorCorrector(Ancestral(), Langevin(2e-5)),
 }
 
 

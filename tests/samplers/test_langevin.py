@@ -8,7 +8,7 @@ from support import Golden, assert_close, relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
-from scorefield.samplers import Corrected, Inpaint, Langevin
+from scorefield.samplers import Inpaint, Langevin, PredictorCorrector
 
 F64 = torch.float64
 EYE = torch.eye(2, dtype=F64)
@@ -268,7 +268,7 @@ def test_annealed_langevin_gets_the_weights_right():
 def test_corrected_is_the_predictor_then_updates_at_the_new_level():
     mixture = sf.oracle.GaussianMixture([[1.0, -1.0], [0.0, 2.0]], torch.stack([EYE, 0.3 * EYE]))
     model, x = mixture.denoiser(VP), NoiseSource(0).normal((6, 2)).double()
-    langevin, sampler = Langevin(1e-5), Corrected(sf.samplers.Ancestral(), Langevin(1e-5), repeats=2)
+    langevin, sampler = Langevin(1e-5), PredictorCorrector(sf.samplers.Ancestral(), Langevin(1e-5), repeats=2)
     tape = [NoiseSource(1, step=k).normal((6, 2)).double() for k in range(3)]
     (step,) = sf.trajectory(model, sampler, [60, 30], x, Recorded(tape))
     by_hand = sf.sample(model, sf.samplers.Ancestral(), [60, 30], x_T=x, noise=Recorded(tape[:1]))
@@ -286,7 +286,7 @@ def test_a_corrector_brings_a_coarse_walk_closer_to_p_t():
     exact, errors = cov + VE.level(2).sigma ** 2 * EYE, []
     for sampler, draws in (
         (sf.samplers.Ancestral(), 1),
-        (Corrected(sf.samplers.Ancestral(), Langevin(0.005), 5), 6),
+        (PredictorCorrector(sf.samplers.Ancestral(), Langevin(0.005), 5), 6),
     ):
         current = cov + VE.level(12).sigma ** 2 * EYE
         for t, s in itertools.pairwise(grid):
@@ -308,8 +308,8 @@ def test_bad_options():
         lambda: Langevin(0.0),
         lambda: Langevin(float("nan")),
         lambda: Langevin(0.1, metropolis=True, final_denoise=True),
-        lambda: Corrected(sf.samplers.DDIM(), Langevin(0.1), 0),
-        lambda: Corrected(sf.samplers.DDIM(), Langevin(0.1, final_denoise=True)),
+        lambda: PredictorCorrector(sf.samplers.DDIM(), Langevin(0.1), 0),
+        lambda: PredictorCorrector(sf.samplers.DDIM(), Langevin(0.1, final_denoise=True)),
     ):
         with pytest.raises(sf.InputError):
             make()

@@ -133,7 +133,7 @@ def test_the_command(capsys, trained, tmp_path, sampler, grid, settings, calls):
 
 def test_a_run_of_the_edm_process(capsys, tmp_path):
     run = train(tmp_path / "edm", [*TINY, *EDM])
-    assert sf.load(run).process.spec == {
+    assert sf.load(run).process.config == {
         "kind": "edm",
         "sigma_min": 0.002,
         "sigma_max": 80.0,

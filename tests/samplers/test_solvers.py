@@ -17,13 +17,13 @@ from scorefield.models.guidance import ClassifierGuidance
 from scorefield.samplers import (
     DDIM,
     Ancestral,
-    Corrected,
     DPMSolver2M,
     DPMSolver2S,
     Euler,
     Heun,
     Inpaint,
     Langevin,
+    PredictorCorrector,
 )
 from scorefield.samplers.base import network_calls
 
@@ -244,7 +244,7 @@ def test_calls(sampler):
         assert min(made) >= 0  # t − 1
         for around in (
             Inpaint(sampler, torch.zeros(3), torch.tensor([True, False, False])),
-            Corrected(sampler, Langevin(1e-3)),
+            PredictorCorrector(sampler, Langevin(1e-3)),
         ):
             made.clear()
             sf.sample(model, around, grid, x_T=torch.zeros(2, 3), noise=NoiseSource(0))
@@ -288,7 +288,11 @@ def test_churn_goes_through_what_is_around_it():
     grid, x_T = sf.grids.karras(process, 6), 80 * NoiseSource(0).normal((4, 2)).double()
     churned, plain = (
         sf.sample(
-            MIXTURE.denoiser(process), Corrected(heun, Langevin(1e-12)), grid, x_T=x_T, noise=NoiseSource(1)
+            MIXTURE.denoiser(process),
+            PredictorCorrector(heun, Langevin(1e-12)),
+            grid,
+            x_T=x_T,
+            noise=NoiseSource(1),
         )
         for heun in (Heun(churn=2.0), Heun())
     )

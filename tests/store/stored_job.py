@@ -47,7 +47,7 @@ def main(folder):
     made, processes = model(), join_processes("cpu")
     stored = store(Path(folder), made)
     count = stored.make(N, partial(samples, made, stored.rounded(N), 3), processes)
-    processes.part()
+    processes.leave()
     print(f"rank {processes.rank} of {processes.world} made {count}, missing {stored.missing(N)}")
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from samplers import stored_job
-from samplers.stored_job import N, samples, store
+from store import stored_job
+from store.stored_job import N, samples, store
 from support import fork
 
 import scorefield as sf

@@ -30,7 +30,7 @@ def levels(k):
 
 
 def drawn(k):
-    return Block(range(k * SIZE, (k + 1) * SIZE), SPEC.from_levels(levels(k)), None)
+    return Block(range(k * SIZE, (k + 1) * SIZE), SPEC.from_bins(levels(k)), None)
 
 
 def store(folder, spec=SPEC, **what):

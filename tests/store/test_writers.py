@@ -24,7 +24,7 @@ def test_npz_holds_the_images(tmp_path, channels):
     assert np.array_equal(arrays["images"], expected.squeeze(-1) if channels == 1 else expected)
     assert arrays["images"].dtype == np.uint8
     assert arrays["labels"].tolist() == [3, 1, 4, 1, 5]
-    assert torch.equal(sf.data.npz(str(tmp_path / "a.npz")).levels, images)
+    assert torch.equal(sf.data.npz(str(tmp_path / "a.npz")).values, images)
 
 
 def test_grid_places_images_in_rows(tmp_path):

@@ -15,7 +15,7 @@ from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import ImportanceTimes
 from scorefield.runs.build import build_model, build_objective, open_data, read_recipe, with_overrides
 from scorefield.runtime.distributed import Processes
-from scorefield.training.sharding import whole_ones
+from scorefield.training.sharding import full_tensors
 
 BATCH, T = 16, 5
 OPTIONS = {"batch_size": BATCH, "lr": 1e-3, "precision": "fp32", "device": "cpu", "ema": 0.9, "flip": True}
@@ -49,7 +49,7 @@ class Costs(Objective):
         self.times, self.seen = ImportanceTimes(T, history=3), []
 
     @property
-    def spec(self):
+    def config(self):
         return {"kind": "costs"}
 
     def forward(self, x0, y, noise):
@@ -80,9 +80,9 @@ def trained(trainer):
     losses = torch.tensor([step.loss for step in trainer], dtype=torch.float64)
     here = sum(local(parameter).numel() for parameter in trainer.objective.parameters())
     weights = {
-        f"weights.{name}": tensor for name, tensor in whole_ones(trainer.objective.state_dict()).items()
+        f"weights.{name}": tensor for name, tensor in full_tensors(trainer.objective.state_dict()).items()
     }
-    averages = {f"ema.{name}": tensor for name, tensor in whole_ones(trainer.ema.shadow).items()}
+    averages = {f"ema.{name}": tensor for name, tensor in full_tensors(trainer.ema.shadow).items()}
     model = trainer.ema_model()  # None where weights lie in pieces and this is not the first process
     sampled = {
         f"sampled.{name}": tensor
@@ -162,10 +162,10 @@ def told(processes):
             raise sf.InputError(f"the disk of {rank} is full")
         return "work"
 
-    if processes.all_do(lambda: "work") != "work":
+    if processes.on_all(lambda: "work") != "work":
         return False
     last = processes.world - 1
-    for together, rank in ((processes.first_does, 0), (processes.all_do, last)):
+    for together, rank in ((processes.on_first, 0), (processes.on_all, last)):
         try:
             together(lambda rank=rank: fail(rank))
         except sf.InputError as error:

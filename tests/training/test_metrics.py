@@ -38,7 +38,7 @@ def test_the_gradient_norm_is_that_before_clipping(tmp_path):
     clipped, free = (next(sf.train(objective(), POINTS, steps=1, clip=clip, **OPTIONS)) for clip in (1e-4, 0))
     same = objective()
     noise = sf.noise.NoiseSource(0, range(8), 0)
-    order = sf.data.Order(64, 8, 0).indices(0)
+    order = sf.data.EpochOrder(64, 8, 0).indices(0)
     same(POINTS[order], None, noise).per_example.mean().backward()
     expected = nn.utils.parameters_to_vector([parameter.grad for parameter in same.parameters()]).norm()
     assert clipped.grad_norm == free.grad_norm == pytest.approx(float(expected), rel=1e-6)

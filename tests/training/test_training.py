@@ -10,7 +10,7 @@ from accelerate import DistributedType
 
 import scorefield as sf
 from scorefield.training import RunFolder
-from scorefield.training.sharding import cut
+from scorefield.training.sharding import shard_objective
 
 
 def digits_objective(seed=0, dropout=0.1, **changes):
@@ -237,7 +237,7 @@ def test_a_weight_without_dimensions_cannot_be_cut():
     with pytest.raises(
         sf.InputError, match=r"model.net.scale is a weight without dimensions.*leave shard out"
     ):
-        cut(objective, 1, torch.device("cpu"))
+        shard_objective(objective, 1, torch.device("cpu"))
 
 
 def test_bad_pieces(tmp_path):

@@ -159,7 +159,7 @@ def load_flow(run: str, device: str | None) -> tuple[Recipe, DataSpec, Denoiser]
     recipe, spec = read_run(run)
     model: Any = load(run)
     reasons = (
-        (recipe.classifies, "is a classifier, which makes no images"),
+        (recipe.is_classifier, "is a classifier, which makes no images"),
         (recipe.model.low_res is not None, "enlarges images, and what it makes depends on the small ones"),
         (recipe.process is None, "is a score without noise levels, which has no flow from data to noise"),
         (not isinstance(model, Denoiser), "is a model of categories, which has no flow from data to noise"),

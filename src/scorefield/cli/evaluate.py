@@ -35,7 +35,7 @@ from scorefield.cli.parameters import (
 if TYPE_CHECKING:
     import torch
 
-    from scorefield.evaluation import Evaluation, EvaluationOptions, Subject
+    from scorefield.evaluation import Evaluation, EvaluationOptions, EvaluationTarget
     from scorefield.runs.build import Recipe, SamplingOptions
     from scorefield.runtime.distributed import Processes
 
@@ -135,7 +135,7 @@ def evaluate(
     from scorefield.runtime.parsing import parse
 
     recipe, _ = read_run(run)
-    if recipe.classifies:
+    if recipe.is_classifier:
         _check_classifier_options(metrics, samples, classifier)
         evaluate_classifier(run, recipe, data, n, seed, device, as_json)
         return
@@ -169,7 +169,7 @@ def evaluate(
 
 
 def _measured(
-    subjects: list[Subject], options: EvaluationOptions, processes: Processes
+    subjects: list[EvaluationTarget], options: EvaluationOptions, processes: Processes
 ) -> list[Evaluation] | None:
     """The figures, on the first process; who stops it is told that nothing is lost."""
     from scorefield.evaluation import evaluate_each
@@ -244,9 +244,9 @@ def _subjects(
     data: str | None,
     classifier: str | None,
     device: torch.device,
-) -> list[Subject]:
+) -> list[EvaluationTarget]:
     """The run's model on its device and its data, with each way to sample it."""
-    from scorefield.evaluation import Subject
+    from scorefield.evaluation import EvaluationTarget
     from scorefield.runs.build import build_sampling, open_data
     from scorefield.training import RunFolder
 
@@ -262,7 +262,7 @@ def _subjects(
     guided = {} if classifier is None else {"classifier": {"run": classifier, **_weights(classifier)}}
     folder = RunFolder(Path(run)).path / "evaluation"
     return [
-        Subject(model, sampling, way, train, heldout, weights, folder, **guided)
+        EvaluationTarget(model, sampling, way, train, heldout, weights, folder, **guided)
         for sampling, way in zip(built, ways, strict=True)
     ]
 

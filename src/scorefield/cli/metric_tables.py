@@ -12,7 +12,7 @@ from scorefield.cli.console import print_json, print_table, say
 if TYPE_CHECKING:
     import matplotlib.figure
 
-    from scorefield.evaluation import Evaluation, Figure
+    from scorefield.evaluation import Evaluation, MetricValue
 
 __all__ = ["report", "report_scales"]
 
@@ -94,19 +94,19 @@ def _say_size(folder: Path) -> None:
     say(f"{folder} holds {_size(size)} of samples and figures; nothing depends on it")
 
 
-def _print_table(figures: Sequence[Figure]) -> None:
+def _print_table(figures: Sequence[MetricValue]) -> None:
     beside = any(figure.heldout is not None for figure in figures)
     headers = ("", "samples", "held-out images", "ratio") if beside else ("", figures[0].unit)
     print_table(headers, [_row(figure)[: len(headers)] for figure in figures])
     _explain_errors(figures)
 
 
-def _explain_errors(figures: Sequence[Figure]) -> None:
+def _explain_errors(figures: Sequence[MetricValue]) -> None:
     for text in dict.fromkeys(figure.error_of for figure in figures if figure.error is not None):
         print(f"±: {text}")
 
 
-def _row(figure: Figure) -> tuple[str, str, str, str]:
+def _row(figure: MetricValue) -> tuple[str, str, str, str]:
     if figure.unit == "%":
         show = "{:.1%}".format
         error = "" if figure.error is None else f" ± {100 * figure.error:.1f}"
@@ -125,7 +125,7 @@ def _number(x: float | None, digits: int) -> str:
     return "" if x is None else f"{x:.1e}" if 0 < abs(x) < 1e-6 else f"{x:.{digits}f}"
 
 
-def _digits(figure: Figure) -> int:
+def _digits(figure: MetricValue) -> int:
     """Decimals that show three digits of the smaller of the value and its held-out figure, three at least and
     eight at the most.
     """

@@ -149,7 +149,7 @@ def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | 
     if run is None:
         return None
     recipe, _ = read_run(run)
-    if not recipe.classifies:
+    if not recipe.is_classifier:
         raise InputError(
             f"--classifier takes the run of a classifier, and {run} is a run of {recipe.name}, which makes samples"
         )

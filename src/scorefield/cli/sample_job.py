@@ -65,7 +65,7 @@ class SampleJob:
         else:  # nothing to share or to go on with
             if processes.first:
                 self._write(self._drawn(self.n, [0]))
-            processes.part()
+            processes.leave()
         if processes.first and self.animation is not None:
             save_animation(self.animation, self._frames, self.columns)
             say(f"wrote {self.animation}")
@@ -112,7 +112,7 @@ class SampleJob:
                 processes.first and self.animation is not None and not self._frames
             ):  # of a block that was there already
                 list(self._drawn(store.rounded(self.n), [0]))
-        processes.part()
+        processes.leave()
 
     def _drawn(self, n: int, numbers: list[int]) -> Iterator[Block]:
         with progress("sampling", len(numbers) * self.steps) as bar:

@@ -122,7 +122,7 @@ def _open(recipe: Recipe, folder: Path, device: str | None, resume: bool, init: 
     say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, examples.spec)
-    if not recipe.classifies:
+    if not recipe.is_classifier:
         build_sampling(
             recipe.sampling, model
         )  # a run that could not be sampled is refused before it is trained
@@ -171,7 +171,7 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
     from scorefield.runtime.errors import ScorefieldError
 
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    rate, every = 0.0, 0 if recipe.classifies else recipe.training.sample_every
+    rate, every = 0.0, 0 if recipe.is_classifier else recipe.training.sample_every
     for step in trainer:
         rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
         bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
@@ -248,7 +248,7 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on:
     if trainer.step >= recipe.training.steps:
         what = (
             "see its accuracy with: scorefield evaluate"
-            if recipe.classifies
+            if recipe.is_classifier
             else "sample it with: scorefield sample"
         )
         say(f"done: {trainer.step:,} steps; {what} {folder}")

@@ -115,7 +115,7 @@ def discretized_log_prob(x: Tensor, p: Normal, data: DataSpec, cdf: str = "exact
     """
     if cdf not in CDFS:
         raise InputError(f"cdf must be one of {', '.join(CDFS)}; got {cdf!r}")
-    last, level = _bins(data) - 1, data.exact_levels(x)
+    last, level = _bins(data) - 1, data.exact_bins(x)
     half = (data.range[1] - data.range[0]) / (2 * last)
     log_prob = _log_mass_exact if cdf == "exact" else _log_mass_tanh
     return sum_flat(log_prob(x - p.mean, half, p.std, level == 0, level == last))

@@ -70,14 +70,14 @@ class DataSpec:
         """D, the number of values in one example."""
         return math.prod(self.shape)
 
-    def from_levels(self, levels: Tensor) -> Tensor:
+    def from_bins(self, levels: Tensor) -> Tensor:
         """Integer levels 0 … bins-1 -> float32 values in `range`: low + (high - low)·k/(bins - 1)."""
         if self.bins is None:
             raise InputError("this data is continuous: it has no levels (bins is None)")
         low, high = self.range
         return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
 
-    def to_levels(self, x: Tensor) -> Tensor:
+    def to_bins(self, x: Tensor) -> Tensor:
         """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped; integers are levels
         already, clamped.
 
@@ -91,7 +91,7 @@ class DataSpec:
             return x.clamp(0, self.bins - 1).to(torch.uint8)
         return _rounded(x, self.range, self.bins)
 
-    def exact_levels(self, x: Tensor) -> Tensor:
+    def exact_bins(self, x: Tensor) -> Tensor:
         """The level of every value, int64.   x: floats in `range`, or integers, which are levels already.
 
         InputError for continuous data, values between levels, and levels outside 0 … bins-1.
@@ -115,7 +115,7 @@ class DataSpec:
         256.
         """
         if self.bins is not None and self.bins < 256:
-            return (self.to_levels(x).to(torch.float32) * (255 / (self.bins - 1))).round().to(torch.uint8)
+            return (self.to_bins(x).to(torch.float32) * (255 / (self.bins - 1))).round().to(torch.uint8)
         return _rounded(x, self.range, 256)
 
 

@@ -1,8 +1,8 @@
 """Data: sources of examples, the order in which training visits them, and random changes to a batch."""
 
 from scorefield.data.dataset import Dataset, tensor
-from scorefield.data.loading.epoch_order import Order
-from scorefield.data.loading.prefetch import Feed, Part
+from scorefield.data.loading.epoch_order import EpochOrder
+from scorefield.data.loading.prefetch import Microbatch, Prefetcher
 from scorefield.data.sources.digits import digits
 from scorefield.data.sources.folder import folder
 from scorefield.data.sources.hub import hf, stream
@@ -14,9 +14,9 @@ from scorefield.data.transforms import dequantize, flip, reduced, shift
 
 __all__ = [
     "Dataset",
-    "Feed",
-    "Order",
-    "Part",
+    "Prefetcher",
+    "EpochOrder",
+    "Microbatch",
     "Stream",
     "StreamOrder",
     "dequantize",

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.images.lazy import Pictures
-from scorefield.data.images.unreadable import Broken
-from scorefield.data.loading.epoch_order import Order, permutation
+from scorefield.data.images.unreadable import UnreadableLog
+from scorefield.data.loading.epoch_order import EpochOrder, permutation
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Dataset", "Shuffled", "number_labels", "tensor"]
+__all__ = ["Dataset", "EpochBatches", "number_labels", "tensor"]
 
 _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from the same seed
 
@@ -26,7 +26,7 @@ _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from 
 class Dataset:
     """N examples, images as the integer levels that files hold.
 
-    levels: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous
+    values: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous
     data). Pictures that do not fit in memory are decoded when they are indexed; `in_memory` says which it is.
     labels: int64 (N,), indices into spec.classes, or None.   source: what the user named.
     skipped: the files that could not be read, by name.   first_of: the fingerprint of the stream that these
@@ -34,7 +34,7 @@ class Dataset:
     """
 
     spec: DataSpec
-    levels: Tensor | Pictures
+    values: Tensor | Pictures
     labels: Tensor | None
     source: str
     skipped: tuple[str, ...] = ()
@@ -43,19 +43,19 @@ class Dataset:
     def __post_init__(self) -> None:
         bins = self.spec.bins
         wanted = torch.float32 if bins is None else torch.uint8
-        if self.levels.dtype != wanted or tuple(self.levels.shape[1:]) != self.spec.shape:
+        if self.values.dtype != wanted or tuple(self.values.shape[1:]) != self.spec.shape:
             raise InputError(
                 f"{self.source}: expected examples of {wanted} (N, {', '.join(map(str, self.spec.shape))}), "
-                f"got {self.levels.dtype} {tuple(self.levels.shape)}"
+                f"got {self.values.dtype} {tuple(self.values.shape)}"
             )
         if (
             bins is not None
             and len(self)
-            and isinstance(self.levels, Tensor)
-            and int(self.levels.max()) >= bins
+            and isinstance(self.values, Tensor)
+            and int(self.values.max()) >= bins
         ):
             raise InputError(
-                f"{self.source}: level {int(self.levels.max())} is not one of the {bins} levels 0 … {bins - 1}"
+                f"{self.source}: level {int(self.values.max())} is not one of the {bins} levels 0 … {bins - 1}"
             )
         if self.labels is None:
             return
@@ -71,51 +71,51 @@ class Dataset:
             )
 
     def __len__(self) -> int:
-        return int(self.levels.shape[0])
+        return int(self.values.shape[0])
 
     @property
     def in_memory(self) -> bool:
-        return isinstance(self.levels, Tensor)
+        return isinstance(self.values, Tensor)
 
     @property
     def labelled(self) -> bool:
         return self.labels is not None
 
     @property
-    def broken(self) -> Broken:
+    def broken(self) -> UnreadableLog:
         """The files that could not be used: those skipped, or those that were met so far when decoding on
         demand.
         """
-        if not isinstance(self.levels, Tensor):
-            return self.levels.broken
-        found = Broken()
+        if not isinstance(self.values, Tensor):
+            return self.values.broken
+        found = UnreadableLog()
         for name in self.skipped:
             found.add(name)
         return found
 
     def everything(self) -> Tensor:
         """The levels of all examples at once."""
-        return self.levels if isinstance(self.levels, Tensor) else self.levels[torch.arange(len(self))]
+        return self.values if isinstance(self.values, Tensor) else self.values[torch.arange(len(self))]
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """(x0, y) at `indices` (B,): x0 float32 (B, *spec.shape) in spec.range, y int64 (B,) or None."""
-        levels = self.levels[indices]
-        x0 = levels if self.spec.bins is None else self.spec.from_levels(levels)
+        values = self.values[indices]
+        x0 = values if self.spec.bins is None else self.spec.from_bins(values)
         return x0, None if self.labels is None else self.labels[indices]
 
     def some(self, count: int) -> tuple[Tensor, Tensor | None]:
         """The first `count` examples, or all where there are fewer."""
         return self.batch(torch.arange(min(count, len(self))))
 
-    def order(self, batch_size: int, seed: int) -> Shuffled:
+    def order(self, batch_size: int, seed: int) -> EpochBatches:
         """The batches that training sees."""
-        return Shuffled(self, Order(len(self), batch_size, seed))
+        return EpochBatches(self, EpochOrder(len(self), batch_size, seed))
 
     def subset(self, indices: Tensor) -> Dataset:
         """The examples at `indices` (M,), in that order, with the same classes."""
         labels = None if self.labels is None else self.labels[indices]
-        levels = self.levels[indices] if isinstance(self.levels, Tensor) else self.levels.subset(indices)
-        return replace(self, levels=levels, labels=labels)
+        values = self.values[indices] if isinstance(self.values, Tensor) else self.values.subset(indices)
+        return replace(self, values=values, labels=labels)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """(training, held-out): ⌈fraction·N⌉ examples held out, classes in proportion, each part in the
@@ -145,10 +145,10 @@ class Dataset:
 
         Of pictures that are decoded on demand: over the names, classes and size of the files.
         """
-        if not isinstance(self.levels, Tensor):
-            return hashlib.sha256(self.levels.digest()).hexdigest()[:16]
+        if not isinstance(self.values, Tensor):
+            return hashlib.sha256(self.values.digest()).hexdigest()[:16]
         digest = hashlib.sha256()
-        for part in (self.levels, self.labels):
+        for part in (self.values, self.labels):
             if part is None:
                 continue
             array = np.ascontiguousarray(part.numpy())
@@ -158,11 +158,11 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class EpochBatches:
     """The batches of a data set, of which any can be asked for."""
 
     data: Dataset
-    order: Order
+    order: EpochOrder
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
         """This process's share of the step's batch: levels, labels int64 (B,) or None, positions in the batch
@@ -170,7 +170,7 @@ class Shuffled:
         """
         indices = self.order.indices(step, rank, world)
         labels = None if self.data.labels is None else self.data.labels[indices]
-        return self.data.levels[indices], labels, self.order.positions(step, rank, world)
+        return self.data.values[indices], labels, self.order.positions(step, rank, world)
 
 
 def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:

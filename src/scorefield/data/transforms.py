@@ -43,21 +43,21 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
     return x[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-def dequantize(levels: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
+def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
     """(k + u)/bins, mapped from [0, 1] to spec.range: each level k fills its own interval of width 1/bins.
 
-    levels: (B, *), integers 0 … bins-1; u: the same shape, uniform in [0, 1). Returns u's dtype. In [0, 1]
+    values: (B, *), integers 0 … bins-1; u: the same shape, uniform in [0, 1). Returns u's dtype. In [0, 1]
     and for 8-bit images x = k/255 this is NCSN's 255/256·x + u/256.
     """
     if spec.bins is None:
         raise InputError("this data is continuous: it has no levels to dequantize (bins is None)")
-    if levels.shape != u.shape or levels.is_floating_point():
+    if values.shape != u.shape or values.is_floating_point():
         raise InputError(
-            f"dequantize takes integer levels and one u for each value, got {levels.dtype} {tuple(levels.shape)} "
+            f"dequantize takes integer levels and one u for each value, got {values.dtype} {tuple(values.shape)} "
             f"and u {tuple(u.shape)}"
         )
     low, high = spec.range
-    return low + (high - low) * ((levels.to(u.dtype) + u) / spec.bins)
+    return low + (high - low) * ((values.to(u.dtype) + u) / spec.bins)
 
 
 def reduced(x: Tensor, side: int) -> Tensor:

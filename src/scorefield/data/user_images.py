@@ -38,7 +38,7 @@ def as_they_are(path: str | Path, channels: int | None) -> Dataset:
         [(path.name, path)], 1, str(path), size=None, channels=channels, upscale=False, strict=True
     )
     return Dataset(
-        DataSpec(found.levels.shape[1:], bins=256), torch.from_numpy(found.levels), None, str(path)
+        DataSpec(found.values.shape[1:], bins=256), torch.from_numpy(found.values), None, str(path)
     )
 
 
@@ -63,7 +63,7 @@ def images_of(path: str | Path, data: DataSpec) -> Dataset:
     if data.bins is None or data.bins >= 256:
         return replace(found, spec=spec)
     return replace(
-        found, spec=replace(spec, bins=data.bins), levels=data.to_levels(spec.from_levels(found.everything()))
+        found, spec=replace(spec, bins=data.bins), values=data.to_bins(spec.from_bins(found.everything()))
     )
 
 

@@ -7,7 +7,7 @@ from scorefield.evaluation.evaluator import (
     METRICS,
     Evaluation,
     EvaluationOptions,
-    Subject,
+    EvaluationTarget,
     evaluate,
     evaluate_each,
 )
@@ -17,7 +17,7 @@ from scorefield.evaluation.frechet import Moments, enough, frechet_distance
 from scorefield.evaluation.inception import inception_features
 from scorefield.evaluation.inception_score import Score, inception_score
 from scorefield.evaluation.kernel import KernelDistance, kernel_distance
-from scorefield.evaluation.metric_value import Figure
+from scorefield.evaluation.metric_value import MetricValue
 from scorefield.evaluation.noisy_accuracy import NoisyAccuracy, noisy_accuracy
 from scorefield.evaluation.precision_and_recall import PrecisionRecall, precision_recall
 from scorefield.evaluation.reference import Reference
@@ -28,7 +28,7 @@ __all__ = [
     "EvaluationOptions",
     "Extractor",
     "FeatureNet",
-    "Figure",
+    "MetricValue",
     "KernelDistance",
     "ModuleFeatures",
     "Moments",
@@ -37,7 +37,7 @@ __all__ = [
     "PrecisionRecall",
     "Reference",
     "Score",
-    "Subject",
+    "EvaluationTarget",
     "copying_ratio",
     "enough",
     "evaluate",

@@ -25,7 +25,7 @@ from scorefield.evaluation.likelihood import (
     ode_bits_per_dim,
     ode_log_prob,
 )
-from scorefield.evaluation.metric_value import Figure, Stamp
+from scorefield.evaluation.metric_value import MetricValue, Stamp
 from scorefield.models.categorical_denoiser import has_categories, refuse_categories
 from scorefield.models.denoiser import Denoise, Wrapper
 from scorefield.models.guidance import ClipX0
@@ -34,7 +34,7 @@ from scorefield.process import ContinuousProcess, Process
 from scorefield.process.base import Time
 from scorefield.process.transitions import Variance
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.progress import Bar, Watch
+from scorefield.runtime.progress import Bar, Reporter
 from scorefield.samplers.grids import full, uniform
 
 __all__ = ["BoundPlan", "Examples", "bound_figures", "flow_figures"]
@@ -147,7 +147,7 @@ class BoundPlan:
         )
 
 
-def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
+def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
     """The variational bound on −log₂ p(x_0)/D: total, prior, decoder (L_0), the sum of the others; every
     term's mean in `parts`.
 
@@ -194,7 +194,7 @@ def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watc
     ]
 
 
-def flow_figures(examples: Examples, stamp: Stamp, watch: Watch) -> list[Figure]:
+def flow_figures(examples: Examples, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
     """−log₂ p(x_0)/D by the probability-flow ODE, uniformly dequantized; and by how much the default prior
     moves it at the most.
 
@@ -260,7 +260,7 @@ class _Watched(Wrapper):
 
 
 def _measure_bound(
-    examples: Examples, plan: BoundPlan, bound: Bound | None, grid: Tensor, watch: Watch
+    examples: Examples, plan: BoundPlan, bound: Bound | None, grid: Tensor, watch: Reporter
 ) -> dict[str, Tensor]:
     """In the unit: the bound and its parts for each example, (N,); "terms", the sums of every term over each
     batch, (batches, S).
@@ -320,7 +320,7 @@ def _mean(
     examples: Examples,
     stamp: Stamp,
     parts: Mapping[str, Any] | None = None,
-) -> Figure:
+) -> MetricValue:
     """The mean over examples and its standard error. InputError where it is not finite."""
     wrong = int((~torch.isfinite(values)).sum())
     if wrong:
@@ -328,7 +328,7 @@ def _mean(
             f"{metric}: of {wrong} of {len(values)} examples it is not finite: the model has diverged"
         )
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
-    return Figure(
+    return MetricValue(
         metric, name, label, float(values.mean()), stamp, error, _OVER, unit=examples.unit, parts=parts or {}
     )
 

@@ -20,21 +20,21 @@ from scorefield.evaluation.bits import BoundPlan, Examples, bound_figures, flow_
 from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
-from scorefield.evaluation.metric_value import Figure, Stamp, append_line
+from scorefield.evaluation.metric_value import MetricValue, Stamp, append_line
 from scorefield.evaluation.metrics import SAMPLE_METRICS
-from scorefield.evaluation.sample_evaluator import Judge
+from scorefield.evaluation.sample_evaluator import SampleEvaluator
 from scorefield.generation.options import Sampling, SamplingOptions
 from scorefield.process.transitions import Variance
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options, did_you_mean
-from scorefield.runtime.progress import SILENT, Watch
+from scorefield.runtime.progress import SILENT, Reporter
 
-__all__ = ["METRICS", "Evaluation", "EvaluationOptions", "Subject", "evaluate", "evaluate_each"]
+__all__ = ["METRICS", "Evaluation", "EvaluationOptions", "EvaluationTarget", "evaluate", "evaluate_each"]
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluationTarget:
     """What is evaluated, and where what is kept of it goes.
 
     model: in evaluation mode, on its device.   sampling, options: how it is sampled, as objects and as what
@@ -89,7 +89,7 @@ class EvaluationOptions(Options):
 class Evaluation:
     """figures: in the order of the metrics.   warnings: sentences for the user."""
 
-    figures: tuple[Figure, ...]
+    figures: tuple[MetricValue, ...]
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,10 +101,10 @@ class Evaluation:
 
 
 def evaluate(
-    subject: Subject,
+    subject: EvaluationTarget,
     options: EvaluationOptions,
     processes: Processes | None = None,
-    watch: Watch = SILENT,
+    watch: Reporter = SILENT,
     extractor: Extractor | None = None,
 ) -> Evaluation | None:
     """Measure the metrics, and add a line with the figures to results.jsonl in the subject's folder.
@@ -119,10 +119,10 @@ def evaluate(
 
 
 def evaluate_each(
-    subjects: Sequence[Subject],
+    subjects: Sequence[EvaluationTarget],
     options: EvaluationOptions,
     processes: Processes | None = None,
-    watch: Watch = SILENT,
+    watch: Reporter = SILENT,
     extractor: Extractor | None = None,
 ) -> list[Evaluation] | None:
     """`evaluate` of several subjects that differ in nothing but how they are sampled, by one judge; one
@@ -139,12 +139,12 @@ def evaluate_each(
     for generated in sets:
         if generated is not None:
             generated.make(processes, watch)
-    processes.part()
+    processes.leave()
     if not processes.first:
         return None
     results = []
     for subject, generated in zip(subjects, sets, strict=True):
-        figures: dict[str, list[Figure]] = {}
+        figures: dict[str, list[MetricValue]] = {}
         warnings: list[str] = []
         if judge is not None and generated is not None:
             figures, warnings = judge.figures(generated, _stamp(subject, generated), watch)
@@ -162,15 +162,15 @@ def evaluate_each(
     return results
 
 
-def _bpd(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
+def _bpd(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
     return bound_figures(examples, plan, stamp, watch)
 
 
-def _ode(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Watch) -> list[Figure]:
+def _ode(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
     return flow_figures(examples, stamp, watch)
 
 
-LIKELIHOODS: dict[str, Callable[[Examples, BoundPlan, Stamp, Watch], list[Figure]]] = {
+LIKELIHOODS: dict[str, Callable[[Examples, BoundPlan, Stamp, Reporter], list[MetricValue]]] = {
     "bpd": _bpd,
     "ode": _ode,
 }
@@ -191,7 +191,7 @@ def _known(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def _check_data(subject: Subject) -> None:
+def _check_data(subject: EvaluationTarget) -> None:
     """The data must be what the model was made for."""
     found = subject.train.spec
     made_for = subject.model.data or found
@@ -223,7 +223,7 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _examples(subject: Subject, options: EvaluationOptions) -> Examples:
+def _examples(subject: EvaluationTarget, options: EvaluationOptions) -> Examples:
     data = subject.heldout if options.split == "heldout" else subject.train
     order = torch.arange(len(data))
     if options.n is not None:
@@ -234,11 +234,11 @@ def _examples(subject: Subject, options: EvaluationOptions) -> Examples:
     return examples
 
 
-def _plan(subject: Subject, options: EvaluationOptions) -> BoundPlan:
+def _plan(subject: EvaluationTarget, options: EvaluationOptions) -> BoundPlan:
     return BoundPlan(subject.options.clip, options.bound_steps, options.terms, options.variance)
 
 
-def _sets(subject: Subject, options: EvaluationOptions, metric: str) -> Generated:
+def _sets(subject: EvaluationTarget, options: EvaluationOptions, metric: str) -> Generated:
     spec, heldout = subject.train.spec, subject.heldout
     if not are_images(spec.shape):
         raise InputError(
@@ -274,8 +274,8 @@ def _sets(subject: Subject, options: EvaluationOptions, metric: str) -> Generate
 
 
 def _likelihoods(
-    subject: Subject, options: EvaluationOptions, examples: Examples, watch: Watch
-) -> dict[str, list[Figure]]:
+    subject: EvaluationTarget, options: EvaluationOptions, examples: Examples, watch: Reporter
+) -> dict[str, list[MetricValue]]:
     plan, stamp = _plan(subject, options), _stamp(subject)
     return {
         name: LIKELIHOODS[name](examples, plan, stamp, watch)
@@ -285,12 +285,12 @@ def _likelihoods(
 
 
 def _judge(
-    subject: Subject,
+    subject: EvaluationTarget,
     options: EvaluationOptions,
     names: Sequence[str],
     extractor: Extractor | None,
-    watch: Watch,
-) -> Judge:
+    watch: Reporter,
+) -> SampleEvaluator:
     file, train = options.reference, subject.train
     if file is not None and not file.expanduser().parent.is_dir():
         raise InputError(
@@ -301,10 +301,10 @@ def _judge(
             extractor = open_features(
                 options.features, train.spec, train, lambda done, total: bar.update(done, total=total)
             )
-    return Judge.of(names, train, subject.heldout, extractor, file, subject.model.device, watch)
+    return SampleEvaluator.of(names, train, subject.heldout, extractor, file, subject.model.device, watch)
 
 
-def _stamp(subject: Subject, sets: Generated | None = None) -> dict[str, Mapping[str, Any]]:
+def _stamp(subject: EvaluationTarget, sets: Generated | None = None) -> dict[str, Mapping[str, Any]]:
     """Of figures of these sets, or of likelihoods; images that the user gave need not be the run's."""
     train = subject.train
     data = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data import Dataset, Order, shift
+from scorefield.data import Dataset, EpochOrder, shift
 from scorefield.evaluation.extractors import Observed, check_images, observe
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.weights import SHOWN, sha256
@@ -156,7 +156,7 @@ def _fit(
     passes = min(max(_EXAMPLES / len(data), _FEWEST_PASSES), _MOST_PASSES)
     batch = min(_BATCH, len(data))
     total = max(round(passes * len(data) / batch), 1)
-    order, draws = Order(len(data), batch, seed), torch.Generator().manual_seed(seed)
+    order, draws = EpochOrder(len(data), batch, seed), torch.Generator().manual_seed(seed)
     net.train()
     optimizer = torch.optim.Adam(net.parameters(), lr=_LR)
     for step in range(total):

@@ -26,7 +26,7 @@ from scorefield.generation.blocks import sample_blocks
 from scorefield.generation.options import Sampling, SamplingOptions
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.progress import Watch
+from scorefield.runtime.progress import Reporter
 from scorefield.samplers import Sampler
 from scorefield.samplers.base import network_calls, trajectory
 from scorefield.store.block_store import Block, StoredSamples, identity
@@ -50,7 +50,7 @@ class Generated(Protocol):
     @property
     def stamp(self) -> Mapping[str, Any]: ...
 
-    def make(self, processes: Processes, watch: Watch) -> None: ...
+    def make(self, processes: Processes, watch: Reporter) -> None: ...
 
     def images(self, k: int) -> Images: ...
 
@@ -113,7 +113,7 @@ class SampledSets:
             "precision": "fp32" if getattr(self.model, "autocast_dtype", None) is None else "bf16",
         }
 
-    def make(self, processes: Processes, watch: Watch) -> None:
+    def make(self, processes: Processes, watch: Reporter) -> None:
         """Make the blocks that are not stored yet. Interrupted at any moment, the same call goes on with what
         is missing.
         """
@@ -202,7 +202,7 @@ class GivenSets:
             "fingerprint": self.data.fingerprint(),
         }
 
-    def make(self, processes: Processes, watch: Watch) -> None:
+    def make(self, processes: Processes, watch: Reporter) -> None:
         """They are there."""
 
     def images(self, k: int) -> Images:
@@ -210,7 +210,7 @@ class GivenSets:
         classes = self._classes()
         for part in torch.arange(k * self.count, (k + 1) * self.count).split(64):
             labels = None if classes is None or self.data.labels is None else classes[self.data.labels[part]]
-            yield low + (high - low) * self.data.levels[part].float() / 255, labels
+            yield low + (high - low) * self.data.values[part].float() / 255, labels
 
     def _classes(self) -> Tensor | None:
         """The run's number of each class, where all the names are the run's."""

@@ -11,14 +11,14 @@ from typing import Any
 
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Figure", "Stamp", "append_line", "grouped", "stamp_lines"]
+__all__ = ["MetricValue", "Stamp", "append_line", "grouped", "stamp_lines"]
 
 Stamp = Mapping[str, Mapping[str, Any]]
 _WIDTH, _INDENT = 100, 12
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricValue:
     """One number, and everything that has to be known to compare it with another.
 
     metric: what was asked for, such as "fd".   name: of this number, one word.   label: what it is, for
@@ -58,11 +58,11 @@ class Figure:
         return {name: value for name, value in known.items() if value is not None}
 
 
-def grouped(figures: Sequence[Figure]) -> list[tuple[list[Figure], Stamp]]:
+def grouped(figures: Sequence[MetricValue]) -> list[tuple[list[MetricValue], Stamp]]:
     """Figures whose stamps differ in nothing but groups that some lack, and the whole stamp, in the order of
     the first.
     """
-    groups: list[tuple[list[Figure], Stamp]] = []
+    groups: list[tuple[list[MetricValue], Stamp]] = []
     for figure in figures:
         at = next((i for i, (_, stamp) in enumerate(groups) if _agree(stamp, figure.stamp)), None)
         if at is None:

@@ -18,13 +18,13 @@ from scorefield.evaluation.copies import copying_ratio
 from scorefield.evaluation.frechet import frechet_distance
 from scorefield.evaluation.inception_score import inception_score
 from scorefield.evaluation.kernel import kernel_distance
-from scorefield.evaluation.metric_value import Figure, Stamp
+from scorefield.evaluation.metric_value import MetricValue, Stamp
 from scorefield.evaluation.precision_and_recall import precision_recall
 from scorefield.evaluation.reference import Reference
-from scorefield.evaluation.statistics import Seen
+from scorefield.evaluation.statistics import SetStatistics
 from scorefield.runtime.errors import InputError
 
-__all__ = ["SAMPLE_METRICS", "Judged", "SampleMetric"]
+__all__ = ["SAMPLE_METRICS", "MetricInputs", "SampleMetric"]
 
 _NEAREST = (
     0.01  # held-out images nearer to the training set than all others: below their distance a sample is near
@@ -35,13 +35,13 @@ _OVER_SETS = "standard deviation over sets"
 
 
 @dataclass(frozen=True)
-class Judged:
+class MetricInputs:
     """What figures are made of. sets: of one size.   heldout: the held-out images, seen alike.   data: they
     themselves, for their classes.   reference: of the training images, which metrics that need none may lack.
     """
 
-    sets: Sequence[Seen]
-    heldout: Seen
+    sets: Sequence[SetStatistics]
+    heldout: SetStatistics
     data: Dataset
     reference: Reference | None
 
@@ -68,13 +68,13 @@ class SampleMetric:
     warn: sentences for the user.
     """
 
-    measure: Callable[[Judged, Stamp], list[Figure]]
+    measure: Callable[[MetricInputs, Stamp], list[MetricValue]]
     keep: frozenset[str]
     compares: bool
-    warn: Callable[[Judged], list[str]]
+    warn: Callable[[MetricInputs], list[str]]
 
 
-def _fd(judged: Judged, stamp: Stamp) -> list[Figure]:
+def _fd(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
     """Fréchet distance, distance to the nearest training image, the fraction of near copies, class agreement.
 
     near: the fraction of all samples nearer to a training image than 99 % of held-out images are; about 0.01
@@ -99,7 +99,7 @@ def _fd(judged: Judged, stamp: Stamp) -> list[Figure]:
             heldout=float(usual.quantile(0.5)),
             ratio=True,
         ),
-        Figure(
+        MetricValue(
             "fd",
             "near",
             "nearer to one than 99 % of held-out images",
@@ -113,12 +113,12 @@ def _fd(judged: Judged, stamp: Stamp) -> list[Figure]:
     if agreed:
         label, known = "agreement with the requested class", judged.heldout.agreement
         figures.append(
-            Figure("fd", "agreement", label, statistics.fmean(agreed), stamp, heldout=known, unit="%")
+            MetricValue("fd", "agreement", label, statistics.fmean(agreed), stamp, heldout=known, unit="%")
         )
     return figures
 
 
-def _kid(judged: Judged, stamp: Stamp) -> list[Figure]:
+def _kid(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
     real = _features(judged.real.features)
     found = [kernel_distance(_features(one.features), real) for one in judged.sets]
     heldout = kernel_distance(_features(judged.heldout.features), real).mean
@@ -127,7 +127,7 @@ def _kid(judged: Judged, stamp: Stamp) -> list[Figure]:
     return [_figure("kid", "kid", label, [value.mean for value in found], stamp, one, heldout=heldout)]
 
 
-def _pr(judged: Judged, stamp: Stamp) -> list[Figure]:
+def _pr(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
     real = _features(judged.real.features)
     found = [precision_recall(_features(one.features), real, _NEIGHBOURS) for one in judged.sets]
     heldout = precision_recall(_features(judged.heldout.features), real, _NEIGHBOURS)
@@ -146,7 +146,7 @@ def _pr(judged: Judged, stamp: Stamp) -> list[Figure]:
     ]
 
 
-def _is(judged: Judged, stamp: Stamp) -> list[Figure]:
+def _is(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
     splits = min(_SPLITS, judged.sets[0].count, judged.heldout.count)
     found = [_score(one, splits) for one in judged.sets]
     one = (found[0].std, "standard deviation over splits")
@@ -167,17 +167,17 @@ def _figure(
     heldout: float | None,
     ratio: bool = False,
     unit: str = "",
-) -> Figure:
+) -> MetricValue:
     """The mean over sets.   one: the error, and of what, where there is one set only."""
     mean = statistics.fmean(values)
     error, error_of = (statistics.stdev(values), _OVER_SETS) if len(values) > 1 else one
     over = mean / heldout if ratio and heldout is not None and heldout > 0 else None
-    return Figure(
+    return MetricValue(
         metric, name, label, mean, stamp, error, error_of, heldout, over, unit, {"sets": list(values)}
     )
 
 
-def _score(seen: Seen, splits: int) -> Any:
+def _score(seen: SetStatistics, splits: int) -> Any:
     """The score of the images in a fixed random order: a split of images in the order of their classes would
     hold few of them.
     """
@@ -194,13 +194,13 @@ def _features(features: Tensor | None) -> Tensor:
     return features
 
 
-def _nearest(seen: Seen) -> Tensor:
+def _nearest(seen: SetStatistics) -> Tensor:
     if seen.nearest is None:
         raise InputError("the distances to the training images were not kept")
     return seen.nearest
 
 
-def _of_covariances(judged: Judged) -> list[str]:
+def _of_covariances(judged: MetricInputs) -> list[str]:
     reference, held, count = judged.real.moments, judged.heldout.moments, judged.sets[0].count
     found = [reference.warning("training images"), held.warning("held-out images")]
     found.append(judged.sets[0].moments.warning("generated sets"))
@@ -212,7 +212,7 @@ def _of_covariances(judged: Judged) -> list[str]:
     return [text for text in found if text is not None]
 
 
-def _of_counts(judged: Judged) -> list[str]:
+def _of_counts(judged: MetricInputs) -> list[str]:
     count, held = judged.sets[0].count, judged.heldout.count
     if count == held:
         return []
@@ -221,7 +221,7 @@ def _of_counts(judged: Judged) -> list[str]:
     ]
 
 
-def _of_classes(judged: Judged) -> list[str]:
+def _of_classes(judged: MetricInputs) -> list[str]:
     unlike = max(_variation(one.labels, judged.data) for one in judged.sets)
     if unlike <= _UNLIKE:
         return []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.frechet import Moments
-from scorefield.runtime.atomic import whole
+from scorefield.runtime.atomic import atomic_write
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.weights import SHOWN, sha256
 
@@ -85,7 +85,7 @@ class Reference:
         """Write a .safetensors file, whole or not at all. InputError when it cannot be written."""
         path = Path(path).expanduser()
         try:
-            with whole(path) as partial:
+            with atomic_write(path) as partial:
                 save_file(self._tensors(), partial, {"format": _FORMAT, "sha256": self.hash, **self._texts()})
         except (OSError, SafetensorError) as error:
             raise InputError(f"the reference could not be saved to {path} ({error})") from None

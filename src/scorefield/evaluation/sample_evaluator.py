@@ -12,18 +12,18 @@ from scorefield.data import Dataset
 from scorefield.evaluation.copies import copying_ratio
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.generated import Generated
-from scorefield.evaluation.metric_value import Figure, Stamp
-from scorefield.evaluation.metrics import SAMPLE_METRICS, Judged
+from scorefield.evaluation.metric_value import MetricValue, Stamp
+from scorefield.evaluation.metrics import SAMPLE_METRICS, MetricInputs
 from scorefield.evaluation.reference import Reference
-from scorefield.evaluation.statistics import Images, Seen, look, real
+from scorefield.evaluation.statistics import Images, SetStatistics, compute_statistics, real
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.progress import SILENT, Bar, Watch
+from scorefield.runtime.progress import SILENT, Bar, Reporter
 
-__all__ = ["Judge"]
+__all__ = ["SampleEvaluator"]
 
 
 @dataclass(frozen=True)
-class Judge:
+class SampleEvaluator:
     """What measures generated sets by the metrics `names`.
 
     extractor: of features.   train, heldout: the two parts of the data.   seen: the held-out images, seen by
@@ -36,7 +36,7 @@ class Judge:
     extractor: Extractor
     train: Dataset
     heldout: Dataset
-    seen: Seen
+    seen: SetStatistics
     reference: Reference | None
     device: torch.device | str
 
@@ -49,8 +49,8 @@ class Judge:
         extractor: Extractor,
         file: Path | None = None,
         device: torch.device | str = "cpu",
-        watch: Watch = SILENT,
-    ) -> Judge:
+        watch: Reporter = SILENT,
+    ) -> SampleEvaluator:
         """Everything that needs no samples. file: of the reference, used if it is there and written if not.
 
         InputError: a reference of other features or data, held-out images that are in the training set.
@@ -59,7 +59,7 @@ class Judge:
         if any(SAMPLE_METRICS[name].compares for name in names):
             reference = _reference(train, extractor, file, device, watch)
         with watch.progress("looking at the held-out images", len(heldout)) as bar:
-            seen = look(_told(real(heldout), bar), extractor, train, _keep(names), device)
+            seen = compute_statistics(_told(real(heldout), bar), extractor, train, _keep(names), device)
         if seen.nearest is not None:
             copying_ratio(
                 seen.nearest, seen.nearest
@@ -67,14 +67,14 @@ class Judge:
         return cls(tuple(names), extractor, train, heldout, seen, reference, device)
 
     def figures(
-        self, generated: Generated, stamp: Stamp, watch: Watch = SILENT
-    ) -> tuple[dict[str, list[Figure]], list[str]]:
+        self, generated: Generated, stamp: Stamp, watch: Reporter = SILENT
+    ) -> tuple[dict[str, list[MetricValue]], list[str]]:
         """(Figures by metric, warnings). Every set is seen once, a batch of its images at a time."""
         sets = []
         with watch.progress("looking at the samples", generated.sets * generated.count) as bar:
             for k in range(generated.sets):
                 sets.append(
-                    look(
+                    compute_statistics(
                         _told(generated.images(k), bar),
                         self.extractor,
                         self.train,
@@ -82,7 +82,7 @@ class Judge:
                         self.device,
                     )
                 )
-        judged = Judged(sets, self.seen, self.heldout, self.reference)
+        judged = MetricInputs(sets, self.seen, self.heldout, self.reference)
         known = {
             **stamp,
             "features": {"extractor": self.extractor.name, "dimension": self.extractor.dimension},
@@ -99,7 +99,7 @@ class Judge:
 
 
 def _reference(
-    train: Dataset, extractor: Extractor, file: Path | None, device: torch.device | str, watch: Watch
+    train: Dataset, extractor: Extractor, file: Path | None, device: torch.device | str, watch: Reporter
 ) -> Reference:
     """From the file if it is there; otherwise of the training images, and written where a file is named."""
     if file is not None and file.expanduser().exists():

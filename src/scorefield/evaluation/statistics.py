@@ -18,7 +18,7 @@ from scorefield.evaluation.features import FeatureNet, batches
 from scorefield.evaluation.frechet import Moments
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Images", "Seen", "look", "real"]
+__all__ = ["Images", "SetStatistics", "compute_statistics", "real"]
 
 Images = Iterable[
     tuple[Tensor, Tensor | None]
@@ -30,7 +30,7 @@ _REFERENCES = 4096  # training images in memory as floats at a time
 
 
 @dataclass(frozen=True)
-class Seen:
+class SetStatistics:
     """A set of N images after one pass.
 
     features (N, D) and log_probs (N, K): where they were to be kept.   predicted: (N,) classes, where the
@@ -59,13 +59,13 @@ class Seen:
         return float((self.predicted == self.labels).double().mean())
 
 
-def look(
+def compute_statistics(
     images: Images,
     extractor: Extractor,
     train: Dataset,
     keep: Collection[str] = (),
     device: str | torch.device = "cpu",
-) -> Seen:
+) -> SetStatistics:
     """See every image once.
 
     Images are rounded to the data's levels, as they are when written; those of continuous data are clamped to
@@ -92,7 +92,7 @@ def look(
             kept.add("predicted", seen.log_probs.argmax(dim=1))
         if nearest is not None:
             nearest.add(x0)
-    return Seen(
+    return SetStatistics(
         moments,
         features=kept.take("features"),
         log_probs=kept.take("log_probs"),
@@ -153,7 +153,7 @@ class _Nearest:
 
 
 def _as_written(x0: Tensor, spec: DataSpec) -> Tensor:
-    return x0.clamp(*spec.range) if spec.bins is None else spec.from_levels(spec.to_levels(x0))
+    return x0.clamp(*spec.range) if spec.bins is None else spec.from_bins(spec.to_bins(x0))
 
 
 def _check(x0: Tensor, labels: Tensor | None, spec: DataSpec) -> None:

@@ -81,8 +81,8 @@ def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None
         components = {"scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"]}
         files["model_index.json"] = {"_class_name": kind.replace("Scheduler", "Pipeline"), **components}
     net: Any = model.net
-    tensors = to_diffusers(net.state_dict(), structure, net.spec.get("attention_order", "new"))
-    left = Left(net=net.spec, classes=data.classes, bins=data.bins, sampling=sampling)
+    tensors = to_diffusers(net.state_dict(), structure, net.config.get("attention_order", "new"))
+    left = Left(net=net.config, classes=data.classes, bins=data.bins, sampling=sampling)
     _write(path, files, tensors, left)
     return notes
 
@@ -219,7 +219,7 @@ def _filled(net: UNet | DDPMUNet, structure: Structure, tensors: Mapping[str, Te
     """The network, so far on the meta device, with these weights. InputError unless names and shapes are
     exactly its own.
     """
-    order = net.spec.get("attention_order", "new")
+    order = net.config.get("attention_order", "new")
     found, expected = shapes_of(tensors), shapes_of(to_diffusers(net.state_dict(), structure, order))
     if found != expected:
         raise InputError(f"the weights are not those of unet/config.json: {listed(found, expected)}")
@@ -255,7 +255,7 @@ def _classes(net: UNet | DDPMUNet, own: Left | None) -> tuple[str, ...]:
     """The names of the labels, numbers where none were left; the data of an unconditional model may have some
     too.
     """
-    numbers = tuple(str(label) for label in range(net.spec.get("num_classes", 0)))
+    numbers = tuple(str(label) for label in range(net.config.get("num_classes", 0)))
     return own.classes if own is not None and (not numbers or len(own.classes) == len(numbers)) else numbers
 
 

@@ -54,7 +54,7 @@ DDIM_STEPS = 50  # of DDIMPipeline, where none are given
 
 def lacking(model: Denoiser) -> list[str]:
     """What the schedulers cannot express of this model."""
-    spec, T = model.process.spec, model.process.T
+    spec, T = model.process.config, model.process.T
     same = model.noise_input == "index" or (model.noise_input == "scaled" and T == 1000)
     needs = {
         f"the parametrization {model.parametrization!r} (only {', '.join(PREDICTIONS)})": model.parametrization
@@ -71,7 +71,7 @@ def scheduler_config(model: Denoiser, sampling: SamplingOptions) -> dict[str, An
     """scheduler/scheduler_config.json of a model that lacks nothing: DDPMScheduler for ancestral sampling,
     otherwise DDIMScheduler.
     """
-    spec = model.process.spec
+    spec = model.process.config
     common = {
         "num_train_timesteps": model.process.T,
         **BETAS[spec["kind"]](spec),

@@ -87,7 +87,7 @@ def structure_of(net: Any) -> Structure:
     """The structure of one of this library's networks; IncompatibleModel naming everything that UNet2DModel
     lacks.
     """
-    spec: Mapping[str, Any] = getattr(net, "spec", {})
+    spec: Mapping[str, Any] = getattr(net, "config", {})
     kind = spec.get("kind", type(net).__name__)
     if kind not in FAMILIES:
         raise IncompatibleModel(

@@ -28,7 +28,7 @@ __all__ = ["ORIGINS", "Imported", "Request", "import_run", "write_run"]
 class Imported:
     """What a run is written from.
 
-    model: its network has a `spec`, and it knows its data.   name, title, paper, sampling, objective: as in a
+    model: its network has a `config`, and it knows its data.   name, title, paper, sampling, objective: as in a
     recipe.
     source: what the weights were read from.   fingerprint: of that.   notes: what was done on the way that a
     reader should know.
@@ -110,9 +110,9 @@ def _description(imported: Imported) -> dict[str, Any]:
         "title": imported.title,
         "paper": imported.paper,
         "data": {"size": data.shape[-1], "channels": data.shape[0], "range": list(data.range)},
-        "process": dict(model.process.spec),
-        "net": dict(net.spec),
-        "model": model.spec,
+        "process": dict(model.process.config),
+        "net": dict(net.config),
+        "model": model.config,
         "objective": dict(imported.objective),
         **({"sampling": dict(imported.sampling)} if imported.sampling else {}),
         "trained_on": {
@@ -184,8 +184,8 @@ def _alike(
 def _meaning(original: Original[Any]) -> dict[str, Any]:
     """What changes the results of a network with given weights."""
     model = original.model
-    net = {name: value for name, value in model.net.spec.items() if name not in ("dropout", "checkpoint")}
-    return {**net, **model.spec, "process": model.process.spec}
+    net = {name: value for name, value in model.net.config.items() if name not in ("dropout", "checkpoint")}
+    return {**net, **model.config, "process": model.process.config}
 
 
 def _read_diffusers(request: Request) -> Imported:

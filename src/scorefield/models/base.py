@@ -14,10 +14,10 @@ from scorefield.core.shapes import DataSpec
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import Precision, is_compiled
 
-__all__ = ["Networked"]
+__all__ = ["ModelBase"]
 
 
-class Networked(nn.Module):
+class ModelBase(nn.Module):
     """net: called as the model says.   data: what one example is.   autocast_dtype: the network runs in it,
     plainly if None.
     """

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import Networked
+from scorefield.models.base import ModelBase
 from scorefield.models.denoiser import Labels, as_labels, per_example
 from scorefield.models.parametrization import noise_input
 from scorefield.process.base import Time, as_time
@@ -57,7 +57,7 @@ def refuse_categories(what: str, model: Any, instead: str) -> None:
         )
 
 
-class CategoricalDenoiser(Networked):
+class CategoricalDenoiser(ModelBase):
     """p(x_0 = k | x_t) from a network's logits F(x_t, c, y), every dimension by itself.  [D3PM §3.3]
 
     net: called net(x, c, y=None) with x the one-hot x_t, floats (B, S·C, *), channel k·C + c the k-th state
@@ -97,7 +97,7 @@ class CategoricalDenoiser(Networked):
             self._check_bins(data)
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """What rebuilds this model, apart from its network and process, from a configuration file."""
         return {"parametrization": self.parametrization, "noise_input": self.noise_input}
 
@@ -106,12 +106,12 @@ class CategoricalDenoiser(Networked):
         """How many labels the network takes; 0 for an unconditional one. (The categories of a value are
         `process.classes`.)
         """
-        return int(getattr(self.net, "spec", {}).get("num_classes", 0))
+        return int(getattr(self.net, "config", {}).get("num_classes", 0))
 
     @property
     def null_label(self) -> int | None:
         """The label that stands for none, num_classes, where the network has a row for it; otherwise None."""
-        return self.num_classes if getattr(self.net, "spec", {}).get("null_label", False) else None
+        return self.num_classes if getattr(self.net, "config", {}).get("null_label", False) else None
 
     def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Categorical:
         """p(x_0 | x_t), (B, K, *), float32 or the network's float64.   x_t: (B, *) integers; t: a number or
@@ -150,7 +150,7 @@ class CategoricalDenoiser(Networked):
                 "this model does not know how values become categories: give integers, or data=sf.DataSpec(..., bins=K)"
             )
         self._check_bins(self.data)
-        return self.data.exact_levels(x0)
+        return self.data.exact_bins(x0)
 
     def given(self, y: Labels) -> GivenCategories:
         """This model with its labels bound: y is one class for every example or (B,) of them."""

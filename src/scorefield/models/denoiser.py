@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec, expand
-from scorefield.models.base import Networked
+from scorefield.models.base import ModelBase
 from scorefield.models.parametrization import (
     NOISE_INPUTS,
     PARAMETRIZATIONS,
@@ -57,7 +57,7 @@ class Denoise(ScoreFunction, Protocol):
     def __call__(self, x_t: Tensor, t: Time) -> Prediction: ...
 
 
-class Denoiser(Networked):
+class Denoiser(ModelBase):
     """x̂0 = c_skip·x_t + c_out·F(c_in·x_t, c, y) for a network F(x, c, y=None).
 
     net: any callable with that signature; with a variance head it gives twice the channels, the second half
@@ -112,7 +112,7 @@ class Denoiser(Networked):
         self.low_res = low_res
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """What rebuilds this model, apart from its network and process, from a configuration file."""
         spec = {
             "parametrization": self.parametrization,
@@ -125,7 +125,7 @@ class Denoiser(Networked):
     @property
     def num_classes(self) -> int:
         """How many classes the network takes labels of; 0 for an unconditional one."""
-        spec = getattr(self.net, "spec", None)
+        spec = getattr(self.net, "config", None)
         if spec is None:
             return self.data.num_classes if self.data is not None else 0
         return int(spec.get("num_classes", 0))
@@ -134,10 +134,10 @@ class Denoiser(Networked):
     def null_label(self) -> int | None:
         """The label that stands for none, num_classes, where the network has a row for it; otherwise None.
 
-        A network that does not describe itself (it has no `spec`) is taken to have one if its data has
+        A network that does not describe itself (it has no `config`) is taken to have one if its data has
         classes.
         """
-        spec = getattr(self.net, "spec", {"null_label": True})
+        spec = getattr(self.net, "config", {"null_label": True})
         return self.num_classes if self.num_classes and spec.get("null_label", False) else None
 
     def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
@@ -219,8 +219,8 @@ class _Enlarging(nn.Module):
     def __init__(self, net: Callable[..., Tensor], low_res: Tensor) -> None:
         super().__init__()
         self.net, self.low_res = net, low_res
-        if hasattr(net, "spec"):
-            self.spec = net.spec
+        if hasattr(net, "config"):
+            self.config = net.config
 
     def forward(self, x: Tensor, c: Tensor, **labels: Tensor) -> Tensor:
         low_res = self.low_res.to(x)

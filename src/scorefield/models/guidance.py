@@ -203,7 +203,7 @@ class ClassifierFree(Wrapper):
     sampling ends in p(x)·p(y|x)^s (see this module's text).
 
     Raises IncompatibleModel where the network has no row for dropped labels. One that does not describe
-    itself (no `spec`) is taken to know the label num_classes.
+    itself (no `config`) is taken to know the label num_classes.
     """
 
     def __init__(self, model: Any, y: Labels, scale: Scale) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import Networked
+from scorefield.models.base import ModelBase
 from scorefield.models.parametrization import NOISE_INPUTS, noise_input
 from scorefield.process.base import GaussianProcess, Time, as_time
 from scorefield.runtime.errors import InputError
@@ -19,7 +19,7 @@ from scorefield.runtime.errors import InputError
 __all__ = ["NoisyClassifier"]
 
 
-class NoisyClassifier(Networked):
+class NoisyClassifier(ModelBase):
     """(x_t, t) -> logits of p(y | x_t): softmax(F(x_t, c)) for a network F(x, c).  [ADM Sec. 4]
 
     net: any callable that turns x (B, *) and c (B,) into logits (B, K), such as sf.nets.Classifier. It
@@ -51,7 +51,7 @@ class NoisyClassifier(Networked):
             )
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """What rebuilds this classifier, apart from its network and process, from a configuration file."""
         return {"noise_input": self.noise_input}
 
@@ -59,7 +59,7 @@ class NoisyClassifier(Networked):
     def num_classes(self) -> int:
         """K: what the network says of itself, otherwise what the data has; 0 where neither does."""
         of_data = 0 if self.data is None else self.data.num_classes
-        return int(getattr(self.net, "spec", {}).get("num_classes", 0)) or of_data
+        return int(getattr(self.net, "config", {}).get("num_classes", 0)) or of_data
 
     def forward(self, x_t: Tensor, t: Time) -> Tensor:
         """Logits (B, K), float32 or the float64 of x_t.   x_t: (B, *) floating point; t: a number or (B,), 0

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from scorefield.core.derivatives import score_from_energy
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import Networked
+from scorefield.models.base import ModelBase
 from scorefield.process.base import Time
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["ScoreModel"]
 
 
-class ScoreModel(Networked):
+class ScoreModel(ModelBase):
     """s(x) = F(x), or s(x) = −∇E(x) with the energy E = F: a score of one density, with no levels and no x̂0.
 
     It satisfies `ScoreFunction` only: Langevin samples it, every other sampler refuses it.
@@ -34,7 +34,7 @@ class ScoreModel(Networked):
         self.has_energy = energy
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """What rebuilds this model, apart from its network, from a configuration file."""
         return {"energy": self.has_energy}
 

@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        self.spec = describe("classifier", locals())
+        self.config = describe("classifier", locals())
         if num_classes < 1:
             raise InputError(f"a classifier needs at least one class, got num_classes={num_classes}")
         if pool not in POOLS:

@@ -45,7 +45,7 @@ class MLP(nn.Module):
         super().__init__()
         if layers < 1:
             raise InputError(f"layers must be at least 1, got {layers}")
-        self.spec = describe("mlp", locals())
+        self.config = describe("mlp", locals())
         self.dim, self.out_dim = dim, dim if out_dim is None else out_dim
         self.num_classes = num_classes
         self.time_embed = TimeEmbedding(embed_dim, hidden) if noise_levels else None

@@ -37,7 +37,7 @@ class RefineNet(nn.Module):
         self, channels_in: int, *, filters: int = 128, levels: int = 10, unit_input: bool = False
     ) -> None:
         super().__init__()
-        self.spec = describe("refinenet", locals())
+        self.config = describe("refinenet", locals())
         if filters < 2:
             raise InputError(
                 f"filters must be at least 2 (the normalization compares channels), got {filters}"

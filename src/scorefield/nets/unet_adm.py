@@ -91,7 +91,7 @@ class UNet(nn.Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        self.spec = describe("unet", locals())
+        self.config = describe("unet", locals())
         widths = level_widths(channels, channel_mult, attention)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.levels, self.enlarges, self.checkpoint = len(widths), low_res, checkpoint

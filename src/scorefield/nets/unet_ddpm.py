@@ -68,7 +68,7 @@ class DDPMUNet(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        self.spec = describe("ddpm-unet", locals())
+        self.config = describe("ddpm-unet", locals())
         if num_classes:
             raise InputError(
                 "DDPM's network takes no labels (num_classes must be 0): use UNet for class-conditional models"

@@ -44,7 +44,7 @@ class Objective(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """What rebuilds this objective around its model from a configuration file."""
 
     @abstractmethod

@@ -12,7 +12,7 @@ from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.objectives.times import Times, as_times, times_config
 from scorefield.process.base import Time
 from scorefield.process.categorical import CategoricalProcess
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -48,8 +48,8 @@ class CategoricalVLB(Objective):
         self.times = as_times(times, model.process)
 
     @property
-    def spec(self) -> dict[str, Any]:
-        return {"kind": "categorical-vlb", "auxiliary": self.auxiliary, **times_spec(self.times)}
+    def config(self) -> dict[str, Any]:
+        return {"kind": "categorical-vlb", "auxiliary": self.auxiliary, **times_config(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         """x0: (B, *), values on the data's bins, or integers. Draws t, then x_t."""

@@ -36,7 +36,7 @@ class Classify(Objective):
         self.times = UniformTimes()
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"kind": "classifier"}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:

@@ -13,7 +13,7 @@ from scorefield.data.transforms import reduced
 from scorefield.models.categorical_denoiser import refuse_categories
 from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.objectives.times import Times, as_times, times_config
 from scorefield.objectives.weighting import check_weighting, weight
 
 __all__ = ["Simple", "prediction_error", "shown", "weighted_error"]
@@ -67,8 +67,8 @@ class Simple(Objective):
         self.times = as_times(times, model.process)
 
     @property
-    def spec(self) -> dict[str, Any]:
-        return {"kind": "simple", "weighting": self.weighting, **times_spec(self.times)}
+    def config(self) -> dict[str, Any]:
+        return {"kind": "simple", "weighting": self.weighting, **times_config(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)

@@ -26,7 +26,7 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
-from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.objectives.times import Times, as_times, times_config
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["NCSN", "ScoreMatching"]
@@ -82,7 +82,7 @@ class ScoreMatching(Objective):
         self.differentiates = method != "denoising" or model.has_energy
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"kind": "score-matching", **_describe(self), "sigma": self.sigma}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
@@ -132,8 +132,8 @@ class NCSN(Objective):
         self.differentiates = method != "denoising"
 
     @property
-    def spec(self) -> dict[str, Any]:
-        return {"kind": "ncsn", **_describe(self), **times_spec(self.times)}
+    def config(self) -> dict[str, Any]:
+        return {"kind": "ncsn", **_describe(self), **times_config(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         """Draws t, then ε, then the projections. parts: "mse", what Simple minimises, of the denoising method

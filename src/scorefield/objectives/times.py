@@ -14,7 +14,7 @@ from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
 
-__all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times", "times_spec"]
+__all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times", "times_config"]
 
 
 @runtime_checkable
@@ -31,7 +31,7 @@ class UniformTimes:
     """t uniform on 1 … T, or on [t_min, T] where t is continuous; every importance 1.  [DDPM Algorithm 1]"""
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"kind": "uniform"}
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ class ImportanceTimes:
         self._counts = torch.zeros(T, dtype=torch.int64)
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {"kind": "importance", "history": self._losses.shape[1], "uniform_prob": self.uniform_prob}
 
     @property
@@ -147,7 +147,7 @@ def as_times(times: Times, process: Process) -> TimeSampling:
 _KINDS = {"uniform": UniformTimes, "importance": ImportanceTimes}
 
 
-def times_spec(times: TimeSampling) -> dict[str, Any]:
+def times_config(times: TimeSampling) -> dict[str, Any]:
     """{"times": what rebuilds it} for an objective's spec; nothing where it is uniform or not one of ours."""
-    spec = getattr(times, "spec", {"kind": "uniform"})
+    spec = getattr(times, "config", {"kind": "uniform"})
     return {} if spec == {"kind": "uniform"} else {"times": spec}

@@ -17,7 +17,7 @@ from scorefield.models.categorical_denoiser import refuse_categories
 from scorefield.models.denoiser import Denoiser, has_variance_head
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import prediction_error, shown
-from scorefield.objectives.times import Times, as_times, times_spec
+from scorefield.objectives.times import Times, as_times, times_config
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
 from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
@@ -147,12 +147,12 @@ class VLB(Objective):
         self.times = as_times(times, model.process)
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {
             "kind": "vlb",
             "variance": self.bound.variance,
             **_bound_spec(self.bound),
-            **times_spec(self.times),
+            **times_config(self.times),
         }
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
@@ -197,9 +197,9 @@ class Hybrid(Objective):
         self.times = as_times(times, model.process)
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         options = {"vlb_scale": self.vlb_scale, "weighting": self.weighting}
-        return {"kind": "hybrid", **options, **_bound_spec(self.bound), **times_spec(self.times)}
+        return {"kind": "hybrid", **options, **_bound_spec(self.bound), **times_config(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)

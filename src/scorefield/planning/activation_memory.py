@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from scorefield.core.shapes import DataSpec
 from scorefield.nets import fused
 from scorefield.nets.blocks import pieces
-from scorefield.planning.facts import evaluate, meta_model, noise_number
+from scorefield.planning.facts import meta_model, network_output, noise_input_at_T
 from scorefield.runs.build import Recipe, build_net, build_process
 
 __all__ = ["largest_block", "step_memory"]
@@ -34,13 +34,13 @@ def step_memory(
     attention counts as the CPU's, which keeps its weights.
     """
     model: Any = meta_model(recipe, spec)
-    number, process = noise_number(model), build_process(recipe)
+    number, process = noise_input_at_T(model), build_process(recipe)
     autocast: AbstractContextManager[Any] = nullcontext() if dtype is None else torch.autocast("cpu", dtype)
     with FakeTensorMode():
         model.net = build_net(recipe, spec, process).train()
         with _as_on(kind, model.net), _Live(model.net.state_dict().values()) as live:
             with autocast:
-                output = evaluate(model, number, batch, "cpu")
+                output = network_output(model, number, batch, "cpu")
             output.float().square().mean().backward()
     return live.most
 

@@ -35,11 +35,11 @@ from scorefield.training import RunFolder
 __all__ = [
     "Cost",
     "cost",
-    "evaluate",
+    "network_output",
     "expected_data",
     "info_facts",
     "meta_model",
-    "noise_number",
+    "noise_input_at_T",
     "readable",
     "recipe_facts",
 ]
@@ -56,7 +56,7 @@ def expected_data(recipe: Recipe) -> DataSpec:
         return DataSpec((1, 8, 8), recipe.data.range, _DIGIT_CLASSES, 17)
     if (recipe.data.source or "").startswith("toy:"):
         return DataSpec((2,), recipe.data.range)
-    size, labelled = recipe.data.size or 32, recipe.model.conditional or recipe.classifies
+    size, labelled = recipe.data.size or 32, recipe.model.conditional or recipe.is_classifier
     classes = tuple(str(k) for k in range(recipe.data.classes or 10)) if labelled else ()
     return DataSpec((recipe.data.channels or 3, size, size), recipe.data.range, classes, 256)
 
@@ -151,7 +151,7 @@ def cost(model: Model) -> Cost:
     """
     if model.data is None:
         return Cost(0, 0, 0)
-    number = noise_number(model)
+    number = noise_input_at_T(model)
     model = copy.deepcopy(model)
     with FakeTensorMode():
         return _counted(_as_on_cpu(model).train(), number)
@@ -171,7 +171,7 @@ def _as_on_cpu(model: nn.Module) -> nn.Module:
     return model
 
 
-def _counted(model: Any, number: NoiseNumber | None) -> Cost:
+def _counted(model: Any, number: NoiseInput | None) -> Cost:
     """For a model whose tensors have shapes and no numbers, and pass for a CPU's."""
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved: dict[int, Tensor] = {}  # by storage; the tensors are held so that no address is used twice
@@ -182,7 +182,7 @@ def _counted(model: Any, number: NoiseNumber | None) -> Cost:
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = evaluate(model, number, 1, "cpu")
+            output = network_output(model, number, 1, "cpu")
         evaluation = int(counter.get_total_flops())
         output.sum().backward()
     kept = sum(
@@ -191,8 +191,8 @@ def _counted(model: Any, number: NoiseNumber | None) -> Cost:
     return Cost(evaluation, int(counter.get_total_flops()), kept)
 
 
-def evaluate(model: Any, c: NoiseNumber | None, batch: int, device: str) -> Tensor:
-    """The network's output for `batch` examples of zeros, made on this device.   c: as `noise_number` gives
+def network_output(model: Any, c: NoiseInput | None, batch: int, device: str) -> Tensor:
+    """The network's output for `batch` examples of zeros, made on this device.   c: as `noise_input_at_T` gives
     it.
     """
     x = torch.zeros(batch, *model.data.shape, device=device)
@@ -203,22 +203,22 @@ def evaluate(model: Any, c: NoiseNumber | None, batch: int, device: str) -> Tens
     given: dict[str, Tensor] = {}
     if isinstance(model, Denoiser | CategoricalDenoiser) and model.num_classes:
         given["y"] = torch.zeros(batch, dtype=torch.long, device=device)
-    if getattr(model.net, "spec", {}).get("low_res"):
+    if getattr(model.net, "config", {}).get("low_res"):
         given["low_res"] = x
     return model.net(x, torch.full((batch,), c.value, dtype=c.dtype, device=device), **given)
 
 
-class NoiseNumber(NamedTuple):
+class NoiseInput(NamedTuple):
     value: float
     dtype: torch.dtype
 
 
-def noise_number(model: Any) -> NoiseNumber | None:
+def noise_input_at_T(model: Any) -> NoiseInput | None:
     """What the network receives as the noisiest level; None for a model without levels."""
     if isinstance(model, ScoreModel):
         return None
     c = noise_input(model.noise_input, model.process, torch.tensor(model.process.T), torch.float32)
-    return NoiseNumber(c.item(), c.dtype)
+    return NoiseInput(c.item(), c.dtype)
 
 
 def readable(number: float) -> str:
@@ -234,10 +234,10 @@ def _levels(model: Model) -> str:
         return "none: a score of the data itself"
     if isinstance(model, CategoricalDenoiser):
         kept = [float(model.process.level(t)) for t in (1, model.process.T)]
-        return f"{model.process.T}, values kept from {kept[0]:.3g} to {kept[1]:.3g} ({model.process.spec['kind']})"
+        return f"{model.process.T}, values kept from {kept[0]:.3g} to {kept[1]:.3g} ({model.process.config['kind']})"
     process = model.process
     first, last = (float(level.sigma / level.alpha) for level in (process.level(1), process.level(process.T)))
-    return f"{process.T}, σ/α from {first:.3g} to {last:.3g} ({process.spec['kind']})"
+    return f"{process.T}, σ/α from {first:.3g} to {last:.3g} ({process.config['kind']})"
 
 
 def _meaning(model: Model) -> str:

@@ -97,7 +97,7 @@ def _trial(setting: Setting, batch: int, steps: int) -> float:
     x0 = (
         torch.zeros(batch, *spec.shape)
         if spec.bins is None
-        else spec.from_levels(torch.randint(spec.bins, (batch, *spec.shape)))
+        else spec.from_bins(torch.randint(spec.bins, (batch, *spec.shape)))
     )
     y = (
         torch.randint(spec.num_classes, (batch,))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from scorefield.evaluation import Evaluation, NoisyAccuracy
-    from scorefield.evaluation import Figure as Measured
+    from scorefield.evaluation import MetricValue as Measured
 
 __all__ = ["draw_accuracy", "draw_bound", "draw_guidance"]
 

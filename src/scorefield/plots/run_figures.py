@@ -37,7 +37,7 @@ def plot_run(run: str | Path, out: Path | None = None) -> Path:
     existing folder.
     """
     recipe, spec = read_run(run)
-    plane = spec.shape == (2,) and not recipe.classifies
+    plane = spec.shape == (2,) and not recipe.is_classifier
     if out is None:
         out = RunFolder(Path(run)).path / "figures" / ("plane.png" if plane else "training.png")
         out.parent.mkdir(exist_ok=True)

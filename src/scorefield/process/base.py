@@ -42,7 +42,7 @@ class Process(ABC):
 
     @property
     @abstractmethod
-    def spec(self) -> Mapping[str, Any]:
+    def config(self) -> Mapping[str, Any]:
         """What rebuilds this process from a configuration file."""
 
     @property

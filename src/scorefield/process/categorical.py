@@ -38,14 +38,14 @@ class CategoricalProcess(Process):
     def __init__(self, kappas: Tensor | Sequence[float], classes: int, log_u: Tensor, kind: str) -> None:
         table = _check_kappas(kappas)
         self.T, self.classes, self.states = len(table), classes, len(log_u)
-        self._spec = {"kind": kind, "classes": classes, **_identify(table)}
+        self._config = {"kind": kind, "classes": classes, **_identify(table)}
         self._kappas = torch.cat([torch.ones(1, dtype=torch.float64), table])
         self._log_kappas = self._kappas.log().clamp_min(LOG_ZERO)
         self._log_u = log_u
 
     @property
-    def spec(self) -> Mapping[str, Any]:
-        return dict(self._spec)
+    def config(self) -> Mapping[str, Any]:
+        return dict(self._config)
 
     def level(self, t: Time) -> Tensor:
         """κ_t, the probability that a value is still that of the data: float64 on the CPU, in t's shape."""

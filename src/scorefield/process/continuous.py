@@ -61,7 +61,7 @@ class _ContinuousVP(ContinuousProcess):
         self._beta_min, self._beta_max = beta_min, beta_max
 
     @property
-    def spec(self) -> Mapping[str, Any]:
+    def config(self) -> Mapping[str, Any]:
         return {
             "kind": "continuous-vp",
             "beta_min": self._beta_min,
@@ -88,7 +88,7 @@ class _ContinuousVE(ContinuousProcess):
         self.prior_mean, self.prior_std = mean, math.hypot(sigma_max, std)
 
     @property
-    def spec(self) -> Mapping[str, Any]:
+    def config(self) -> Mapping[str, Any]:
         data = {"mean": self._mean, "std": self._std, "t_min": self.t_min}
         return {"kind": "continuous-ve", "sigma_min": self._sigma_min, "sigma_max": self._sigma_max, **data}
 
@@ -116,7 +116,7 @@ class _EDM(ContinuousProcess):
         self.prior_mean, self.prior_std = mean, math.hypot(sigma_max, std)
 
     @property
-    def spec(self) -> Mapping[str, Any]:
+    def config(self) -> Mapping[str, Any]:
         levels = {"sigma_min": self._sigma_min, "sigma_max": self._sigma_max, "rho": self._rho}
         return {"kind": "edm", **levels, "mean": self._mean, "std": self._std}
 
@@ -156,8 +156,8 @@ class Interpolated(ContinuousProcess):
         self._log_ratios = (alpha / sigma).log()  # of t = 1 … T, descending
 
     @property
-    def spec(self) -> Mapping[str, Any]:
-        return {"kind": "interpolated", "discrete": dict(self.discrete.spec)}
+    def config(self) -> Mapping[str, Any]:
+        return {"kind": "interpolated", "discrete": dict(self.discrete.config)}
 
     @property
     def levels(self) -> int | None:

@@ -31,20 +31,20 @@ class DiscreteProcess(GaussianProcess):
         one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         self._alphas = torch.cat([one, alphas])
         self._sigmas = torch.cat([zero, sigmas])
-        self._spec = dict(spec)
+        self._config = dict(spec)
         self.T = len(alphas)
         self.prior_mean, self.prior_std = mean, std
 
     @property
-    def spec(self) -> Mapping[str, Any]:
-        return dict(self._spec)
+    def config(self) -> Mapping[str, Any]:
+        return dict(self._config)
 
     def level(self, t: Time) -> Level:
         index = table_index(t, self.T)
         return Level(self._alphas[index], self._sigmas[index])
 
     def __repr__(self) -> str:
-        return f"DiscreteProcess({', '.join(f'{k}={v!r}' for k, v in self._spec.items() if k not in ('betas', 'sigmas'))})"
+        return f"DiscreteProcess({', '.join(f'{k}={v!r}' for k, v in self._config.items() if k not in ('betas', 'sigmas'))})"
 
 
 def from_betas(betas: Tensor | Sequence[float]) -> DiscreteProcess:

@@ -209,7 +209,7 @@ def _open(options: DataOptions) -> Dataset | Stream:
 
 def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Model:
     """The recipe's model for this data, its network freshly initialised unless given."""
-    if recipe.classifies:
+    if recipe.is_classifier:
         return _build_classifier(recipe, data, net)
     if recipe.model.conditional and not data.classes:
         raise InputError(
@@ -272,14 +272,14 @@ def build_net(
     }
     if process is not None:
         given["levels"] = process.T
-    conditional = recipe.model.conditional and not recipe.classifies
+    conditional = recipe.model.conditional and not recipe.is_classifier
     if conditional:
         given |= {"num_classes": data.num_classes, "null_label": recipe.training.label_dropout > 0}
-    enlarges = recipe.model.low_res is not None and not recipe.classifies
+    enlarges = recipe.model.low_res is not None and not recipe.is_classifier
     given["low_res"] = enlarges
     kinds = {name: make for name, make in NETS.items() if _fits(name, recipe)}
     network: torch.nn.Module = build(kinds, recipe.net, "net", given)
-    if conditional and not getattr(network, "spec", {}).get("num_classes"):
+    if conditional and not getattr(network, "config", {}).get("num_classes"):
         raise InputError(
             f"the network {recipe.net['kind']} takes no labels: use --set model.conditional=false, or another net.kind"
         )
@@ -288,7 +288,7 @@ def build_net(
 
 
 def _check_enlarging(enlarges: bool, network: torch.nn.Module, recipe: Recipe) -> None:
-    takes = bool(getattr(network, "spec", {}).get("low_res"))
+    takes = bool(getattr(network, "config", {}).get("low_res"))
     if enlarges and not takes:
         raise InputError(
             f"the network {recipe.net['kind']} enlarges no images: leave model.low_res out, or use net.kind=unet"
@@ -303,14 +303,14 @@ def _fits(kind: str, recipe: Recipe) -> bool:
     """Whether a network of this kind can give what the recipe's model needs: classes, or something of the
     data's shape.
     """
-    return kind in _CLASSIFIERS if recipe.classifies else kind != "classifier"
+    return kind in _CLASSIFIERS if recipe.is_classifier else kind != "classifier"
 
 
 def _outputs(recipe: Recipe, data: DataSpec, heads: int) -> dict[str, int]:
     """The sizes that follow from what the network gives: logits, an energy, or so many heads of the data's
     shape.
     """
-    if recipe.classifies:
+    if recipe.is_classifier:
         # An MLP's num_classes are labels that it receives.
         count = "out_dim" if recipe.net.get("kind") == "mlp" else "num_classes"
         return {count: data.num_classes, "image_size": data.shape[-1]}

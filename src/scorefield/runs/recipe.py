@@ -116,7 +116,7 @@ class Recipe(Options):
         return {**values, "process": None} if bare else values
 
     @property
-    def classifies(self) -> bool:
+    def is_classifier(self) -> bool:
         """Whether this is a classifier of noisy examples: it has classes and no samples."""
         return self.objective.get("kind") == "classifier"
 
@@ -181,5 +181,5 @@ def _toml_value(text: str) -> Any:
 def describe(recipe: Recipe) -> Mapping[str, Any]:
     """The tables of a recipe that training's own description of its objects lacks."""
     return recipe.model_dump(
-        include={"name", "title", "paper", "data"} | (set() if recipe.classifies else {"sampling"})
+        include={"name", "title", "paper", "data"} | (set() if recipe.is_classifier else {"sampling"})
     )

@@ -23,7 +23,7 @@ __all__ = [
     "replace_file",
     "sync_folder",
     "usual_permissions",
-    "whole",
+    "atomic_write",
 ]
 
 MANIFEST = "manifest.json"  # in a folder of samples: says what they are
@@ -31,7 +31,7 @@ _LONG = 3600.0  # seconds after which an unfinished file is nobody's, whoever be
 
 
 @contextmanager
-def whole(path: Path, sync: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
     """A name to write under; renamed to `path` when the block ends well, removed when it fails. No reader
     meets half a file.
 

@@ -42,7 +42,7 @@ class Processes:
         """
         return [k for k in numbers if k % self.world == self.rank]
 
-    def first_does(self, work: Callable[[], None]) -> None:
+    def on_first(self, work: Callable[[], None]) -> None:
         """The first process works while the others wait; an error of the user's that it meets is raised by
         all of them.
         """
@@ -59,7 +59,7 @@ class Processes:
         if problem is not None:
             raise problem
 
-    def all_do(self, work: Callable[[], T]) -> T:
+    def on_all(self, work: Callable[[], T]) -> T:
         """Every process works; where one of them fails, all do, so that none waits for another: the others
         with an InputError.
         """
@@ -80,7 +80,7 @@ class Processes:
             raise problem
         return result
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """Wait until every process is here, then end what they share: the first one can go on alone, for as
         long as it takes.
         """

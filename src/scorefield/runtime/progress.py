@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-__all__ = ["Bar", "SILENT", "Watch"]
+__all__ = ["Bar", "SILENT", "Reporter"]
 
 
 class Bar(Protocol):
@@ -17,7 +17,7 @@ class Bar(Protocol):
     def advance(self) -> None: ...
 
 
-class Watch(Protocol):
+class Reporter(Protocol):
     """progress: a bar for as long as its block runs.   say: a line for people.   `scorefield.cli.console` is
     one.
     """
@@ -39,4 +39,4 @@ class _Silent:
     def advance(self) -> None: ...
 
 
-SILENT: Watch = _Silent()
+SILENT: Reporter = _Silent()

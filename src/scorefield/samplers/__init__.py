@@ -7,7 +7,7 @@ from scorefield.samplers.categories import CategoricalAncestral, CategoricalDDIM
 from scorefield.samplers.ddim import DDIM
 from scorefield.samplers.dpm_solver import DPMSolver2M, DPMSolver2S
 from scorefield.samplers.inpaint import Inpaint
-from scorefield.samplers.langevin import Corrected, Langevin
+from scorefield.samplers.langevin import Langevin, PredictorCorrector
 from scorefield.samplers.ode import Euler, Heun
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "Ancestral",
     "CategoricalAncestral",
     "CategoricalDDIM",
-    "Corrected",
+    "PredictorCorrector",
     "Euler",
     "Heun",
     "Inpaint",

@@ -14,7 +14,7 @@ from scorefield.models.denoiser import Denoise, has_variance_head
 from scorefield.process.transitions import Variance, reverse
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, need_levels
-from scorefield.samplers.grids import listed
+from scorefield.samplers.grids import as_floats
 
 __all__ = ["Ancestral", "Descending"]
 
@@ -24,9 +24,9 @@ class Descending:
 
     def calls(self, grid: Grid) -> int:
         """One network call a step. InputError unless the grid strictly descends."""
-        if any(s >= t for t, s in pairwise(listed(grid))):
+        if any(s >= t for t, s in pairwise(as_floats(grid))):
             raise InputError(
-                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {listed(grid)}"
+                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {as_floats(grid)}"
             )
         return len(grid) - 1
 

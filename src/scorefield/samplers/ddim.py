@@ -17,9 +17,9 @@ from scorefield.models.denoiser import Denoise
 from scorefield.process.transitions import transition
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, need_levels
-from scorefield.samplers.grids import listed
+from scorefield.samplers.grids import as_floats
 
-__all__ = ["DDIM", "direction", "ends"]
+__all__ = ["DDIM", "grid_direction", "predict_x0_eps"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DDIM:
         """One network call a step. InputError for a grid that turns, that ascends with noise, or that has
         other steps than ς.
         """
-        if direction(self, grid) == "up" and (self.eta > 0 or self.varsigma is not None):
+        if grid_direction(self, grid) == "up" and (self.eta > 0 or self.varsigma is not None):
             with_noise = f"η = {self.eta}" if self.varsigma is None else "varsigma"
             raise InputError(
                 f"encoding walks the deterministic ODE upwards, so it needs η = 0; got {with_noise}"
@@ -85,7 +85,7 @@ class DDIM:
         self, model: Denoise, x_t: Tensor, t: float, s: float, state: int | None, noise: Noise
     ) -> tuple[Tensor, Tensor, int]:
         hi, lo, i = model.process.level(t), model.process.level(s), state or 0
-        x0, eps = ends(model, x_t, t, s)
+        x0, eps = predict_x0_eps(model, x_t, t, s)
         varsigma, along = self._by_eta(hi, lo) if self.varsigma is None else self._by_schedule(lo, t, s, i)
         if s == 0 or varsigma == 0:
             return expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps, x0, i + 1
@@ -121,20 +121,20 @@ class DDIM:
         return varsigma
 
 
-def direction(sampler: object, grid: Grid) -> Literal["down", "up"]:
+def grid_direction(sampler: object, grid: Grid) -> Literal["down", "up"]:
     """Which way a grid walks. InputError where it turns or stands still."""
     if len(grid) < 2:
-        raise InputError(f"a grid is at least two times, got {listed(grid)}")
-    down = [s < t for t, s in pairwise(listed(grid))]
-    if any(s == t for t, s in pairwise(listed(grid))) or len(set(down)) > 1:
+        raise InputError(f"a grid is at least two times, got {as_floats(grid)}")
+    down = [s < t for t, s in pairwise(as_floats(grid))]
+    if any(s == t for t, s in pairwise(as_floats(grid))) or len(set(down)) > 1:
         raise InputError(
             f"{type(sampler).__name__} needs a grid that strictly descends (sampling) or strictly ascends (encoding), "
-            f"got {listed(grid)}"
+            f"got {as_floats(grid)}"
         )
     return "down" if down[0] else "up"
 
 
-def ends(model: Denoise, x_t: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
+def predict_x0_eps(model: Denoise, x_t: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
     """(x̂0, ε̂) at x_t, both (B, *), for a step from t to s."""
     if t == 0:
         # x_0 itself is known; ε̂ comes from the smallest positive time of the grid, which is s.

@@ -23,7 +23,7 @@ from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, need_levels
 from scorefield.samplers.between import need_between_levels
-from scorefield.samplers.grids import listed
+from scorefield.samplers.grids import as_floats
 
 __all__ = ["Before", "DPMSolver2M", "DPMSolver2S"]
 
@@ -90,7 +90,7 @@ class DPMSolver2S:
 
     def calls(self, grid: Grid) -> int:
         """Two network calls a step, one on the step to 0. InputError unless the grid strictly descends."""
-        return 2 * _descending(self, grid) - int(listed(grid)[-1] == 0)
+        return 2 * _descending(self, grid) - int(as_floats(grid)[-1] == 0)
 
     def init(self, model: Any, x: Tensor) -> None:
         need_levels(self, model)
@@ -112,9 +112,9 @@ class DPMSolver2S:
 
 def _descending(sampler: object, grid: Grid) -> int:
     """The number of steps of a grid. InputError unless it strictly descends."""
-    if any(s >= t for t, s in pairwise(listed(grid))):
+    if any(s >= t for t, s in pairwise(as_floats(grid))):
         raise InputError(
-            f"{type(sampler).__name__} walks from noise to data: its grid must strictly descend, got {listed(grid)} (encode with DDIM, "
+            f"{type(sampler).__name__} walks from noise to data: its grid must strictly descend, got {as_floats(grid)} (encode with DDIM, "
             "Euler or Heun)"
         )
     return len(grid) - 1

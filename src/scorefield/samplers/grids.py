@@ -217,7 +217,7 @@ def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int
     return times.tolist()
 
 
-def listed(grid: Tensor | Sequence[float]) -> list[float]:
+def as_floats(grid: Tensor | Sequence[float]) -> list[float]:
     """The times of a grid as Python numbers: tensors hash and compare by identity."""
     return grid.tolist() if isinstance(grid, Tensor) else list(grid)
 

@@ -19,7 +19,7 @@ from scorefield.models.denoiser import Denoise
 from scorefield.process.base import GaussianProcess
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
-from scorefield.samplers.grids import listed
+from scorefield.samplers.grids import as_floats
 
 __all__ = ["Inpaint"]
 
@@ -74,7 +74,7 @@ class Inpaint:
 
     def calls(self, grid: Grid) -> int:
         """The sampler's. InputError for a grid that ascends."""
-        if any(s > t for t, s in pairwise(listed(grid))):
+        if any(s > t for t, s in pairwise(as_floats(grid))):
             raise InputError("inpainting walks from noise to data: its grid must not ascend")
         return self.sampler.calls(grid)
 

@@ -19,9 +19,9 @@ from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
-from scorefield.samplers.grids import listed
+from scorefield.samplers.grids import as_floats
 
-__all__ = ["Corrected", "Langevin"]
+__all__ = ["PredictorCorrector", "Langevin"]
 
 # The score and the log-density at the present state, so that a Metropolis step evaluates only its proposal.
 Kept = tuple[Tensor, Tensor]
@@ -69,11 +69,11 @@ class Langevin:
         """Evaluations of the score: one an update, and one more to start a Metropolis chain or to denoise at
         the end.
         """
-        if any(t <= 0 or s > t for t, s in pairwise(listed(grid))):
+        if any(t <= 0 or s > t for t, s in pairwise(as_floats(grid))):
             raise InputError(
-                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {listed(grid)}"
+                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {as_floats(grid)}"
             )
-        return len(grid) - 1 + int(self.metropolis or (self.final_denoise and listed(grid)[-1] == 0))
+        return len(grid) - 1 + int(self.metropolis or (self.final_denoise and as_floats(grid)[-1] == 0))
 
     def init(self, model: Any, x: Tensor) -> Kept | None:
         """No state before the first step. IncompatibleModel where the model lacks what the options need."""
@@ -142,7 +142,7 @@ class Langevin:
 
 
 @dataclass(frozen=True)
-class Corrected:
+class PredictorCorrector:
     """After every step of `predictor` to s > 0, `repeats` Langevin updates at level s.  [Song et al. 2021,
     predictor-corrector]
 
@@ -182,7 +182,7 @@ class Corrected:
         return network_calls(self.predictor, process, grid) + self._corrections(grid)
 
     def _corrections(self, grid: Grid) -> int:
-        return self.repeats * sum(s > 0 for s in listed(grid)[1:])
+        return self.repeats * sum(s > 0 for s in as_floats(grid)[1:])
 
     def init(self, model: Any, x: Tensor) -> Any:
         need_levels(self, model)

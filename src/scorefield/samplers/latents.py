@@ -16,7 +16,7 @@ from torch import Tensor
 from scorefield.models.denoiser import layers
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, sample
-from scorefield.samplers.ddim import DDIM, direction
+from scorefield.samplers.ddim import DDIM, grid_direction
 from scorefield.samplers.grids import as_grid
 
 __all__ = ["decode", "encode", "interpolate", "slerp", "spherical_walk"]
@@ -133,7 +133,7 @@ def _checked(model: Any, grid: Grid, sampler: Sampler) -> list[int] | list[float
             "latents are walked in fp32, and this model runs in bf16: set its autocast_dtype to None"
         )
     times = as_grid(model.process, grid)
-    if direction(sampler, times) != "down":
+    if grid_direction(sampler, times) != "down":
         raise InputError(f"give the grid as decoding walks it, from the noise down to the data; got {times}")
     sampler.calls(times[::-1])  # refuses a sampler that only walks down, or that adds noise
     return times

@@ -22,8 +22,8 @@ from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, need_levels
 from scorefield.samplers.between import need_between_levels
-from scorefield.samplers.ddim import direction, ends
-from scorefield.samplers.grids import listed
+from scorefield.samplers.ddim import grid_direction, predict_x0_eps
+from scorefield.samplers.grids import as_floats
 
 __all__ = ["LARGEST_RATIO", "Euler", "Heun"]
 
@@ -46,7 +46,7 @@ class Euler:
 
     def calls(self, grid: Grid) -> int:
         """One network call a step. InputError for a grid that turns or stands still."""
-        direction(self, grid)
+        grid_direction(self, grid)
         return len(grid) - 1
 
     def init(self, model: Any, x: Tensor) -> None:
@@ -55,7 +55,7 @@ class Euler:
     def step(
         self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise
     ) -> tuple[Tensor, Tensor, None]:
-        x0, eps = ends(model, x_t, t, s)
+        x0, eps = predict_x0_eps(model, x_t, t, s)
         lo = model.process.level(s)
         return expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps, x0, None
 
@@ -112,16 +112,16 @@ class Heun:
         r = 80 make one call as well, but only the process knows them. InputError for a grid that turns or
         stands still, or ascends with churn.
         """
-        if direction(self, grid) == "up" and self.churn > 0:
+        if grid_direction(self, grid) == "up" and self.churn > 0:
             raise InputError(
                 f"encoding walks the deterministic ODE upwards, so it needs churn = 0; got {self.churn}"
             )
-        return 2 * (len(grid) - 1) - sum(t == 0 for t in (listed(grid)[0], listed(grid)[-1]))
+        return 2 * (len(grid) - 1) - sum(t == 0 for t in (as_floats(grid)[0], as_floats(grid)[-1]))
 
     def calls_on(self, process: GaussianProcess, grid: Grid) -> int:
         """Network calls on this grid of this process, exactly."""
         self.calls(grid)
-        times, count = listed(grid), 0
+        times, count = as_floats(grid), 0
         gamma = min(self.churn / (len(times) - 1), _LARGEST_RAISE)
         for t, s in pairwise(times):
             r_t, r_s = _ratio(process, t), _ratio(process, s)
@@ -143,7 +143,7 @@ class Heun:
     ) -> tuple[Tensor, Tensor, float | None]:
         if self.churn > 0:
             x_t, t = self._raised(model.process, x_t, t, state, noise)
-        x0, eps = ends(model, x_t, t, s)
+        x0, eps = predict_x0_eps(model, x_t, t, s)
         here, lo = model.process.level(t), model.process.level(s)
         x_s = expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps
         r_t, r_s = here.sigma / here.alpha, lo.sigma / lo.alpha

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.runtime.atomic import MANIFEST, abandoned, whole
+from scorefield.runtime.atomic import MANIFEST, abandoned, atomic_write
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, Sampler
-from scorefield.samplers.grids import listed
+from scorefield.samplers.grids import as_floats
 
 __all__ = ["BLOCK", "Block", "BlockFolder", "StoredSamples", "finite", "identity"]
 
@@ -112,7 +112,7 @@ class BlockFolder(ABC):
                 partial.unlink(missing_ok=True)
             there = _manifest(manifest)
             if there is None:
-                with whole(manifest) as partial:
+                with atomic_write(manifest) as partial:
                     partial.write_text(json.dumps(self.what, indent=1))
         except OSError as error:
             raise self._unwritable(self.folder, error) from None
@@ -158,7 +158,7 @@ class StoredSamples(BlockFolder):
                 )
             count = self._count(k, n)
             levels, labels = stored["levels"][:count], stored.get("labels")
-            x = levels if self.spec.bins is None else self.spec.from_levels(levels)
+            x = levels if self.spec.bins is None else self.spec.from_bins(levels)
             indices = range(k * self.size, k * self.size + count)
             yield Block(indices, x, None if labels is None else labels[:count].tolist())
 
@@ -170,7 +170,7 @@ class StoredSamples(BlockFolder):
         if block.labels is not None:
             tensors["labels"] = torch.tensor(block.labels, dtype=torch.int64)
         try:
-            with whole(self._path(k)) as partial:
+            with atomic_write(self._path(k)) as partial:
                 save_file(tensors, partial, {"scorefield": self._seal(k, tensors)})
         except (OSError, SafetensorError) as error:
             raise self._unwritable(self._path(k), error) from None
@@ -186,7 +186,7 @@ class StoredSamples(BlockFolder):
         return tensors if seal == self._seal(k, tensors) else None
 
     def _levels(self, x: Tensor) -> Tensor:
-        return self.spec.to_levels(x) if self.spec.bins is not None else finite(x)
+        return self.spec.to_bins(x) if self.spec.bins is not None else finite(x)
 
     def _seal(self, k: int, tensors: Mapping[str, Tensor]) -> str:
         """What a file says of itself: whose samples, which block, and a hash of its content."""
@@ -220,11 +220,11 @@ def identity(
     weights, clipping, the start where it is not the prior, guidance.
     """
     network, process = getattr(model, "net", None), getattr(model, "process", None)
-    made_of = [getattr(part, "spec", None) for part in (model, network, process)]
+    made_of = [getattr(part, "config", None) for part in (model, network, process)]
     return {
         "model": _digest([spec if spec is None else dict(spec) for spec in made_of]),
         "sampler": str(sampler),
-        "grid": listed(grid),
+        "grid": as_floats(grid),
         "seed": seed,
         "labels": None if labels is None else f"{len(labels)} in turn, {_digest(list(labels))}",
         "precision": "fp32" if getattr(model, "autocast_dtype", None) is None else "bf16",

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield.core.shapes import are_images
-from scorefield.runtime.atomic import whole
+from scorefield.runtime.atomic import atomic_write
 from scorefield.store.block_store import Block, BlockFolder, finite
 from scorefield.store.writers import channels_last
 
@@ -60,7 +60,7 @@ class SampleFiles(BlockFolder):
     def _put(self, path: Path, content: bytes, sync: bool) -> None:
         try:
             path.parent.mkdir(exist_ok=True)
-            with whole(path, sync) as partial:
+            with atomic_write(path, sync) as partial:
                 partial.write_bytes(content)
         except OSError as error:
             raise self._unwritable(path, error) from None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.runtime.atomic import read_arrays, whole
+from scorefield.runtime.atomic import atomic_write, read_arrays
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Latents", "check_latents_target"]
@@ -41,7 +41,7 @@ class Latents:
         if self.labels is not None:
             arrays["labels"] = np.asarray(self.labels, dtype=np.int64)
         try:
-            with whole(path) as partial, partial.open("wb") as file:
+            with atomic_write(path) as partial, partial.open("wb") as file:
                 np.savez(file, allow_pickle=False, weights=np.asarray(self.weights), **arrays)
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror or error})") from None

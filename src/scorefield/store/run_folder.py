@@ -26,7 +26,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
-        self.broken_files = path / "broken-files.txt"
+        self.unreadable_files = path / "broken-files.txt"
         self.lock = path / ".lock"
 
     def require(self) -> RunFolder:

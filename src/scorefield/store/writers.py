@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield.core.shapes import are_images
-from scorefield.runtime.atomic import MANIFEST, whole
+from scorefield.runtime.atomic import MANIFEST, atomic_write
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -150,7 +150,7 @@ def _save_npz(partial: Path, arrays: dict[str, np.ndarray]) -> None:
 def _whole(path: Path, write) -> None:  # type: ignore[no-untyped-def]
     """Write under a temporary name and rename, so that no reader meets half a file."""
     try:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             write(partial)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error})") from None

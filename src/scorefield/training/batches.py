@@ -12,20 +12,30 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
-from scorefield.data import Dataset, Feed, Part, Stream, StreamOrder, dequantize, flip, shift, tensor
+from scorefield.data import (
+    Dataset,
+    Microbatch,
+    Prefetcher,
+    Stream,
+    StreamOrder,
+    dequantize,
+    flip,
+    shift,
+    tensor,
+)
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.training.options import TrainingOptions
 
-__all__ = ["Batches", "as_source", "check_data"]
+__all__ = ["BatchLoader", "as_source", "check_data"]
 
 
-class Batches:
+class BatchLoader:
     """Every example, its noise and its random changes are a function of (seed, step, position in the batch).
 
     The batch of a step is therefore the same however it is cut into processes and accumulated parts.
-    The data suit the objective and the options (see `check_data`).   broken_files: where the names of
+    The data suit the objective and the options (see `check_data`).   unreadable_files: where the names of
     unusable files are kept.
     epoch_length: of a stream, if it is known already.
     """
@@ -36,7 +46,7 @@ class Batches:
         objective: Objective,
         options: TrainingOptions,
         processes: Processes,
-        broken_files: Path | None = None,
+        unreadable_files: Path | None = None,
         epoch_length: int = 0,
     ) -> None:
         self.data, self.options, self.device, self._processes = data, options, processes.device, processes
@@ -45,8 +55,13 @@ class Batches:
         self._order = data.order(options.batch_size, options.seed)
         if isinstance(self._order, StreamOrder):
             self._order.epoch_length = epoch_length
-        self._feed = Feed(
-            self._order, processes.rank, processes.world, options.accumulation, broken_files, options.steps
+        self._feed = Prefetcher(
+            self._order,
+            processes.rank,
+            processes.world,
+            options.accumulation,
+            unreadable_files,
+            options.steps,
         )
 
     @property
@@ -71,18 +86,18 @@ class Batches:
         """Read no further."""
         self._feed.close()
 
-    def _parts(self, step: int) -> list[Part]:
+    def _parts(self, step: int) -> list[Microbatch]:
         """What lies in memory cannot fail; a file or a stream may, for one process alone."""
         return (
             self._feed.parts(step)
             if self.data.in_memory
-            else self._processes.all_do(lambda: self._feed.parts(step))
+            else self._processes.on_all(lambda: self._feed.parts(step))
         )
 
-    def _changed(self, part: Part, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
+    def _changed(self, part: Microbatch, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
         x0, y, size = part.x0, part.y, len(part.x0)
         if self.options.dequantize:
-            x0 = dequantize(part.levels, noise.uniform(x0.shape), self.data.spec)
+            x0 = dequantize(part.values, noise.uniform(x0.shape), self.data.spec)
         if self.options.flip:
             x0 = flip(x0, noise.uniform((size, 1))[:, 0])
         if self.options.shift:

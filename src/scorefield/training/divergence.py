@@ -34,7 +34,7 @@ class Recovery:
         self._options, self._state, self._writer, self._processes = options, state, writer, processes
         self._returns: Counter[Path] = Counter()
 
-    def see_to(self, loss: float, grad_norm: float) -> None:
+    def handle_skipped_step(self, loss: float, grad_norm: float) -> None:
         """Say that the last step was skipped; after too many in a row go back to the last good checkpoint, or
         raise Diverged.
         """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.runtime.errors import InputError
-from scorefield.training.sharding import piece_of
+from scorefield.training.sharding import shard_like
 
 __all__ = ["EMA"]
 
@@ -43,4 +43,4 @@ class EMA:
     def load(self, shadow: Mapping[str, Tensor]) -> None:
         """Replace the averages by saved ones of the same names and shapes."""
         for name, tensor in self.shadow.items():
-            tensor.copy_(piece_of(shadow[name], tensor))
+            tensor.copy_(shard_like(shadow[name], tensor))

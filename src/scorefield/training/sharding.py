@@ -21,10 +21,10 @@ from scorefield.runtime.errors import InputError
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["all_finite", "cut", "outline", "piece_of", "whole", "whole_ones"]
+__all__ = ["all_finite", "full_tensors", "gather_full", "meta_copy", "shard_like", "shard_objective"]
 
 
-def cut(objective: Objective, world: int, device: torch.device) -> None:
+def shard_objective(objective: Objective, world: int, device: torch.device) -> None:
     """Leave this process a 1/world of each weight; each block of the network is put together while it
     computes, and cut again.
 
@@ -43,7 +43,7 @@ def cut(objective: Objective, world: int, device: torch.device) -> None:
         torch.distributed.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (world,))
     ours = hasattr(
-        model.net, "spec"
+        model.net, "config"
     )  # a network from elsewhere may use the weights of a block without calling it
     for piece in pieces(model.net) if ours else []:
         if next(piece.parameters(), None) is not None:
@@ -51,7 +51,7 @@ def cut(objective: Objective, world: int, device: torch.device) -> None:
     fully_shard(objective, mesh=mesh)
 
 
-def outline(model: nn.Module) -> Any:
+def meta_copy(model: nn.Module) -> Any:
     """A copy of a model whose weights have shapes and no numbers, to be loaded with `assign=True`; its
     buffers are copied.
     """
@@ -62,12 +62,12 @@ def outline(model: nn.Module) -> Any:
     return copy.deepcopy(model, without)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full(tensor: Tensor) -> Tensor:
     """The tensor that these pieces are of."""
-    return tensor.full_tensor() if _is_cut(tensor) else tensor
+    return tensor.full_tensor() if _is_shard(tensor) else tensor
 
 
-def whole_ones(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
+def full_tensors(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
     """The tensors that these pieces are of, put together one after another and kept on the CPU; whole tensors
     as they are.
 
@@ -75,17 +75,17 @@ def whole_ones(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Te
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if _is_cut(tensor):
-            together = whole(tensor.detach())
+        if _is_shard(tensor):
+            together = gather_full(tensor.detach())
             found |= {name: together.cpu()} if keep else {}
         else:
             found[name] = tensor
     return found
 
 
-def piece_of(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """This process's piece of a whole tensor, cut as `like` is. Every process has the whole: nothing is sent."""
-    if not _is_cut(like):
+    if not _is_shard(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -96,9 +96,9 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether every number of every tensor is, on every process."""
     finite, cut_one = True, None
     for tensor in tensors:
-        if _is_cut(tensor):
+        if _is_shard(tensor):
             cut_one = tensor
-        finite = finite and bool(torch.isfinite(tensor.to_local() if _is_cut(tensor) else tensor).all())
+        finite = finite and bool(torch.isfinite(tensor.to_local() if _is_shard(tensor) else tensor).all())
     if cut_one is not None:
         vote = torch.tensor(int(finite), device=cut_one.device)
         torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, cut_one.device_mesh.get_group())
@@ -106,6 +106,6 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return finite
 
 
-def _is_cut(tensor: Tensor) -> TypeGuard[DTensor]:
+def _is_shard(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether this is a piece; asked without the class, which not every build of torch has."""
     return hasattr(tensor, "full_tensor")

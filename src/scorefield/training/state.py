@@ -14,7 +14,7 @@ from scorefield.objectives.base import Objective
 from scorefield.runtime.errors import InputError
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
-from scorefield.training.sharding import all_finite, piece_of, whole_ones
+from scorefield.training.sharding import all_finite, full_tensors, shard_like
 
 __all__ = ["TrainingState"]
 
@@ -54,9 +54,9 @@ class TrainingState:
         that lie in pieces.
         """
         groups = {
-            "weights": whole_ones(self.objective.state_dict(), keep),
-            "ema": whole_ones(self.ema.shadow, keep),
-            "optimizer": whole_ones(_optimizer_tensors(self.optimizer), keep),
+            "weights": full_tensors(self.objective.state_dict(), keep),
+            "ema": full_tensors(self.ema.shadow, keep),
+            "optimizer": full_tensors(_optimizer_tensors(self.optimizer), keep),
         }
         if hasattr(self.objective.times, "state_dict"):
             groups["times"] = self.objective.times.state_dict()
@@ -70,7 +70,8 @@ class TrainingState:
         """Become what was saved. InputError where it belongs to another model."""
         now = self.objective.state_dict()
         weights = {
-            name: piece_of(tensor, now.get(name, tensor)) for name, tensor in found.groups["weights"].items()
+            name: shard_like(tensor, now.get(name, tensor))
+            for name, tensor in found.groups["weights"].items()
         }
         try:
             self.objective.load_state_dict(weights)
@@ -103,6 +104,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         index, name = key.split(".", 1)
         parameter = parameters[int(index)]
         state.setdefault(int(index), {})[name] = (
-            piece_of(value, parameter) if value.shape == parameter.shape else value
+            shard_like(value, parameter) if value.shape == parameter.shape else value
         )
     optimizer.load_state_dict({**saved, "state": state})

@@ -24,13 +24,13 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
 from scorefield.store.run_folder import RunFolder
-from scorefield.training.batches import Batches, as_source, check_data
+from scorefield.training.batches import BatchLoader, as_source, check_data
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
 from scorefield.training.options import TrainingOptions
-from scorefield.training.sharding import cut, outline, whole, whole_ones
+from scorefield.training.sharding import full_tensors, gather_full, meta_copy, shard_objective
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
 
@@ -122,8 +122,8 @@ class Trainer(Iterator[TrainStep]):
         if options.compile:
             model.compile_network()
         if options.shard and self._processes.world > 1:
-            self._outline = outline(objective.model)
-            cut(objective, self._processes.world, accelerator.device)
+            self._outline = meta_copy(objective.model)
+            shard_objective(objective, self._processes.world, accelerator.device)
         self._weights = list(objective.parameters())
         self.ema, self.objective = EMA(objective.model, options.ema), objective
         optimizer = accelerator.prepare(make_optimizer(objective, options, accelerator.device))
@@ -136,9 +136,9 @@ class Trainer(Iterator[TrainStep]):
         self.folder = None if run is None else RunFolder(Path(run))
         self._writer = None if self.folder is None else self._open(self.folder, resume, describe or {})
         self._recovery = Recovery(options, self._state, self._writer, self._processes)
-        broken_files = None if self.folder is None else self.folder.broken_files
-        self._batches = Batches(
-            self.data, objective, options, self._processes, broken_files, self._state.epoch_length
+        unreadable_files = None if self.folder is None else self.folder.unreadable_files
+        self._batches = BatchLoader(
+            self.data, objective, options, self._processes, unreadable_files, self._state.epoch_length
         )
 
     @property
@@ -157,7 +157,7 @@ class Trainer(Iterator[TrainStep]):
         Where weights lie in pieces, every process asks for it, and only the first one gets it; the others get
         None.
         """
-        averages = whole_ones(self.ema.shadow, self._processes.first)
+        averages = full_tensors(self.ema.shadow, self._processes.first)
         if self._outline is not None and not self._processes.first:
             return None
         model: Any = copy.deepcopy(self.objective.model if self._outline is None else self._outline)
@@ -203,7 +203,7 @@ class Trainer(Iterator[TrainStep]):
         if self._writer is not None:
             self._writer.close()
         processes, self._processes = self._processes, Processes(device=self._processes.device)
-        processes.part()
+        processes.leave()
 
     def agree(self, vote: int) -> int:
         """The largest vote of any process: all must leave the loop after the same step, for the same reason."""
@@ -238,10 +238,10 @@ class Trainer(Iterator[TrainStep]):
         data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
         process = getattr(model, "process", None)
         return {
-            **({} if process is None else {"process": dict(process.spec)}),
-            "net": dict(getattr(getattr(model, "net", None), "spec", {"kind": "custom"})),
-            "model": model.spec,
-            "objective": objective.spec,
+            **({} if process is None else {"process": dict(process.config)}),
+            "net": dict(getattr(getattr(model, "net", None), "config", {"kind": "custom"})),
+            "model": model.config,
+            "objective": objective.config,
             "training": self.options.model_dump(),
             "trained_on": {**facts, **data, **({} if spec.bins is None else {"bins": spec.bins})},
         }
@@ -281,7 +281,7 @@ class Trainer(Iterator[TrainStep]):
 
     def _gradient_norm(self) -> Tensor:
         """The norm of all gradients before they are clipped."""
-        return whole(torch.nn.utils.clip_grad_norm_(self._weights, self.options.clip or float("inf")))
+        return gather_full(torch.nn.utils.clip_grad_norm_(self._weights, self.options.clip or float("inf")))
 
     def _set_lr(self) -> float:
         options = self.options
@@ -310,7 +310,7 @@ class Trainer(Iterator[TrainStep]):
             if done.step % options.checkpoint_every == 0 and self._state.is_good():
                 writer.save()
         if not done.finite:
-            self._recovery.see_to(done.loss, done.grad_norm)
+            self._recovery.handle_skipped_step(done.loss, done.grad_norm)
         if self.step == options.steps:
             self._batches.close()
             if writer is not None:

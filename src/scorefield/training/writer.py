@@ -75,7 +75,7 @@ class RunWriter:
             self._write_checkpoint(snapshot)
             self.folder.write_config(description)
 
-        self._processes.first_does(make)
+        self._processes.on_first(make)
         self._saved = self.state.step
         self._start_trackers()
 
@@ -87,7 +87,7 @@ class RunWriter:
         now.
         """
         self.folder.require()
-        self._processes.first_does(self._take)
+        self._processes.on_first(self._take)
         found = checkpoint.newest(self.folder.checkpoints)
         if found is None:
             raise InputError(
@@ -114,7 +114,7 @@ class RunWriter:
             "training": self.options.model_dump(),
             **({"data": describe["data"]} if "data" in describe else {}),
         }
-        self._processes.first_does(lambda: self._tidy(snapshot, changed))
+        self._processes.on_first(lambda: self._tidy(snapshot, changed))
         self._saved = self.state.step
         self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
         self.warnings += [
@@ -130,7 +130,7 @@ class RunWriter:
         """
         if self._saved != self.state.step:
             snapshot = self._snapshot()
-            self._processes.first_does(lambda: self._save(snapshot))
+            self._processes.on_first(lambda: self._save(snapshot))
             self._saved = self.state.step
         return checkpoint.place(self.folder.checkpoints, self.state.step)
 
@@ -147,13 +147,13 @@ class RunWriter:
         self.state.load(good)
         self.state.skipped, self.state.lr_factor = skipped, factor
         self._saved = -1
-        self._processes.first_does(lambda: self.folder.truncate_metrics(self.state.step))
+        self._processes.on_first(lambda: self.folder.truncate_metrics(self.state.step))
 
     def forget_after(self, good: Checkpoint) -> None:
         """Delete the checkpoints that a divergence left behind it, so that a run which is resumed goes on
         from `good`.
         """
-        self._processes.first_does(lambda: self._prune(good.path))
+        self._processes.on_first(lambda: self._prune(good.path))
 
     def log(self, values: Mapping[str, float]) -> None:
         """A line of metrics.jsonl, and the trackers."""
@@ -163,7 +163,7 @@ class RunWriter:
             self.folder.append_metrics(line)
             self._tracked(lambda: self._accelerator.log(dict(values), step=self.state.step))
 
-        self._processes.first_does(write)
+        self._processes.on_first(write)
 
     def close(self) -> None:
         """Let others write, and finish the trackers."""
@@ -234,7 +234,7 @@ class RunWriter:
         if not self.options.trackers:
             return
         own = {"wandb": {"name": self.folder.path.name, "dir": str(self.folder.path)}}
-        self._processes.first_does(
+        self._processes.on_first(
             lambda: self._tracked(lambda: self._accelerator.init_trackers("scorefield", init_kwargs=own))
         )
 

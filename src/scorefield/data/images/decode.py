@@ -13,7 +13,7 @@ import numpy as np
 
 from scorefield.data.images.eager import reason_of
 from scorefield.data.images.read import TooSmall, convert, fit, read_image
-from scorefield.data.images.unreadable import Broken
+from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.runtime.errors import InputError
 
 __all__ = ["IN_A_ROW", "WORKERS", "Decoder", "threads"]
@@ -37,7 +37,7 @@ class Decoder:
     channels: int | None
     upscale: bool
     strict: bool
-    broken: Broken = field(default_factory=Broken)
+    broken: UnreadableLog = field(default_factory=UnreadableLog)
 
     def usable(self, name: object, content: Callable[[], Path | bytes | None]) -> np.ndarray | None:
         """uint8 (C, H, W), or None for a picture that cannot be used.   name: as text, where it has to be

@@ -29,7 +29,7 @@ class Gathered:
     ones.
     """
 
-    levels: np.ndarray
+    values: np.ndarray
     kept: np.ndarray
     skipped: tuple[str, ...]
 
@@ -61,28 +61,28 @@ def gather(
             return fault
 
     faults = _Faults(count, source)
-    levels, colour, first = np.empty((0, 1, 0, 0), dtype=np.uint8), False, ""
+    values, colour, first = np.empty((0, 1, 0, 0), dtype=np.uint8), False, ""
     kept: list[int] = []
     for position, (name, outcome) in enumerate(_decoded(files, load)):
         if isinstance(outcome, Exception):
             faults.add(name, outcome)
             continue
         if not kept:
-            first, levels = name, np.empty((count, channels or 3, *outcome.shape[:2]), dtype=np.uint8)
-        elif outcome.shape[:2] != levels.shape[2:]:
+            first, values = name, np.empty((count, channels or 3, *outcome.shape[:2]), dtype=np.uint8)
+        elif outcome.shape[:2] != values.shape[2:]:
             height, width = outcome.shape[:2]
             raise InputError(
-                f"{source}: pictures differ in size ({first} is {levels.shape[3]}×{levels.shape[2]}, "
+                f"{source}: pictures differ in size ({first} is {values.shape[3]}×{values.shape[2]}, "
                 f"{name} is {width}×{height}): give the size to reduce and crop them to, or make them one size"
             )
         colour = colour or outcome.ndim == 3
-        levels[len(kept)] = outcome[None] if outcome.ndim == 2 else outcome.transpose(2, 0, 1)
+        values[len(kept)] = outcome[None] if outcome.ndim == 2 else outcome.transpose(2, 0, 1)
         kept.append(position)
     faults.check(size, strict)
-    levels = levels[: len(kept)]
+    values = values[: len(kept)]
     if channels is None and not colour:
-        levels = np.ascontiguousarray(levels[:, :1])
-    return Gathered(levels, np.array(kept, dtype=np.int64), tuple(name for name, _ in faults.broken))
+        values = np.ascontiguousarray(values[:, :1])
+    return Gathered(values, np.array(kept, dtype=np.int64), tuple(name for name, _ in faults.broken))
 
 
 def _decoded(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorefield.data.images.decode import IN_A_ROW, WORKERS, Decoder, threads
 from scorefield.data.images.eager import gather
-from scorefield.data.images.unreadable import Broken
+from scorefield.data.images.unreadable import UnreadableLog
 
 __all__ = ["MEMORY", "Files", "Pictures", "decodes_on_demand", "pictures"]
 
@@ -62,7 +62,7 @@ def pictures(
     numbers = sorted({k * len(files) // _PROBED for k in range(_PROBED)})
     probes = [(files.name(number), files.content(number)) for number in numbers]
     probed = gather(probes, len(probes), source, size=size, channels=channels, upscale=upscale, strict=strict)
-    shape = (probed.levels.shape[1], probed.levels.shape[2], probed.levels.shape[3])
+    shape = (probed.values.shape[1], probed.values.shape[2], probed.values.shape[3])
     return Pictures(
         files, np.arange(len(files)), labels, Decoder(source, shape, size, channels, upscale, strict)
     )
@@ -90,7 +90,7 @@ class Pictures:
         return len(self.numbers)
 
     @property
-    def broken(self) -> Broken:
+    def broken(self) -> UnreadableLog:
         return self.decoder.broken
 
     @property
@@ -99,15 +99,15 @@ class Pictures:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """uint8 (B, C, H, W) at `indices` (B,)."""
-        levels = np.empty((len(indices), *self.decoder.shape), dtype=np.uint8)
+        values = np.empty((len(indices), *self.decoder.shape), dtype=np.uint8)
 
         def fill(places: range) -> None:
             for place in places:
-                levels[place] = self._usable(int(indices[place]))
+                values[place] = self._usable(int(indices[place]))
 
-        each = max(1, len(levels) // (2 * WORKERS))
-        list(threads().map(fill, [range(k, min(k + each, len(levels))) for k in range(0, len(levels), each)]))
-        return torch.from_numpy(levels)
+        each = max(1, len(values) // (2 * WORKERS))
+        list(threads().map(fill, [range(k, min(k + each, len(values))) for k in range(0, len(values), each)]))
+        return torch.from_numpy(values)
 
     def subset(self, indices: Tensor) -> Pictures:
         labels = None if self.labels is None else self.labels[indices]

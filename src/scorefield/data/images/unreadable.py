@@ -12,12 +12,12 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Broken"]
+__all__ = ["UnreadableLog"]
 
 _CONTROL = {code: f"\\x{code:02x}" for code in range(32)}
 
 
-class Broken:
+class UnreadableLog:
     """Names of unusable files with what is wrong with each. Threads may add to it, and so may processes that
     share a file.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Order", "permutation", "positions"]
+__all__ = ["EpochOrder", "permutation", "positions"]
 
 
 def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.ndarray:
@@ -43,7 +43,7 @@ def positions(batch_size: int, step: int, rank: int = 0, world: int = 1) -> Tens
 
 
 @dataclass(frozen=True)
-class Order:
+class EpochOrder:
     """A seeded, infinite, sharded order of `length` examples in batches of `batch_size` (over all processes).
 
     Position i of step's batch is p = step·batch_size + i in an endless row of epochs: epoch e = p // length

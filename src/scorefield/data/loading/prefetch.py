@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from scorefield.data.dataset import Shuffled
+from scorefield.data.dataset import EpochBatches
 from scorefield.data.sources.stream import StreamOrder
 
-__all__ = ["Feed", "Part"]
+__all__ = ["Prefetcher", "Microbatch"]
 
 _PATIENCE = 2.0  # seconds
 _AHEAD = 4  # steps: a slow file delays training only if it takes longer than so many
 
 
-class Part(NamedTuple):
+class Microbatch(NamedTuple):
     """Examples of a batch. x0: float32 (B, *) in the data's range; y: int64 (B,) or None; levels: what x0 was
     made of.
 
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
     x0: Tensor
     y: Tensor | None
-    levels: Tensor
+    values: Tensor
     positions: Tensor
 
 
@@ -42,14 +42,14 @@ class _Reader:
     It is a daemon: a process that ends does not wait for a disk or a network that has stalled.
     """
 
-    def __init__(self, read: Callable[[int], list[Part]]) -> None:
+    def __init__(self, read: Callable[[int], list[Microbatch]]) -> None:
         self._read = read
-        self._wanted: queue.SimpleQueue[tuple[int, Future[list[Part]]] | None] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[tuple[int, Future[list[Microbatch]]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="read ahead")
         self._thread.start()
 
-    def submit(self, step: int) -> Future[list[Part]]:
-        future: Future[list[Part]] = Future()
+    def submit(self, step: int) -> Future[list[Microbatch]]:
+        future: Future[list[Microbatch]] = Future()
         self._wanted.put((step, future))
         return future
 
@@ -77,35 +77,35 @@ class _Reader:
             self._wanted.put(None)  # closed while it was being emptied
 
 
-class Feed:
+class Prefetcher:
     """This process's share of each step's batch. Any step can be asked for; asked for in turn, they are ready
     ahead of time.
 
     What a step gets is a function of (batches, step, rank, world) alone, and the shares of all ranks in turn
     are the batch.
     batches: what `order` of the data gives.   steps: how many there are; none after them is read.
-    broken_files: where the names of unusable files are kept, each once.   waited: seconds that the caller has
+    unreadable_files: where the names of unusable files are kept, each once.   waited: seconds that the caller has
     waited for data, in all.
     """
 
     def __init__(
         self,
-        batches: Shuffled | StreamOrder,
+        batches: EpochBatches | StreamOrder,
         rank: int = 0,
         world: int = 1,
         cuts: int = 1,
-        broken_files: Path | None = None,
+        unreadable_files: Path | None = None,
         steps: int | None = None,
     ) -> None:
         self.batches, self.rank, self.world, self.cuts, self.steps = batches, rank, world, cuts, steps
         data = batches.data
         self.waited = 0.0
         self._reader = None if data.in_memory else _Reader(self._read)
-        self._pending: dict[int, Future[list[Part]]] = {}
-        if broken_files is not None and (rank == 0 or not data.in_memory):
-            data.broken.write_to(broken_files)
+        self._pending: dict[int, Future[list[Microbatch]]] = {}
+        if unreadable_files is not None and (rank == 0 or not data.in_memory):
+            data.broken.write_to(unreadable_files)
 
-    def parts(self, step: int) -> list[Part]:
+    def parts(self, step: int) -> list[Microbatch]:
         """The share of `step`'s batch, in `cuts` parts."""
         start = time.perf_counter()
         try:
@@ -118,7 +118,7 @@ class Feed:
         if self._reader is not None:
             self._reader.close()
 
-    def _ahead(self, step: int, reader: _Reader) -> list[Part]:
+    def _ahead(self, step: int, reader: _Reader) -> list[Microbatch]:
         last = step + _AHEAD if self.steps is None else min(step + _AHEAD, max(step, self.steps - 1))
         wanted = range(step, last + 1)
         for other in [other for other in self._pending if other not in wanted]:
@@ -132,15 +132,15 @@ class Feed:
             self._pending.clear()  # the reader has dropped them
             raise
 
-    def _read(self, step: int) -> list[Part]:
-        levels, labels, positions = self.batches.take(step, self.rank, self.world)
+    def _read(self, step: int) -> list[Microbatch]:
+        values, labels, positions = self.batches.take(step, self.rank, self.world)
         parts = (
-            levels.chunk(self.cuts),
+            values.chunk(self.cuts),
             [None] * self.cuts if labels is None else labels.chunk(self.cuts),
             positions.chunk(self.cuts),
         )
         return [self._part(*part) for part in zip(*parts, strict=True)]
 
-    def _part(self, levels: Tensor, labels: Tensor | None, positions: Tensor) -> Part:
+    def _part(self, values: Tensor, labels: Tensor | None, positions: Tensor) -> Microbatch:
         spec = self.batches.data.spec
-        return Part(levels if spec.bins is None else spec.from_levels(levels), labels, levels, positions)
+        return Microbatch(values if spec.bins is None else spec.from_bins(values), labels, values, positions)

@@ -37,6 +37,6 @@ def digits() -> Dataset:
         raise InputError(
             f"{path} holds {table.shape}, expected 1,797 digits of 64 levels and a label: reinstall scikit-learn"
         )
-    levels = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8).copy())
+    values = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8).copy())
     spec = DataSpec(shape=(1, 8, 8), classes=tuple("0123456789"), bins=17)
-    return Dataset(spec, levels, torch.from_numpy(table[:, 64].astype(np.int64)), "digits")
+    return Dataset(spec, values, torch.from_numpy(table[:, 64].astype(np.int64)), "digits")

@@ -50,10 +50,10 @@ def folder(
     options: dict[str, Any] = {"size": size, "channels": channels, "upscale": upscale, "strict": strict}
     labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
     if decodes_on_demand(on_demand, len(listing), size, channels):
-        levels = pictures(listing, labels, source, **options)
-        return Dataset(DataSpec(levels.shape[1:], classes=classes, bins=256), levels, labels, source)
+        values = pictures(listing, labels, source, **options)
+        return Dataset(DataSpec(values.shape[1:], classes=classes, bins=256), values, labels, source)
     found = gather(listing.files(), len(listing), source, **options)
-    spec = DataSpec(shape=found.levels.shape[1:], classes=classes, bins=256)
+    spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
     if labels is not None:
         labels = labels[torch.from_numpy(found.kept)]
         lost = sorted(set(range(len(classes))) - set(labels.tolist()))
@@ -61,4 +61,4 @@ def folder(
             raise InputError(
                 f"{source}: no picture of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder"
             )
-    return Dataset(spec, torch.from_numpy(found.levels), labels, source, found.skipped)
+    return Dataset(spec, torch.from_numpy(found.values), labels, source, found.skipped)

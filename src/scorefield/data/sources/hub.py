@@ -59,12 +59,12 @@ def hf(
     options: dict[str, Any] = {"size": size, "channels": channels, "upscale": upscale, "strict": strict}
     if decodes_on_demand(on_demand, len(table), size, channels):
         check_options(size, channels)
-        levels = pictures(rows, labels, source, **options)
-        return Dataset(DataSpec(levels.shape[1:], classes=classes, bins=256), levels, labels, source)
+        values = pictures(rows, labels, source, **options)
+        return Dataset(DataSpec(values.shape[1:], classes=classes, bins=256), values, labels, source)
     found = gather(rows.files(), len(table), source, **options)
-    spec = DataSpec(shape=found.levels.shape[1:], classes=classes, bins=256)
+    spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
     kept = None if labels is None else labels[torch.from_numpy(found.kept)]
-    return Dataset(spec, torch.from_numpy(found.levels), kept, source, found.skipped)
+    return Dataset(spec, torch.from_numpy(found.values), kept, source, found.skipped)
 
 
 def stream(
@@ -115,7 +115,7 @@ def stream(
         upscale=upscale,
         strict=strict,
     )
-    shape = (found.levels.shape[1], found.levels.shape[2], found.levels.shape[3])
+    shape = (found.values.shape[1], found.values.shape[2], found.values.shape[3])
     labelled = bool(labels) and any(row.label >= 0 for row in first)
     spec = DataSpec(shape, classes=names if labelled else (), bins=256)
     made = Stream(spec, rows, Decoder(source, shape, size, channels, upscale, strict), labelled, source)

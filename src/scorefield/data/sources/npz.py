@@ -50,9 +50,9 @@ def npz(
     numbers, classes = (None, ()) if labels is None else number_labels(labels, source)
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
-    levels = _fit_all(images, source, size, channels, upscale)
+    values = _fit_all(images, source, size, channels, upscale)
     return Dataset(
-        DataSpec(shape=levels.shape[1:], classes=classes, bins=256), torch.from_numpy(levels), numbers, source
+        DataSpec(shape=values.shape[1:], classes=classes, bins=256), torch.from_numpy(values), numbers, source
     )
 
 

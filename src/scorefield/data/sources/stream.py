@@ -19,7 +19,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
 from scorefield.data.images.decode import IN_A_ROW, Decoder, threads
 from scorefield.data.images.lazy import MEMORY
-from scorefield.data.images.unreadable import Broken
+from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import positions
 from scorefield.runtime.errors import InputError
 
@@ -98,7 +98,7 @@ class Stream:
     skipped: tuple[str, ...] = ()
 
     @property
-    def broken(self) -> Broken:
+    def broken(self) -> UnreadableLog:
         return self.decoder.broken
 
     def without(self, fraction: float, seed: int) -> Stream:
@@ -174,7 +174,7 @@ class Stream:
     def _dataset(self, rows: list[Row]) -> Dataset:
         images = list(threads().map(self.decoded, rows))
         usable = [(image, row.label) for image, row in zip(images, rows, strict=True) if image is not None]
-        levels = (
+        values = (
             np.stack([image for image, _ in usable])
             if usable
             else np.empty((0, *self.decoder.shape), dtype=np.uint8)
@@ -182,7 +182,7 @@ class Stream:
         labels = torch.tensor([label for _, label in usable], dtype=torch.int64) if self.labelled else None
         return Dataset(
             self.spec,
-            torch.from_numpy(levels),
+            torch.from_numpy(values),
             labels,
             self.source,
             tuple(self.broken.names),
