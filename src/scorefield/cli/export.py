@@ -25,12 +25,13 @@ def export(
     with the reason.
     """
     from scorefield.interop import diffusers
+    from scorefield.models.denoiser import Denoiser
     from scorefield.runs.build import load, read_run
     from scorefield.runtime.errors import InputError
 
     if target not in TARGETS:
         raise InputError(f"there is no target {target!r}; there is {', '.join(TARGETS)}")
-    model = load(run)
+    model = load(run, kind=Denoiser)
     notes = diffusers.export(model, directory, read_run(run)[0].sampling)
     for note in notes:
         say(f"note: {note}")

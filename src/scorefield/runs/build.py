@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -57,7 +57,7 @@ from scorefield.runs.recipe import (
     recipe_names,
     with_overrides,
 )
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import build, parse
 from scorefield.training import RunFolder
 
@@ -85,6 +85,7 @@ __all__ = [
 
 
 Model = Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser
+M = TypeVar("M", bound=Model)
 Schedule = Literal["cosine", "linear"]
 
 
@@ -325,16 +326,32 @@ def build_objective(recipe: Recipe, model: Model) -> Objective:
     return objective
 
 
-def load(run: str | Path, net: torch.nn.Module | None = None) -> Any:
+@overload
+def load(run: str | Path, net: torch.nn.Module | None = None, kind: None = None) -> Model: ...
+
+
+@overload
+def load(run: str | Path, net: torch.nn.Module | None = None, *, kind: type[M]) -> M: ...
+
+
+def load(run: str | Path, net: torch.nn.Module | None = None, kind: type[M] | None = None) -> M | Model:
     """The model of a run with its averaged weights, in evaluation mode. The run describes itself.
 
-    A Denoiser; a ScoreModel of a run without noise levels; a NoisyClassifier of a classifier's run; a
-    CategoricalDenoiser.
-
-    net: the network, needed only where it is not one of scorefield's.
+    Args:
+        run: Folder of the run.
+        net: The network, needed only where it is not one of scorefield's.
+        kind: Class that the model must have, such as `sf.Denoiser`, which type checkers then know. Default:
+            any: a Denoiser, a ScoreModel (no noise levels), a NoisyClassifier or a CategoricalDenoiser.
+    Raises:
+        InputError: Where there is no run, or its files are broken or do not fit together.
+        IncompatibleModel: If the run holds another kind of model.
     """
     folder, (recipe, spec) = RunFolder(Path(run)), read_run(run)
     model = build_model(recipe, spec, net)
+    if kind is not None and not isinstance(model, kind):
+        raise IncompatibleModel(
+            f"{folder.path} holds a {type(model).__name__}, and a {kind.__name__} is needed here"
+        )
     try:
         model.load_state_dict(load_file(folder.weights))
     except FileNotFoundError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field
 
 from scorefield.runtime.parsing import Options
 
-__all__ = ["TrainingOptions"]
+__all__ = ["TrainingKeywords", "TrainingOptions"]
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -62,3 +62,35 @@ class TrainingOptions(Options):
         0, ge=0, description="steps between preview pictures of the command; 0 for none"
     )
     trackers: list[str] = Field([], description='Accelerate\'s trackers, for example ["tensorboard"]')
+
+
+class TrainingKeywords(TypedDict, total=False):
+    """TrainingOptions as keywords, for type checkers; a test keeps the two the same."""
+
+    steps: int
+    batch_size: int
+    accumulation: int
+    shard: bool
+    lr: float
+    warmup: int
+    anneal: bool
+    weight_decay: float
+    beta2: float
+    clip: float
+    ema: float
+    precision: Literal["auto", "bf16", "fp32"]
+    compile: bool
+    flip: bool
+    shift: int
+    label_dropout: float
+    dequantize: bool
+    seed: int
+    log_every: int
+    checkpoint_every: int
+    keep: int
+    keep_every: int
+    bad_steps: int
+    on_divergence: Literal["stop", "rollback"]
+    rollback_lr: float
+    sample_every: int
+    trackers: list[str]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
-from scorefield.training.options import TrainingOptions
+from scorefield.training.options import TrainingKeywords, TrainingOptions
 from scorefield.training.sharding import full_tensors, gather_full, meta_copy, shard_objective
 from scorefield.training.state import TrainingState
 from scorefield.training.writer import RunWriter
@@ -68,18 +68,25 @@ def train(
     resume: bool = False,
     device: str | None = None,
     describe: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[TrainingKeywords],
 ) -> Trainer:
     """Train an objective's model: an iterator of TrainStep that saves as it goes.
 
-    data: a source of `sf.data`, a tensor (N, *), or a pair of examples and labels.   run: the folder that
-    will describe itself (config.toml, model.safetensors, checkpoints, metrics.jsonl); nothing is kept without
-    it.   resume: go on from the newest whole checkpoint of `run`; N steps, a stop and M more equal N + M.
-    device: "cpu", "cuda", "mps", or what Accelerate finds.   describe: further tables for config.toml.
-    options: see TrainingOptions (steps, batch_size, lr, …).
-
-    Raises InputError for bad options, a `run` that already holds a run or that another process is writing,
-    and a disk that is full; Diverged when the loss or the gradient stays not finite.
+    Args:
+        objective: What is minimised, around the model that is trained.
+        data: A source of `sf.data`, a tensor (N, *), or a pair of examples (N, *) and labels (N,).
+        run: Folder that will describe itself (config.toml, model.safetensors, checkpoints, metrics.jsonl).
+            Default: nothing is kept.
+        resume: Continue from the newest complete checkpoint of `run`; N steps, a stop and M more equal N + M.
+        device: "cpu", "cuda" or "mps". Default: what Accelerate finds.
+        describe: Further tables for config.toml.
+        **options: The fields of TrainingOptions: steps, batch_size, lr, …
+    Returns:
+        The trainer: iterate over it to train; `ema_model` is the averaged model, ready to sample.
+    Raises:
+        InputError: For bad options, a `run` that already holds a run or that another process is writing, and
+            a full disk.
+        Diverged: When the loss or the gradient stays not finite.
     """
     return Trainer(
         objective, data, parse(TrainingOptions, options), run, resume=resume, device=device, describe=describe
