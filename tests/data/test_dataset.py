@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data import Dataset, digits, tensor
+from scorefield.data import Dataset, Prefetcher, digits, tensor
 from scorefield.runtime.errors import InputError
 
 
@@ -218,3 +218,63 @@ def test_tensor_range() -> None:
 def test_tensor_refuses(x: torch.Tensor, y: torch.Tensor | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tensor(x, y)
+
+
+def with_arrays() -> Dataset:
+    """20 examples that carry their own number in every array."""
+    number = torch.arange(20)
+    return tensor(number[:, None] / 20, number % 3, number=number, mask=torch.stack([number % 2 == 0] * 4, 1))
+
+
+def test_arrays_follow_their_examples() -> None:
+    data = with_arrays()
+    assert data.arrays["mask"].dtype == torch.bool
+    train, heldout = data.split(0.3, seed=1)
+    for part in (data, train, heldout, data.subset(torch.tensor([7, 3, 7]))):
+        assert torch.equal(part.values[:, 0], part.arrays["number"] / 20)
+        assert torch.equal(part.arrays["mask"], (part.arrays["number"] % 2 == 0)[:, None].expand(-1, 4))
+    indices = torch.tensor([4, 0, 19])
+    assert data.arrays_at(indices)["number"].tolist() == [4, 0, 19]
+    assert digits().arrays_at(indices) == {}
+
+
+def test_arrays_in_the_order_of_training_on_several_processes() -> None:
+    data = with_arrays()
+    ranks = [Prefetcher(data.order(8, seed=5), rank, 2, 2) for rank in range(2)]
+    for step in (0, 3, 1):
+        parts = [part for rank in ranks for part in rank.parts(step)]
+        assert [len(part.x0) for part in parts] == [2] * 4
+        for part in parts:
+            assert torch.equal(part.x0[:, 0], part.arrays["number"] / 20)
+            assert part.arrays["mask"].shape == (2, 4)
+        expected = data.order(8, seed=5).order.indices(step)
+        assert torch.equal(torch.cat([part.arrays["number"] for part in parts]), expected)
+
+
+def test_fingerprint_covers_the_arrays_that_are_named() -> None:
+    data = with_arrays()
+    plain = replace(data, arrays={})
+    assert data.fingerprint() == plain.fingerprint() == data.fingerprint([])
+    changed = replace(data, arrays={**data.arrays, "number": data.arrays["number"] + 1})
+    assert changed.fingerprint(["mask"]) == data.fingerprint(["mask"])
+    assert data.fingerprint(["mask", "number"]) == data.fingerprint(("number", "mask"))
+    found = {
+        *(data.fingerprint(names) for names in ([], ["mask"], ["number"], ["mask", "number"])),
+        changed.fingerprint(["number"]),
+    }
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"extra": torch.zeros(3)}, r"`extra` must hold one entry for each of 4.*float32 \(3,\)"),
+        ({"extra": torch.tensor(1)}, "one entry for each of 4"),
+        ({"extra": torch.tensor([1.0, 2.0, math.inf, 0.0])}, "in 1 of 4 examples"),
+        ({"extra": torch.zeros(4, dtype=torch.complex64)}, "real numbers, got torch.complex64"),
+        ({"labels": torch.zeros(4)}, "cannot be called 'labels'"),
+    ],
+)
+def test_arrays_that_are_refused(arrays: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tensor(torch.zeros(4, 2), **arrays)

@@ -71,6 +71,48 @@ def test_grey_becomes_three_equal_channels(tmp_path: Path, paint) -> None:
     assert torch.equal(levels, torch.from_numpy(images)[:, None].expand(1, 3, 8, 8))
 
 
+def test_further_arrays_are_kept_by_name(tmp_path: Path, paint) -> None:
+    images = np.stack([paint(4, 4, 1, seed) for seed in range(3)])
+    mask = images > 100
+    embedding = np.random.default_rng(0).normal(size=(3, 5))
+    path = save(
+        tmp_path,
+        images=images,
+        labels=np.arange(3),
+        mask=mask,
+        embedding=embedding,
+        age=np.array([3, 1, 2], dtype=np.uint16),
+        names=np.array(["a", "b", "c"]),  # text
+        mean=embedding.mean(axis=0),  # of another length
+        objects=np.array([{}, None, 1], dtype=object),
+        y=np.arange(3),  # reserved
+    )
+    data = npz(path)
+    assert sorted(data.arrays) == ["age", "embedding", "mask"]
+    assert np.array_equal(data.arrays["mask"].numpy(), mask)
+    assert torch.equal(data.arrays["embedding"], torch.from_numpy(embedding).float())
+    assert data.arrays["age"].dtype == torch.int64
+    assert data.arrays["age"].tolist() == [3, 1, 2]
+    plain = npz(save(tmp_path, images=images, labels=np.arange(3)))
+    assert plain.fingerprint() == data.fingerprint()
+    assert data.fingerprint(["mask"]) not in (data.fingerprint(), data.fingerprint(["mask", "age"]))
+    with pytest.raises(InputError, match="there is no array 'mask'; further arrays here: none"):
+        plain.fingerprint(["mask"])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([1.0, np.nan]), "`extra` holds NaN or infinite values in 1 of 2 examples"),
+        (np.array([1e300, 1.0]), "`extra` holds NaN or infinite values in 1 of 2 examples"),
+        (np.array([2**63, 1], dtype=np.uint64), r"`extra` holds integers of 2\*\*63"),
+    ],
+)
+def test_further_arrays_that_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        npz(save(tmp_path, images=zeros(2, 4, 4), extra=array))
+
+
 def zeros(*shape: int, dtype: str = "uint8") -> np.ndarray:
     return np.zeros(shape, dtype=dtype)
 
@@ -138,7 +180,12 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
 
 
 def test_random_damage_never_escapes(tmp_path: Path, paint) -> None:
-    path = save(tmp_path, images=np.stack([paint(8, 8, 1, seed) for seed in range(4)]), labels=np.arange(4))
+    path = save(
+        tmp_path,
+        images=np.stack([paint(8, 8, 1, seed) for seed in range(4)]),
+        labels=np.arange(4),
+        z=np.ones(4),
+    )
     whole, rng = path.read_bytes(), np.random.default_rng(1)
     for number in range(150):
         damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 3 == 0 else whole)

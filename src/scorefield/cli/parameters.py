@@ -159,8 +159,10 @@ def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | 
 
 def note_other_data(recipe: Recipe, train: Dataset) -> None:
     """Say so where a run was trained on something else. Of a stream, `train` is the first examples."""
-    found = train.fingerprint() if train.first_of is None else train.first_of
-    if recipe.trained_on is not None and found != recipe.trained_on.fingerprint:
+    if recipe.trained_on is None:
+        return
+    found = train.fingerprint(recipe.trained_on.arrays) if train.first_of is None else train.first_of
+    if found != recipe.trained_on.fingerprint:
         say(f"note: {train.source} is not what this run was trained on (fingerprint {found})")
 
 

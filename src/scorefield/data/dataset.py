@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
+from scorefield.data.arrays import check_arrays, numeric_tensor
 from scorefield.data.images.lazy import Pictures
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochOrder, permutation
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Dataset", "EpochBatches", "number_labels", "tensor"]
+__all__ = ["Dataset", "EpochBatches", "Share", "number_labels", "tensor"]
 
 _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from the same seed
 
@@ -31,6 +34,7 @@ class Dataset:
     labels: int64 (N,), indices into spec.classes, or None.   source: what the user named.
     skipped: the files that could not be read, by name.   first_of: the fingerprint of the stream that these
     are the first of.
+    arrays: further arrays (N, *) by name, each bool, uint8, int64 or float32.
     """
 
     spec: DataSpec
@@ -39,6 +43,7 @@ class Dataset:
     source: str
     skipped: tuple[str, ...] = ()
     first_of: str | None = None
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         bins = self.spec.bins
@@ -57,6 +62,7 @@ class Dataset:
             raise InputError(
                 f"{self.source}: level {int(self.values.max())} is not one of the {bins} levels 0 … {bins - 1}"
             )
+        check_arrays(self.arrays, len(self), self.source)
         if self.labels is None:
             return
         if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != (len(self),):
@@ -103,6 +109,10 @@ class Dataset:
         x0 = values if self.spec.bins is None else self.spec.from_bins(values)
         return x0, None if self.labels is None else self.labels[indices]
 
+    def arrays_at(self, indices: Tensor) -> dict[str, Tensor]:
+        """The further arrays at `indices` (B,), each (B, *)."""
+        return {name: array[indices] for name, array in self.arrays.items()}
+
     def some(self, count: int) -> tuple[Tensor, Tensor | None]:
         """The first `count` examples, or all where there are fewer."""
         return self.batch(torch.arange(min(count, len(self))))
@@ -115,7 +125,7 @@ class Dataset:
         """The examples at `indices` (M,), in that order, with the same classes."""
         labels = None if self.labels is None else self.labels[indices]
         values = self.values[indices] if isinstance(self.values, Tensor) else self.values.subset(indices)
-        return replace(self, values=values, labels=labels)
+        return replace(self, values=values, labels=labels, arrays=self.arrays_at(indices))
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """(training, held-out): ⌈fraction·N⌉ examples held out, classes in proportion, each part in the
@@ -139,22 +149,45 @@ class Dataset:
         train, heldout = (torch.from_numpy(np.flatnonzero(part)) for part in (~held, held))
         return self.subset(train), self.subset(heldout)
 
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of SHA-256 over the levels and labels with their types and shapes, to stamp
-        runs.
+    def fingerprint(self, arrays: Iterable[str] = ()) -> str:
+        """16 hexadecimal digits of SHA-256 over values and labels with their types and shapes.
 
-        Of pictures that are decoded on demand: over the names, classes and size of the files.
+        Of images that are decoded on demand: over the names, classes and size of the files.
+
+        Args:
+            arrays: Names of the further arrays to cover. Default: none, so that what does not use them knows
+                the same examples with and without them.
+
+        Raises:
+            InputError: If the data have no array of such a name.
         """
-        if not isinstance(self.values, Tensor):
-            return hashlib.sha256(self.values.digest()).hexdigest()[:16]
         digest = hashlib.sha256()
-        for part in (self.values, self.labels):
-            if part is None:
-                continue
-            array = np.ascontiguousarray(part.numpy())
-            digest.update(f"{array.dtype.name}{array.shape}".encode())
-            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+        if isinstance(self.values, Tensor):
+            _add(digest, self.values)
+            if self.labels is not None:
+                _add(digest, self.labels)
+        else:
+            digest.update(self.values.digest())
+        for name in sorted(arrays):
+            if name not in self.arrays:
+                held = ", ".join(sorted(self.arrays)) or "none"
+                raise InputError(f"{self.source}: there is no array {name!r}; further arrays here: {held}")
+            digest.update(name.encode())
+            _add(digest, self.arrays[name])
         return digest.hexdigest()[:16]
+
+
+class Share(NamedTuple):
+    """One process's share of a batch, as the data hold it.
+
+    values: (B, *).   labels: int64 (B,) or None.   positions: int64 (B,), the places in the batch of all
+    processes.   arrays: further arrays (B, *) by name.
+    """
+
+    values: Tensor
+    labels: Tensor | None
+    positions: Tensor
+    arrays: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -164,13 +197,19 @@ class EpochBatches:
     data: Dataset
     order: EpochOrder
 
-    def take(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
-        """This process's share of the step's batch: levels, labels int64 (B,) or None, positions in the batch
-        int64 (B,).
-        """
+    def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
+        """This process's share of the batch of `step`."""
         indices = self.order.indices(step, rank, world)
         labels = None if self.data.labels is None else self.data.labels[indices]
-        return self.data.values[indices], labels, self.order.positions(step, rank, world)
+        positions = self.order.positions(step, rank, world)
+        return Share(self.data.values[indices], labels, positions, self.data.arrays_at(indices))
+
+
+def _add(digest: hashlib._Hash, part: Tensor) -> None:
+    """Add type, shape and values, the same on every machine."""
+    array = np.ascontiguousarray(part.numpy())
+    digest.update(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
 
 
 def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
@@ -203,11 +242,18 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)
 
 
-def tensor(x: Tensor, y: Tensor | None = None) -> Dataset:
-    """Continuous data: x floating point (N, *shape), copied as float32; y integers (N,), kept as class names.
+def tensor(x: Tensor, y: Tensor | None = None, **arrays: Tensor) -> Dataset:
+    """Continuous data in memory (spec.bins is None).
 
-    spec.bins is None. spec.range is (-1, 1) where the data stay inside it, otherwise their smallest and
-    largest value.
+    spec.range is (-1, 1) where the data lie inside it, otherwise their smallest and largest value.
+
+    Args:
+        x: Examples, floating point (N, *shape); copied as float32.
+        y: Labels, integers (N,) of any range; their sorted values become the class names.
+        arrays: Further arrays (N, *) by name, numbers or booleans.
+
+    Raises:
+        InputError: For other types and shapes, NaN and infinite values.
     """
     if x.ndim < 2 or not len(x) or not x.is_floating_point():
         raise InputError(
@@ -227,4 +273,5 @@ def tensor(x: Tensor, y: Tensor | None = None) -> Dataset:
     if labels is not None and len(labels) != len(values):
         raise InputError(f"there are {len(values)} examples but {len(labels)} labels")
     spec = DataSpec(shape=tuple(values.shape[1:]), range=(low, high), classes=classes)
-    return Dataset(spec, values, labels, "tensor")
+    further = {name: numeric_tensor(name, array, "tensor") for name, array in arrays.items()}
+    return Dataset(spec, values, labels, "tensor", arrays=further)

@@ -74,11 +74,15 @@ class ModelOptions(Options):
 
 
 class TrainedOn(Options):
-    """What a run was trained on, written by training. examples: None for a stream, which is not counted."""
+    """What a run was trained on, written by training. examples: None for a stream, which is not counted.
+
+    arrays: names of the further arrays that training used; the fingerprint covers them.
+    """
 
     source: str
     examples: int | None = None
     fingerprint: str
+    arrays: tuple[str, ...] = ()
     shape: tuple[int, ...]
     range: tuple[float, float]
     classes: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ import numpy as np
 from scorefield.runtime.errors import InputError
 
 __all__ = [
+    "array_headers",
     "MANIFEST",
     "abandoned",
     "is_another_process",
@@ -91,6 +92,27 @@ def read_arrays(
         Exception
     ) as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
         raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from None
+
+
+def array_headers(path: Path, source: str) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
+    """Shape and type of every array of an .npz, without loading any; entries of no known format are left out.
+
+    InputError for an archive that cannot be read.
+    """
+    headers = {}
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if not name.endswith(".npy"):
+                    continue
+                with archive.open(name) as file:
+                    if read := readers.get(np.lib.format.read_magic(file)):
+                        shape, _, dtype = read(file)
+                        headers[name.removesuffix(".npy")] = (tuple(shape), dtype)
+    except Exception as fault:  # as in read_arrays
+        raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from None
+    return headers
 
 
 def is_another_process(pid: int) -> bool:

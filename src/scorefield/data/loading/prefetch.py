@@ -5,15 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from scorefield.data.dataset import EpochBatches
+from scorefield.data.dataset import EpochBatches, Share
 from scorefield.data.sources.stream import StreamOrder
 
 __all__ = ["Prefetcher", "Microbatch"]
@@ -23,16 +24,18 @@ _AHEAD = 4  # steps: a slow file delays training only if it takes longer than so
 
 
 class Microbatch(NamedTuple):
-    """Examples of a batch. x0: float32 (B, *) in the data's range; y: int64 (B,) or None; levels: what x0 was
-    made of.
+    """Examples of a batch, on the CPU.
 
-    positions: int64 (B,), the places in the global batch, which key the noise.
+    x0: float32 (B, *) in the data's range.   y: int64 (B,) or None.   values: what x0 was made of.
+    positions: int64 (B,), the places in the batch of all processes, which key the noise.   arrays: further
+    arrays (B, *) by name.
     """
 
     x0: Tensor
     y: Tensor | None
     values: Tensor
     positions: Tensor
+    arrays: Mapping[str, Tensor]
 
 
 class _Reader:
@@ -133,14 +136,15 @@ class Prefetcher:
             raise
 
     def _read(self, step: int) -> list[Microbatch]:
-        values, labels, positions = self.batches.take(step, self.rank, self.world)
-        parts = (
-            values.chunk(self.cuts),
-            [None] * self.cuts if labels is None else labels.chunk(self.cuts),
-            positions.chunk(self.cuts),
-        )
-        return [self._part(*part) for part in zip(*parts, strict=True)]
+        share = self.batches.take(step, self.rank, self.world)
+        places = torch.arange(len(share.values)).chunk(self.cuts)
+        return [self._part(share, int(part[0]), int(part[-1]) + 1) for part in places]
 
-    def _part(self, values: Tensor, labels: Tensor | None, positions: Tensor) -> Microbatch:
+    def _part(self, share: Share, start: int, stop: int) -> Microbatch:
+        """Examples `start` … `stop` − 1 of a share."""
         spec = self.batches.data.spec
-        return Microbatch(values if spec.bins is None else spec.from_bins(values), labels, values, positions)
+        values = share.values[start:stop]
+        x0 = values if spec.bins is None else spec.from_bins(values)
+        y = None if share.labels is None else share.labels[start:stop]
+        arrays = {name: array[start:stop] for name, array in share.arrays.items()}
+        return Microbatch(x0, y, values, share.positions[start:stop], arrays)

@@ -1,4 +1,4 @@
-"""Archives of images: .npz files with `images` and optional `labels`."""
+"""Archives of images: .npz files with `images`, optional `labels` and further arrays."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
+from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.read import TooSmall, check_options, convert, fit
 from scorefield.data.images.scan import text
-from scorefield.runtime.atomic import read_arrays
+from scorefield.runtime.atomic import array_headers, read_arrays
 from scorefield.runtime.errors import InputError
 
 __all__ = ["npz"]
@@ -22,16 +24,25 @@ __all__ = ["npz"]
 def npz(
     path: str | Path, size: int | None = None, channels: int | None = None, upscale: bool = False
 ) -> Dataset:
-    """An archive of `images`, uint8 (N, H, W) or (N, H, W, C) with C 1 or 3, and optional `labels` (N,) ->
-    256 bins.
+    """An archive with `images`, optional `labels` and further arrays -> a data set of 256 bins.
 
-    Labels are integers of any range or text; their sorted values become the class names. Pickled arrays are
-    never loaded. size and channels None keep what is there; otherwise images are reduced, cropped and
-    converted as `folder` does.
+    `images` is uint8 (N, H, W) or (N, H, W, C) with C 1 or 3. `labels` (N,) is integers of any range or text;
+    their sorted values become the class names. Every other array of numbers or booleans whose first size is N
+    is kept by its name; other entries are ignored, and pickled objects are never loaded.
+
+    Args:
+        path: The .npz file.
+        size: Side in pixels to reduce and crop images to, as `folder` does. Default: unchanged.
+        channels: 1 (grey) or 3 (RGB). Default: unchanged.
+        upscale: Enlarge images that are smaller than `size`.
+
+    Raises:
+        InputError: If the file cannot be read, or its arrays have other types or sizes.
     """
     check_options(size, channels)
     source = text(str(path))
-    arrays = _arrays(Path(os.path.expanduser(path)), source)
+    file = Path(os.path.expanduser(path))
+    arrays = _arrays(file, source)
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8:
         hint = "scale them to 0 … 255 and use .astype('uint8')"
@@ -51,9 +62,9 @@ def npz(
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
     values = _fit_all(images, source, size, channels, upscale)
-    return Dataset(
-        DataSpec(shape=values.shape[1:], classes=classes, bins=256), torch.from_numpy(values), numbers, source
-    )
+    spec = DataSpec(shape=values.shape[1:], classes=classes, bins=256)
+    further = _further_arrays(file, source, len(values))
+    return Dataset(spec, torch.from_numpy(values), numbers, source, arrays=further)
 
 
 def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
@@ -67,6 +78,17 @@ def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
             else f"{source}: no such file"
         )
     return read_arrays(path, source, ("images", "labels"), ("images",), "use np.savez(file, images=…)")
+
+
+def _further_arrays(path: Path, source: str, count: int) -> dict[str, Tensor]:
+    """The other arrays that hold numbers or booleans, one entry for each of `count` images."""
+    names = [
+        name
+        for name, (shape, dtype) in array_headers(path, source).items()
+        if name not in RESERVED and is_numeric(dtype) and shape[:1] == (count,)
+    ]
+    arrays = read_arrays(path, source, names, (), "")
+    return {name: numeric_tensor(name, array, source) for name, array in arrays.items()}
 
 
 def _fit_all(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data.dataset import Dataset
+from scorefield.data.dataset import Dataset, Share
 from scorefield.data.images.decode import IN_A_ROW, Decoder, threads
 from scorefield.data.images.lazy import MEMORY
 from scorefield.data.images.unreadable import UnreadableLog
@@ -209,10 +209,8 @@ class StreamOrder:
         self._rows: Iterator[Row] = iter(())
         self._epoch = self._read = 0  # how many rows of this epoch were read
 
-    def take(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
-        """This process's share of the step's batch: levels uint8 (B, C, H, W), labels int64 (B,) or None,
-        positions (B,).
-        """
+    def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
+        """This process's share of the batch of `step`."""
         try:
             return self._take(step, positions(self.batch_size, step, rank, world))
         except BaseException:
@@ -220,7 +218,7 @@ class StreamOrder:
             self._window.clear()
             raise
 
-    def _take(self, step: int, places: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _take(self, step: int, places: Tensor) -> Share:
         if self._start != step * self.batch_size:
             self._go_to(step * self.batch_size)
         rows = [self._row(place) for place in places.tolist()]
@@ -231,7 +229,7 @@ class StreamOrder:
         ]
         self._pass_batch()
         labels = torch.tensor([row.label for _, row in shown]) if self.data.labelled else None
-        return torch.from_numpy(np.stack([image for image, _ in shown])), labels, places
+        return Share(torch.from_numpy(np.stack([image for image, _ in shown])), labels, places, {})
 
     def _stand_in(self, place: int, row: Row) -> tuple[np.ndarray, Row]:
         """The first usable one of the rows after this place in the window."""
