@@ -14,6 +14,8 @@ from support import call
 import scorefield as sf
 import scorefield.cli
 from scorefield.core.noise import NoiseSource
+from scorefield.data.loading.epoch_order import permutation
+from scorefield.runs.build import read_run
 
 TINY = [
     "--set",
@@ -83,7 +85,7 @@ def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
         **dict.fromkeys(("bpd", "bpd_prior", "bpd_decoder", "bpd_others"), "bpd"),
         **dict.fromkeys(("ode", "ode_prior_error"), "ode"),
     }
-    config, data = sf.config.read_run(run)[0], sf.data.digits().split(0.2, 0)
+    config, data = read_run(run)[0], sf.data.digits().split(0.2, 0)
     for name, figure in found.items():
         stamp = figure["stamp"]
         assert stamp["weights"]["average"] == "EMA"
@@ -202,10 +204,10 @@ def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeyp
     from scorefield.evaluation import EvaluationOptions, ModuleFeatures, evaluate
     from scorefield.runtime.distributed import Processes
 
-    recipe, spec = sf.config.read_run(run)
+    recipe, spec = read_run(run)
     sampling = recipe.sampling.model_copy(update={"steps": 2})
     options = EvaluationOptions(metrics=("kid",), n=70, sets=1)
-    monkeypatch.setattr(Processes, "part", lambda self: None)
+    monkeypatch.setattr(Processes, "leave", lambda self: None)
     pixels = ModuleFeatures(lambda x: x.flatten(1), spec, "pixels")
     results, stored = [], []
     for rank in (1, 0):
@@ -267,7 +269,7 @@ def test_given_samples(capsys, run, tmp_path):
     the same order.
     """
     made, _ = figures(capsys, run, "--metrics", "fd", *FAST)
-    labels = sf.data.digits().split(0.2, 0)[1].labels[sf.data.order.permutation(360, seed=0)][:140].tolist()
+    labels = sf.data.digits().split(0.2, 0)[1].labels[permutation(360, seed=0)][:140].tolist()
     options = ["--steps", 2, "--label", ",".join(map(str, labels)), "--device", "cpu"]
     for name in ("a.npz", "folder"):
         assert call(capsys, "sample", run, "-n", 70, *options, "--out", tmp_path / name)[0] == 0
@@ -301,7 +303,7 @@ def test_the_bound_is_that_of_the_library(capsys, run):
         ]
         found, _ = figures(capsys, run, *options)
         model, heldout = sf.load(run), sf.data.digits().split(0.2, 0)[1]
-        chosen = torch.from_numpy(sf.data.order.permutation(360, seed=0)[:40])
+        chosen = torch.from_numpy(permutation(360, seed=0)[:40])
         x0, y = heldout.batch(chosen)
         given = sf.guidance.ClipX0(model.given(y)) if clip == "true" else model.given(y)
         whole = sf.likelihood.bits_per_dim(

@@ -21,6 +21,7 @@ from support import call
 import scorefield as sf
 import scorefield.cli
 from scorefield.generation.blocks import sample_blocks
+from scorefield.runs.build import build_sampling, read_run
 
 JOB = Path(__file__).with_name("killed_job.py")
 LAUNCH = [
@@ -82,7 +83,7 @@ def test_a_folder_holds_the_samples_of_the_seed(capsys, run, tmp_path):
     model.autocast_dtype = torch.bfloat16
     options = {
         "labels": [3, 5, 8],
-        "wrap": sf.config.build_sampling(sf.config.read_run(run)[0].sampling, model).wrap,
+        "wrap": build_sampling(read_run(run)[0].sampling, model).wrap,
     }
     grid, sampler = sf.grids.uniform(model.process, 3), sf.samplers.Ancestral()
     blocks = sample_blocks(model, sampler, grid, 70, 2, **options)
