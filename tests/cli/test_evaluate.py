@@ -360,7 +360,7 @@ MISTAKES = [
     (["--metrics", ""], "no metric ''"),
     (["--metrics", "bpd", "--variance", "learned"], "needs a model with a variance head"),
     (["--metrics", "bpd", "--variance", "larger"], "option variance"),
-    (["--metrics", "bpd", "--bound-steps", "2000"], "from 1 to T = 1000"),
+    (["--metrics", "bpd", "--bound-steps", "2000"], "from 1 to 1000"),
     (["--metrics", "bpd", "--terms", "1"], "--terms"),
     (["--metrics", "bpd", "--split", "test"], "option split"),
     (

@@ -86,9 +86,7 @@ def test_toys_are_a_source_of_data() -> None:
     data = open_source("toy:moons")
     assert torch.equal(data.values, toy("moons").values)
     assert len(data) == 10_000
-    with pytest.raises(
-        InputError, match=r"no toy 'moon'; there are mixture, moons, spiral, checkerboard, swiss-roll"
-    ):
+    with pytest.raises(InputError, match=r"got 'moon', did you mean 'moons'"):
         open_source("toy:moon")
     with pytest.raises(InputError, match="not images"):
         open_source("toy:moons", size=8)

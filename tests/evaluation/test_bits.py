@@ -218,5 +218,5 @@ def test_bad_input():
         examples(sf.ScoreModel(Net(), data.spec), data)
     with torch.no_grad():
         model.net.layer.bias.fill_(float("nan"))
-    with pytest.raises(sf.InputError, match="bpd: of 40 of 40 examples it is not finite"):
+    with pytest.raises(sf.InputError, match="40 of 40 results of bpd hold NaN"):
         bound_figures(examples(model, data), BoundPlan(), STAMP, SILENT)

@@ -123,7 +123,7 @@ def test_half_precision_features_are_summed_in_float64():
 def test_not_finite(bad):
     features = torch.zeros(4, 3)
     features[2, 1] = bad
-    with pytest.raises(InputError, match="1 of 4 examples have features that are NaN or infinite"):
+    with pytest.raises(InputError, match="1 of 4 feature vectors hold NaN or infinite"):
         Moments().update(features)
 
 

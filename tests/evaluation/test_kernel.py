@@ -104,7 +104,7 @@ def test_bad_input():
         wrong = a.clone()
         wrong[4, 1] = bad
         for pair in ((a, wrong), (wrong, a)):
-            with pytest.raises(InputError, match="1 of 10 examples have features that are NaN or infinite"):
+            with pytest.raises(InputError, match="1 of 10 feature vectors hold NaN or infinite"):
                 kernel_distance(*pair)
     with pytest.raises(InputError, match="3 and 2 features"):
         kernel_distance(a, a[:, :2])

@@ -299,7 +299,7 @@ def test_bad_input(split, classifier):
         def __call__(self, x0):
             return Observed(torch.full((len(x0), 2), float("nan")), None)
 
-    with pytest.raises(InputError, match="features that are NaN"):
+    with pytest.raises(InputError, match="feature vectors hold NaN"):
         SampleEvaluator.of(("kid",), train, heldout, UnreadableLog())
     UnreadableLog.__call__ = lambda self, x0: Observed(torch.zeros(len(x0), 2), None)
     with pytest.raises(InputError, match="without class probabilities"):

@@ -128,7 +128,7 @@ def test_damaged_and_foreign_files(tmp_path):
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="could not be saved"):
+    with pytest.raises(InputError, match="cannot be written"):
         reference().save(tmp_path / "none" / "reference.safetensors")
     path = tmp_path / "reference.safetensors"
     made = reference()
@@ -138,7 +138,7 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"could not be saved to .*No space left on device"):
+    with pytest.raises(InputError, match=r"cannot be written .*No space left on device"):
         reference(seed=1).save(path)
     assert os.listdir(tmp_path) == ["reference.safetensors"]
     assert Reference.load(path).hash == made.hash
@@ -149,7 +149,7 @@ def test_bad_images():
         Reference.of([], PIXELS, source="noise", fingerprint="")
     bad = [part.clone() for part in batches()]
     bad[1][3, 0, 0, 0] = torch.nan
-    with pytest.raises(InputError, match="1 of 16 examples have features that are NaN"):
+    with pytest.raises(InputError, match="1 of 16 feature vectors hold NaN"):
         Reference.of(bad, PIXELS, source="noise", fingerprint="")
     with pytest.raises(InputError, match="pixels: takes images"):
         Reference.of([torch.zeros(2, 1, 4, 4)], PIXELS, source="noise", fingerprint="")

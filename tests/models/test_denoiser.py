@@ -9,6 +9,7 @@ from support import relative_error
 import scorefield as sf
 from scorefield.core.prediction import Level
 from scorefield.models.parametrization import NOISE_INPUTS, coefficients, noise_input
+from scorefield.process import transitions
 
 F64 = torch.float64
 PROCESSES = {
@@ -36,7 +37,7 @@ def test_targets_are_what_their_names_say(process):
         "x0": x0,
         "v": (alpha * eps - sigma * x0) / n,
         "score": -eps / sigma,
-        "mean": sf.core.kernels.posterior(x_t, x0, process.level(t), below).mean,
+        "mean": transitions.posterior(x_t, x0, process.level(t), below).mean,
     }
     for name, target in expected.items():
         c = coefficients(name, process, t)

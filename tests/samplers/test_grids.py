@@ -42,10 +42,10 @@ def test_documented_values():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: sf.grids.uniform(p, 0), "from 1 to T = 200"),
-        (lambda p: sf.grids.uniform(p, 201), "from 1 to T = 200"),
-        (lambda p: sf.grids.quadratic(p, 2.5), "from 1 to T = 200"),
-        (lambda p: sf.grids.sections(p, [101, 10]), "section 0 of 2 has 100 levels"),
+        (lambda p: sf.grids.uniform(p, 0), "from 1 to 200"),
+        (lambda p: sf.grids.uniform(p, 201), "from 1 to 200"),
+        (lambda p: sf.grids.quadratic(p, 2.5), "from 1 to 200"),
+        (lambda p: sf.grids.sections(p, [101, 10]), "section 0 must be an integer from 1 to 100"),
         (lambda p: sf.grids.sections(p, []), "between 1 and T"),
     ],
 )

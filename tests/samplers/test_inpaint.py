@@ -251,7 +251,7 @@ CATEGORIES = sf.CategoricalDenoiser(
         (DENOISER, DDIM(), torch.zeros(5, 2), MASK, [10, 5, 0], "shape of one example"),
         (DENOISER, DDIM(), ONE, torch.ones(3, dtype=torch.bool), [10, 5, 0], "broadcasts"),
         (DENOISER, DDIM(), ONE, torch.ones(4, 1, 1, dtype=torch.bool), [10, 5, 0], "broadcasts"),
-        (DENOISER, DDIM(), ONE / 0, MASK, [10, 5, 0], "1 of the known values"),
+        (DENOISER, DDIM(), ONE / 0, MASK, [10, 5, 0], "values that are kept hold NaN"),
     ],
 )
 def test_refusals_come_before_the_first_step(model, sampler, known, mask, grid, message):

@@ -51,8 +51,9 @@ def class_labels(
 
 def _class_number(model: Denoiser | NoisyClassifier, word: str) -> int:
     """The class of this name, or else of this number."""
+    from scorefield.runtime.checks import did_you_mean
     from scorefield.runtime.errors import InputError
-    from scorefield.runtime.parsing import did_you_mean, whole_number
+    from scorefield.runtime.parsing import whole_number
 
     names = list(model.data.classes) if model.data is not None else []
     if word in names:

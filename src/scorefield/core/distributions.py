@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, sum_flat
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["CDFS", "LOG_ZERO", "Categorical", "Normal", "discretized_log_prob"]
@@ -113,8 +114,7 @@ def discretized_log_prob(x: Tensor, p: Normal, data: DataSpec, cdf: str = "exact
     "tanh", the published code's approximation of Φ (error up to 1.8e-4) with its floor of 1e-12.
     Raises InputError for data without bins, for values off the grid, and for another cdf.
     """
-    if cdf not in CDFS:
-        raise InputError(f"cdf must be one of {', '.join(CDFS)}; got {cdf!r}")
+    one_of("cdf", cdf, CDFS)
     last, level = _bins(data) - 1, data.exact_bins(x)
     half = (data.range[1] - data.range[0]) / (2 * last)
     log_prob = _log_mass_exact if cdf == "exact" else _log_mass_tanh

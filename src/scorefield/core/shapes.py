@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import InputError
 
 __all__ = ["DataSpec", "are_images", "expand", "mean_flat", "sum_flat"]
@@ -120,11 +121,7 @@ class DataSpec:
 
 
 def _rounded(x: Tensor, bounds: tuple[float, float], bins: int) -> Tensor:
-    wrong = int((~torch.isfinite(x)).reshape(len(x), -1).any(dim=1).sum())
-    if wrong:
-        raise InputError(
-            f"{wrong} of {len(x)} images hold NaN or infinite values: the model that made them has diverged"
-        )
+    check_finite(x, "images", "the model that made them has diverged")
     low, high = bounds
     return ((x - low) * ((bins - 1) / (high - low))).round().clamp(0, bins - 1).to(torch.uint8)
 

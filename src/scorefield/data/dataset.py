@@ -18,6 +18,7 @@ from scorefield.data.arrays import check_arrays, numeric_tensor
 from scorefield.data.images.lazy import Pictures
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochOrder, permutation
+from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Dataset", "EpochBatches", "Share", "number_labels", "tensor"]
@@ -261,9 +262,7 @@ def tensor(x: Tensor, y: Tensor | None = None, **arrays: Tensor) -> Dataset:
             + (": use x[:, None] for single numbers" if x.ndim == 1 else "")
         )
     values = x.detach().to("cpu", torch.float32, copy=True).contiguous()
-    wrong = int((~torch.isfinite(values)).flatten(1).any(dim=1).sum())
-    if wrong:
-        raise InputError(f"{wrong} of {len(x)} examples hold NaN or infinite values: remove them first")
+    check_finite(values, "examples", "remove them first")
     low, high = float(values.min()), float(values.max())
     if low >= -1.0 and high <= 1.0:
         low, high = -1.0, 1.0

@@ -33,6 +33,7 @@ from scorefield.objectives.vlb import Bound
 from scorefield.process import ContinuousProcess, Process
 from scorefield.process.base import Time
 from scorefield.process.transitions import Variance
+from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.progress import Bar, Reporter
 from scorefield.samplers.grids import full, uniform
@@ -322,11 +323,7 @@ def _mean(
     parts: Mapping[str, Any] | None = None,
 ) -> MetricValue:
     """The mean over examples and its standard error. InputError where it is not finite."""
-    wrong = int((~torch.isfinite(values)).sum())
-    if wrong:
-        raise InputError(
-            f"{metric}: of {wrong} of {len(values)} examples it is not finite: the model has diverged"
-        )
+    check_finite(values, f"results of {metric}", "the model has diverged")
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
     return MetricValue(
         metric, name, label, float(values.mean()), stamp, error, _OVER, unit=examples.unit, parts=parts or {}

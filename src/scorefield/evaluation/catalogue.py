@@ -10,8 +10,8 @@ from scorefield.evaluation.efficientnet import imagenet_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.features import train_classifier
 from scorefield.evaluation.inception import inception_features
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import did_you_mean
 
 __all__ = ["KINDS", "open_features"]
 

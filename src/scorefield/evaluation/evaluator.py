@@ -25,9 +25,10 @@ from scorefield.evaluation.metrics import SAMPLE_METRICS
 from scorefield.evaluation.sample_evaluator import SampleEvaluator
 from scorefield.generation.options import Sampling, SamplingOptions
 from scorefield.process.transitions import Variance
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import Options, did_you_mean
+from scorefield.runtime.parsing import Options
 from scorefield.runtime.progress import SILENT, Reporter
 
 __all__ = ["METRICS", "Evaluation", "EvaluationOptions", "EvaluationTarget", "evaluate", "evaluate_each"]

@@ -23,6 +23,7 @@ from scorefield.models.denoiser import Denoise
 from scorefield.objectives.vlb import prior_term
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.process.discrete import DiscreteProcess
+from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.between import between_levels
 
@@ -82,12 +83,8 @@ def ode_log_prob(
     Raises IncompatibleModel for models that have no meaning between levels (parametrization "mean",
     noise_input "rank").
     """
-    if trace not in TRACES:
-        raise InputError(f"trace must be one of {', '.join(TRACES)}; got {trace!r}")
-    if isinstance(probes, bool) or not isinstance(probes, int) or probes < 1:
-        raise InputError(
-            f"probes is how many random directions estimate the trace, at least 1; got {probes!r}"
-        )
+    one_of("trace", trace, TRACES)
+    positive_int("probes", probes)
     process, model = _between_levels(model)
     start = process.t_min if t_min is None else float(t_min)
     if not 0 < start < process.T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Moments", "check_features", "enough", "frechet_distance"]
@@ -97,12 +98,9 @@ def check_features(a: Tensor, b: Tensor) -> None:
 
 
 def _check_finite(features: Tensor) -> None:
-    wrong = int((~torch.isfinite(features)).any(dim=1).sum())
-    if wrong:
-        raise InputError(
-            f"{wrong} of {len(features)} examples have features that are NaN or infinite: "
-            f"look at those images, for a model that has diverged makes such"
-        )
+    check_finite(
+        features, "feature vectors", "look at those images, for a model that has diverged makes such"
+    )
 
 
 def _check_dimensions(a: int, b: int) -> None:

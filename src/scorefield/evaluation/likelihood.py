@@ -21,6 +21,7 @@ from scorefield.objectives.categorical_vlb import categorical_prior_term, catego
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
 from scorefield.process.base import GaussianProcess, Process
 from scorefield.process.transitions import Variance
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import as_grid, full
 
@@ -150,10 +151,7 @@ def estimate_bits_per_dim(
     contains both errors. Arguments as in `bits_per_dim`; noise.at(k) gives a uniform draw (B, 1) that picks a
     step, then the ε of it.
     """
-    if isinstance(terms, bool) or not isinstance(terms, int) or terms < 2:
-        raise InputError(
-            f"terms is how many steps are drawn for each example, at least 2 for a standard error; got {terms!r}"
-        )
+    positive_int("terms", terms, at_least=2)  # fewer have no standard error
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
     others = len(steps.t) - 1
     if others < 1:

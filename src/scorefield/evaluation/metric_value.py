@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.checks import unwritable
 
 __all__ = ["MetricValue", "Stamp", "append_line", "grouped", "stamp_lines"]
 
@@ -90,7 +90,7 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
         with path.open("a") as file:
             file.write(json.dumps(values) + "\n")
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror})") from None
+        raise unwritable(path, error) from None
 
 
 def _agree(a: Stamp, b: Stamp) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.frechet import Moments
 from scorefield.runtime.atomic import atomic_write
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.weights import SHOWN, sha256
 
@@ -88,7 +89,7 @@ class Reference:
             with atomic_write(path) as partial:
                 save_file(self._tensors(), partial, {"format": _FORMAT, "sha256": self.hash, **self._texts()})
         except (OSError, SafetensorError) as error:
-            raise InputError(f"the reference could not be saved to {path} ({error})") from None
+            raise unwritable(path, error) from None
 
     @classmethod
     def load(cls, path: str | Path) -> Reference:

@@ -16,8 +16,9 @@ from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.models.score_model import ScoreModel
 from scorefield.process import ContinuousProcess, Process
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.parsing import Options, build, did_you_mean, whole_number
+from scorefield.runtime.parsing import Options, build, whole_number
 from scorefield.samplers import (
     DDIM,
     Ancestral,

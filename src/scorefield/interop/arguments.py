@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import did_you_mean
 
 __all__ = ["CASE_KEYS", "build"]
 

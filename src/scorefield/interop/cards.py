@@ -12,8 +12,8 @@ from pathlib import PurePath
 from typing import Any
 
 from scorefield.interop.fit import Shapes
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import did_you_mean
 
 __all__ = ["Card", "card", "card_names", "cards", "cards_of", "names_sha256"]
 

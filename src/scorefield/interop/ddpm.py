@@ -18,7 +18,7 @@ from scorefield.interop.flags import Integers, Numbers, read_flags
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet
 from scorefield.process import from_betas, linear_betas
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.parsing import Options
 
 __all__ = ["load", "network"]
@@ -63,8 +63,7 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser
 def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
     """The model of these flags."""
     table = read_flags(Flags, flags)
-    if table.beta_schedule not in SCHEDULES:
-        raise InputError(f"beta_schedule must be one of {', '.join(SCHEDULES)}; got {table.beta_schedule!r}")
+    one_of("beta_schedule", table.beta_schedule, SCHEDULES)
     with torch.device("meta"):
         net = model(
             ch=table.ch,

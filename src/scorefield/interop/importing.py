@@ -16,8 +16,8 @@ from scorefield.interop.state_dicts import read_weights
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.nets import DDPMUNet
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import did_you_mean
 from scorefield.training import RunFolder
 from scorefield.training.checkpoint import save_weights
 

@@ -18,6 +18,7 @@ from scorefield.models.denoiser import Labels, as_labels, per_example
 from scorefield.models.parametrization import noise_input
 from scorefield.process.base import Time, as_time
 from scorefield.process.categorical import CategoricalProcess, check_categories
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
@@ -79,12 +80,8 @@ class CategoricalDenoiser(ModelBase):
         data: DataSpec | None = None,
     ) -> None:
         super().__init__(net, data)
-        for name, value, known in (
-            ("parametrization", parametrization, PARAMETRIZATIONS),
-            ("noise_input", noise_input, NOISE_INPUTS),
-        ):
-            if value not in known:
-                raise InputError(f"{name} of categories must be one of {', '.join(known)}; got {value!r}")
+        one_of("parametrization of categories", parametrization, PARAMETRIZATIONS)
+        one_of("noise_input of categories", noise_input, NOISE_INPUTS)
         if not isinstance(process, CategoricalProcess):
             raise InputError(
                 "process must be one of categories, such as sf.process.uniform_categorical(sf.process.cosine_kappas(100), classes=17); "

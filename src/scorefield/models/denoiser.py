@@ -21,6 +21,7 @@ from scorefield.models.parametrization import (
     noise_input,
 )
 from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
@@ -84,14 +85,9 @@ class Denoiser(ModelBase):
         low_res: int | None = None,
     ) -> None:
         super().__init__(net, data)
-        if parametrization not in PARAMETRIZATIONS:
-            raise InputError(
-                f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}; got {parametrization!r}"
-            )
-        if noise_input not in NOISE_INPUTS:
-            raise InputError(f"noise_input must be one of {', '.join(NOISE_INPUTS)}; got {noise_input!r}")
-        if variance not in VARIANCE_HEADS:
-            raise InputError(f'variance must be None, "range" or "direct"; got {variance!r}')
+        one_of("parametrization", parametrization, PARAMETRIZATIONS)
+        one_of("noise_input", noise_input, NOISE_INPUTS)
+        one_of("variance", variance, VARIANCE_HEADS)
         if not sigma_data > 0:
             raise InputError(f"sigma_data is a standard deviation and must be positive, got {sigma_data!r}")
         if not isinstance(process, GaussianProcess):
@@ -298,10 +294,7 @@ def _check_low_res(side: int | None, data: DataSpec | None) -> None:
     """InputError unless square images of `data` have smaller ones of this side."""
     if side is None:
         return
-    if isinstance(side, bool) or not isinstance(side, int) or side < 1:
-        raise InputError(
-            f"low_res is the side of the small images in pixels, a positive integer; got {side!r}"
-        )
+    positive_int("low_res, the side of the small images in pixels,", side)
     if data is not None and not (len(data.shape) == 3 and side < data.shape[1] == data.shape[2]):
         raise InputError(
             f"low_res = {side} is the side of images that are enlarged to the data's, which must be square and larger; an example "

@@ -14,6 +14,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.models.base import ModelBase
 from scorefield.models.parametrization import NOISE_INPUTS, noise_input
 from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["NoisyClassifier"]
@@ -37,8 +38,7 @@ class NoisyClassifier(ModelBase):
         data: DataSpec | None = None,
     ) -> None:
         super().__init__(net, data)
-        if noise_input not in NOISE_INPUTS:
-            raise InputError(f"noise_input must be one of {', '.join(NOISE_INPUTS)}; got {noise_input!r}")
+        one_of("noise_input", noise_input, NOISE_INPUTS)
         if not isinstance(process, GaussianProcess):
             raise InputError(
                 f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}"

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from scorefield.process.base import GaussianProcess, Process, as_time
 from scorefield.process.transitions import posterior_coefficients
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.checks import one_of
+from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = ["NOISE_INPUTS", "PARAMETRIZATIONS", "Affine", "coefficients", "noise_input"]
 
@@ -88,8 +89,7 @@ PARAMETRIZATIONS: dict[str, Coefficients] = {
 
 def coefficients(name: str, process: GaussianProcess, t: Tensor, sigma_data: float = 0.5) -> Affine:
     """The coefficients of parametrization `name` at t > 0, float64, in t's shape. Unknown names: InputError."""
-    if name not in PARAMETRIZATIONS:
-        raise InputError(f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}; got {name!r}")
+    one_of("parametrization", name, PARAMETRIZATIONS)
     return PARAMETRIZATIONS[name](process, t, sigma_data)
 
 
@@ -139,8 +139,7 @@ def noise_input(name: str, process: Process, t: Tensor, dtype: torch.dtype) -> T
     Float32 for every x but float64 (then float64), never bf16, where t = 999 would become 1,000; int64 for
     "rank".
     """
-    if name not in NOISE_INPUTS:
-        raise InputError(f"noise_input must be one of {', '.join(NOISE_INPUTS)}; got {name!r}")
+    one_of("noise_input", name, NOISE_INPUTS)
     c = NOISE_INPUTS[name](process, as_time(t))
     if c.dtype == torch.long and name == "rank":
         return c

@@ -21,6 +21,7 @@ from scorefield.nets.blocks import (
 )
 from scorefield.nets.fused import to_layout
 from scorefield.nets.unet_adm import Parts, encoder, middle, run_stage
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Classifier"]
@@ -71,8 +72,7 @@ class Classifier(nn.Module):
         self.config = describe("classifier", locals())
         if num_classes < 1:
             raise InputError(f"a classifier needs at least one class, got num_classes={num_classes}")
-        if pool not in POOLS:
-            raise InputError(f"pool must be one of {', '.join(POOLS)}; got {pool!r}")
+        one_of("pool", pool, POOLS)
         widths = level_widths(channels, channel_mult, attention)
         self.in_channels, self.levels, self.checkpoint = in_channels, len(widths), checkpoint
         self.side = image_size if pool == "attention" else None

@@ -27,6 +27,7 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching_vr,
 )
 from scorefield.objectives.times import Times, as_times, times_config
+from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["NCSN", "ScoreMatching"]
@@ -65,8 +66,7 @@ class ScoreMatching(Objective):
                 "ScoreMatching trains a ScoreModel, a score without noise levels; a model with levels, such as this "
                 f"{type(model).__name__}, is trained by NCSN or Simple"
             )
-        if method not in ("implicit", "denoising", *_SLICED):
-            raise InputError(f"method must be one of implicit, sliced, sliced-vr, denoising; got {method!r}")
+        one_of("method", method, ("implicit", *_SLICED, "denoising"))
         if not (sigma >= 0 and math.isfinite(sigma)) or (method == "denoising" and sigma == 0):
             raise InputError(
                 f'sigma is a standard deviation, not negative, and positive for method="denoising"; got {sigma!r}'
@@ -123,8 +123,7 @@ class NCSN(Objective):
             raise IncompatibleModel(
                 f"NCSN trains a Denoiser, whose score has noise levels; {type(model).__name__} is trained with ScoreMatching"
             )
-        if method not in ("denoising", *_SLICED):
-            raise InputError(f"method must be one of denoising, sliced, sliced-vr; got {method!r}")
+        one_of("method", method, ("denoising", *_SLICED))
         _check_projections(projections, projection)
         self.model = model
         self.times = as_times(times, model.process)
@@ -162,12 +161,8 @@ def _implicit_or_sliced(objective: ScoreMatching | NCSN, score: Score, x: Tensor
 
 
 def _check_projections(count: int, kind: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(
-            f"projections is how many directions are drawn an example, a positive integer; got {count!r}"
-        )
-    if kind not in _PROJECTIONS:
-        raise InputError(f"projection must be one of {', '.join(_PROJECTIONS)}; got {kind!r}")
+    positive_int("projections", count)
+    one_of("projection", kind, _PROJECTIONS)
 
 
 def _describe(objective: ScoreMatching | NCSN) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.process.base import Process, count_levels
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
 
@@ -54,8 +55,7 @@ class ImportanceTimes:
 
     def __init__(self, T: int, history: int = 10, uniform_prob: float = 0.0) -> None:
         for name, n in (("T", T), ("history", history)):
-            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-                raise InputError(f"{name} must be a positive integer, got {n!r}")
+            positive_int(name, n)
         if not 0 <= uniform_prob <= 1:
             raise InputError(f"uniform_prob is a probability, got {uniform_prob!r}")
         self.uniform_prob = float(uniform_prob)

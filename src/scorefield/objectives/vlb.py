@@ -21,6 +21,7 @@ from scorefield.objectives.times import Times, as_times, times_config
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
 from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["DECODERS", "VLB", "Bound", "Hybrid", "bound_terms", "prior_term"]
@@ -42,13 +43,9 @@ class Bound:
     cdf: str = "exact"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("variance", self.variance, VARIANCES),
-            ("decoder", self.decoder, DECODERS),
-            ("cdf", self.cdf, CDFS),
-        ):
-            if value not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+        one_of("variance", self.variance, VARIANCES)
+        one_of("decoder", self.decoder, DECODERS)
+        one_of("cdf", self.cdf, CDFS)
 
     @classmethod
     def of(

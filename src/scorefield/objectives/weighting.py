@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield.models.denoiser import Denoiser
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.checks import one_of
 
 __all__ = ["WEIGHTINGS", "check_weighting", "weight"]
 
@@ -64,9 +64,7 @@ WEIGHTINGS: dict[str, Callable[[Denoiser, Tensor], Tensor]] = {
 
 def check_weighting(name: str) -> str:
     """The name itself, or InputError with the names there are."""
-    if name not in WEIGHTINGS:
-        raise InputError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {name!r}")
-    return name
+    return one_of("weighting", name, WEIGHTINGS)
 
 
 def weight(name: str, model: Denoiser, t: Tensor) -> Tensor:

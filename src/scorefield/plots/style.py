@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.checks import unwritable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,4 +42,4 @@ def save_figure(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=110, metadata={"Software": None})
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
+        raise unwritable(path, error) from None

@@ -14,6 +14,7 @@ from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.process.base import Process, Time, table_index
 from scorefield.process.schedules import cosine_kappas, linear_kappas
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["CategoricalProcess", "absorbing", "uniform_categorical"]
@@ -202,10 +203,7 @@ def _check_kappas(kappas: Tensor | Sequence[float]) -> Tensor:
 
 
 def _check_classes(classes: int) -> None:
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-        raise InputError(
-            f"classes is the number of categories of a value, an integer of at least 2; got {classes!r}"
-        )
+    positive_int("classes", classes, at_least=2)
 
 
 def _identify(kappas: Tensor) -> dict[str, Any]:

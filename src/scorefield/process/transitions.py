@@ -10,7 +10,8 @@ from torch import Tensor
 from scorefield.core.distributions import Normal
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import expand
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.checks import one_of
+from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = [
     "VARIANCES",
@@ -66,8 +67,7 @@ def reverse(pred: Prediction, hi: Level, lo: Level, variance: Variance, above: L
     """
     c_0, c_t = posterior_coefficients(hi, lo)
     mean = expand(c_0, pred.x_t) * pred.x0 + expand(c_t, pred.x_t) * pred.x_t
-    if variance not in VARIANCES:
-        raise InputError(f"variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
+    one_of("variance", variance, VARIANCES)
     return Normal(mean, _VARIANCE[variance](pred, hi, lo, above))
 
 

@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.stream import BUFFER
 from scorefield.generation.options import SamplingOptions
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import Options, did_you_mean, parse
+from scorefield.runtime.parsing import Options, parse
 from scorefield.training import TrainingOptions
 
 __all__ = [

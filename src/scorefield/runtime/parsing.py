@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Options", "build", "did_you_mean", "keyword_options", "parse", "whole_number"]
+__all__ = ["Options", "build", "keyword_options", "parse", "whole_number"]
 
 
 class Options(BaseModel):
@@ -76,12 +76,6 @@ def build(
     given = {name: value for name, value in given.items() if name in accepted}
     checked = parse(keyword_options(make, tuple(given)), options, where)
     return make(**given, **{name: getattr(checked, name) for name in checked.model_fields_set})
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean X?" where a known word is close, otherwise nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def whole_number(word: str) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["PRECISIONS", "Precision", "autocast_dtype", "bf16_units", "is_compiled", "pick_device"]
@@ -29,8 +30,7 @@ def bf16_units(device: torch.device) -> str | None:
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The dtype that networks run in under autocast: bf16, or None for plain fp32. "auto" asks the device."""
-    if precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    one_of("precision", precision, PRECISIONS)
     use = bf16_units(device) is not None if precision == "auto" else precision == "bf16"
     return torch.bfloat16 if use else None
 
@@ -41,8 +41,7 @@ def pick_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
     kind = name.partition(":")[0]
-    if kind not in has:
-        raise InputError(f"device must be one of {', '.join(has)}, got {name!r}")
+    one_of("device", kind, has)
     if not has[kind]:
         raise InputError(f"torch finds no {kind} device on this machine: leave --device out, or use cpu")
     try:

@@ -12,6 +12,7 @@ from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise
 from scorefield.models.denoiser import Denoise, has_variance_head
 from scorefield.process.transitions import Variance, reverse
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, need_levels
 from scorefield.samplers.grids import as_floats
@@ -45,10 +46,7 @@ class Ancestral(Descending):
     guidance: ClassVar[str] = "mean"
 
     def __post_init__(self) -> None:
-        if self.variance not in get_args(Variance):
-            raise InputError(
-                f"variance must be one of {', '.join(get_args(Variance))}; got {self.variance!r}"
-            )
+        one_of("variance", self.variance, get_args(Variance))
 
     def init(self, model: Any, x: Tensor) -> float | None:
         """The grid time above t, which the variance of the last step needs (None: the process's own next

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scorefield.process.base import GaussianProcess, Process, Time, count_levels
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
@@ -51,7 +52,7 @@ def uniform(process: Process, n: int) -> Tensor:
     On a continuous process n times evenly spaced from T to its t_min, then 0.
     """
     if isinstance(process, ContinuousProcess):
-        _check_positive(n)
+        positive_int("the number of steps", n)
         return _ended(torch.linspace(process.T, process.t_min, n, dtype=torch.float64))
     T = _check(process, n)
     return torch.tensor([(2 * T * i + n) // (2 * n) for i in range(n, -1, -1)])
@@ -125,10 +126,7 @@ def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
         raise InputError(f"sections needs between 1 and T = {T} counts, got {counts}")
     for k, count in enumerate(counts):
         size = T // len(counts) + (k < T % len(counts))
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= size:
-            raise InputError(
-                f"section {k} of {len(counts)} has {size} levels, so its count must be from 1 to {size}; got {count!r}"
-            )
+        positive_int(f"the count of section {k}", count, at_most=size)
         stride, position = (size - 1) / (count - 1) if count > 1 else 1.0, 0.0
         for _ in range(count):
             kept.append(start + round(position) + 1)
@@ -169,8 +167,7 @@ def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | 
     times: the levels to stop at, strictly descending, such as another grid; every level if not given. Its
     last 0 is taken as read. InputError for repeats < 1 and for times that do not descend.
     """
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise InputError(f"repeats is the number of steps at a level, a positive integer; got {repeats!r}")
+    positive_int("repeats", repeats)
     levels = full(process) if times is None else _as_tensor(times)
     levels = levels[:-1] if len(levels) and levels[-1] == 0 else levels
     if not len(levels) or bool((levels.diff() >= 0).any()) or levels[-1] < 0:
@@ -183,8 +180,7 @@ def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | 
 
 def steps(n: int) -> Tensor:
     """n, n−1, …, 0: n updates of a score without noise levels, numbered by how many are left."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise InputError(f"the number of updates must be a positive integer, got {n!r}")
+    positive_int("the number of updates", n)
     return torch.arange(n, -1, -1)
 
 
@@ -229,8 +225,7 @@ def _as_tensor(times: Tensor | Sequence[float]) -> Tensor:
 
 def _check(process: Process, n: int) -> int:
     T = count_levels(process, "this grid")
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= T:
-        raise InputError(f"the number of steps must be an integer from 1 to T = {T}, got {n!r}")
+    positive_int("the number of steps", n, at_most=T)
     return T
 
 
@@ -248,7 +243,7 @@ def _spaced(
         raise IncompatibleModel(
             "this grid is spaced in σ/α, and categories have neither: use a grid such as sf.grids.uniform"
         )
-    _check_positive(n)
+    positive_int("the number of steps", n)
     first = process.t_min if isinstance(process, ContinuousProcess) else 1
     high = _ratio(process, process.T) if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
     low = _ratio(process, first) if sigma_min is None else torch.tensor(sigma_min, dtype=torch.float64)
@@ -318,8 +313,3 @@ def _ratio(process: GaussianProcess, t: Time) -> Tensor:
 def _ended(times: Tensor) -> Tensor:
     """The times and then 0."""
     return torch.cat([times, times.new_zeros(1)])
-
-
-def _check_positive(n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise InputError(f"the number of steps must be a positive integer, got {n!r}")

@@ -17,6 +17,7 @@ from scorefield.core.noise import Noise
 from scorefield.models.categorical_denoiser import has_categories
 from scorefield.models.denoiser import Denoise
 from scorefield.process.base import GaussianProcess
+from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
 from scorefield.samplers.grids import as_floats
@@ -94,11 +95,8 @@ class Inpaint:
                 f"known must have the shape of one example {tuple(x.shape[1:])} or of the batch {tuple(x.shape)}, and mask one that "
                 f"broadcasts to it; got {tuple(self.known.shape)} and {tuple(self.mask.shape)}"
             )
-        wrong = int((~torch.isfinite(self.known) & self.mask).sum())
-        if wrong:
-            raise InputError(
-                f"{wrong} of the known values are NaN or infinite: mark them as unknown in the mask"
-            )
+        known = torch.where(self.mask, self.known, 0).flatten()
+        check_finite(known, "values that are kept", "mark them as unknown in the mask")
         return _State(self.sampler.init(model, x), False)
 
     def plan(self, model: Any, times: Sequence[float], state: _State) -> _State:

@@ -17,6 +17,7 @@ from scorefield.models.categorical_denoiser import refuse_categories
 from scorefield.models.denoiser import Denoise, ScoreFunction
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
 from scorefield.samplers.grids import as_floats
@@ -155,10 +156,7 @@ class PredictorCorrector:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
-            raise InputError(
-                f"repeats is the number of Langevin updates a level, a positive integer; got {self.repeats!r}"
-            )
+        positive_int("repeats", self.repeats)
         if self.langevin.final_denoise:
             raise InputError(
                 "a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scorefield.models.denoiser import layers
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, need_levels, sample
 from scorefield.samplers.ddim import DDIM, grid_direction
@@ -66,8 +67,7 @@ def spherical_walk(a: Tensor, b: Tensor, frames: int, centre: float = 0.0) -> Te
     """Latents from a to b (*), (frames, *) with both ends, by `slerp` around `centre`, the mean of the
     process's prior.
     """
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 2:
-        raise InputError(f"a walk has its two ends, so frames is an integer of at least 2; got {frames!r}")
+    positive_int("frames", frames, at_least=2)  # both ends
     start, end = ((x - centre).expand(frames, *x.shape) for x in (a, b))
     return centre + slerp(start, end, torch.linspace(0, 1, frames, dtype=torch.float64, device=a.device))
 

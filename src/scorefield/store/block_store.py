@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.runtime.atomic import MANIFEST, abandoned, atomic_write
+from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, Sampler
@@ -124,10 +125,7 @@ class BlockFolder(ABC):
             )
 
     def _unwritable(self, path: Path, error: Exception) -> InputError:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return InputError(
-            f"{path} cannot be written ({reason}): free the disk or make the folder writable; what is there stays"
-        )
+        return unwritable(path, error, "free the disk or make the folder writable; what is there stays")
 
 
 class StoredSamples(BlockFolder):
@@ -203,11 +201,7 @@ class StoredSamples(BlockFolder):
 
 def finite(x: Tensor) -> Tensor:
     """x (B, *) as float32. InputError where any of it is NaN or infinite."""
-    wrong = int((~torch.isfinite(x)).flatten(1).any(dim=1).sum())
-    if wrong:
-        raise InputError(
-            f"{wrong} of {len(x)} samples hold NaN or infinite values: the model that made them has diverged"
-        )
+    check_finite(x, "samples", "the model that made them has diverged")
     return x.to(torch.float32)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scorefield.runtime.atomic import atomic_write, read_arrays
+from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Latents", "check_latents_target"]
@@ -44,7 +45,7 @@ class Latents:
             with atomic_write(path) as partial, partial.open("wb") as file:
                 np.savez(file, allow_pickle=False, weights=np.asarray(self.weights), **arrays)
         except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
+            raise unwritable(path, error) from None
 
     @classmethod
     def read(cls, path: Path, shape: Sequence[int], weights: str) -> Latents:
@@ -60,8 +61,7 @@ class Latents:
             raise InputError(
                 f"{path}: expected latents of float32 (N, {', '.join(map(str, shape))}), got {_shown(latents)}"
             )
-        if not np.isfinite(latents).all():
-            raise InputError(f"{path}: some of these latents are NaN or infinite")
+        check_finite(torch.from_numpy(latents), f"latents of {path}", "encode these images again")
         if labels is not None and (
             labels.dtype.kind not in "iu" or labels.shape != (len(latents),) or labels.max() > _MOST
         ):

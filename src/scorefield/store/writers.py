@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import are_images
 from scorefield.runtime.atomic import MANIFEST, atomic_write
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -153,4 +154,4 @@ def _whole(path: Path, write) -> None:  # type: ignore[no-untyped-def]
         with atomic_write(path) as partial:
             write(partial)
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
+        raise unwritable(path, error) from None

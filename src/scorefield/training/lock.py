@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from scorefield.runtime.atomic import is_another_process
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 
 try:
@@ -94,9 +95,7 @@ def _acquire(path: Path) -> tuple[IO[str], str]:
         )
         file.flush()
     except OSError as error:
-        raise InputError(
-            f"{path.parent} cannot be written ({error.strerror}): make it writable, or choose another folder"
-        ) from None
+        raise unwritable(path.parent, error, "make it writable, or choose another folder") from None
     return file, holder.name if holder.said else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.checks import unwritable
 
 try:
     import fcntl
@@ -65,7 +65,7 @@ class UnreadableLog:
                 self._written |= {name for name, _ in lines}
                 self._read = file.tell()
         except OSError as fault:
-            raise InputError(f"{self._file} cannot be written ({fault.strerror or fault})") from None
+            raise unwritable(self._file, fault) from None
 
 
 def _line(value: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.data.dataset import Dataset, tensor
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.checks import one_of, positive_int
 
 __all__ = ["TOYS", "toy"]
 
@@ -29,10 +29,8 @@ def toy(name: str, n: int = 10_000, seed: int = 0) -> Dataset:
     "swiss-roll" one arm, of radius 4θ/9π at angle θ = 3π/2·(1 + 2u).
     InputError for other names and for n < 1.
     """
-    if name not in TOYS:
-        raise InputError(f"there is no toy {name!r}; there are {', '.join(TOYS)}")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise InputError(f"the number of points must be a positive integer, got {n!r}")
+    one_of("a toy", name, TOYS)
+    positive_int("the number of points", n)
     noise = NoiseSource(seed)
     u, z = noise.uniform((n, 2)).double(), noise.normal((n, 2)).double()
     return replace(tensor(TOYS[name](u, z)), source=f"toy:{name}")
