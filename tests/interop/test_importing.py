@@ -73,7 +73,7 @@ def test_an_imported_run_is_an_ordinary_one(tmp_path, origin) -> None:
         sampling.sampler.calls(sampling.grid.tolist())
         == {"guided-diffusion": 40, "ncsn": 1000, "ddpm": 1000}[origin]
     )
-    assert build_objective(recipe, model).spec["kind"] == recipe.objective["kind"]
+    assert build_objective(recipe, model).config["kind"] == recipe.objective["kind"]
     assert recipe.trained_on.source == f"the {origin} checkpoint model.safetensors"
     golden = Golden(case)
     x, t = golden["in.x"].double(), golden["in.y"] if origin == "ncsn" else golden["in.t"]

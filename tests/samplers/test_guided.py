@@ -203,7 +203,7 @@ def test_where_the_mean_takes_its_gradient():
         return -(mu - likelihood.b) / (V + likelihood.tau2) * V * alpha / sigma**2
 
     for variance, (t, s, above) in itertools.product(("lower", "upper"), ((500, 440, 560), (60, 0, 120))):
-        p = sf.core.kernels.reverse(
+        p = sf.process.transitions.reverse(
             denoiser(x_t, t), COSINE.level(t), COSINE.level(s), variance, COSINE.level(above)
         )
         var = 0 if (variance, s) == ("lower", 0) else p.var

@@ -8,6 +8,7 @@ from scorefield.data.sources.folder import folder
 from scorefield.data.sources.hub import hf, stream
 from scorefield.data.sources.npz import npz
 from scorefield.data.sources.parse import open_source
+from scorefield.data.sources.portraits import portraits
 from scorefield.data.sources.stream import Stream, StreamOrder
 from scorefield.data.sources.toys import toy
 from scorefield.data.transforms import dequantize, flip, reduced, shift
@@ -26,6 +27,7 @@ __all__ = [
     "hf",
     "npz",
     "open_source",
+    "portraits",
     "reduced",
     "shift",
     "stream",

@@ -13,13 +13,16 @@ from scorefield.data.sources.folder import folder
 from scorefield.data.sources.hub import hf, is_saved
 from scorefield.data.sources.hub import stream as stream_of
 from scorefield.data.sources.npz import npz
+from scorefield.data.sources.portraits import portraits
 from scorefield.data.sources.stream import BUFFER, Stream
 from scorefield.data.sources.toys import toy
 from scorefield.runtime.errors import InputError
 
 __all__ = ["open_source"]
 
-_ACCEPTED = "`digits`, toy:NAME, a folder of pictures (subfolders are classes), an .npz file, or hf:NAME"
+_ACCEPTED = (
+    "`digits`, `portraits`, toy:NAME, a folder of pictures (subfolders are classes), an .npz file, or hf:NAME"
+)
 
 
 def open_source(
@@ -33,7 +36,7 @@ def open_source(
     classes: int | None = None,
     buffer: int = BUFFER,
 ) -> Dataset | Stream:
-    """Open `digits`, toy:NAME, a folder, an .npz file or hf:NAME. size and channels None mean what each of
+    """Open `digits`, `portraits`, toy:NAME, a folder, an .npz file or hf:NAME. size and channels None mean what each of
     these does by itself.
 
     A folder called digits is ./digits.   stream: decode the pictures of a folder when a batch asks for them,
@@ -49,6 +52,13 @@ def open_source(
                 f"leave size and channels out, or use images of your own"
             )
         return digits()
+    if source == "portraits":
+        if size not in (None, 16) or channels not in (None, 3):
+            raise InputError(
+                f"the embedded portraits are 16×16 in colour, not size {size or 16} with {channels or 3} channels: "
+                f"leave size and channels out, or use images of your own"
+            )
+        return portraits()
     if source.startswith("toy:"):
         if size is not None or channels is not None:
             raise InputError(f"{source} is points of the plane, not images: leave size and channels out")
@@ -65,6 +75,6 @@ def open_source(
         return npz(source, size=size, channels=channels, upscale=upscale)
     if source and os.path.exists(path):
         raise InputError(f"{source}: a file of this kind is not a source of data; accepted are {_ACCEPTED}")
-    close = difflib.get_close_matches(source.lower(), ["digits"])
+    close = difflib.get_close_matches(source.lower(), ["digits", "portraits"])
     problem = f"did you mean {close[0]!r}?" if close else "there is no such file or folder."
     raise InputError(f"{source!r} is not a source of data: {problem} Accepted are {_ACCEPTED}")
