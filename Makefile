@@ -3,30 +3,46 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint bench clean
+# Nothing is trained in these tests.
+FAST := tests/core tests/process tests/runtime \
+	tests/models/test_categorical_denoiser.py tests/models/test_denoiser.py tests/models/test_guidance.py tests/models/test_noisy_classifier.py \
+	tests/objectives/test_score_matching.py tests/objectives/test_score_matching_golden.py tests/objectives/test_times.py \
+	tests/objectives/test_vlb.py tests/objectives/test_weighting.py \
+	tests/nets/test_mlp.py tests/nets/test_networks.py tests/samplers/test_ddim_family.py tests/samplers/test_grids.py \
+	tests/interop/test_cards.py tests/store/test_writers.py tests/test_golden_files.py tests/test_layout.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-slow lint bench wheel oldest clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scorefield needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) "torch==2.13.0"
+	$(PIP) -e ".[dev]"
 	touch $@
 
-demo: $(VENV)/.installed  ## train on the real digits, sample all ten classes, judge the samples
+demo: $(VENV)/.installed  ## train on the real digits, sample all ten classes, evaluate the samples
 	rm -rf $(RUN)
 	$(BIN)/scorefield train digits --run $(RUN)
 	$(BIN)/scorefield sample $(RUN) -n 100 --out $(RUN)/digits.png --trajectory $(RUN)/denoising.gif
 	$(BIN)/scorefield evaluate $(RUN) --metrics fd
 	@echo "the picture: $(RUN)/digits.png"
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed  ## run the tests, and list the 20 slowest
+	$(BIN)/python -m pytest --durations=20
 
-test-slow: $(VENV)/.installed
+test-fast: $(VENV)/.installed  ## run the tests of the mathematics and the structure: no training, under a minute
+	$(BIN)/python -m pytest $(FAST)
+
+test-slow: $(VENV)/.installed  ## run the long tests, which train for minutes and print what they measure
 	$(BIN)/python -m pytest -m slow -s
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,12 +50,25 @@ lint: $(VENV)/.installed
 # Other libraries' networks, without what those libraries ask for: their torchvision does not import beside the CPU's torch, and only
 # their data loading uses it.
 $(VENV)/.peers: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt azula denoising-diffusion-pytorch einops
+	$(PIP) --no-deps azula denoising-diffusion-pytorch einops
 	touch $@
 
-bench: $(VENV)/.peers  ## speed, memory and start-up beside other libraries and the plain formulas; every figure in runs/performance.json
+bench: $(VENV)/.peers  ## measure speed, memory and start-up beside other libraries and the plain formulas, into runs/performance.json
 	$(BIN)/python benchmarks/performance.py network memory startup trainer sampler --json runs/performance.json
 	$(BIN)/python benchmarks/score_matching_cost.py
 
-clean:
-	rm -rf $(VENV) runs build dist src/*.egg-info
+$(VENV)/.release: $(VENV)/.installed
+	$(PIP) -e ".[release]"
+	touch $@
+
+wheel: $(VENV)/.release  ## build sdist and wheel into dist/, check them, and run the wheel in an empty environment
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tools/try_wheel.py dist
+
+oldest: $(VENV)/.release  ## run the fast tests with the lowest versions that pyproject.toml allows
+	$(BIN)/python tools/lowest_versions.py --venv .venv-oldest -- $(FAST)
+
+clean:  ## remove the environments, runs and build outputs
+	rm -rf $(VENV) .venv-oldest runs build dist src/*.egg-info

@@ -27,3 +27,5 @@ def test_files_named_in_the_documents_exist():
             text,
         ):
             assert (ROOT / "src" / "scorefield" / path).exists(), f"{document} names {path}"
+        for path in re.findall(r"`(tests/[a-z_/]+(?:\.py)?)`", text):
+            assert (ROOT / path).exists(), f"{document} names {path}, which is not there"
