@@ -103,8 +103,8 @@ def test_further_arrays_are_kept_by_name(tmp_path: Path, paint) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.array([1.0, np.nan]), "`extra` holds NaN or infinite values in 1 of 2 examples"),
-        (np.array([1e300, 1.0]), "`extra` holds NaN or infinite values in 1 of 2 examples"),
+        (np.array([1.0, np.nan]), "1 of 2 entries of `extra` in .* hold NaN or infinite values"),
+        (np.array([1e300, 1.0]), "1 of 2 entries of `extra` in .* hold NaN or infinite values"),
         (np.array([2**63, 1], dtype=np.uint64), r"`extra` holds integers of 2\*\*63"),
     ],
 )

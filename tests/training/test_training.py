@@ -242,7 +242,7 @@ def test_a_weight_without_dimensions_cannot_be_cut():
 
 def test_bad_pieces(tmp_path):
     objective, data = digits_objective()
-    with pytest.raises(sf.InputError, match="must come from"):
+    with pytest.raises(sf.InputError, match="data must be a source"):
         sf.train(objective, [1, 2, 3])
     with pytest.raises(sf.InputError, match="shape"):
         sf.train(objective, torch.randn(4, 3, 8, 8))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import InputError
 
-__all__ = ["RESERVED", "check_arrays", "is_numeric", "numeric_tensor"]
+__all__ = ["RESERVED", "add_tensor", "check_arrays", "check_name", "is_numeric", "numeric_tensor"]
 
 RESERVED = ("x", "y", "images", "labels")  # what examples and their labels are called
 _DTYPES = (torch.bool, torch.uint8, torch.int64, torch.float32)
@@ -47,12 +49,7 @@ def numeric_tensor(name: str, array: Tensor | np.ndarray, source: str) -> Tensor
         elif found.dtype not in _DTYPES:
             found = found.long()
     if found.is_floating_point():
-        wrong = int((~torch.isfinite(found)).reshape(len(found), -1).any(dim=1).sum())
-        if wrong:
-            raise InputError(
-                f"{source}: `{name}` holds NaN or infinite values in {wrong} of {len(found)} examples: "
-                "remove these examples first"
-            )
+        check_finite(found, f"entries of `{name}` in {source}", "remove these examples first")
     return found
 
 
@@ -67,3 +64,17 @@ def check_arrays(arrays: Mapping[str, Tensor], count: int, source: str) -> None:
                 f"{', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)}; "
                 f"got {array.dtype} {tuple(array.shape)}"
             )
+
+
+def check_name(name: str, names: Collection[str], source: str) -> None:
+    """InputError unless the data have an array of this name."""
+    if name not in names:
+        held = ", ".join(sorted(names)) or "none"
+        raise InputError(f"{source}: there is no array {name!r}; further arrays here: {held}")
+
+
+def add_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
+    """Hash a tensor on the CPU: its type, its shape and its values, the same on every machine."""
+    array = np.ascontiguousarray(tensor.numpy())
+    digest.update(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)

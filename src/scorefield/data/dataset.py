@@ -7,21 +7,21 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data.arrays import check_arrays, numeric_tensor
+from scorefield.data.arrays import add_tensor, check_arrays, check_name, numeric_tensor
+from scorefield.data.base import Share
 from scorefield.data.images.lazy import Pictures
 from scorefield.data.images.unreadable import UnreadableLog
-from scorefield.data.loading.epoch_order import EpochOrder, permutation
+from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permutation
 from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Dataset", "EpochBatches", "Share", "number_labels", "tensor"]
+__all__ = ["Dataset", "number_labels", "range_of", "tensor"]
 
 _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from the same seed
 
@@ -81,6 +81,19 @@ class Dataset:
         return int(self.values.shape[0])
 
     @property
+    def examples(self) -> int:
+        """N."""
+        return len(self)
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.arrays))
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return {}
+
+    @property
     def in_memory(self) -> bool:
         return isinstance(self.values, Tensor)
 
@@ -117,6 +130,11 @@ class Dataset:
     def some(self, count: int) -> tuple[Tensor, Tensor | None]:
         """The first `count` examples, or all where there are fewer."""
         return self.batch(torch.arange(min(count, len(self))))
+
+    def share(self, indices: Tensor, positions: Tensor) -> Share:
+        """The examples at `indices` (B,), which have these positions (B,) in a batch."""
+        labels = None if self.labels is None else self.labels[indices]
+        return Share(self.values[indices], labels, positions, self.arrays_at(indices))
 
     def order(self, batch_size: int, seed: int) -> EpochBatches:
         """The batches that training sees."""
@@ -164,53 +182,16 @@ class Dataset:
         """
         digest = hashlib.sha256()
         if isinstance(self.values, Tensor):
-            _add(digest, self.values)
+            add_tensor(digest, self.values)
             if self.labels is not None:
-                _add(digest, self.labels)
+                add_tensor(digest, self.labels)
         else:
             digest.update(self.values.digest())
         for name in sorted(arrays):
-            if name not in self.arrays:
-                held = ", ".join(sorted(self.arrays)) or "none"
-                raise InputError(f"{self.source}: there is no array {name!r}; further arrays here: {held}")
+            check_name(name, self.array_names, self.source)
             digest.update(name.encode())
-            _add(digest, self.arrays[name])
+            add_tensor(digest, self.arrays[name])
         return digest.hexdigest()[:16]
-
-
-class Share(NamedTuple):
-    """One process's share of a batch, as the data hold it.
-
-    values: (B, *).   labels: int64 (B,) or None.   positions: int64 (B,), the places in the batch of all
-    processes.   arrays: further arrays (B, *) by name.
-    """
-
-    values: Tensor
-    labels: Tensor | None
-    positions: Tensor
-    arrays: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class EpochBatches:
-    """The batches of a data set, of which any can be asked for."""
-
-    data: Dataset
-    order: EpochOrder
-
-    def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
-        """This process's share of the batch of `step`."""
-        indices = self.order.indices(step, rank, world)
-        labels = None if self.data.labels is None else self.data.labels[indices]
-        positions = self.order.positions(step, rank, world)
-        return Share(self.data.values[indices], labels, positions, self.data.arrays_at(indices))
-
-
-def _add(digest: hashlib._Hash, part: Tensor) -> None:
-    """Add type, shape and values, the same on every machine."""
-    array = np.ascontiguousarray(part.numpy())
-    digest.update(f"{array.dtype.name}{array.shape}".encode())
-    digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
 
 
 def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
@@ -243,6 +224,14 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)
 
 
+def range_of(values: Tensor) -> tuple[float, float]:
+    """(-1, 1) where all continuous values lie inside it, otherwise the smallest and the largest of them."""
+    low, high = float(values.min()), float(values.max())
+    if low >= -1.0 and high <= 1.0:
+        return -1.0, 1.0
+    return (low, high) if low < high else (low - 1.0, high + 1.0)  # a constant still needs a range
+
+
 def tensor(x: Tensor, y: Tensor | None = None, **arrays: Tensor) -> Dataset:
     """Continuous data in memory (spec.bins is None).
 
@@ -263,14 +252,9 @@ def tensor(x: Tensor, y: Tensor | None = None, **arrays: Tensor) -> Dataset:
         )
     values = x.detach().to("cpu", torch.float32, copy=True).contiguous()
     check_finite(values, "examples", "remove them first")
-    low, high = float(values.min()), float(values.max())
-    if low >= -1.0 and high <= 1.0:
-        low, high = -1.0, 1.0
-    elif low == high:  # a constant still needs an ascending range
-        low, high = low - 1.0, high + 1.0
     labels, classes = (None, ()) if y is None else number_labels(y.detach().cpu().numpy(), "tensor")
     if labels is not None and len(labels) != len(values):
         raise InputError(f"there are {len(values)} examples but {len(labels)} labels")
-    spec = DataSpec(shape=tuple(values.shape[1:]), range=(low, high), classes=classes)
+    spec = DataSpec(shape=tuple(values.shape[1:]), range=range_of(values), classes=classes)
     further = {name: numeric_tensor(name, array, "tensor") for name, array in arrays.items()}
     return Dataset(spec, values, labels, "tensor", arrays=further)

@@ -13,22 +13,20 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.data import (
-    Dataset,
     Microbatch,
     Prefetcher,
-    Stream,
+    Source,
     StreamOrder,
     dequantize,
     flip,
     shift,
-    tensor,
 )
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.training.options import TrainingOptions
 
-__all__ = ["BatchLoader", "as_source", "check_data"]
+__all__ = ["BatchLoader", "check_data"]
 
 
 class BatchLoader:
@@ -42,7 +40,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        data: Dataset | Stream,
+        data: Source,
         objective: Objective,
         options: TrainingOptions,
         processes: Processes,
@@ -107,20 +105,7 @@ class BatchLoader:
         return x0.to(self.device), y.to(self.device) if y is not None and self._conditional else None
 
 
-def as_source(data: Dataset | Stream | Tensor | tuple[Tensor, Tensor]) -> Dataset | Stream:
-    """A source of `sf.data` as it is; tensors as continuous data."""
-    if isinstance(data, Dataset | Stream):
-        return data
-    if isinstance(data, Tensor):
-        return tensor(data)
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        return tensor(*data)
-    raise InputError(
-        f"data must come from sf.data, or be a tensor or a pair (examples, labels); got {type(data).__name__}"
-    )
-
-
-def check_data(objective: Objective, data: Dataset | Stream, options: TrainingOptions, world: int) -> None:
+def check_data(objective: Objective, data: Source, options: TrainingOptions, world: int) -> None:
     """What the model and the options ask of the data; a model without an idea of an example takes the data's.
 
     InputError: the data do not suit them, or the batch cannot be cut into equal parts.

@@ -17,14 +17,14 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from scorefield.data import Dataset, Stream
+from scorefield.data import TrainingData, as_source
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
 from scorefield.store.run_folder import RunFolder
-from scorefield.training.batches import BatchLoader, as_source, check_data
+from scorefield.training.batches import BatchLoader, check_data
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
@@ -62,7 +62,7 @@ class TrainStep:
 
 def train(
     objective: Objective,
-    data: Dataset | Stream | Tensor | tuple[Tensor, Tensor],
+    data: TrainingData,
     *,
     run: str | Path | None = None,
     resume: bool = False,
@@ -74,7 +74,8 @@ def train(
 
     Args:
         objective: What is minimised, around the model that is trained.
-        data: A source of `sf.data`, a tensor (N, *), or a pair of examples (N, *) and labels (N,).
+        data: A source of `sf.data`, a tensor (N, *), a pair of examples (N, *) and labels (N,), or a map-style
+            torch.utils.data.Dataset (with labels: sf.data.torch_dataset).
         run: Folder that will describe itself (config.toml, model.safetensors, checkpoints, metrics.jsonl).
             Default: nothing is kept.
         resume: Continue from the newest complete checkpoint of `run`; N steps, a stop and M more equal N + M.
@@ -103,7 +104,7 @@ class Trainer(Iterator[TrainStep]):
     def __init__(
         self,
         objective: Objective,
-        data: Dataset | Stream | Tensor | tuple[Tensor, Tensor],
+        data: TrainingData,
         options: TrainingOptions,
         run: str | Path | None = None,
         *,
@@ -226,7 +227,7 @@ class Trainer(Iterator[TrainStep]):
             self.options,
             self.accelerator,
             self._processes,
-            getattr(self.data, "versions", None),
+            self.data.versions,
         )
         if resume:
             writer.resume(self.data.fingerprint(), describe)
@@ -239,9 +240,7 @@ class Trainer(Iterator[TrainStep]):
         objective, spec = self.objective, self.data.spec
         model: Any = objective.model
         facts: dict[str, Any] = {"source": self.data.source, "fingerprint": self.data.fingerprint()}
-        facts |= (
-            {"examples": len(self.data)} if isinstance(self.data, Dataset) else {}
-        )  # a stream is not counted
+        facts |= {} if self.data.examples is None else {"examples": self.data.examples}
         data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
         process = getattr(model, "process", None)
         return {

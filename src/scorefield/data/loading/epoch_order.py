@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.base import Share, Source
 from scorefield.runtime.errors import InputError
 
-__all__ = ["EpochOrder", "permutation", "positions"]
+__all__ = ["EpochBatches", "EpochOrder", "Indexed", "permutation", "positions"]
 
 
 def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.ndarray:
@@ -93,3 +95,24 @@ class EpochOrder:
                 self._epochs.pop(oldest, None)
             self._epochs[epoch] = order
         return order
+
+
+class Indexed(Source, Protocol):
+    """A source whose examples can be read in any order."""
+
+    def share(self, indices: Tensor, positions: Tensor) -> Share:
+        """The examples at `indices` (B,), which have these positions (B,) in a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class EpochBatches:
+    """The batches of a data set in an `EpochOrder`; any step can be asked for."""
+
+    data: Indexed
+    order: EpochOrder
+
+    def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
+        """The share of process `rank` of `world` in the batch of `step`."""
+        indices = self.order.indices(step, rank, world)
+        return self.data.share(indices, self.order.positions(step, rank, world))

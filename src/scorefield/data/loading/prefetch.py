@@ -14,8 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.data.dataset import EpochBatches, Share
-from scorefield.data.sources.stream import StreamOrder
+from scorefield.data.base import Batches, Share
 
 __all__ = ["Prefetcher", "Microbatch"]
 
@@ -93,7 +92,7 @@ class Prefetcher:
 
     def __init__(
         self,
-        batches: EpochBatches | StreamOrder,
+        batches: Batches,
         rank: int = 0,
         world: int = 1,
         cuts: int = 1,

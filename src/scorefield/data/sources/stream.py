@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data.dataset import Dataset, Share
+from scorefield.data.arrays import check_name
+from scorefield.data.base import Share
+from scorefield.data.dataset import Dataset
 from scorefield.data.images.decode import IN_A_ROW, Decoder, threads
 from scorefield.data.images.lazy import MEMORY
 from scorefield.data.images.unreadable import UnreadableLog
@@ -94,8 +96,22 @@ class Stream:
     holdout: float = 0.0
     split_seed: int = 0
 
-    in_memory = False
-    skipped: tuple[str, ...] = ()
+    @property
+    def examples(self) -> None:
+        """A stream is not counted."""
+
+    @property
+    def in_memory(self) -> bool:
+        return False
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """No file is left out before training."""
+        return ()
 
     @property
     def broken(self) -> UnreadableLog:
@@ -136,10 +152,12 @@ class Stream:
         """Of what the order depends on beside the seed."""
         return self.rows.versions()
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, arrays: Iterable[str] = ()) -> str:
         """16 hexadecimal digits of SHA-256 over the first 64 rows, how rows are shuffled and decoded, and
         what is held out.
         """
+        for name in arrays:
+            check_name(name, self.array_names, self.source)
         how = (
             self.decoder.shape,
             self.decoder.size,

@@ -1,0 +1,36 @@
+"""Whatever `sf.train` is given, as a source."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.utils.data import Dataset as MapDataset
+
+from scorefield.data.base import Source
+from scorefield.data.dataset import tensor
+from scorefield.data.sources.torch_dataset import torch_dataset
+from scorefield.runtime.errors import InputError
+
+__all__ = ["TrainingData", "as_source"]
+
+TrainingData = Source | Tensor | tuple[Tensor, Tensor] | MapDataset[object]
+
+
+def as_source(data: TrainingData) -> Source:
+    """A source unchanged, tensors as continuous data in memory, a map-style data set as `torch_dataset` reads it.
+
+    Raises:
+        InputError: For anything else.
+    """
+    if isinstance(data, MapDataset):
+        return torch_dataset(data)
+    if isinstance(data, Tensor):
+        return tensor(data)
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        return tensor(*data)
+    if isinstance(data, Source):
+        return data
+    raise InputError(
+        f"data must be a source of sf.data, a tensor, a pair of tensors (examples, labels), or a map-style "
+        f"torch.utils.data.Dataset; got {type(data).__name__} (sf.data.torch_dataset takes anything with __len__ "
+        "and __getitem__)"
+    )

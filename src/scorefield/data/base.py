@@ -1,0 +1,97 @@
+"""What training reads: the protocols that every source of examples satisfies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from scorefield.core.shapes import DataSpec
+from scorefield.data.images.unreadable import UnreadableLog
+
+__all__ = ["Batches", "Share", "Source"]
+
+
+class Share(NamedTuple):
+    """One process's share of a batch, as the data hold it.
+
+    Attributes:
+        values: (B, *): bins as uint8, or continuous values as float32.
+        labels: int64 (B,), or None for data without labels.
+        positions: int64 (B,), the places in the batch of all processes.
+        arrays: Further arrays (B, *) by name.
+    """
+
+    values: Tensor
+    labels: Tensor | None
+    positions: Tensor
+    arrays: Mapping[str, Tensor]
+
+
+class Batches(Protocol):
+    """The batches of a source in the order of a seed; any step can be asked for."""
+
+    @property
+    def data(self) -> Source: ...
+
+    def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
+        """The share of process `rank` of `world` in the batch of `step`."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Examples that can be trained on: a `Dataset`, a `TorchDataset` or a `Stream`."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """What one example is."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """What the user named, for messages and the description of a run."""
+        ...
+
+    @property
+    def examples(self) -> int | None:
+        """The number of examples; None for a stream, which is not counted."""
+        ...
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every example has a label, an index into spec.classes."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading cannot fail and needs no thread of its own."""
+        ...
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """Names of the further arrays, sorted."""
+        ...
+
+    @property
+    def broken(self) -> UnreadableLog:
+        """The files that could not be used."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that decide the order beside the seed."""
+        ...
+
+    def order(self, batch_size: int, seed: int) -> Batches:
+        """The batches of training."""
+        ...
+
+    def some(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """(x0, y) of the first `count` examples, or of all where there are fewer."""
+        ...
+
+    def fingerprint(self, arrays: Iterable[str] = ()) -> str:
+        """16 hexadecimal digits that identify the examples and the named further arrays."""
+        ...
