@@ -17,10 +17,17 @@ __all__ = ["Level", "Prediction"]
 class Level(NamedTuple):
     """A noise level of x_t = α x_0 + σ ε: float64 CPU tensors in the shape of the t they came from, () or
     (B,).
+
+    α is what multiplies x_0: √ᾱ_t of DDPM, and not its α_t = 1 − β_t.
     """
 
     alpha: Tensor
     sigma: Tensor
+
+    @property
+    def ratio(self) -> Tensor:
+        """σ/α, the standard deviation of the noise of x_t/α: 0 at t = 0, ascending in t."""
+        return self.sigma / self.alpha
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def _solve(flow: _Flow, x: Tensor, t_min: float, rtol: float, atol: float) -> tu
             "the ODE likelihood is solved by torchdiffeq, which is not installed: pip install torchdiffeq, or use the variational bound"
         ) from None
     process = flow.process
-    ends = [(sigma / alpha).log() for alpha, sigma in (process.level(t_min), process.level(process.T))]
+    ends = [process.level(t).ratio.log() for t in (t_min, process.T)]
     # Times that the solver can carry on any device; MPS has no float64.
     times = torch.stack(ends).to(
         device=x.device, dtype=torch.float32 if x.device.type == "mps" else torch.float64

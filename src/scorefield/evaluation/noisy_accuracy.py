@@ -87,7 +87,7 @@ def noisy_accuracy(
     shares = torch.bincount(labels).double() / len(labels)
     return NoisyAccuracy(
         tuple(chosen),
-        tuple((level.sigma / level.alpha).tolist()),
+        tuple(level.ratio.tolist()),
         accuracy,
         accuracy_error,
         cross_entropy,

@@ -137,7 +137,7 @@ def caution(sampling: Sampling, model: Any, guided_by_classifier: bool) -> str |
     if not guided_by_classifier or getattr(sampling.sampler, "guidance", None) != "eps":
         return None
     level = model.process.level(float(sampling.grid[0]))
-    ratio = float(level.sigma / level.alpha)
+    ratio = float(level.ratio)
     if ratio <= LARGEST_RATIO:
         return None
     return (
@@ -282,7 +282,7 @@ def _with_step(sampler: Mapping[str, Any], model: Denoiser | ScoreModel) -> Mapp
         return sampler
     process = model.process
     first = process.level(process.t_min if isinstance(process, ContinuousProcess) else 1)
-    return {**sampler, "step": 0.4 * float(first.sigma / first.alpha) ** 2}
+    return {**sampler, "step": 0.4 * float(first.ratio) ** 2}
 
 
 def _stairs(updates: int, repeats: int) -> int:

@@ -118,8 +118,7 @@ def _need_index(process: Process, name: str) -> None:
 
 
 def _log_sigma(process: Process, t: Tensor) -> Tensor:
-    alpha, sigma = process.level(t)
-    return (sigma / alpha).log() / 4
+    return process.level(t).ratio.log() / 4
 
 
 NOISE_INPUTS: dict[str, Callable[[Process, Tensor], Tensor]] = {

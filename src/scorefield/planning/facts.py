@@ -236,7 +236,7 @@ def _levels(model: Model) -> str:
         kept = [float(model.process.level(t)) for t in (1, model.process.T)]
         return f"{model.process.T}, values kept from {kept[0]:.3g} to {kept[1]:.3g} ({model.process.config['kind']})"
     process = model.process
-    first, last = (float(level.sigma / level.alpha) for level in (process.level(1), process.level(process.T)))
+    first, last = (float(level.ratio) for level in (process.level(1), process.level(process.T)))
     return f"{process.T}, σ/α from {first:.3g} to {last:.3g} ({process.config['kind']})"
 
 

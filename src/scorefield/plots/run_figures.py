@@ -123,7 +123,7 @@ def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float
     if hasattr(model, "process"):
         times = torch.arange(1, model.process.T + 1)
         level = model.process.level(times)
-        ratio = level.sigma / level.alpha
+        ratio = level.ratio
         t = int(times[(ratio.log() - (points.std(dim=0).mean() / 8).log()).abs().argmin()])
         title = f"score at σ = {float(level.sigma[t - 1]):.2g} (level {t} of {model.process.T})"
     with torch.no_grad():

@@ -64,7 +64,7 @@ class DPMSolver2M:
         pred = model(x_t, t).guided(t)
         if s == 0:
             return pred.x0, pred.x0, None
-        shrink = _ratio(lo) / _ratio(hi)  # e^{−h}
+        shrink = lo.ratio / hi.ratio  # e^{−h}
         h, kept = -shrink.log(), shrink if self.stochastic else torch.ones_like(shrink)
         x_s = expand(lo.alpha, x_t) * pred.x0 + expand(kept * lo.sigma, x_t) * pred.eps
         if state is not None:
@@ -107,7 +107,7 @@ class DPMSolver2S:
         x_m = _first_order(pred.x0, pred.eps, model.process.level(m))
         bend = model(x_m, m).guided(m).x0 - pred.x0
         x_s = _first_order(pred.x0, pred.eps, lo)
-        return x_s + expand(lo.alpha * (1 - _ratio(lo) / _ratio(hi)), x_t) * bend, pred.x0, None
+        return x_s + expand(lo.alpha * (1 - lo.ratio / hi.ratio), x_t) * bend, pred.x0, None
 
 
 def _descending(sampler: object, grid: Grid) -> int:
@@ -126,8 +126,4 @@ def _first_order(x0: Tensor, eps: Tensor, lo: Level) -> Tensor:
 
 def _middle(process: ContinuousProcess, hi: Level, lo: Level) -> float:
     """The time half-way in λ."""
-    return float(process.time(-(_ratio(hi) * _ratio(lo)).log() / 2))
-
-
-def _ratio(level: Level) -> Tensor:
-    return level.sigma / level.alpha
+    return float(process.time(-(hi.ratio * lo.ratio).log() / 2))

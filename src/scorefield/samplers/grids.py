@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.process.base import GaussianProcess, Process, Time, count_levels
+from scorefield.process.base import GaussianProcess, Process, count_levels
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -245,8 +245,10 @@ def _spaced(
         )
     positive_int("the number of steps", n)
     first = process.t_min if isinstance(process, ContinuousProcess) else 1
-    high = _ratio(process, process.T) if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
-    low = _ratio(process, first) if sigma_min is None else torch.tensor(sigma_min, dtype=torch.float64)
+    high = (
+        process.level(process.T).ratio if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
+    )
+    low = process.level(first).ratio if sigma_min is None else torch.tensor(sigma_min, dtype=torch.float64)
     count = n if to_zero else n + 1
     if not 0 < low <= high < math.inf or (low == high and count > 1):
         raise InputError(
@@ -265,9 +267,9 @@ def _spaced(
 
 def _exact_times(process: ContinuousProcess, wanted: Tensor, scale: _Scale) -> Tensor:
     times = process.time(scale.log_ratio(wanted))
-    least = _ratio(
-        process, _NO_TIME
-    )  # σ_min of the processes that have one: grids may name it, and t_min is just above
+    least = process.level(
+        _NO_TIME
+    ).ratio  # σ_min of the processes that have one: grids may name it, and t_min is just above
     if times[-1] <= 0 and scale.log_ratio(wanted[-1]).neg().exp() >= least * (1 - _ROUNDING):
         times[-1] = process.t_min
     if times[-1] <= 0 or times[0] > process.T * (1 + _ROUNDING):
@@ -277,7 +279,7 @@ def _exact_times(process: ContinuousProcess, wanted: Tensor, scale: _Scale) -> T
 
 def _nearest_levels(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> Tensor:
     """Descending levels next to the `wanted` values of the scale, no two of them the same."""
-    table = scale.of(_ratio(process, torch.arange(1, int(process.T) + 1)))
+    table = scale.of(process.level(torch.arange(1, int(process.T) + 1)).ratio)
     slack = _ROUNDING * table.abs().max()
     if wanted[-1] < table[0] - slack or wanted[0] > table[-1] + slack:
         raise _outside(process, wanted, scale, 1)
@@ -297,17 +299,11 @@ def _nearest_levels(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> 
 
 def _outside(process: GaussianProcess, wanted: Tensor, scale: _Scale, first: float) -> InputError:
     low, high = (-scale.log_ratio(wanted[[-1, 0]])).exp().tolist()
-    least, most = float(_ratio(process, first)), float(_ratio(process, process.T))
+    least, most = (float(process.level(t).ratio) for t in (first, process.T))
     return InputError(
         f"a grid from σ/α = {high:g} to {low:g} leaves this process, whose noisiest level has σ/α = {most:g} and whose least noisy one "
         f"{least:g}"
     )
-
-
-def _ratio(process: GaussianProcess, t: Time) -> Tensor:
-    """σ/α at t."""
-    alpha, sigma = process.level(t)
-    return sigma / alpha
 
 
 def _ended(times: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class Langevin:
         """(x_s, x̂0): y ← y − h/(2r)·ε̂ + √h z for y = x/α, whose score is α·∇log p_t(x) = −ε̂/r."""
         process = model.process
         hi, lo, first = process.level(t), process.level(s), process.level(_first(process))
-        r, r_1 = hi.sigma / hi.alpha, first.sigma / first.alpha
+        r, r_1 = hi.ratio, first.ratio
         h = self.step_size * (r / r_1) ** 2
         pred, z = model(x_t, t).guided(t), noise.normal_like(x_t)
 

@@ -124,7 +124,7 @@ class Heun:
         times, count = as_floats(grid), 0
         gamma = min(self.churn / (len(times) - 1), _LARGEST_RAISE)
         for t, s in pairwise(times):
-            r_t, r_s = _ratio(process, t), _ratio(process, s)
+            r_t, r_s = process.level(t).ratio, process.level(s).ratio
             r_t = self._r_hat(process, r_t, gamma) if t > 0 else r_t
             count += 1 + _is_corrected(t, s, r_t, r_s)
         return count
@@ -146,7 +146,7 @@ class Heun:
         x0, eps = predict_x0_eps(model, x_t, t, s)
         here, lo = model.process.level(t), model.process.level(s)
         x_s = expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps
-        r_t, r_s = here.sigma / here.alpha, lo.sigma / lo.alpha
+        r_t, r_s = here.ratio, lo.ratio
         if not _is_corrected(t, s, r_t, r_s):
             return x_s, x0, state
         # Euler's step is kept in its x̂0 form and corrected, because x/α cancels where α is small.
@@ -161,7 +161,7 @@ class Heun:
             raise InputError(
                 "the churn of a step follows from the grid: walk it by sf.trajectory, or start from plan(model, times, state)"
             )
-        r = _ratio(process, t)
+        r = process.level(t).ratio
         raised = self._r_hat(process, r, gamma)
         if raised <= r:
             return x_t, t
@@ -174,15 +174,10 @@ class Heun:
 
     def _r_hat(self, process: GaussianProcess, r: Tensor, gamma: float) -> Tensor:
         """r̂, which is r where no noise is added."""
-        raised = min((1 + gamma) * r, _ratio(process, process.T))
+        raised = min((1 + gamma) * r, process.level(process.T).ratio)
         return raised if raised > r and self.churn_min <= r <= self.churn_max else r
 
 
 def _is_corrected(t: float, s: float, r_t: Tensor, r_s: Tensor) -> bool:
     """Whether a step asks the model a second time."""
     return t > 0 and s > 0 and float(max(r_t, r_s)) <= LARGEST_RATIO
-
-
-def _ratio(process: GaussianProcess, t: float) -> Tensor:
-    alpha, sigma = process.level(t)
-    return sigma / alpha
