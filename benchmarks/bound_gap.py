@@ -55,7 +55,7 @@ class Optimal:
 
 def gap(T: int, line: str, x0: Tensor) -> tuple[float, float]:
     """(mean, standard error) of bound + ln p(x_0), nats."""
-    process = sf.process.from_betas(sf.process.cosine_betas(T))
+    process = sf.process.cosine(T)
     model, variance = (
         (Optimal(process), "learned") if line == "optimal" else (MIXTURE.denoiser(process), line)
     )

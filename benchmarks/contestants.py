@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scorefield.core.shapes import DataSpec
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import UNet, fused
-from scorefield.process import cosine_betas, from_betas
+from scorefield.process import cosine
 from scorefield.runs.build import read_recipe
 from scorefield.runtime.precision import autocast_dtype
 
@@ -231,7 +231,7 @@ def denoiser(case: Case, net: nn.Module, parametrization: str = "eps") -> Denois
     data = DataSpec(
         (case.in_channels, case.side, case.side), classes=tuple(str(label) for label in range(case.classes))
     )
-    return Denoiser(net, from_betas(cosine_betas(1000)), parametrization, data=data)
+    return Denoiser(net, cosine(1000), parametrization, data=data)
 
 
 def call_bare(net: nn.Module, batch: Batch) -> Tensor:

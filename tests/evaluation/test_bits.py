@@ -137,7 +137,7 @@ def test_an_estimate_agrees_within_its_error():
     assert "terms" not in found["bpd"].parts
 
 
-@pytest.mark.parametrize("process", [PROCESS, sf.process.continuous_vp()], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("process", [PROCESS, sf.process.vp()], ids=["discrete", "continuous"])
 def test_continuous_data_are_measured_in_nats(process, monkeypatch):
     """The exact model's bound lies above the entropy, and its flow's figure is −ln p_{t_min}, both in nats a
     point.

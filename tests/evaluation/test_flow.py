@@ -17,8 +17,8 @@ PROCESSES = {
     "linear": sf.process.from_betas(sf.process.linear_betas(1000)),
     "cosine": sf.process.from_betas(sf.process.cosine_betas(100)),
     "exploding": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.05, 30)),
-    "continuous vp": sf.process.continuous_vp(),
-    "continuous ve": sf.process.continuous_ve(0.02, 30.0),
+    "continuous vp": sf.process.vp(),
+    "continuous ve": sf.process.ve(0.02, 30.0),
 }
 
 
@@ -113,7 +113,7 @@ def gaussian_bits(mean, std, low, width):
 def test_bits_of_quantized_data():
     """On a wide Gaussian dequantization costs nothing to first order: the bits are those of the bins."""
     data, std = sf.DataSpec((3,), range=(-1.0, 2.0), bins=64), 0.6
-    process = sf.process.continuous_vp()
+    process = sf.process.vp()
     model = sf.oracle.GaussianMixture(torch.zeros(1, 3), std**2 * torch.eye(3)[None]).denoiser(process)
     model.data = data
     x0 = data.from_bins(torch.randint(0, 64, (3000, 3), generator=torch.Generator().manual_seed(0))).double()

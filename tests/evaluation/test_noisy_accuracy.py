@@ -123,7 +123,7 @@ def test_the_batch_does_not_matter(monkeypatch):
         (PROCESS, 21, (1, 50)),
         (sf.process.from_betas(sf.process.linear_betas(1000)), 21, (1, 1000)),
         (sf.process.from_sigmas([0.1, 0.2, 0.4]), 3, (1, 3)),
-        (sf.process.continuous_vp(), 20, (sf.process.continuous_vp().t_min, 1.0)),
+        (sf.process.vp(), 20, (sf.process.vp().t_min, 1.0)),
     ],
     ids=["T=50", "T=1000", "three levels", "continuous"],
 )

@@ -25,7 +25,7 @@ from scorefield.runs.build import SamplingOptions, read_run
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 DDIM = SamplingOptions(sampler={"kind": "ddim"}, steps=10, clip=False)
-LINEAR = sf.process.from_betas(sf.process.linear_betas(1000))
+LINEAR = sf.process.linear(1000)
 
 # Every kind of network that UNet2DModel expresses: (class, channels of its images, options).
 TWO = {"channels": 32, "channel_mult": (1, 2)}
@@ -166,7 +166,7 @@ def test_ddim_makes_the_same_image(tmp_path, theirs, parametrization, clip):
 @torch.no_grad()
 def test_ddpm_makes_the_same_image(tmp_path, theirs, variance, head, grid):
     """Ancestral sampling with the noise that the pipeline drew, in 8 steps of a process of 40."""
-    process = sf.process.from_betas(sf.process.linear_betas(40, 0.1 / 40, 20 / 40))
+    process = sf.process.linear(40, 0.1 / 40, 20 / 40)
     model = model_of(process=process, variance=head)
     sampling = SamplingOptions(
         sampler={"kind": "ancestral", "variance": variance}, grid=grid, steps=8, clip=True
@@ -255,8 +255,8 @@ REFUSED = [
     ({"parametrization": "edm"}, "parametrization 'edm'"),
     ({"noise_input": "log_sigma"}, "noise input 'log_sigma'"),
     ({"variance": "direct"}, "ln Σ directly"),
-    ({"process": sf.process.from_sigmas([0.1, 1.0, 10.0])}, "process 'geometric'"),
-    ({"process": sf.process.continuous_vp()}, "process 'continuous-vp'"),
+    ({"process": sf.process.geometric(10.0, 0.1, 3)}, "process 'geometric'"),
+    ({"process": sf.process.vp()}, "process 'vp'"),
     ({"data": DataSpec((1, 8, 8), (0.0, 1.0))}, r"range \[0.0, 1.0\]"),
     ({"data": None}, "not images"),
 ]
@@ -285,7 +285,7 @@ def test_all_reasons_are_named_and_other_models_refused(tmp_path):
 
 def test_scaled_times_of_a_thousand_levels_are_indices():
     assert interop.lacking(model_of(noise_input="scaled")) == []
-    short = sf.process.from_betas(sf.process.linear_betas(500, 0.1 / 500, 20 / 500))
+    short = sf.process.linear(500, 0.1 / 500, 20 / 500)
     assert len(interop.lacking(model_of(process=short, noise_input="scaled"))) == 1
 
 

@@ -11,6 +11,7 @@ import scorefield as sf
 from scorefield.interop import ddpm, guided_diffusion, improved_diffusion, ncsn
 from scorefield.interop.flags import parse_flags
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import GRIDS
 
 # The golden cases' constructor arguments as the scripts' flags.
 C01 = {
@@ -210,7 +211,7 @@ def test_ddim_respacing_keeps_the_published_steps() -> None:
     """Golden R1: "ddim25" keeps every 40th step of 1,000, from 0."""
     sampling = guided_diffusion.describe({"timestep_respacing": "ddim25"}, {}).sampling
     process = sf.process.from_betas(sf.process.linear_betas(1000))
-    grid = sf.grids.GRIDS[sampling["grid"]](process, sampling["steps"])
+    grid = GRIDS[sampling["grid"]](process, sampling["steps"])
     assert grid.tolist() == [1 + k for k in range(960, -1, -40)] + [0]
     for wrong in ("ddim300", "ddim", "ddimx"):
         with pytest.raises(InputError, match=f"'{wrong}'.*must divide diffusion_steps = 1000"):

@@ -13,8 +13,9 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource
-from scorefield.generation.options import SAMPLERS, SamplingOptions, build_sampling
+from scorefield.generation.options import SamplingOptions, build_sampling
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0, DynamicThreshold
+from scorefield.runtime.registry import SAMPLERS
 from scorefield.samplers import (
     DDIM,
     Ancestral,
@@ -327,7 +328,7 @@ def test_every_sampler_honours_or_refuses_guidance(sampler, guidance):
 
 
 def test_the_table_has_every_sampler():
-    assert set(SAMPLERS.values()) <= {type(sampler) for sampler in EVERY.values()}
+    assert {SAMPLERS[name] for name in SAMPLERS} <= {type(sampler) for sampler in EVERY.values()}
 
 
 def test_a_new_sampler_cannot_ignore_a_gradient():
@@ -476,8 +477,8 @@ def test_tables_that_were_rounded_on_their_way_agree():
     ClassifierGuidance(MIXTURE.denoiser(LINEAR), MIXTURE.classifier(rounded), 0)
     between = sf.process.Interpolated(LINEAR)
     ClassifierGuidance(MIXTURE.denoiser(between), MIXTURE.classifier(LINEAR), 0)
-    continuous = [sf.process.continuous_vp(), sf.process.continuous_vp(beta_max=15.0)]
-    ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(sf.process.continuous_vp()), 0)
+    continuous = [sf.process.vp(), sf.process.vp(beta_max=15.0)]
+    ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(sf.process.vp()), 0)
     with pytest.raises(sf.IncompatibleModel, match="other noise levels"):
         ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(continuous[1]), 0)
 

@@ -118,7 +118,7 @@ def test_pieces_that_do_not_fit_are_refused():
 
 def test_a_continuous_process():
     """t is real there, so the classifier is asked at any of them; "index" counts levels and has no meaning."""
-    process = sf.process.continuous_vp()
+    process = sf.process.vp()
     net = Linear(torch.float64)
     logits = sf.NoisyClassifier(net, process, noise_input="scaled")(
         torch.zeros(2, 2, dtype=torch.float64), 0.25

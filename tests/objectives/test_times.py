@@ -111,7 +111,7 @@ def test_processes_that_share_their_losses_agree():
 
 
 def test_uniform_on_a_continuous_process():
-    process = sf.process.continuous_vp(t_min=0.1)
+    process = sf.process.vp(t_min=0.1)
     t, importance = UniformTimes().draw(process, 1000, NoiseSource(0))
     assert t.min() >= 0.1
     assert t.max() <= 1
@@ -146,7 +146,7 @@ def test_refusals():
     with pytest.raises(sf.InputError, match="T = 5"):
         times.draw(PROCESS, 2, NoiseSource(0))
     with pytest.raises(sf.IncompatibleModel, match="continuous"):
-        times.draw(sf.process.continuous_vp(), 2, NoiseSource(0))
+        times.draw(sf.process.vp(), 2, NoiseSource(0))
     for t, losses in (([0], [1.0]), ([6], [1.0]), ([1, 2], [1.0]), ([1], [float("nan")])):
         with pytest.raises(sf.InputError):
             times.update(torch.tensor(t), torch.tensor(losses))

@@ -256,7 +256,7 @@ def test_refusals():
         sf.objectives.VLB(learned, decoder="gaussian")
     with pytest.raises(sf.InputError, match="min-snr"):
         sf.objectives.Hybrid(learned, weighting="mse")
-    continuous = sf.Denoiser(lambda x, c, y=None: x, sf.process.continuous_vp(), noise_input="scaled")
+    continuous = sf.Denoiser(lambda x, c, y=None: x, sf.process.vp(), noise_input="scaled")
     with pytest.raises(sf.IncompatibleModel, match="variational bound"):
         sf.objectives.VLB(continuous)
     unknown = sf.Denoiser(learned.net, learned.process, variance="range")

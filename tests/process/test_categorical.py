@@ -16,6 +16,7 @@ from scorefield.core.distributions import Categorical
 from scorefield.core.noise import NoiseSource
 from scorefield.objectives.categorical_vlb import categorical_term
 from scorefield.runs import build
+from scorefield.runtime.registry import PROCESSES
 
 F64 = torch.float64
 KAPPAS = [0.9, 0.75, 0.4, 0.15, 0.05, 0.0]
@@ -232,7 +233,7 @@ def test_the_start_is_u_and_belongs_to_the_sample():
 )
 def test_a_process_is_rebuilt_from_its_description(kind, kappas):
     process = KINDS[kind](kappas, 17)
-    rebuilt = build.build(build.PROCESSES, process.config, "process")
+    rebuilt = build.build(PROCESSES, process.config, "process")
     t = torch.arange(process.T + 1)
     assert torch.equal(process.level(t), rebuilt.level(t))
     assert (rebuilt.classes, rebuilt.states, rebuilt.config) == (

@@ -18,16 +18,16 @@ TABLES = {
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(50.0, 0.01, 10), mean=0.1, std=0.4),
 }
 CONTINUOUS = {
-    "vp": sf.process.continuous_vp(),
-    "constant": sf.process.continuous_vp(8.0, 8.0),
-    "ve": sf.process.continuous_ve(0.01, 50.0, std=0.5),
+    "vp": sf.process.vp(),
+    "constant": sf.process.vp(8.0, 8.0),
+    "ve": sf.process.ve(0.01, 50.0, std=0.5),
     **{name: sf.process.Interpolated(table) for name, table in TABLES.items()},
 }
 
 
 @pytest.mark.parametrize("t", [1e-3, 0.2, 0.77, 1.0])
 def test_vp_is_the_integral_of_beta(t):
-    process = sf.process.continuous_vp(0.1, 20.0)
+    process = sf.process.vp(0.1, 20.0)
     integral, _ = integrate.quad(lambda u: 0.1 + u * 19.9, 0, t, epsabs=0, epsrel=1e-13)
     alpha, sigma = process.level(t)
     assert alpha.item() == pytest.approx(math.exp(-integral / 2), rel=1e-12)
@@ -35,7 +35,7 @@ def test_vp_is_the_integral_of_beta(t):
 
 
 def test_discrete_linear_tends_to_vp():
-    alpha, sigma = sf.process.continuous_vp().level(torch.linspace(0.1, 1, 10))
+    alpha, sigma = sf.process.vp().level(torch.linspace(0.1, 1, 10))
     for T, tolerance in ((1000, 2e-2), (16000, 2e-3)):
         table = sf.process.from_betas(sf.process.linear_betas(T, 0.1 / T, 20 / T)).level(
             torch.arange(1, 11) * T // 10
@@ -45,7 +45,7 @@ def test_discrete_linear_tends_to_vp():
 
 
 def test_ve_is_geometric_and_starts_from_the_data():
-    process = sf.process.continuous_ve(0.01, 50.0, mean=0.2, std=0.5)
+    process = sf.process.ve(0.01, 50.0, mean=0.2, std=0.5)
     alpha, sigma = process.level(torch.tensor([0.0, 0.5, 1.0]))
     assert torch.equal(alpha, torch.ones(3, dtype=torch.float64))
     assert sigma.tolist() == pytest.approx([0.0, math.sqrt(0.01 * 50), 50.0])
@@ -106,7 +106,7 @@ def test_noise_inputs():
     assert noise_input("rank", between, t[[1, 3]], torch.float32).tolist() == [999, 0]
     with pytest.raises(sf.IncompatibleModel, match="integer t"):
         noise_input("rank", between, t, torch.float32)
-    vp = sf.process.continuous_vp()
+    vp = sf.process.vp()
     assert noise_input("scaled", vp, torch.tensor([0.25, 1.0]), torch.float32).tolist() == [250.0, 1000.0]
     for name in ("index", "rank"):
         with pytest.raises(sf.IncompatibleModel, match="log_sigma"):
@@ -149,16 +149,16 @@ def test_samplers_recover_the_data_on_them(name):
 
 
 def test_refusals():
-    vp = sf.process.continuous_vp()
+    vp = sf.process.vp()
     for t in (-0.1, 1.01, torch.tensor([0.5, 2.0])):
         with pytest.raises(sf.InputError, match=r"\[0, 1\]"):
             vp.level(t)
     with pytest.raises(sf.InputError, match="beta_min"):
-        sf.process.continuous_vp(0.0, 1.0)
+        sf.process.vp(0.0, 1.0)
     with pytest.raises(sf.InputError, match="sigma_min"):
-        sf.process.continuous_ve(1.0, 0.5)
+        sf.process.ve(1.0, 0.5)
     with pytest.raises(sf.InputError, match="t_min"):
-        sf.process.continuous_vp(t_min=0.0)
+        sf.process.vp(t_min=0.0)
     with pytest.raises(sf.InputError, match="table of levels"):
         sf.process.Interpolated(vp)
 
@@ -169,8 +169,8 @@ def test_refusals():
         lambda: sf.process.edm(mean=math.nan),
         lambda: sf.process.edm(std=math.inf),
         lambda: sf.process.edm(sigma_max=math.inf),
-        lambda: sf.process.continuous_vp(beta_max=math.inf),
-        lambda: sf.process.continuous_ve(0.1, math.inf),
+        lambda: sf.process.vp(beta_max=math.inf),
+        lambda: sf.process.ve(0.1, math.inf),
         lambda: sf.process.from_sigmas([1.0, 2.0], mean=math.nan),
         lambda: sf.process.from_sigmas([1.0, 2.0], std=-1.0),
     ],

@@ -10,6 +10,7 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.runs import build
+from scorefield.runtime.registry import PROCESSES
 
 
 @pytest.mark.parametrize(("low", "high", "rho"), [(0.002, 80.0, 7.0), (0.01, 30.0, 1.0), (0.5, 2.0, 3.0)])
@@ -36,7 +37,7 @@ def test_it_starts_from_the_data():
 def test_it_is_rebuilt_from_its_description():
     for process in (sf.process.edm(), sf.process.edm(0.01, 50.0, 5.0, 0.1, 0.3)):
         described = tomllib.loads(tomli_w.dumps({"process": dict(process.config)}))["process"]
-        rebuilt = build.build(build.PROCESSES, described, "process")
+        rebuilt = build.build(PROCESSES, described, "process")
         t = torch.linspace(0, 1, 11, dtype=torch.float64)
         assert described["kind"] == "edm"
         assert all(
@@ -48,7 +49,7 @@ def test_it_is_rebuilt_from_its_description():
             process.config,
         )
     with pytest.raises(sf.InputError, match="sigma_maxx"):
-        build.build(build.PROCESSES, {"kind": "edm", "sigma_maxx": 3.0}, "process")
+        build.build(PROCESSES, {"kind": "edm", "sigma_maxx": 3.0}, "process")
 
 
 def test_the_networks_input_is_that_of_the_paper():

@@ -64,16 +64,101 @@ def test_unrescaled_linear_schedule_warns_where_the_prior_is_wrong():
     assert process.level(100).alpha > 0.5  # with T = 100 much of the data is left at T
 
 
-@pytest.mark.parametrize("build", ["linear", "cosine", "geometric", "betas", "sigmas"])
-def test_description_names_the_schedule(build):
-    betas = {
-        "linear": sf.process.linear_betas(1000),
-        "cosine": sf.process.cosine_betas(300),
-        "betas": torch.tensor([0.5, 0.9, 0.99]),
-    }
-    sigmas = {"geometric": sf.process.geometric_sigmas(7.0, 0.3, 12), "sigmas": torch.tensor([0.1, 0.5, 0.6])}
-    process = sf.process.from_betas(betas[build]) if build in betas else sf.process.from_sigmas(sigmas[build])
-    assert process.config["kind"] == build
+@pytest.mark.parametrize(
+    ("process", "config", "text"),
+    [
+        (sf.process.cosine(1000), {"kind": "cosine", "T": 1000}, "cosine(T=1000)"),
+        (sf.process.cosine(50, s=0.01), {"kind": "cosine", "T": 50, "s": 0.01}, "cosine(T=50, s=0.01)"),
+        (
+            sf.process.linear(1000),
+            {"kind": "linear", "T": 1000, "start": 1e-4, "end": 0.02},
+            "linear(T=1000, start=0.0001, end=0.02)",
+        ),
+        (
+            sf.process.geometric(7, 0.3, 12),
+            {"kind": "geometric", "sigma_max": 7.0, "sigma_min": 0.3, "L": 12, "mean": 0.0, "std": 0.0},
+            "geometric(sigma_max=7.0, sigma_min=0.3, L=12, mean=0.0, std=0.0)",
+        ),
+        (
+            sf.process.from_betas([0.5, 0.9, 0.99]),
+            {"kind": "betas", "betas": [0.5, 0.9, 0.99]},
+            "betas(betas=[0.5, 0.9, 0.99])",
+        ),
+        (
+            sf.process.Interpolated(sf.process.cosine(50)),
+            {"kind": "interpolated", "discrete": {"kind": "cosine", "T": 50}},
+            "interpolated(discrete=cosine(T=50))",
+        ),
+        (
+            sf.process.uniform_categories(17, T=20),
+            {"kind": "uniform-categorical", "classes": 17, "schedule": "cosine", "T": 20},
+            "uniform-categorical(classes=17, schedule='cosine', T=20)",
+        ),
+    ],
+)
+def test_a_process_says_how_it_was_made(process, config, text):
+    assert process.config == config
+    assert repr(process) == text
+
+
+def test_named_processes_are_their_tables():
+    pairs = [
+        (sf.process.linear(300, 1e-3, 0.1), sf.process.from_betas(sf.process.linear_betas(300, 1e-3, 0.1))),
+        (sf.process.cosine(300), sf.process.from_betas(sf.process.cosine_betas(300))),
+        (
+            sf.process.geometric(7.0, 0.3, 12, 0.1, 0.2),
+            sf.process.from_sigmas(sf.process.geometric_sigmas(7.0, 0.3, 12), 0.1, 0.2),
+        ),
+    ]
+    for named, given in pairs:
+        times = torch.arange(named.T + 1)
+        for mine, theirs in zip(named.level(times), given.level(times), strict=True):
+            assert torch.equal(mine, theirs)
+        assert (named.prior_mean, named.prior_std) == (given.prior_mean, given.prior_std)
+
+
+class Straight(sf.process.GaussianProcess):
+    """x_t = (1 − t) x_0 + t ε."""
+
+    T = 1.0
+
+    def level(self, t):
+        time = torch.as_tensor(t, dtype=torch.float64)
+        return sf.Level(1 - time, time)
+
+
+@pytest.mark.parametrize("process", [sf.process.cosine(20), sf.process.vp(), Straight()])
+def test_what_every_gaussian_process_says_of_its_times(process):
+    assert process.is_discrete == isinstance(process, sf.process.DiscreteProcess)
+    assert process.t_min == (1 if process.is_discrete else 1e-3)
+    assert process.positive_time(process.t_min) == process.t_min
+    with pytest.raises(sf.InputError, match="t must be > 0"):
+        process.positive_time(torch.tensor([process.T, 0]))
+
+
+def test_times_are_found_by_bisection():
+    process = Straight()
+    t = torch.tensor([1e-6, 0.1, 0.5, 0.999, 1.0], dtype=torch.float64)
+    alpha, sigma = process.level(t)
+    torch.testing.assert_close(process.time((alpha / sigma).log()), t, rtol=1e-12, atol=0)
+    with pytest.raises(sf.IncompatibleModel, match="Interpolated"):
+        sf.process.cosine(10).time(torch.zeros(1))
+
+
+@pytest.mark.parametrize("process", [sf.process.cosine(20), sf.process.ve(0.1, 5.0), Straight()])
+def test_transition_and_posterior_are_bayes_rule(process):
+    """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0), the product of two Gaussians in x_s."""
+    t, s, x0, x_t = process.T / 2, process.T / 4, torch.tensor([[0.7]]), torch.tensor([[-0.2]])
+    t, s = (int(t), int(s)) if process.is_discrete else (t, s)
+    slope, var = process.transition(t, s)
+    alpha, sigma = process.level(s)
+    precision = slope**2 / var + 1 / sigma**2
+    found = process.posterior(x_t, x0, t, s)
+    mean = (slope * x_t / var + alpha * x0 / sigma**2) / precision
+    torch.testing.assert_close(found.mean, mean, check_dtype=False, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(found.var.reshape(()), 1 / precision, check_dtype=False, rtol=1e-6, atol=0)
+    with pytest.raises(sf.InputError, match="s must lie below t"):
+        process.transition(s, t)
 
 
 @pytest.mark.parametrize(

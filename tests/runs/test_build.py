@@ -8,18 +8,17 @@ import torch
 
 import scorefield as sf
 from scorefield.runs import build
+from scorefield.runtime import registry
 
 PROCESSES = {
-    "linear": lambda: sf.process.from_betas(sf.process.linear_betas(1000)),
-    "cosine": lambda: sf.process.from_betas(sf.process.cosine_betas(300)),
+    "linear": lambda: sf.process.linear(1000),
+    "cosine": lambda: sf.process.cosine(300, s=0.01),
     "betas": lambda: sf.process.from_betas([0.5, 0.9, 0.99]),
-    "geometric": lambda: sf.process.from_sigmas(
-        sf.process.geometric_sigmas(7.3, 0.013, 12), mean=0.2, std=0.3
-    ),
+    "geometric": lambda: sf.process.geometric(7.3, 0.013, 12, mean=0.2, std=0.3),
     "sigmas": lambda: sf.process.from_sigmas([0.1, 0.5, 0.6]),
-    "continuous-vp": lambda: sf.process.continuous_vp(),
-    "continuous-ve": lambda: sf.process.continuous_ve(0.01, 50.0),
-    "interpolated": lambda: sf.process.Interpolated(sf.process.from_betas(sf.process.cosine_betas(50))),
+    "vp": lambda: sf.process.vp(),
+    "ve": lambda: sf.process.ve(0.01, 50.0),
+    "interpolated": lambda: sf.process.Interpolated(sf.process.cosine(50)),
 }
 
 
@@ -27,7 +26,7 @@ PROCESSES = {
 def test_processes_are_rebuilt_exactly(kind):
     process = PROCESSES[kind]()
     described = tomllib.loads(tomli_w.dumps({"process": dict(process.config)}))["process"]
-    rebuilt = build.build(build.PROCESSES, described, "process")
+    rebuilt = build.build(registry.PROCESSES, described, "process")
     assert described["kind"] == kind
     t = torch.linspace(0, 1, 11, dtype=torch.float64) * process.T
     t = t.round() if isinstance(process, sf.process.DiscreteProcess) else t

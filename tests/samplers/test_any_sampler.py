@@ -16,6 +16,7 @@ from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
 from scorefield.models.parametrization import PARAMETRIZATIONS
 from scorefield.process import ContinuousProcess, Interpolated
+from scorefield.runtime.registry import GRIDS
 from scorefield.samplers import (
     DDIM,
     Ancestral,
@@ -28,7 +29,6 @@ from scorefield.samplers import (
     PredictorCorrector,
     between_levels,
 )
-from scorefield.samplers.grids import GRIDS
 
 F64 = torch.float64
 COSINE = sf.process.from_betas(sf.process.cosine_betas(100))
@@ -57,11 +57,11 @@ CASES = {
     ),
     "edm": Case(sf.process.edm(), plain.edm_level, plain.ve_at),
     "continuous ve": Case(
-        sf.process.continuous_ve(0.005, 100.0),
+        sf.process.ve(0.005, 100.0),
         lambda t: plain.ve_at(0.005 * 2e4**t if t else 0.0),
         plain.ve_at,
     ),
-    "continuous vp": Case(sf.process.continuous_vp(), plain.vp_level, plain.vp_at),
+    "continuous vp": Case(sf.process.vp(), plain.vp_level, plain.vp_at),
     "interpolated": Case(Interpolated(COSINE), plain.between(plain.cosine_table(100)), plain.vp_at),
 }
 
@@ -199,7 +199,7 @@ def grids(process):
             "jump": [T, 0],
         }
         return {**named, "karras to t_min": sf.grids.karras(process, N, to_zero=False), **lists}
-    named = {name: make(process, N) for name, make in GRIDS.items()}
+    named = {name: GRIDS[name](process, N) for name in GRIDS}
     counts = {"sections": sf.grids.sections(process, [4, 3, 2]), "full": sf.grids.full(process)}
     lists = {"list": [T, T - 7, T // 2, 3, 1, 0], "stops": [T - 5, T // 3, 2], "jump": [T, 0]}
     return {**named, **counts, **lists}

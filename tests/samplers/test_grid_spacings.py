@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import scorefield as sf
+from scorefield.runtime.registry import GRIDS
 
 TABLES = {
     "linear": sf.process.from_betas(sf.process.linear_betas(200, 5e-4, 0.1)),
@@ -17,8 +18,8 @@ TABLES = {
     "two levels": sf.process.from_sigmas([0.5, 2.0]),
 }
 CONTINUOUS = {
-    "vp": sf.process.continuous_vp(),
-    "ve": sf.process.continuous_ve(0.01, 50.0),
+    "vp": sf.process.vp(),
+    "ve": sf.process.ve(0.01, 50.0),
     "edm": sf.process.edm(),
     "interpolated": sf.process.Interpolated(TABLES["cosine"]),
 }
@@ -111,7 +112,7 @@ def test_ends_of_ones_own_on_a_table():
 
 def test_trailing_is_uniform():
     assert sf.grids.trailing is sf.grids.uniform
-    assert {"log_snr", "karras", "trailing"} <= set(sf.grids.GRIDS)
+    assert {"log_snr", "karras", "trailing"} <= set(GRIDS)
 
 
 @pytest.mark.parametrize("make", SPACINGS.values())

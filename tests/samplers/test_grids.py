@@ -85,7 +85,7 @@ def test_steps_number_the_updates_that_are_left():
 @pytest.mark.parametrize("make", [sf.grids.karras, sf.grids.log_snr])
 @pytest.mark.parametrize(
     ("process", "low", "high"),
-    [(sf.process.edm(), 0.002, 80.0), (sf.process.continuous_ve(0.01, 50.0), 0.01, 50.0)],
+    [(sf.process.edm(), 0.002, 80.0), (sf.process.ve(0.01, 50.0), 0.01, 50.0)],
     ids=["edm", "ve"],
 )
 def test_the_ends_of_a_continuous_process_may_be_named(make, process, low, high):

@@ -185,7 +185,7 @@ def test_a_grid_that_stops_early_ends_in_a_draw_of_q():
 
 def test_a_sampler_that_plans_still_does():
     """Heun's churn takes the number of steps from the grid, and DDIM refuses a ς that is too large."""
-    process = sf.process.continuous_vp()
+    process = sf.process.vp()
     model, grid = oracle(COV, process), torch.linspace(1, 0.05, 6, dtype=F64)
     x_T, noise = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=F64), NoiseSource(3)
     sampler = Heun(churn=2.0)

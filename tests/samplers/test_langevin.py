@@ -154,7 +154,7 @@ def test_a_continuous_process_counts_its_steps_from_t_min():
         for process in (table, real)
     ]
     assert relative_error(walks[1], walks[0]) < 1e-9
-    ve = sf.process.continuous_ve(0.1, 10.0, t_min=0.25)
+    ve = sf.process.ve(0.1, 10.0, t_min=0.25)
     (step,) = sf.trajectory(
         mixture.denoiser(ve), Langevin(0.01), [0.25, 0], x, Recorded([torch.zeros_like(x)])
     )

@@ -16,7 +16,7 @@ F64 = torch.float64
 MEAN, VARS = torch.tensor([0.4, -0.3], dtype=F64), torch.tensor([0.5, 0.05], dtype=F64)
 VP = sf.process.from_betas(sf.process.linear_betas(1000))
 VE = sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 60), 3.0, 0.5)
-CONTINUOUS = sf.process.continuous_vp()
+CONTINUOUS = sf.process.vp()
 X0 = torch.tensor([[0.1, 0.2], [-1.0, 0.5], [2.0, -0.4]], dtype=F64)
 
 

@@ -42,8 +42,8 @@ TABLES = {
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 60)),
 }
 CONTINUOUS = {
-    "vp": sf.process.continuous_vp(),
-    "ve": sf.process.continuous_ve(0.005, 100.0),
+    "vp": sf.process.vp(),
+    "ve": sf.process.ve(0.005, 100.0),
     "edm": sf.process.edm(),
 }
 ORDERS = {Euler(): 1, DDIM(): 1, Heun(): 2, DPMSolver2M(): 2, DPMSolver2S(): 2}
@@ -254,7 +254,7 @@ def test_calls(sampler):
 @pytest.mark.parametrize("n", [5, 40])
 @pytest.mark.parametrize(
     "process",
-    [sf.process.continuous_vp(), sf.process.continuous_ve(0.002, 100.0), sf.process.edm()],
+    [sf.process.vp(), sf.process.ve(0.002, 100.0), sf.process.edm()],
     ids=repr,
 )
 def test_a_grid_that_starts_at_80_is_not_above_it_by_rounding(process, n):

@@ -19,46 +19,18 @@ from scorefield.process import ContinuousProcess, Process
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import Options, build, whole_number
-from scorefield.samplers import (
-    DDIM,
-    Ancestral,
-    CategoricalAncestral,
-    CategoricalDDIM,
-    DPMSolver2M,
-    DPMSolver2S,
-    Euler,
-    Heun,
-    Langevin,
-    Sampler,
-    between_levels,
-)
-from scorefield.samplers.grids import GRIDS, full, sections, staircase, steps
+from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, GRIDS, SAMPLERS
+from scorefield.samplers import Sampler, between_levels
+from scorefield.samplers.grids import full, sections, staircase, steps
 from scorefield.samplers.ode import LARGEST_RATIO
 
 __all__ = [
-    "CATEGORICAL_SAMPLERS",
-    "SAMPLERS",
     "Sampling",
     "SamplingOptions",
     "build_grid",
     "build_sampling",
     "caution",
 ]
-
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "ancestral": Ancestral,
-    "ddim": DDIM,
-    "euler": Euler,
-    "heun": Heun,
-    "dpm-solver": DPMSolver2M,
-    "dpm-solver-2s": DPMSolver2S,
-    "langevin": Langevin,
-}
-CATEGORICAL_SAMPLERS: dict[str, Callable[..., Sampler]] = {  # of the same papers, so under the same names
-    "ancestral": CategoricalAncestral,
-    "ddim": CategoricalDDIM,
-}
-
 
 _EVEN = ("uniform", "trailing")  # in as many steps as there are levels, all of them
 

@@ -17,7 +17,7 @@ from scorefield.interop.fit import Hints, Original, Shapes, count, fit, shapes_o
 from scorefield.interop.flags import Integers, Numbers, read_flags
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet
-from scorefield.process import from_betas, linear_betas
+from scorefield.process import DiscreteProcess, from_betas, linear
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.parsing import Options
 
@@ -77,10 +77,9 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
             resamp_with_conv=table.resamp_with_conv,
         )
     with torch.device("cpu"):
-        betas = SCHEDULES[table.beta_schedule](
+        process = SCHEDULES[table.beta_schedule](
             table.beta_start, table.beta_end, table.num_diffusion_timesteps
         )
-        process = from_betas(betas)
     data = DataSpec((table.channels, table.image_size, table.image_size), (-1.0, 1.0), (), 256)
     variance = "lower" if table.var_type == "fixedsmall" else "upper"
     sampling = {"sampler": {"kind": "ancestral", "variance": variance}, "grid": "full", "clip": True}
@@ -139,11 +138,11 @@ def sigmoid_betas(start: float, end: float, T: int) -> Tensor:
 
 
 # The original's "jsd" ends at β = 1, which leaves no process to reverse.
-SCHEDULES: dict[str, Callable[[float, float, int], Tensor]] = {
-    "linear": lambda start, end, T: linear_betas(T, start, end),
-    "quad": quad_betas,
-    "const": const_betas,
-    "sigmoid": sigmoid_betas,
+SCHEDULES: dict[str, Callable[[float, float, int], DiscreteProcess]] = {
+    "linear": lambda start, end, T: linear(T, start, end),
+    "quad": lambda start, end, T: from_betas(quad_betas(start, end, T)),
+    "const": lambda start, end, T: from_betas(const_betas(start, end, T)),
+    "sigmoid": lambda start, end, T: from_betas(sigmoid_betas(start, end, T)),
 }
 
 

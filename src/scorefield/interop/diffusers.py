@@ -32,6 +32,7 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet, UNet
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import Options, build, parse
+from scorefield.runtime.registry import NETS
 
 __all__ = ["Folder", "export", "load", "read_folder"]
 
@@ -236,7 +237,7 @@ def _own_network(left: Left | None, structure: Structure) -> tuple[UNet | DDPMUN
     if left is None:
         return None
     try:
-        net = build({"unet": UNet, "ddpm-unet": DDPMUNet}, left.net, "net")
+        net = build(NETS.only(["unet", "ddpm-unet"]), left.net, "net")
         return (net, left) if structure_of(net) == structure else None
     except (InputError, IncompatibleModel, TypeError):
         return None

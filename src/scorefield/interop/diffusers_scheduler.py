@@ -7,12 +7,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from scorefield.generation.options import SamplingOptions
 from scorefield.interop.ddpm import SCHEDULES
 from scorefield.models.denoiser import Denoiser
-from scorefield.process import GaussianProcess, cosine_betas, from_betas
+from scorefield.process import DiscreteProcess, GaussianProcess, cosine, cosine_betas, from_betas
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 
@@ -33,18 +32,26 @@ VARIANCES = {
     "fixed_large_log": "upper",
     "learned_range": "learned",
 }
+
+
+def _cosine(T: int, **options: float) -> dict[str, Any]:
+    if options:
+        return {"trained_betas": cosine_betas(T, **options).tolist()}
+    return {"beta_schedule": "squaredcos_cap_v2"}
+
+
 # A process's own description -> the scheduler's; its tables are float32.
 BETAS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "linear": lambda spec: {"beta_schedule": "linear", "beta_start": spec["start"], "beta_end": spec["end"]},
-    "cosine": lambda spec: {"beta_schedule": "squaredcos_cap_v2"},
+    "cosine": lambda spec: _cosine(**{name: value for name, value in spec.items() if name != "kind"}),
     "betas": lambda spec: {"trained_betas": spec["betas"]},
 }
-# The scheduler's name for a table of β's -> the table from (beta_start, beta_end, T).
-TABLES: dict[str, Callable[[float, float, int], Tensor]] = {
+# The scheduler's name for a table of β's -> the process from (beta_start, beta_end, T).
+TABLES: dict[str, Callable[[float, float, int], DiscreteProcess]] = {
     "linear": SCHEDULES["linear"],
     "scaled_linear": SCHEDULES["quad"],
     "sigmoid": SCHEDULES["sigmoid"],
-    "squaredcos_cap_v2": lambda start, end, T: cosine_betas(T),
+    "squaredcos_cap_v2": lambda start, end, T: cosine(T),
 }
 DDIM_STEPS = 50  # of DDIMPipeline, where none are given
 
@@ -175,13 +182,13 @@ def read_scheduler(kind: str, c: SchedulerConfig) -> Scheduler:
     does only with use_clipped_model_output.
     """
     T, ancestral = c.num_train_timesteps, kind == "DDPMScheduler"
-    betas = (
+    process = (
         TABLES[c.beta_schedule](c.beta_start, c.beta_end, T)
         if c.trained_betas is None
-        else torch.tensor(c.trained_betas).double()
+        else from_betas(torch.tensor(c.trained_betas).double())
     )
-    if len(betas) != T:
-        raise InputError(f"trained_betas has {len(betas)} entries, and num_train_timesteps is {T}")
+    if process.T != T:
+        raise InputError(f"trained_betas has {process.T} entries, and num_train_timesteps is {T}")
     grid = next(name for name, spacing in SPACINGS.items() if spacing == c.timestep_spacing)
     sampler = (
         {"kind": "ancestral", "variance": VARIANCES[c.variance_type]}
@@ -197,7 +204,7 @@ def read_scheduler(kind: str, c: SchedulerConfig) -> Scheduler:
         "set_alpha_to_one false": not ancestral and not c.set_alpha_to_one,
     }
     return Scheduler(
-        from_betas(betas),
+        process,
         next(ours for ours, theirs in PREDICTIONS.items() if theirs == c.prediction_type),
         "range" if ancestral and c.variance_type == "learned_range" else None,
         {"sampler": sampler, "grid": grid, **steps, "clip": clip},

@@ -15,7 +15,7 @@ from scorefield.interop.fit import Hints, Original, Shapes, fit, shapes_of
 from scorefield.interop.flags import read_flags
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import RefineNet
-from scorefield.process import from_sigmas, geometric_sigmas
+from scorefield.process import geometric
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 
@@ -59,7 +59,7 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
     with torch.device("meta"):
         net = cond_refinenet_dilated(channels=table.channels, ngf=table.ngf, num_classes=table.num_classes)
     with torch.device("cpu"):
-        process = from_sigmas(geometric_sigmas(table.sigma_begin, table.sigma_end, table.num_classes))
+        process = geometric(table.sigma_begin, table.sigma_end, table.num_classes)
     data = DataSpec((table.channels, table.image_size, table.image_size), (0.0, 1.0), (), 256)
     sampling = {
         "sampler": {"kind": "langevin", "step": _STEP},

@@ -16,7 +16,7 @@ from scorefield.interop.flags import Integers
 from scorefield.interop.openai_hints import unet_details, unet_hints
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import UNet
-from scorefield.process import GaussianProcess, cosine_betas, from_betas, linear_betas
+from scorefield.process import GaussianProcess, cosine, linear
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 
@@ -127,9 +127,7 @@ def process(flags: ProcessFlags) -> GaussianProcess:
     """The β's of these flags; the linear ones end at 20/T, which for T = 1,000 are DDPM's."""
     T = flags.diffusion_steps
     with torch.device("cpu"):
-        return from_betas(
-            cosine_betas(T) if flags.noise_schedule == "cosine" else linear_betas(T, 0.1 / T, 20 / T)
-        )
+        return cosine(T) if flags.noise_schedule == "cosine" else linear(T, 0.1 / T, 20 / T)
 
 
 def image_data(size: int, classes: int) -> DataSpec:

@@ -92,7 +92,7 @@ class Denoiser(ModelBase):
             raise InputError(f"sigma_data is a standard deviation and must be positive, got {sigma_data!r}")
         if not isinstance(process, GaussianProcess):
             raise InputError(
-                f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}"
+                f"process must be a Gaussian process such as sf.process.cosine(1000), got {type(process).__name__}"
             )
         if not isinstance(process.T, int) and (parametrization == "mean" or variance == "direct"):
             raise IncompatibleModel(

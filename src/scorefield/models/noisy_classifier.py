@@ -41,7 +41,7 @@ class NoisyClassifier(ModelBase):
         one_of("noise_input", noise_input, NOISE_INPUTS)
         if not isinstance(process, GaussianProcess):
             raise InputError(
-                f"process must be a Gaussian process such as sf.process.from_betas(...), got {type(process).__name__}"
+                f"process must be a Gaussian process such as sf.process.cosine(1000), got {type(process).__name__}"
             )
         self.process = process
         self.noise_input = noise_input

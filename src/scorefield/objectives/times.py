@@ -14,6 +14,7 @@ from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
+from scorefield.runtime.registry import TIMES
 
 __all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times", "times_config"]
 
@@ -136,15 +137,12 @@ def as_times(times: Times, process: Process) -> TimeSampling:
         return UniformTimes()
     if isinstance(times, (str, Mapping)):
         table = {"kind": times} if isinstance(times, str) else times
-        return build(_KINDS, table, "times", {"T": process.T})
+        return build(TIMES, table, "times", {"T": process.T})
     if not isinstance(times, TimeSampling):
         raise InputError(
             f'times must be "uniform", "importance" or an object with draw(...), got {type(times).__name__}'
         )
     return times
-
-
-_KINDS = {"uniform": UniformTimes, "importance": ImportanceTimes}
 
 
 def times_config(times: TimeSampling) -> dict[str, Any]:

@@ -1,9 +1,15 @@
 """Processes: what is q(x_t given x_0)?"""
 
 from scorefield.process.base import GaussianProcess, Process
-from scorefield.process.categorical import CategoricalProcess, absorbing, uniform_categorical
-from scorefield.process.continuous import ContinuousProcess, Interpolated, continuous_ve, continuous_vp, edm
-from scorefield.process.discrete import DiscreteProcess, from_betas, from_sigmas
+from scorefield.process.categorical import (
+    CategoricalProcess,
+    absorbed_categories,
+    absorbing,
+    uniform_categorical,
+    uniform_categories,
+)
+from scorefield.process.continuous import ContinuousProcess, Interpolated, edm, ve, vp
+from scorefield.process.discrete import DiscreteProcess, cosine, from_betas, from_sigmas, geometric, linear
 from scorefield.process.schedules import (
     cosine_betas,
     cosine_kappas,
@@ -20,17 +26,22 @@ __all__ = [
     "GaussianProcess",
     "Interpolated",
     "Process",
+    "absorbed_categories",
     "absorbing",
-    "continuous_ve",
-    "continuous_vp",
+    "cosine",
     "cosine_betas",
     "cosine_kappas",
     "edm",
     "from_betas",
     "from_sigmas",
+    "geometric",
     "geometric_sigmas",
     "kappas_from_betas",
+    "linear",
     "linear_betas",
     "linear_kappas",
     "uniform_categorical",
+    "uniform_categories",
+    "ve",
+    "vp",
 ]

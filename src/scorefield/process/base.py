@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
+from scorefield.process import transitions
+from scorefield.runtime.description import Described
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["GaussianProcess", "Process", "Time", "as_time", "check_moments", "count_levels", "table_index"]
 
 Time = int | float | Tensor
 
+_START = 1e-3  # the share of T from which a model of continuous time is used, where its process does not say
+_HALVINGS = 100  # of [0, T], until t has all its digits
 
-class Process(ABC):
+
+class Process(Described, ABC):
     """Data at t = 0 that lose their information step by step, until t = T tells nothing about them.
 
     Not an nn.Module: levels are float64 on the CPU and no `.to(...)` reaches them.
@@ -41,9 +48,9 @@ class Process(ABC):
         """x_T as sampling starts from it, (B, *)."""
 
     @property
-    @abstractmethod
-    def config(self) -> Mapping[str, Any]:
-        """What rebuilds this process from a configuration file."""
+    def is_discrete(self) -> bool:
+        """Whether its levels are a table, at t = 0, 1, …, T; otherwise t is a real number in [0, T]."""
+        return isinstance(self.T, int)
 
     @property
     def levels(self) -> int | None:
@@ -52,15 +59,34 @@ class Process(ABC):
         """
         return self.T if isinstance(self.T, int) else None
 
+    def positive_time(self, t: Time) -> Tensor:
+        """t as a CPU tensor, () or (B,). InputError where it is 0, the data itself, which no model is asked about."""
+        time = as_time(t)
+        if bool((time <= 0).any()):
+            smallest = "discrete processes start at t = 1" if self.is_discrete else "t is a real number here"
+            raise InputError(
+                f"no model is called at t = 0, where x_t is the data itself: t must be > 0 ({smallest}); "
+                f"got {_first(time, time <= 0):g}"
+            )
+        return time
+
 
 class GaussianProcess(Process):
     """x_t = α_t x_0 + σ_t ε for 0 ≤ t ≤ T, with t = 0 the data and t = T the noisiest level.
 
-    `prior_mean` and `prior_std` describe the Gaussian from which sampling starts.
+    `prior_mean` and `prior_std` describe the Gaussian from which sampling starts. A process of one's own gives `T`
+    (an integer for a table of levels, otherwise a real number) and `level`.
     """
 
     prior_mean: float = 0.0
     prior_std: float = 1.0
+
+    @cached_property
+    def t_min(self) -> int | float:
+        """The least noisy time that a model is asked about, where grids end before t = 0. Default: 1 of a table of
+        levels, T/1000 otherwise.
+        """
+        return 1 if self.is_discrete else _START * self.T
 
     @abstractmethod
     def level(self, t: Time) -> Level:
@@ -79,16 +105,50 @@ class GaussianProcess(Process):
         """x_T ~ N(prior_mean, prior_std² I), (B, *) in the dtype of the draw."""
         return self.prior_mean + self.prior_std * noise.normal(shape)
 
+    def transition(self, t: Time, s: Time) -> tuple[Tensor, Tensor]:
+        """q(x_t | x_s) = N(α_{t|s} x_s, σ²_{t|s} I) for s < t: α_{t|s} and σ²_{t|s}, float64 in the shape of t or s.
+        [DDPM Eq. 2, for any pair of times]
+        """
+        hi, lo = self._pair(t, s)
+        return transitions.transition(hi, lo)
+
+    def posterior(self, x_t: Tensor, x0: Tensor, t: Time, s: Time) -> Normal:
+        """q(x_s | x_t, x_0) for s < t.  [DDPM Eq. 6–7, for any pair of times]   x_t, x0: (B, *)."""
+        hi, lo = self._pair(t, s)
+        return transitions.posterior(x_t, x0, hi, lo)
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        """The t in (0, T] at which λ = ln(α/σ), which falls with t, has these values: float64, in their shape. Here
+        by bisection; processes that can invert `level` do.
+        """
+        if self.is_discrete:
+            raise IncompatibleModel(
+                "a table of levels has no time for every σ/α: use sf.process.Interpolated(process)"
+            )
+        wanted = log_ratio.detach().cpu().double().reshape(-1)
+        low, high = torch.zeros_like(wanted), torch.full_like(wanted, self.T)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            alpha, sigma = self.level(middle)
+            noisier = (alpha / sigma).log() < wanted
+            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
+        return high.reshape(log_ratio.shape)
+
+    def _pair(self, t: Time, s: Time) -> tuple[Level, Level]:
+        if bool((as_time(s) >= as_time(t)).any()):
+            raise InputError(f"noise is added from s up to t, so s must lie below t; got t = {t} and s = {s}")
+        return self.level(t), self.level(s)
+
 
 def count_levels(process: Process, what: str) -> int:
     """T of a process given by a table of levels. IncompatibleModel, naming `what` was asked for, where t is
     continuous.
     """
-    if isinstance(process.T, int):
+    if isinstance(process.T, int):  # `is_discrete`, in the words of a type checker
         return process.T
     raise IncompatibleModel(
-        f"{what} counts the levels of a discrete process, and t is continuous here: use a process made by from_betas or "
-        "from_sigmas, or a grid such as sf.grids.uniform(process, n)"
+        f"{what} counts the levels of a discrete process, and t is continuous here: use a process such as sf.process.cosine(T), "
+        "or a grid such as sf.grids.uniform(process, n)"
     )
 
 

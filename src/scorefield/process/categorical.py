@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,13 +13,20 @@ from scorefield.core.distributions import LOG_ZERO, Categorical
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.process.base import Process, Time, table_index
-from scorefield.process.schedules import cosine_kappas, linear_kappas
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import KAPPAS
 
-__all__ = ["CategoricalProcess", "absorbing", "uniform_categorical"]
+__all__ = [
+    "CategoricalProcess",
+    "absorbed_categories",
+    "absorbing",
+    "uniform_categorical",
+    "uniform_categories",
+]
 
-SCHEDULES = {"cosine": cosine_kappas, "linear": linear_kappas}
+Schedule = Literal["cosine", "linear"]
+Kappas = Tensor | Sequence[float]
 
 
 class CategoricalProcess(Process):
@@ -27,7 +34,7 @@ class CategoricalProcess(Process):
     [D3PM §3.1]
 
     Every dimension is noised by itself. κ_0 = 1 and κ falls; between s and t > s a value is kept with κ_{t|s}
-    = κ_t/κ_s. Build it with `uniform_categorical` or `absorbing`.
+    = κ_t/κ_s. Build it with `uniform_categories` or `absorbed_categories`.
 
     classes: K, the categories 0 … K − 1 of the data.   states: S, those of x_t, K or K + 1.
     A state x is an integer tensor (B, *), a distribution a `Categorical` (B, S, *); t and s are numbers or
@@ -36,17 +43,13 @@ class CategoricalProcess(Process):
 
     T: int
 
-    def __init__(self, kappas: Tensor | Sequence[float], classes: int, log_u: Tensor, kind: str) -> None:
+    def __init__(self, kappas: Kappas, classes: int, log_u: Tensor, config: Mapping[str, Any]) -> None:
         table = _check_kappas(kappas)
         self.T, self.classes, self.states = len(table), classes, len(log_u)
-        self._config = {"kind": kind, "classes": classes, **_identify(table)}
+        self._config = dict(config)
         self._kappas = torch.cat([torch.ones(1, dtype=torch.float64), table])
         self._log_kappas = self._kappas.log().clamp_min(LOG_ZERO)
         self._log_u = log_u
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return dict(self._config)
 
     def level(self, t: Time) -> Tensor:
         """κ_t, the probability that a value is still that of the data: float64 on the CPU, in t's shape."""
@@ -149,33 +152,64 @@ class CategoricalProcess(Process):
         )
 
 
-def uniform_categorical(kappas: Tensor | Sequence[float], classes: int) -> CategoricalProcess:
+def uniform_categories(
+    classes: int, schedule: Schedule = "cosine", T: int = 100, kappas: Kappas | None = None
+) -> CategoricalProcess:
     """Values are redrawn from all K classes alike, u_k = 1/K.  [Multinomial diffusion §4; D3PM §3.1, uniform]
 
-    kappas: (T,), κ_t for t = 1 … T, strictly descending in (0, 1); the last may be 0. See
-    sf.process.cosine_kappas, linear_kappas and kappas_from_betas.   classes: K ≥ 2.
+    Args:
+        classes: K, the number of categories of a value, at least 2.
+        schedule: "cosine" or "linear", how κ_t falls from 1 to 0: see `cosine_kappas` and `linear_kappas`.
+        T: Number of noise levels.
+        kappas: (T,), κ_t in place of a schedule, strictly descending in (0, 1); the last may be 0.
     """
     _check_classes(classes)
     log_u = torch.full((classes,), -math.log(classes), dtype=torch.float64)
-    return CategoricalProcess(kappas, classes, log_u, "uniform-categorical")
+    table, said = _kappas(schedule, T, kappas)
+    return CategoricalProcess(
+        table, classes, log_u, {"kind": "uniform-categorical", "classes": classes, **said}
+    )
 
 
-def absorbing(kappas: Tensor | Sequence[float], classes: int) -> CategoricalProcess:
+def absorbed_categories(
+    classes: int, schedule: Schedule = "linear", T: int = 100, kappas: Kappas | None = None
+) -> CategoricalProcess:
     """Values are erased: u is all on one more state, number K, which is never left.  [D3PM §3.1, absorbing]
 
-    kappas: as in `uniform_categorical`; the last must be 0, since sampling starts from all erased.   classes:
-    K ≥ 2.
+    Args:
+        classes: K, the number of categories of a value, at least 2.
+        schedule: "cosine" or "linear", how κ_t falls from 1 to 0: see `cosine_kappas` and `linear_kappas`.
+        T: Number of noise levels.
+        kappas: (T,), κ_t in place of a schedule; the last must be 0, since sampling starts from all erased.
     """
     _check_classes(classes)
     log_u = torch.full((classes + 1,), LOG_ZERO, dtype=torch.float64)
     log_u[-1] = 0
-    process = CategoricalProcess(kappas, classes, log_u, "absorbing")
+    table, said = _kappas(schedule, T, kappas)
+    process = CategoricalProcess(table, classes, log_u, {"kind": "absorbing", "classes": classes, **said})
     if process.level(process.T) > 0:
         raise InputError(
-            f"an absorbing process must have erased everything at t = T, and its last κ is {float(process.level(process.T)):g}: "
-            "use linear_kappas(T) or cosine_kappas(T), or append a 0"
+            f"an absorbing process must have erased everything at t = T, and its last κ is "
+            f"{float(process.level(process.T)):g}: use linear_kappas(T) or cosine_kappas(T), or append a 0"
         )
     return process
+
+
+def uniform_categorical(kappas: Kappas, classes: int) -> CategoricalProcess:
+    """`uniform_categories` with this table of κ_t, (T,). See cosine_kappas, linear_kappas and kappas_from_betas."""
+    return uniform_categories(classes, kappas=kappas)
+
+
+def absorbing(kappas: Kappas, classes: int) -> CategoricalProcess:
+    """`absorbed_categories` with this table of κ_t, (T,), whose last must be 0."""
+    return absorbed_categories(classes, kappas=kappas)
+
+
+def _kappas(schedule: Schedule, T: int, kappas: Kappas | None) -> tuple[Kappas, dict[str, Any]]:
+    """κ_1, …, κ_T, and what a configuration file says of them."""
+    if kappas is None:
+        return KAPPAS[schedule](T), {"schedule": schedule, "T": T}
+    return kappas, {"kappas": torch.as_tensor(kappas, dtype=torch.float64).tolist()}
 
 
 def check_categories(x: Tensor, count: int, what: str) -> None:
@@ -204,15 +238,6 @@ def _check_kappas(kappas: Tensor | Sequence[float]) -> Tensor:
 
 def _check_classes(classes: int) -> None:
     positive_int("classes", classes, at_least=2)
-
-
-def _identify(kappas: Tensor) -> dict[str, Any]:
-    """The shortest description that rebuilds this table exactly, so that a saved configuration stays
-    readable.
-    """
-    T = len(kappas)
-    known = [name for name, make in SCHEDULES.items() if torch.equal(make(T), kappas)]
-    return {"schedule": known[0], "T": T} if known else {"kappas": kappas.tolist()}
 
 
 def _weighted(weight: Tensor, log_p: Tensor) -> Tensor:

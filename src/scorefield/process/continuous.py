@@ -16,9 +16,12 @@ from torch.nn.functional import softplus
 from scorefield.core.prediction import Level
 from scorefield.process.base import GaussianProcess, Time, as_time, check_moments
 from scorefield.process.discrete import DiscreteProcess
+from scorefield.runtime.description import recorded
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import build
+from scorefield.runtime.registry import PROCESSES
 
-__all__ = ["ContinuousProcess", "Interpolated", "continuous_ve", "continuous_vp", "edm"]
+__all__ = ["ContinuousProcess", "Interpolated", "edm", "ve", "vp"]
 
 
 # Where grids on an EDM process stop short of t = 0: σ is σ_min there to five digits and more.
@@ -60,15 +63,6 @@ class _ContinuousVP(ContinuousProcess):
         self.T, self.t_min = 1.0, t_min
         self._beta_min, self._beta_max = beta_min, beta_max
 
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return {
-            "kind": "continuous-vp",
-            "beta_min": self._beta_min,
-            "beta_max": self._beta_max,
-            "t_min": self.t_min,
-        }
-
     def _level(self, t: Tensor) -> Level:
         integral = t * self._beta_min + t**2 * (self._beta_max - self._beta_min) / 2  # ∫_0^t β = −ln ᾱ_t
         return Level((-integral / 2).exp(), (-torch.expm1(-integral)).sqrt())
@@ -86,11 +80,6 @@ class _ContinuousVE(ContinuousProcess):
         self.T, self.t_min = 1.0, t_min
         self._sigma_min, self._sigma_max, self._mean, self._std = sigma_min, sigma_max, mean, std
         self.prior_mean, self.prior_std = mean, math.hypot(sigma_max, std)
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        data = {"mean": self._mean, "std": self._std, "t_min": self.t_min}
-        return {"kind": "continuous-ve", "sigma_min": self._sigma_min, "sigma_max": self._sigma_max, **data}
 
     def _level(self, t: Tensor) -> Level:
         sigma = self._sigma_min * (self._sigma_max / self._sigma_min) ** t
@@ -115,11 +104,6 @@ class _EDM(ContinuousProcess):
         self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
         self.prior_mean, self.prior_std = mean, math.hypot(sigma_max, std)
 
-    @property
-    def config(self) -> Mapping[str, Any]:
-        levels = {"sigma_min": self._sigma_min, "sigma_max": self._sigma_max, "rho": self._rho}
-        return {"kind": "edm", **levels, "mean": self._mean, "std": self._std}
-
     def _level(self, t: Tensor) -> Level:
         # Written as a mean, so that T has exactly the largest root.
         sigma = ((1 - t) * self._low + t * self._high) ** self._rho
@@ -137,7 +121,9 @@ class Interpolated(ContinuousProcess):
     T the levels are the table's own.
     """
 
-    def __init__(self, discrete: DiscreteProcess) -> None:
+    def __init__(self, discrete: DiscreteProcess | Mapping[str, Any]) -> None:
+        if isinstance(discrete, Mapping):
+            discrete = build(PROCESSES, discrete, "process.discrete")
         if not isinstance(discrete, DiscreteProcess):
             raise InputError(
                 f"Interpolated is for a process given by a table of levels, got {type(discrete).__name__}"
@@ -154,10 +140,6 @@ class Interpolated(ContinuousProcess):
         self.T, self.t_min = float(discrete.T), 1.0
         self.prior_mean, self.prior_std = discrete.prior_mean, discrete.prior_std
         self._log_ratios = (alpha / sigma).log()  # of t = 1 … T, descending
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return {"kind": "interpolated", "discrete": dict(self.discrete.config)}
 
     @property
     def levels(self) -> int | None:
@@ -186,13 +168,18 @@ class Interpolated(ContinuousProcess):
         return torch.where(value > table[0], near_data, inside)
 
 
-def continuous_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> ContinuousProcess:
+@recorded()
+def vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> ContinuousProcess:
     """The variance-preserving process of dx = −½ β(t) x dt + √β(t) dw, β linear, on 0 ≤ t ≤ 1.  [Song et al.
     2021, Eq. 32–33]
 
-    α_t = exp(−½ ∫β), σ_t² = 1 − α_t², ∫_0^t β = t β_min + ½ t² (β_max − β_min). linear_betas(T, β_min/T,
-    β_max/T) tends to it.
-    t_min: where grids and likelihoods stop short of the data.
+    α_t = exp(−½ ∫β), σ_t² = 1 − α_t², ∫_0^t β = t β_min + ½ t² (β_max − β_min). linear(T, β_min/T, β_max/T) tends
+    to it.
+
+    Args:
+        beta_min: β(0), positive.
+        beta_max: β(1), at least beta_min.
+        t_min: Where grids and likelihoods stop short of the data, in (0, 1).
     """
     if not 0 < beta_min <= beta_max < math.inf:
         raise InputError(
@@ -201,13 +188,19 @@ def continuous_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 
     return _ContinuousVP(beta_min, beta_max, _check_start(t_min))
 
 
-def continuous_ve(
+@recorded()
+def ve(
     sigma_min: float, sigma_max: float, mean: float = 0.0, std: float = 0.0, t_min: float = 1e-5
 ) -> ContinuousProcess:
     """The variance-exploding process σ_t = σ_min (σ_max/σ_min)^t on 0 < t ≤ 1, σ_0 = 0.  [Song et al. 2021,
     Eq. 30–31]
 
-    mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
+    Args:
+        sigma_min: The limit of σ_t as t goes to 0, positive.
+        sigma_max: σ_1.
+        mean: Mean of the data; sampling starts from N(mean, σ_max² + std²).
+        std: Standard deviation of the data.
+        t_min: Where grids and likelihoods stop short of the data, in (0, 1).
     """
     if not 0 < sigma_min < sigma_max < math.inf:
         raise InputError(
@@ -217,6 +210,7 @@ def continuous_ve(
     return _ContinuousVE(sigma_min, sigma_max, mean, std, _check_start(t_min))
 
 
+@recorded()
 def edm(
     sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, mean: float = 0.0, std: float = 0.0
 ) -> ContinuousProcess:
@@ -224,9 +218,14 @@ def edm(
     [Karras et al. 2022, Eq. 5]
 
     Times spaced evenly are the paper's time steps, so `grids.uniform` is its schedule; parametrization "edm"
-    and noise_input "log_sigma" are the rest of it.   rho: how much finer the steps are near σ_min, 1 for
-    none.
-    mean, std: of the data; sampling starts from N(mean, σ_max² + std²), as with `from_sigmas`.
+    and noise_input "log_sigma" are the rest of it.
+
+    Args:
+        sigma_min: The limit of σ_t as t goes to 0, positive.
+        sigma_max: σ_1.
+        rho: How much finer the steps are near sigma_min, 1 for none.
+        mean: Mean of the data; sampling starts from N(mean, σ_max² + std²).
+        std: Standard deviation of the data.
     """
     if not 0 < sigma_min < sigma_max < math.inf:
         raise InputError(f"an EDM process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")

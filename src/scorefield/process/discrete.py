@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,47 +11,101 @@ from torch import Tensor
 from scorefield.core.prediction import Level
 from scorefield.process.base import GaussianProcess, Time, check_moments, table_index
 from scorefield.process.schedules import cosine_betas, geometric_sigmas, linear_betas
+from scorefield.runtime.description import recorded
 from scorefield.runtime.errors import InputError
 
-__all__ = ["DiscreteProcess", "from_betas", "from_sigmas"]
+__all__ = ["DiscreteProcess", "cosine", "from_betas", "from_sigmas", "geometric", "linear"]
 
 # Above this share of the signal left at t = T, starting from the prior is visibly not starting from q(x_T).
 _SIGNAL_LEFT = 0.1
 
 
 class DiscreteProcess(GaussianProcess):
-    """A table of T + 1 levels whose entry 0 is (1, 0). Build it with `from_betas` or `from_sigmas`."""
+    """A table of T + 1 levels whose entry 0 is (1, 0): `linear`, `cosine`, `geometric`, `from_betas`, `from_sigmas`."""
 
     T: int
 
-    def __init__(
-        self, alphas: Tensor, sigmas: Tensor, spec: Mapping[str, Any], mean: float = 0.0, std: float = 1.0
-    ):
+    def __init__(self, alphas: Tensor, sigmas: Tensor, mean: float = 0.0, std: float = 1.0):
         one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         self._alphas = torch.cat([one, alphas])
         self._sigmas = torch.cat([zero, sigmas])
-        self._config = dict(spec)
         self.T = len(alphas)
         self.prior_mean, self.prior_std = mean, std
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return dict(self._config)
 
     def level(self, t: Time) -> Level:
         index = table_index(t, self.T)
         return Level(self._alphas[index], self._sigmas[index])
 
-    def __repr__(self) -> str:
-        return f"DiscreteProcess({', '.join(f'{k}={v!r}' for k, v in self._config.items() if k not in ('betas', 'sigmas'))})"
+
+@recorded()
+def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> DiscreteProcess:
+    """The variance-preserving process whose β_t are equally spaced.  [DDPM §4]
+
+    Args:
+        T: Number of noise levels.
+        start: β_1, in (0, 1).
+        end: β_T, in (0, 1). Neither is rescaled by 1000/T: for other T try start=0.1/T, end=20/T.
+    """
+    return _preserving(linear_betas(T, start, end))
 
 
+@recorded(brief=("s", "max_beta"))
+def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> DiscreteProcess:
+    """The variance-preserving process with ᾱ_t = f(t)/f(0), f(t) = cos²(((t/T + s)/(1 + s))·π/2).
+    [Improved DDPM Eq. 17]
+
+    Args:
+        T: Number of noise levels.
+        s: Offset that keeps β_1 from being too small, at least 0.
+        max_beta: Largest β_t, below 1.
+    """
+    return _preserving(cosine_betas(T, s, max_beta))
+
+
+@recorded()
+def geometric(
+    sigma_max: float, sigma_min: float, L: int, mean: float = 0.0, std: float = 0.0
+) -> DiscreteProcess:
+    """The variance-exploding process of L levels with a constant ratio σ_{t+1}/σ_t.  [NCSN §4.2]
+
+    Args:
+        sigma_max: The largest σ, of t = L.
+        sigma_min: The smallest σ, of t = 1.
+        L: Number of noise levels.
+        mean: Mean of the data; sampling starts from N(mean, σ_max² + std²).
+        std: Standard deviation of the data.
+    """
+    return _exploding(geometric_sigmas(sigma_max, sigma_min, L), mean, std)
+
+
+@recorded()
 def from_betas(betas: Tensor | Sequence[float]) -> DiscreteProcess:
     """The variance-preserving process q(x_t|x_{t−1}) = N(√(1−β_t) x_{t−1}, β_t I).  [DDPM Eq. 2, 4]
 
-    betas: (T,), β_t in (0, 1) in ascending time. α_t² = ᾱ_t = Π(1 − β), σ_t² = 1 − ᾱ_t; sampling starts from
-    N(0, I). Warns when much of the signal is left at t = T, where that start is not q(x_T).
+    α_t² = ᾱ_t = Π(1 − β), σ_t² = 1 − ᾱ_t; sampling starts from N(0, I). Warns when much of the signal is left at
+    t = T, where that start is not q(x_T). A run writes all the numbers down: of `linear` and `cosine`, their names.
+
+    Args:
+        betas: (T,), β_t in (0, 1) in ascending time.
     """
+    return _preserving(betas)
+
+
+@recorded()
+def from_sigmas(sigmas: Tensor | Sequence[float], mean: float = 0.0, std: float = 0.0) -> DiscreteProcess:
+    """The variance-exploding process x_t = x_0 + σ_t ε.  [NCSN §4.2]
+
+    Sampling starts from N(mean, σ_T² + std²), which is q(x_T) to second order.
+
+    Args:
+        sigmas: (L,), ascending, t = 1 first.
+        mean: Mean of the data, known to who trains.
+        std: Standard deviation of the data.
+    """
+    return _exploding(sigmas, mean, std)
+
+
+def _preserving(betas: Tensor | Sequence[float]) -> DiscreteProcess:
     betas = _table("betas", betas)
     if bool((betas <= 0).any() or (betas >= 1).any()):
         raise InputError(
@@ -62,19 +115,15 @@ def from_betas(betas: Tensor | Sequence[float]) -> DiscreteProcess:
     alphas, sigmas = (log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt()
     if alphas[-1] > _SIGNAL_LEFT:
         warnings.warn(
-            f"at t = T = {len(betas)} the data still enters with weight α = {alphas[-1]:.2f}, so sampling from N(0, I) does not start "
-            "where training ends; use larger betas (linear_betas never rescales: for other T try linear_betas(T, 0.1/T, 20/T))",
-            stacklevel=2,
+            f"at t = T = {len(betas)} the data still enters with weight α = {alphas[-1]:.2f}, so sampling from N(0, I) "
+            "does not start where training ends; use larger betas (linear never rescales: for other T try "
+            "linear(T, 0.1/T, 20/T))",
+            stacklevel=4,
         )
-    return DiscreteProcess(alphas, sigmas, _identify_betas(betas))
+    return DiscreteProcess(alphas, sigmas)
 
 
-def from_sigmas(sigmas: Tensor | Sequence[float], mean: float = 0.0, std: float = 0.0) -> DiscreteProcess:
-    """The variance-exploding process x_t = x_0 + σ_t ε.  [NCSN §4.2]
-
-    sigmas: (L,), ascending, t = 1 first (geometric_sigmas gives them so). mean, std: of the data, known to
-    who trains; sampling starts from N(mean, σ_T² + std²), which is q(x_T) to second order.
-    """
+def _exploding(sigmas: Tensor | Sequence[float], mean: float, std: float) -> DiscreteProcess:
     sigmas = _table("sigmas", sigmas)
     if bool((sigmas <= 0).any()):
         raise InputError(f"every σ must be positive, got {sigmas.min():g}")
@@ -83,9 +132,8 @@ def from_sigmas(sigmas: Tensor | Sequence[float], mean: float = 0.0, std: float 
             "sigmas must ascend, t = 1 (the least noisy) first; NCSN's papers list them descending: flip them"
         )
     check_moments(mean, std)
-    spec = {**_identify_sigmas(sigmas), "mean": float(mean), "std": float(std)}
     prior_std = float((sigmas[-1] ** 2 + std**2).sqrt())
-    return DiscreteProcess(torch.ones_like(sigmas), sigmas, spec, float(mean), prior_std)
+    return DiscreteProcess(torch.ones_like(sigmas), sigmas, float(mean), prior_std)
 
 
 def _table(name: str, values: Tensor | Sequence[float]) -> Tensor:
@@ -95,22 +143,3 @@ def _table(name: str, values: Tensor | Sequence[float]) -> Tensor:
             f"{name} must be a one-dimensional list of finite numbers, got shape {tuple(table.shape)}"
         )
     return table
-
-
-def _identify_betas(betas: Tensor) -> dict[str, Any]:
-    """The shortest description that rebuilds this table exactly, so that a saved configuration stays
-    readable.
-    """
-    T, start, end = len(betas), float(betas[0]), float(betas[-1])
-    if torch.equal(betas, linear_betas(T, start, end)):
-        return {"kind": "linear", "T": T, "start": start, "end": end}
-    if torch.equal(betas, cosine_betas(T)):
-        return {"kind": "cosine", "T": T}
-    return {"kind": "betas", "betas": betas.tolist()}
-
-
-def _identify_sigmas(sigmas: Tensor) -> dict[str, Any]:
-    L, low, high = len(sigmas), float(sigmas[0]), float(sigmas[-1])
-    if L > 1 and torch.equal(sigmas, geometric_sigmas(high, low, L)):
-        return {"kind": "geometric", "sigma_max": high, "sigma_min": low, "L": L}
-    return {"kind": "sigmas", "sigmas": sigmas.tolist()}

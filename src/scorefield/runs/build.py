@@ -4,16 +4,14 @@ or loads a run with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from scorefield import nets
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Stream, open_source
 from scorefield.generation.options import Sampling, SamplingOptions, build_grid, build_sampling
@@ -21,33 +19,8 @@ from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.models.score_model import ScoreModel
-from scorefield.objectives import (
-    NCSN,
-    VLB,
-    CategoricalVLB,
-    Classify,
-    Hybrid,
-    Objective,
-    ScoreMatching,
-    Simple,
-)
-from scorefield.process import (
-    CategoricalProcess,
-    DiscreteProcess,
-    GaussianProcess,
-    Interpolated,
-    absorbing,
-    continuous_ve,
-    continuous_vp,
-    cosine_betas,
-    edm,
-    from_betas,
-    from_sigmas,
-    geometric_sigmas,
-    linear_betas,
-    uniform_categorical,
-)
-from scorefield.process.categorical import SCHEDULES
+from scorefield.objectives import Objective
+from scorefield.process import CategoricalProcess, GaussianProcess
 from scorefield.runs.recipe import (
     DataOptions,
     Recipe,
@@ -59,6 +32,7 @@ from scorefield.runs.recipe import (
 )
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import build, parse
+from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
 from scorefield.training import RunFolder
 
 __all__ = [
@@ -86,76 +60,7 @@ __all__ = [
 
 Model = Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser
 M = TypeVar("M", bound=Model)
-Schedule = Literal["cosine", "linear"]
 
-
-def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> DiscreteProcess:
-    return from_betas(linear_betas(T, start, end))
-
-
-def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> DiscreteProcess:
-    return from_betas(cosine_betas(T, s, max_beta))
-
-
-def geometric(
-    sigma_max: float, sigma_min: float, L: int, mean: float = 0.0, std: float = 0.0
-) -> DiscreteProcess:
-    return from_sigmas(geometric_sigmas(sigma_max, sigma_min, L), mean, std)
-
-
-def betas(betas: list[float]) -> DiscreteProcess:
-    return from_betas(betas)
-
-
-def sigmas(sigmas: list[float], mean: float = 0.0, std: float = 0.0) -> DiscreteProcess:
-    return from_sigmas(sigmas, mean, std)
-
-
-def interpolated(discrete: dict[str, Any]) -> GaussianProcess:
-    return Interpolated(build(PROCESSES, discrete, "process.discrete"))
-
-
-def uniform_categories(
-    classes: int, schedule: Schedule = "cosine", T: int = 100, kappas: list[float] | None = None
-) -> CategoricalProcess:
-    return uniform_categorical(SCHEDULES[schedule](T) if kappas is None else kappas, classes)
-
-
-def absorbed_categories(
-    classes: int, schedule: Schedule = "linear", T: int = 100, kappas: list[float] | None = None
-) -> CategoricalProcess:
-    return absorbing(SCHEDULES[schedule](T) if kappas is None else kappas, classes)
-
-
-PROCESSES: dict[str, Callable[..., GaussianProcess | CategoricalProcess]] = {
-    "linear": linear,
-    "cosine": cosine,
-    "geometric": geometric,
-    "betas": betas,
-    "sigmas": sigmas,
-    "continuous-vp": continuous_vp,
-    "continuous-ve": continuous_ve,
-    "edm": edm,
-    "interpolated": interpolated,
-    "uniform-categorical": uniform_categories,
-    "absorbing": absorbed_categories,
-}
-NETS: dict[str, Callable[..., torch.nn.Module]] = {
-    "mlp": nets.MLP,
-    "unet": nets.UNet,
-    "classifier": nets.Classifier,
-    "ddpm-unet": nets.DDPMUNet,
-    "refinenet": nets.RefineNet,
-}
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    "simple": Simple,
-    "hybrid": Hybrid,
-    "vlb": VLB,
-    "ncsn": NCSN,
-    "score-matching": ScoreMatching,
-    "classifier": Classify,
-    "categorical-vlb": CategoricalVLB,
-}
 _CLASSIFIERS = ("classifier", "mlp")  # the networks that can give a logit a class
 
 
@@ -278,7 +183,7 @@ def build_net(
         given |= {"num_classes": data.num_classes, "null_label": recipe.training.label_dropout > 0}
     enlarges = recipe.model.low_res is not None and not recipe.is_classifier
     given["low_res"] = enlarges
-    kinds = {name: make for name, make in NETS.items() if _fits(name, recipe)}
+    kinds = NETS.only([kind for kind in NETS if _fits(kind, recipe)])
     network: torch.nn.Module = build(kinds, recipe.net, "net", given)
     if conditional and not getattr(network, "config", {}).get("num_classes"):
         raise InputError(

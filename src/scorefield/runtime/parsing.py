@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import Registry
 
 __all__ = ["Options", "build", "keyword_options", "parse", "whole_number"]
 
@@ -56,21 +57,18 @@ def keyword_options(make: Callable[..., Any], omit: tuple[str, ...] = ()) -> typ
 
 
 def build(
-    kinds: Mapping[str, Callable[..., Any]],
-    table: Mapping[str, Any],
-    where: str,
-    given: Mapping[str, Any] | None = None,
+    kinds: Registry, table: Mapping[str, Any], where: str, given: Mapping[str, Any] | None = None
 ) -> Any:
-    """The object that {"kind": name, **options} describes: kinds[name](**given, **options), options checked
-    by its signature.
+    """The object that {"kind": word, **options} describes, options checked by the signature of what makes it.
+
+    Args:
+        where: The name of the table in messages.
+        given: Arguments that the table may leave out, used where what makes the object takes them.
+    Raises:
+        InputError: For an unknown kind or option, and for a value of the wrong type.
     """
     options = dict(table)
-    kind = options.pop("kind", None)
-    if kind not in kinds:
-        raise InputError(
-            f"{where}.kind must be one of {', '.join(kinds)}; got {kind!r}{did_you_mean(str(kind), kinds)}"
-        )
-    make = kinds[kind]
+    make: Callable[..., Any] = kinds.find(options.pop("kind", None), f"{where}.kind")
     given = {name: value for name, value in (given or {}).items() if name not in options}
     accepted = inspect.signature(make).parameters
     given = {name: value for name, value in given.items() if name in accepted}

@@ -137,7 +137,7 @@ def need_levels(sampler: object, model: Any) -> None:
     if not isinstance(model, Denoise):
         raise IncompatibleModel(
             f"{type(sampler).__name__} needs a model with noise levels, and {type(model).__name__} has a score only: sample it with "
-            "Langevin, or train it at noise levels (for example sf.process.geometric_sigmas and sf.objectives.NCSN)"
+            "Langevin, or train it at noise levels (for example sf.process.geometric and sf.objectives.NCSN)"
         )
 
 

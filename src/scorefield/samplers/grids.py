@@ -20,7 +20,6 @@ from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
-    "GRIDS",
     "as_grid",
     "ddim_quadratic",
     "full",
@@ -182,18 +181,6 @@ def steps(n: int) -> Tensor:
     """n, n−1, …, 0: n updates of a score without noise levels, numbered by how many are left."""
     positive_int("the number of updates", n)
     return torch.arange(n, -1, -1)
-
-
-GRIDS = {
-    "uniform": uniform,
-    "trailing": trailing,
-    "quadratic": quadratic,
-    "linspace": linspace,
-    "leading": leading,
-    "ddim_quadratic": ddim_quadratic,
-    "log_snr": log_snr,
-    "karras": karras,
-}
 
 
 def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int] | list[float]:

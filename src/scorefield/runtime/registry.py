@@ -1,0 +1,173 @@
+"""What a user may choose by a word: one table for each concept, from the word to the code that it stands for.
+
+An entry is "module:name", so that listing the words imports nothing and looking one up imports its module only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from scorefield.runtime.checks import one_of
+
+__all__ = [
+    "CATEGORICAL_SAMPLERS",
+    "GRIDS",
+    "KAPPAS",
+    "NETS",
+    "OBJECTIVES",
+    "PROCESSES",
+    "SAMPLERS",
+    "TIMES",
+    "Registry",
+    "kind_of",
+]
+
+
+class Registry:
+    """The words for one concept: iterate over it for the words, index it for what a word stands for."""
+
+    def __init__(self, what: str, entries: Mapping[str, str]) -> None:
+        self.what, self.entries = what, dict(entries)
+        self._found: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.entries
+
+    def __getitem__(self, word: str) -> Any:
+        """What the word stands for. InputError, naming all words, for another one."""
+        return self.find(word)
+
+    def find(self, word: object, what: str | None = None) -> Any:
+        """What the word stands for.
+
+        Args:
+            what: What a message calls the choice. Default: the name of the concept.
+        Raises:
+            InputError: Naming all words, for another one.
+        """
+        name = one_of(what or self.what, word, self.entries)
+        if name not in self._found:
+            module, _, attribute = self.entries[name].partition(":")
+            self._found[name] = getattr(import_module(module), attribute)
+        return self._found[name]
+
+    def only(self, words: Iterable[str]) -> Registry:
+        """The same concept with these words alone."""
+        return Registry(self.what, {word: self.entries[word] for word in words})
+
+    def __repr__(self) -> str:
+        return f"Registry({self.what}: {', '.join(self)})"
+
+
+PROCESSES = Registry(
+    "process",
+    {
+        "linear": "scorefield.process.discrete:linear",
+        "cosine": "scorefield.process.discrete:cosine",
+        "geometric": "scorefield.process.discrete:geometric",
+        "betas": "scorefield.process.discrete:from_betas",
+        "sigmas": "scorefield.process.discrete:from_sigmas",
+        "vp": "scorefield.process.continuous:vp",
+        "ve": "scorefield.process.continuous:ve",
+        "edm": "scorefield.process.continuous:edm",
+        "interpolated": "scorefield.process.continuous:Interpolated",
+        "uniform-categorical": "scorefield.process.categorical:uniform_categories",
+        "absorbing": "scorefield.process.categorical:absorbed_categories",
+    },
+)
+
+KAPPAS = Registry(
+    "schedule",
+    {
+        "cosine": "scorefield.process.schedules:cosine_kappas",
+        "linear": "scorefield.process.schedules:linear_kappas",
+    },
+)
+
+NETS = Registry(
+    "net",
+    {
+        "mlp": "scorefield.nets.mlp:MLP",
+        "unet": "scorefield.nets.unet_adm:UNet",
+        "classifier": "scorefield.nets.classifier:Classifier",
+        "ddpm-unet": "scorefield.nets.unet_ddpm:DDPMUNet",
+        "refinenet": "scorefield.nets.refinenet:RefineNet",
+    },
+)
+
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "simple": "scorefield.objectives.denoising:Simple",
+        "hybrid": "scorefield.objectives.vlb:Hybrid",
+        "vlb": "scorefield.objectives.vlb:VLB",
+        "ncsn": "scorefield.objectives.scores:NCSN",
+        "score-matching": "scorefield.objectives.scores:ScoreMatching",
+        "classifier": "scorefield.objectives.classify:Classify",
+        "categorical-vlb": "scorefield.objectives.categorical_vlb:CategoricalVLB",
+    },
+)
+
+TIMES = Registry(
+    "times",
+    {
+        "uniform": "scorefield.objectives.times:UniformTimes",
+        "importance": "scorefield.objectives.times:ImportanceTimes",
+    },
+)
+
+SAMPLERS = Registry(
+    "sampler",
+    {
+        "ancestral": "scorefield.samplers.ancestral:Ancestral",
+        "ddim": "scorefield.samplers.ddim:DDIM",
+        "euler": "scorefield.samplers.ode:Euler",
+        "heun": "scorefield.samplers.ode:Heun",
+        "dpm-solver": "scorefield.samplers.dpm_solver:DPMSolver2M",
+        "dpm-solver-2s": "scorefield.samplers.dpm_solver:DPMSolver2S",
+        "langevin": "scorefield.samplers.langevin:Langevin",
+    },
+)
+
+CATEGORICAL_SAMPLERS = Registry(  # of the same papers, so under the same names
+    "sampler of categories",
+    {
+        "ancestral": "scorefield.samplers.categories:CategoricalAncestral",
+        "ddim": "scorefield.samplers.categories:CategoricalDDIM",
+    },
+)
+
+GRIDS = Registry(  # in a number of steps; "full", "staircase" and counts of sections have other arguments
+    "grid",
+    {
+        "uniform": "scorefield.samplers.grids:uniform",
+        "trailing": "scorefield.samplers.grids:trailing",
+        "quadratic": "scorefield.samplers.grids:quadratic",
+        "linspace": "scorefield.samplers.grids:linspace",
+        "leading": "scorefield.samplers.grids:leading",
+        "ddim_quadratic": "scorefield.samplers.grids:ddim_quadratic",
+        "log_snr": "scorefield.samplers.grids:log_snr",
+        "karras": "scorefield.samplers.grids:karras",
+    },
+)
+
+_DESCRIBED = (PROCESSES, NETS, OBJECTIVES, TIMES, SAMPLERS, CATEGORICAL_SAMPLERS)
+
+
+@cache
+def _kinds() -> Mapping[str, str]:
+    return {path: word for table in _DESCRIBED for word, path in table.entries.items()}
+
+
+def kind_of(path: str) -> str:
+    """The word that stands for the code at "module:name", otherwise the path itself."""
+    return _kinds().get(path, path)
