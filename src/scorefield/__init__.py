@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from scorefield.evaluation import likelihood as likelihood
     from scorefield.generation.options import SamplingOptions as SamplingOptions
     from scorefield.models import guidance as guidance
+    from scorefield.models.base import Denoise as Denoise
+    from scorefield.models.base import ScoreFunction as ScoreFunction
     from scorefield.models.categorical_denoiser import CategoricalDenoiser as CategoricalDenoiser
-    from scorefield.models.denoiser import Denoise as Denoise
     from scorefield.models.denoiser import Denoiser as Denoiser
-    from scorefield.models.denoiser import ScoreFunction as ScoreFunction
     from scorefield.models.noisy_classifier import NoisyClassifier as NoisyClassifier
     from scorefield.models.score_model import ScoreModel as ScoreModel
     from scorefield.objectives import Loss as Loss
@@ -83,7 +83,7 @@ _NAMES = {
     "CategoricalProcess": "scorefield.process",
     "DataSpec": "scorefield.core.shapes",
     "Dataset": "scorefield.data",
-    "Denoise": "scorefield.models.denoiser",
+    "Denoise": "scorefield.models.base",
     "Denoiser": "scorefield.models.denoiser",
     "Diverged": "scorefield.training",
     "GaussianProcess": "scorefield.process",
@@ -100,7 +100,7 @@ _NAMES = {
     "Recipe": "scorefield.runs.recipe",
     "Sampler": "scorefield.samplers.base",
     "SamplingOptions": "scorefield.generation.options",
-    "ScoreFunction": "scorefield.models.denoiser",
+    "ScoreFunction": "scorefield.models.base",
     "ScoreModel": "scorefield.models.score_model",
     "ScorefieldError": "scorefield.runtime.errors",
     "Step": "scorefield.samplers.base",

@@ -11,6 +11,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
+from scorefield.models.base import ClassifierModel, GaussianModel
 from scorefield.process.base import GaussianProcess, Time, as_time
 from scorefield.runtime.errors import InputError
 
@@ -133,14 +134,13 @@ class GaussianMixture:
         return (posterior[..., None] * each).sum(dim=1).reshape(x.shape).to(x)
 
 
-class MixtureDenoiser:
+class MixtureDenoiser(GaussianModel):
     """The exact Denoise of a mixture: x̂0 = E[x_0 | x_t]."""
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
         self.mixture = mixture
         self.process = process
         self.data = DataSpec((mixture.D,))
-        self.device = torch.device("cpu")
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
         time = as_time(t)
@@ -155,14 +155,14 @@ class MixtureDenoiser:
         return self.mixture.score(x) if t is None else self.mixture.score(x, level=self.process.level(t))
 
 
-class MixtureClassifier:
+class MixtureClassifier(ClassifierModel):
     """(x_t, t) -> ln p(k | x_t), (B, K), exact and differentiable in x_t; the class is the component that x_0
     came from.
     """
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
         self.mixture = mixture
-        self.process = process
+        self.process: GaussianProcess = process
 
     @property
     def num_classes(self) -> int:

@@ -139,13 +139,13 @@ def test_unguided_runs_are_wrapped_as_before(runs):
     recipe, _ = read_run(runs / "conditional")
     model = load(runs / "conditional")
     stack = build_sampling(recipe.sampling.model_copy(update={"clip": True}), model).wrap(model, [1, 2])
-    assert [type(layer).__name__ for layer in scorefield.models.denoiser.layers(stack)] == [
+    assert [type(layer).__name__ for layer in stack.layers()] == [
         "ClipX0",
         "Given",
         "Denoiser",
     ]
     bare = build_sampling(recipe.sampling, model).wrap(model, [1, 2])
-    assert [type(layer).__name__ for layer in scorefield.models.denoiser.layers(bare)] == [
+    assert [type(layer).__name__ for layer in bare.layers()] == [
         "Given",
         "Denoiser",
     ]

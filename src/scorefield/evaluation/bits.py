@@ -15,7 +15,6 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.core.prediction import Prediction
-from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset
 from scorefield.evaluation.likelihood import (
     BitsPerDim,
@@ -26,11 +25,11 @@ from scorefield.evaluation.likelihood import (
     ode_log_prob,
 )
 from scorefield.evaluation.metric_value import MetricValue, Stamp
-from scorefield.models.categorical_denoiser import has_categories, refuse_categories
-from scorefield.models.denoiser import Denoise, Wrapper
+from scorefield.models.base import CategoricalModel, Denoise, GaussianModel, Model, as_gaussian
+from scorefield.models.denoiser import Wrapper
 from scorefield.models.guidance import ClipX0
 from scorefield.objectives.vlb import Bound
-from scorefield.process import ContinuousProcess, Process
+from scorefield.process import CategoricalProcess, ContinuousProcess, Process
 from scorefield.process.base import Time
 from scorefield.process.transitions import Variance
 from scorefield.runtime.checks import check_finite
@@ -55,24 +54,24 @@ _OVER = "standard error over examples"
 class Examples:
     """What a model is to predict, under the labels it has in the data.
 
-    model: a Denoiser, with levels and with the data's bins, or a CategoricalDenoiser.   indices: (N,), which
+    model: with levels and with the data's bins, a Denoiser or a CategoricalDenoiser (`as_model` of one's own).   indices: (N,), which
     examples of `data`.
     split: what `data` is called.   seed: of the noise, which is keyed by the example's index.
     """
 
-    model: Any
+    model: Model
     data: Dataset
     indices: Tensor
     split: str
     seed: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, Denoise) and not has_categories(self.model):
+        if self.model.family not in ("gaussian", "categorical"):
             raise IncompatibleModel(
-                f"bpd and ode are likelihoods at noise levels, and this {type(self.model).__name__} has none: look at its samples, "
+                f"bpd and ode are likelihoods at noise levels, and this {self.model.kind} has none: look at its samples, "
                 "or train a model with a process"
             )
-        known: DataSpec | None = getattr(self.model, "data", None)
+        known = self.model.data
         bins, found = known and known.bins, self.data.spec.bins
         if bins != found:
             raise InputError(
@@ -84,13 +83,19 @@ class Examples:
                 f"{self.data.source}: there are no {self.split} examples: train with data.holdout above 0"
             )
 
-    def batches(self, values: int) -> Iterator[tuple[Tensor, Any, NoiseSource]]:
+    def batches(self, values: int) -> Iterator[tuple[Tensor, Model, NoiseSource]]:
         """(x0 (B, *), the model given its labels, noise) with about so many values in x0."""
         for part in self._parts(values):
             x0, labels = self.data.batch(part)
-            conditional = labels is not None and bool(getattr(self.model, "num_classes", 0))
-            given = self.model.given(labels) if conditional else self.model
-            yield x0.to(getattr(given, "device", "cpu")), given, NoiseSource(self.seed, part)
+            given = self.model.given(labels if self.model.num_classes else None)
+            yield x0.to(given.device), given, NoiseSource(self.seed, part)
+
+    @property
+    def process(self) -> Process:
+        """That of the model."""
+        if self.model.process is None:
+            raise IncompatibleModel(f"{self.model.kind} has no noise levels")
+        return self.model.process
 
     def count_batches(self, values: int) -> int:
         return len(self._parts(values))
@@ -137,7 +142,7 @@ class BoundPlan:
 
         IncompatibleModel for a learned variance without a head, and for terms or a variance of categories.
         """
-        if has_categories(examples.model):
+        if not isinstance(examples.model, GaussianModel):
             if self.terms is not None or self.variance is not None:
                 raise IncompatibleModel(
                     "the bound of categories is the sum of all its terms, which have no variance: leave both out"
@@ -154,9 +159,9 @@ def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Repo
 
     An estimate has the total and the prior only. The network runs in float32, and guidance is left out.
     """
-    bound, grid = plan.bound(examples), plan.grid(examples.model.process)
+    bound, grid = plan.bound(examples), plan.grid(examples.process)
     found = _measure_bound(examples, plan, bound, grid, watch)
-    count, known = len(grid) - 1, examples.model.process.T
+    count, known = len(grid) - 1, examples.process.T
     facts = {
         **_facts(examples),
         "levels": f"{count:,} of {known:,}" if isinstance(known, int) else f"{count:,} of a real t",
@@ -203,7 +208,7 @@ def flow_figures(examples: Examples, stamp: Stamp, watch: Reporter) -> list[Metr
     dimensions; the standard error over examples contains the probes'. The network runs in float32, and
     guidance is left out.
     """
-    refuse_categories("the flow's likelihood", examples.model, "the bound, bpd")
+    as_gaussian(examples.model, "the flow's likelihood", categorical="the bound, bpd")
     quantized, exact = examples.data.spec.bins is not None, examples.data.spec.dimensions <= _EXACT
     options = {"trace": "exact" if exact else "hutchinson", "rtol": _TOLERANCE, "atol": _TOLERANCE}
     found: list[tuple[Tensor, Tensor]] = []
@@ -211,7 +216,9 @@ def flow_figures(examples: Examples, stamp: Stamp, watch: Reporter) -> list[Metr
     done = 0
     with _in_float32(examples.model), watch.progress("the flow", len(examples.indices)) as bar:
         for x0, given, noise in examples.batches(_FLOW_VALUES):
-            watched = _Watched(given, _Solved(bar, done, len(x0) / given.process.T))
+            watched = _Watched(
+                as_gaussian(given, "the flow's likelihood"), _Solved(bar, done, len(x0) / examples.process.T)
+            )
             values, prior, count = _flow(watched, x0, noise, quantized, options)
             found.append((values, prior))
             calls.append(count)
@@ -251,7 +258,7 @@ class _Solved:
 class _Watched(Wrapper):
     """A model that tells the time of every call."""
 
-    def __init__(self, model: Any, on_call: Callable[[Time], None]) -> None:
+    def __init__(self, model: Denoise, on_call: Callable[[Time], None]) -> None:
         super().__init__(model)
         self.on_call = on_call
 
@@ -266,7 +273,8 @@ def _measure_bound(
     """In the unit: the bound and its parts for each example, (N,); "terms", the sums of every term over each
     batch, (batches, S).
     """
-    batch = _BOUND_VALUES // (examples.model.process.classes if bound is None else 1)
+    process = examples.process
+    batch = _BOUND_VALUES // (process.classes if isinstance(process, CategoricalProcess) else 1)
     calls = len(grid) - 1 if plan.terms is None else plan.terms + 1
     columns: dict[str, list[Tensor]] = {}
     with (
@@ -274,14 +282,15 @@ def _measure_bound(
         watch.progress("the bound", calls * examples.count_batches(batch)) as bar,
     ):
         for x0, given, noise in examples.batches(batch):
-            if bound is None:
+            if isinstance(given, CategoricalModel):
                 found = _parts(categorical_bits_per_dim(given, x0, noise, grid))
                 for _ in range(calls):
                     bar.advance()
             else:
-                watched = _Watched(ClipX0(given) if plan.clip else given, lambda t: bar.advance())
-                options = {"grid": grid, "variance": bound.variance, "decoder": bound.decoder}
-                found = _bound(watched, x0, noise, plan.terms, options)
+                model = as_gaussian(given, "the bound")
+                watched = _Watched(ClipX0(model) if plan.clip else model, lambda t: bar.advance())
+                read = {} if bound is None else {"variance": bound.variance, "decoder": bound.decoder}
+                found = _bound(watched, x0, noise, plan.terms, {"grid": grid, **read})
             for name, values in found.items():
                 columns.setdefault(name, []).append(values)
     return {name: examples.scale * torch.cat(parts) for name, parts in columns.items()}
@@ -347,14 +356,11 @@ def _known(error: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def _in_float32(model: Any) -> Iterator[None]:
+def _in_float32(model: Model) -> Iterator[None]:
     """Without autocast: differences of nearby levels are small, and the solver would follow bf16's rounding."""
-    before = getattr(model, "autocast_dtype", None)
-    if before is None:
-        yield
-        return
-    model.autocast_dtype = None
+    before = model.autocast_dtype
+    model.run_in(None)
     try:
         yield
     finally:
-        model.autocast_dtype = before
+        model.run_in(before)

@@ -18,11 +18,9 @@ from torch import Tensor
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.core.shapes import expand, sum_flat
-from scorefield.models.categorical_denoiser import refuse_categories
-from scorefield.models.denoiser import Denoise
+from scorefield.models.base import Denoise, as_gaussian, as_model
 from scorefield.objectives.vlb import prior_term
 from scorefield.process.continuous import ContinuousProcess
-from scorefield.process.discrete import DiscreteProcess
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.between import between_levels
@@ -110,7 +108,7 @@ def ode_bits_per_dim(model: Denoise, x0: Tensor, noise: Noise, **options: Any) -
     noise.at(1).
     options: of `ode_log_prob`.
     """
-    data = getattr(model, "data", None)
+    data = as_model(model).data
     if data is None or data.bins is None:
         raise InputError(
             "bits a dimension are those of quantized data, and this model's data has no bins: use ode_log_prob, or build the model with "
@@ -193,15 +191,14 @@ def _between_levels(model: Denoise) -> tuple[ContinuousProcess, Denoise]:
     """A process with a level at every real t, and the model on it: a shallow copy on `Interpolated` where its
     own is a table.
     """
-    refuse_categories("the flow's likelihood", model, "sf.likelihood.categorical_bits_per_dim")
-    process = getattr(model, "process", None)
-    if isinstance(process, ContinuousProcess):
-        return process, model
-    if not isinstance(process, DiscreteProcess):
-        raise IncompatibleModel(
-            f"the ODE likelihood needs a model with noise levels, and {type(model).__name__} has none"
-        )
+    as_gaussian(
+        model, "the ODE likelihood", categorical="sf.likelihood.categorical_bits_per_dim, which is a bound"
+    )
     between = between_levels(model)
+    if not isinstance(between.process, ContinuousProcess):
+        raise IncompatibleModel(
+            f"the ODE likelihood needs a level at every real t, which {type(model).__name__} has not"
+        )
     return between.process, between
 
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.evaluation.flow import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
-from scorefield.models.categorical_denoiser import CategoricalDenoise, has_categories
-from scorefield.models.denoiser import Denoise
+from scorefield.models.base import CategoricalDenoise, CategoricalModel, Denoise, as_model
 from scorefield.objectives.categorical_vlb import categorical_prior_term, categorical_term
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
 from scorefield.process.base import GaussianProcess, Process
@@ -117,12 +116,13 @@ def categorical_bits_per_dim(
     noise: one uniform draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid:
     from T down to 0; every level if not given.
     """
-    if not has_categories(model):
+    asked = as_model(model)
+    if not isinstance(asked, CategoricalModel):
         raise IncompatibleModel(
-            f"{type(model).__name__} is no model of categories: its bound is sf.likelihood.bits_per_dim(model, x0, noise)"
+            f"{asked.kind} is no model of categories: its bound is sf.likelihood.bits_per_dim(model, x0, noise)"
         )
     process, steps, columns = model.process, _descending(model.process, grid).flip(0), []
-    levels = model.categories(x0) if hasattr(model, "categories") else x0
+    levels = asked.categories(x0)
     with torch.no_grad():
         for k, (s, t) in enumerate(pairwise(steps.tolist()), start=1):
             x_t = process.sample(levels, t, noise.at(k).uniform(x0.shape))
@@ -208,9 +208,7 @@ def _term(model: Denoise, x0: Tensor, draws: Noise, bound: Bound, steps: _Steps,
     process, t = model.process, steps.t[k]
     pred = model(process.sample(x0, t, draws.normal_like(x0)), t)
     above = steps.above if not k.any() else None  # matters where s = 0 only
-    return _bits(
-        bound_terms(pred, x0, process.level(steps.s[k]), bound, getattr(model, "data", None), above), x0
-    )
+    return _bits(bound_terms(pred, x0, process.level(steps.s[k]), bound, as_model(model).data, above), x0)
 
 
 def _bits(nats: Tensor, x0: Tensor) -> Tensor:

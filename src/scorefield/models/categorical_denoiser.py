@@ -5,7 +5,7 @@ no score.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from torch.nn.functional import one_hot
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import ModelBase
-from scorefield.models.denoiser import Labels, as_labels, per_example
+from scorefield.models.base import CategoricalModel, Labels, Model, ModelBase, as_model
+from scorefield.models.denoiser import as_labels, per_example
 from scorefield.models.parametrization import noise_input
 from scorefield.process.base import Time, as_time
 from scorefield.process.categorical import CategoricalProcess, check_categories
@@ -22,7 +22,6 @@ from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
-    "CategoricalDenoise",
     "CategoricalDenoiser",
     "GivenCategories",
     "has_categories",
@@ -33,22 +32,12 @@ NOISE_INPUTS = ("index", "scaled", "rank")  # the others ask for σ/α
 PARAMETRIZATIONS = ("x0", "bayes")
 
 
-class CategoricalDenoise(Protocol):
-    """Anything that predicts x_0 of a categorical process: (x_t, t) -> p(x_0 | x_t), what the categorical
-    samplers need.
-    """
-
-    process: CategoricalProcess
-
-    def __call__(self, x_t: Tensor, t: Time) -> Categorical: ...
-
-
-def has_categories(model: Any) -> bool:
+def has_categories(model: object) -> bool:
     """Whether this is a model of a categorical process."""
-    return callable(model) and isinstance(getattr(model, "process", None), CategoricalProcess)
+    return as_model(model).family == "categorical"
 
 
-def refuse_categories(what: str, model: Any, instead: str) -> None:
+def refuse_categories(what: str, model: object, instead: str) -> None:
     """IncompatibleModel where the model is of categories, and `what` is made for Gaussian noise.   instead:
     what is for categories.
     """
@@ -58,7 +47,7 @@ def refuse_categories(what: str, model: Any, instead: str) -> None:
         )
 
 
-class CategoricalDenoiser(ModelBase):
+class CategoricalDenoiser(ModelBase, CategoricalModel):
     """p(x_0 = k | x_t) from a network's logits F(x_t, c, y), every dimension by itself.  [D3PM §3.3]
 
     net: called net(x, c, y=None) with x the one-hot x_t, floats (B, S·C, *), channel k·C + c the k-th state
@@ -149,9 +138,8 @@ class CategoricalDenoiser(ModelBase):
         self._check_bins(self.data)
         return self.data.exact_bins(x0)
 
-    def given(self, y: Labels) -> GivenCategories:
-        """This model with its labels bound: y is one class for every example or (B,) of them."""
-        return GivenCategories(self, y)
+    def given(self, y: Labels | None = None) -> CategoricalModel:
+        return self if y is None else GivenCategories(self, y)
 
     def _network(self, x_t: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
         """Its logits (B, K, *)."""
@@ -179,13 +167,32 @@ class CategoricalDenoiser(ModelBase):
             )
 
 
-class GivenCategories:
+class GivenCategories(CategoricalModel):
     """A class-conditional model of categories at given labels: samplers never see labels."""
 
     def __init__(self, model: CategoricalDenoiser, y: Labels) -> None:
         self.model = model
-        self.process, self.data, self.device = model.process, model.data, model.device
+        self.process, self.data = model.process, model.data
         self.labels = as_labels(y, model.num_classes, None)
+
+    @property
+    def inner(self) -> Model | None:
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        return self.model.autocast_dtype
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.model.is_compiled
+
+    def run_in(self, dtype: torch.dtype | None) -> None:
+        self.model.run_in(dtype)
 
     def __call__(self, x_t: Tensor, t: Time) -> Categorical:
         p0: Categorical = self.model(x_t, t, per_example(self.labels, x_t, "labels").to(x_t.device))

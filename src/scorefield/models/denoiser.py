@@ -4,15 +4,24 @@ t).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec, expand
-from scorefield.models.base import ModelBase
+from scorefield.models.base import (
+    ConditionalModel,
+    Denoise,
+    GaussianModel,
+    Labels,
+    Model,
+    ModelBase,
+    as_gaussian,
+)
 from scorefield.models.parametrization import (
     NOISE_INPUTS,
     PARAMETRIZATIONS,
@@ -24,41 +33,12 @@ from scorefield.process.base import GaussianProcess, Time, as_time
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
-__all__ = [
-    "Denoise",
-    "Denoiser",
-    "Given",
-    "Labels",
-    "ScoreFunction",
-    "Wrapper",
-    "as_labels",
-    "has_variance_head",
-    "layers",
-    "per_example",
-]
-
-Labels = int | Sequence[int] | Tensor
+__all__ = ["Denoiser", "Given", "Wrapper", "as_labels", "per_example"]
 
 VARIANCE_HEADS = (None, "range", "direct")
 
 
-@runtime_checkable
-class ScoreFunction(Protocol):
-    """Anything with a score: x (B, *) -> ∇ log p(x) (B, *), at noise level t where it has levels."""
-
-    def score(self, x: Tensor, t: Time | None = None) -> Tensor: ...
-
-
-@runtime_checkable
-class Denoise(ScoreFunction, Protocol):
-    """Anything that predicts x̂0 at every level of a process: what every sampler but Langevin needs."""
-
-    process: GaussianProcess
-
-    def __call__(self, x_t: Tensor, t: Time) -> Prediction: ...
-
-
-class Denoiser(ModelBase):
+class Denoiser(ModelBase, ConditionalModel):
     """x̂0 = c_skip·x_t + c_out·F(c_in·x_t, c, y) for a network F(x, c, y=None).
 
     net: any callable with that signature; with a variance head it gives twice the channels, the second half
@@ -72,6 +52,9 @@ class Denoiser(ModelBase):
     low_res: of a model that enlarges images, F(x, c, y, low_res=), the side of the small ones in pixels; see
     `enlarging`.
     """
+
+    variance: str | None = None
+    low_res: int | None = None
 
     def __init__(
         self,
@@ -160,13 +143,14 @@ class Denoiser(ModelBase):
         """(c_skip, c_out, c_in) at t, float64 on the CPU."""
         return coefficients(self.parametrization, self.process, t, self.sigma_data)
 
-    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
-        """∇ log p_t(x), (B, *)."""
-        return _score_at(self, x, t)
+    @property
+    def keeps_to_levels(self) -> str | None:
+        if self.parametrization == "mean":
+            return 'parametrization="mean"'
+        return 'noise_input="rank"' if self.noise_input == "rank" else None
 
-    def given(self, y: Labels) -> Given:
-        """This model with its labels bound: y is one class for every example or (B,) of them."""
-        return Given(self, y)
+    def given(self, y: Labels | None = None) -> GaussianModel:
+        return self if y is None else Given(self, y)
 
     def enlarging(self, low_res: Tensor) -> Denoiser:
         """This model with the images that it is to enlarge bound, (B, C, h, w) in the data's range.  [ADM
@@ -226,38 +210,74 @@ class _Enlarging(nn.Module):
         return self.net(x, c, low_res=low_res, **labels)
 
 
-class Wrapper:
+class Wrapper(GaussianModel):
     """A Denoise around another one: whatever it does not change, it passes through."""
 
-    def __init__(self, model: Any) -> None:
-        if not isinstance(model, Denoise):
-            raise IncompatibleModel(
-                f"{type(self).__name__} needs a model with noise levels (a Denoiser or a wrapper of one), got {type(model).__name__}"
-            )
-        self.model: Any = model
-        self.process = model.process
-        self.data: DataSpec | None = getattr(model, "data", None)
+    def __init__(self, model: Denoise) -> None:
+        self.model: GaussianModel = as_gaussian(model, type(self).__name__)
+        self.process = self.model.process
+        self.data = self.model.data
+
+    @property
+    def inner(self) -> Model | None:
+        return self.model
 
     @property
     def device(self) -> torch.device:
-        return getattr(self.model, "device", torch.device("cpu"))
+        return self.model.device
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.num_classes
+
+    @property
+    def null_label(self) -> int | None:
+        return self.model.null_label
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        return self.model.autocast_dtype
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.model.is_compiled
 
     @property
     def guided(self) -> bool:
         """Whether this or a wrapper inside it guides."""
-        return getattr(self.model, "guided", False)
+        return self.model.guided
 
     @property
     def grad_at(self) -> str | None:
-        """Where a gradient that is left to the sampler is taken, "x_t" or "mean"; None where none is left."""
-        return getattr(self.model, "grad_at", None)
+        return self.model.grad_at
+
+    @property
+    def clips(self) -> bool:
+        return self.model.clips
+
+    @property
+    def variance(self) -> str | None:
+        return self.model.variance
+
+    @property
+    def low_res(self) -> int | None:
+        return self.model.low_res
+
+    @property
+    def keeps_to_levels(self) -> str | None:
+        return self.model.keeps_to_levels
+
+    def run_in(self, dtype: torch.dtype | None) -> None:
+        self.model.run_in(dtype)
+
+    def given(self, y: Labels | None = None) -> GaussianModel:
+        """The same wrapper around the model with its labels bound."""
+        bound = copy.copy(self)
+        bound.model = self.model.given(y)
+        return bound
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
         return self.model(x_t, t)
-
-    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
-        """∇ log p_t(x), (B, *)."""
-        return _score_at(self, x, t)
 
 
 class Given(Wrapper):
@@ -265,9 +285,19 @@ class Given(Wrapper):
     allowed.
     """
 
-    def __init__(self, model: Denoiser, y: Labels, null: int | None = None) -> None:
+    model: ConditionalModel
+
+    def __init__(self, model: ConditionalModel, y: Labels, null: int | None = None) -> None:
         super().__init__(model)
         self.labels = as_labels(y, model.num_classes, null)
+
+    @property
+    def num_classes(self) -> int:
+        return 0
+
+    @property
+    def null_label(self) -> int | None:
+        return None
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
         pred: Prediction = self.model(x_t, t, per_example(self.labels, x_t, "labels").to(x_t.device))
@@ -309,23 +339,3 @@ def per_example(values: Tensor, x: Tensor, what: str) -> Tensor:
             f"{len(values)} {what} are bound to this model, but the batch has {x.shape[0]} examples"
         )
     return values.expand(x.shape[0])
-
-
-def layers(model: Any) -> Iterator[Any]:
-    """A stack of wrappers from the outside in, ending with the model that they are around."""
-    yield model
-    while hasattr(model, "model"):
-        model = model.model
-        yield model
-
-
-def has_variance_head(model: Any) -> bool:
-    """Whether the Denoiser at the bottom of a stack of wrappers has a variance head."""
-    *_, inner = layers(model)
-    return getattr(inner, "variance", None) is not None
-
-
-def _score_at(model: Denoise, x: Tensor, t: Time | None) -> Tensor:
-    if t is None:
-        raise InputError("this model has a score at every noise level: say which, score(x, t) with 0 < t ≤ T")
-    return model(x, t).guided(t).score

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import expand
-from scorefield.models.denoiser import Denoise, Given, Labels, Wrapper, as_labels, layers, per_example
+from scorefield.models.base import Classifier, ConditionalModel, Denoise, GaussianModel, Labels, as_classifier
+from scorefield.models.denoiser import Given, Wrapper, as_labels, per_example
 from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -40,7 +40,7 @@ class Bounded(Wrapper, ABC):
     folded in first.
     """
 
-    def __init__(self, model: Any, low: float | None, high: float | None) -> None:
+    def __init__(self, model: Denoise, low: float | None, high: float | None) -> None:
         super().__init__(model)
         data_low, data_high = self.data.range if self.data is not None else (-1.0, 1.0)
         self.low = data_low if low is None else low
@@ -48,7 +48,7 @@ class Bounded(Wrapper, ABC):
         name = type(self).__name__
         if not self.low < self.high:
             raise InputError(f"{name} needs low < high, got [{self.low}, {self.high}]")
-        if getattr(model, "grad_at", None) == "mean":
+        if self.model.grad_at == "mean":
             raise IncompatibleModel(
                 f'a gradient at the mean of a step cannot be folded into x̂0: put {name} inside ClassifierGuidance, or use at="x_t"'
             )
@@ -56,6 +56,10 @@ class Bounded(Wrapper, ABC):
     @property
     def grad_at(self) -> str | None:
         return None
+
+    @property
+    def clips(self) -> bool:
+        return True
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
         pred: Prediction = self.model(x_t, t).guided(t)
@@ -75,7 +79,7 @@ class ClipX0(Bounded):
     x̂0: the gradient is then placed by Algorithm 2 of ADM under every sampler, ancestral sampling too.
     """
 
-    def __init__(self, model: Any, low: float | None = None, high: float | None = None) -> None:
+    def __init__(self, model: Denoise, low: float | None = None, high: float | None = None) -> None:
         super().__init__(model, low, high)
 
     def bounded(self, x0: Tensor) -> Tensor:
@@ -92,7 +96,11 @@ class DynamicThreshold(Bounded):
     """
 
     def __init__(
-        self, model: Any, quantile: float = 0.995, low: float | None = None, high: float | None = None
+        self,
+        model: Denoise,
+        quantile: float = 0.995,
+        low: float | None = None,
+        high: float | None = None,
     ) -> None:
         super().__init__(model, low, high)
         if not 0 < quantile <= 1:
@@ -129,25 +137,21 @@ class ClassifierGuidance(Wrapper):
     """
 
     def __init__(
-        self, model: Any, classifier: Callable[..., Tensor], y: Labels, scale: Scale = 1.0, at: str = "x_t"
+        self, model: Denoise, classifier: Classifier, y: Labels, scale: Scale = 1.0, at: str = "x_t"
     ) -> None:
         super().__init__(model)
-        if isinstance(classifier, Denoise) or not callable(classifier):
-            raise IncompatibleModel(
-                "a classifier is called (x_t, t) and returns logits (B, K), such as sf.load(run) of a classifier's run; got "
-                f"{type(classifier).__name__}"
-            )
+        judge = as_classifier(classifier)
         if at not in ("x_t", "mean"):
             raise InputError(
                 f'at is where ancestral sampling takes the gradient, "x_t" or "mean"; got {at!r}'
             )
-        if getattr(model, "grad_at", None) not in (None, at):
+        if self.model.grad_at not in (None, at):
             raise IncompatibleModel(
-                f"two classifiers in one stack take their gradients at one place; got {model.grad_at} and {at}"
+                f"two classifiers in one stack take their gradients at one place; got {self.model.grad_at} and {at}"
             )
-        _check_levels(model.process, getattr(classifier, "process", None))
-        self.classifier = classifier
-        self.labels = as_labels(y, getattr(classifier, "num_classes", 0))
+        _check_levels(self.process, judge.process)
+        self.classifier = judge
+        self.labels = as_labels(y, judge.num_classes)
         self.scale = _as_scale(scale)
         self.at = at
 
@@ -173,7 +177,7 @@ class ClassifierGuidance(Wrapper):
         # but not to a copy.
         with torch.inference_mode(False), torch.enable_grad():
             point = x.detach().clone().requires_grad_()
-            logits = self.classifier(point.to(_dtype(self.classifier, x.dtype)), t)
+            logits = self.classifier(point.to(self.classifier.dtype or x.dtype), t)
             log_p = torch.log_softmax(_checked(logits, x).to(x.dtype), dim=1)
             labels = per_example(as_labels(self.labels, log_p.shape[1]), x, "labels").to(x.device)
             (gradient,) = torch.autograd.grad(
@@ -206,18 +210,17 @@ class ClassifierFree(Wrapper):
     itself (no `config`) is taken to know the label num_classes.
     """
 
-    def __init__(self, model: Any, y: Labels, scale: Scale) -> None:
+    def __init__(self, model: Denoise, y: Labels, scale: Scale) -> None:
         super().__init__(model)
-        if any(isinstance(layer, Given) for layer in layers(model)):
+        if any(isinstance(layer, Given) for layer in self.model.layers()):
             raise IncompatibleModel(
                 "ClassifierFree binds the labels itself: give it the model without .given(...)"
             )
-        if getattr(model, "guided", False):
+        if self.model.guided:
             raise IncompatibleModel(
                 "ClassifierFree goes around a model that is not guided yet: put the other guidance around it"
             )
-        *_, inner = layers(model)
-        null = getattr(inner, "null_label", None)
+        null = self.model.null_label
         if null is None:
             raise IncompatibleModel(
                 "classifier-free guidance needs a network with a row for dropped labels, and this model has none: train a conditional "
@@ -226,6 +229,14 @@ class ClassifierFree(Wrapper):
         self.null = null
         self.labels = as_labels(y, null)
         self.scale = _as_scale(scale)
+
+    @property
+    def num_classes(self) -> int:
+        return 0
+
+    @property
+    def null_label(self) -> int | None:
+        return None
 
     @property
     def guided(self) -> bool:
@@ -237,10 +248,15 @@ class ClassifierFree(Wrapper):
         pred = both(torch.cat([x_t, x_t]), _twice(t))
         scale = expand(per_example(self.scale, x_t, "scales"), x_t)
         x0, raw = (torch.lerp(value[: len(x_t)], value[len(x_t) :], scale) for value in (pred.x0, pred.raw))
-        conditional = {name: _second(getattr(pred, name)) for name in ("var_frac", "log_var")}
-        below = None if pred.below is None else Level(*map(_second, pred.below))
         return replace(
-            pred, x_t=x_t, level=Level(*map(_second, pred.level)), x0=x0, raw=raw, below=below, **conditional
+            pred,
+            x_t=x_t,
+            level=Level(*map(_second, pred.level)),
+            x0=x0,
+            raw=raw,
+            below=None if pred.below is None else Level(*map(_second, pred.below)),
+            var_frac=None if pred.var_frac is None else _second(pred.var_frac),
+            log_var=None if pred.log_var is None else _second(pred.log_var),
         )
 
 
@@ -280,13 +296,7 @@ def _as_scale(scale: Scale) -> Tensor:
     return values
 
 
-def _dtype(classifier: Any, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a module's parameters, or the given one."""
-    parameter = next(classifier.parameters(), None) if isinstance(classifier, nn.Module) else None
-    return dtype if parameter is None else parameter.dtype
-
-
-def _checked(logits: Any, x: Tensor) -> Tensor:
+def _checked(logits: object, x: Tensor) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"a classifier returns logits of shape (B, K), here ({x.shape[0]}, K); got {got}")
@@ -295,12 +305,14 @@ def _checked(logits: Any, x: Tensor) -> Tensor:
     return logits
 
 
-def _bound(model: Any, labels: Tensor, null: int) -> Any:
+def _bound(model: GaussianModel, labels: Tensor, null: int) -> GaussianModel:
     """The same stack of wrappers around the innermost model with these labels bound, the null label among
     them.
     """
-    if not isinstance(model, Wrapper):
+    if isinstance(model, ConditionalModel):
         return Given(model, labels, null)
+    if not isinstance(model, Wrapper):
+        raise IncompatibleModel(f"{model.kind} takes no labels, so it has no unconditional branch")
     wrapper = copy.copy(model)
     wrapper.model = _bound(model.model, labels, null)
     return wrapper
@@ -310,6 +322,6 @@ def _twice(t: Time) -> Time:
     return torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
 
 
-def _second(value: Tensor | None) -> Any:
+def _second(value: Tensor) -> Tensor:
     """The conditional half of what belongs to 2B examples; what belongs to all of them as it is."""
-    return value if value is None or value.ndim == 0 else value.chunk(2)[1]
+    return value if value.ndim == 0 else value.chunk(2)[1]

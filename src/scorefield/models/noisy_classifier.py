@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import ModelBase
+from scorefield.models.base import ClassifierModel, ModelBase
 from scorefield.models.parametrization import NOISE_INPUTS, noise_input
 from scorefield.process.base import GaussianProcess, Time, as_time
 from scorefield.runtime.checks import one_of
@@ -20,7 +20,7 @@ from scorefield.runtime.errors import InputError
 __all__ = ["NoisyClassifier"]
 
 
-class NoisyClassifier(ModelBase):
+class NoisyClassifier(ModelBase, ClassifierModel):
     """(x_t, t) -> logits of p(y | x_t): softmax(F(x_t, c)) for a network F(x, c).  [ADM Sec. 4]
 
     net: any callable that turns x (B, *) and c (B,) into logits (B, K), such as sf.nets.Classifier. It
@@ -29,6 +29,8 @@ class NoisyClassifier(ModelBase):
     "index", "scaled", "rank", "log_sigma".   data: what one example is, and the names of its classes, in the
     order of the logits.
     """
+
+    process: GaussianProcess
 
     def __init__(
         self,
@@ -60,6 +62,15 @@ class NoisyClassifier(ModelBase):
         """K: what the network says of itself, otherwise what the data has; 0 where neither does."""
         of_data = 0 if self.data is None else self.data.num_classes
         return int(getattr(self.net, "config", {}).get("num_classes", 0)) or of_data
+
+    @property
+    def keeps_to_levels(self) -> str | None:
+        return 'noise_input="rank"' if self.noise_input == "rank" else None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        parameter = next(self.parameters(), None)
+        return None if parameter is None else parameter.dtype
 
     def forward(self, x_t: Tensor, t: Time) -> Tensor:
         """Logits (B, K), float32 or the float64 of x_t.   x_t: (B, *) floating point; t: a number or (B,), 0

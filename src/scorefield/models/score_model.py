@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scorefield.core.derivatives import score_from_energy
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import ModelBase
+from scorefield.models.base import LogDensity, ModelBase
 from scorefield.process.base import Time
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -27,6 +27,8 @@ class ScoreModel(ModelBase):
     curl-free.
     """
 
+    has_energy: bool = False
+
     def __init__(
         self, net: Callable[..., Tensor], data: DataSpec | None = None, energy: bool = False
     ) -> None:
@@ -37,6 +39,10 @@ class ScoreModel(ModelBase):
     def config(self) -> dict[str, Any]:
         """What rebuilds this model, apart from its network, from a configuration file."""
         return {"energy": self.has_energy}
+
+    @property
+    def log_density(self) -> LogDensity | None:
+        return (lambda x: -self.energy(x)) if self.has_energy else None
 
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
         """∇ log p(x), (B, *) in x's dtype, differentiable where gradients are enabled.   x: (B, *).

@@ -13,8 +13,9 @@ from scorefield.core.distributions import CDFS, Normal, discretized_log_prob
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
+from scorefield.models.base import Denoise, as_model
 from scorefield.models.categorical_denoiser import refuse_categories
-from scorefield.models.denoiser import Denoiser, has_variance_head
+from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import prediction_error, shown
 from scorefield.objectives.times import Times, as_times, times_config
@@ -49,14 +50,18 @@ class Bound:
 
     @classmethod
     def of(
-        cls, model: Any, variance: Variance | None = None, decoder: str = "discretized", cdf: str = "exact"
+        cls,
+        model: Denoise,
+        variance: Variance | None = None,
+        decoder: str = "discretized",
+        cdf: str = "exact",
     ) -> Bound:
         """The bound of this model: its own variance where it has a head, otherwise "upper", unless told.
 
         IncompatibleModel for "learned" without a head.
         """
         refuse_categories("this bound", model, "CategoricalVLB, or sf.likelihood.categorical_bits_per_dim")
-        head = has_variance_head(model)
+        head = as_model(model).variance is not None
         if variance == "learned" and not head:
             raise IncompatibleModel(
                 'variance="learned" needs a model with a variance head, and this one has none: use "lower" or "upper", or train one '

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise
-from scorefield.models.denoiser import Denoise, has_variance_head
+from scorefield.models.base import Denoise, as_model
 from scorefield.process.transitions import Variance, reverse
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -53,7 +53,7 @@ class Ancestral(Descending):
         level).
         """
         need_levels(self, model)
-        if self.variance == "learned" and not has_variance_head(model):
+        if self.variance == "learned" and as_model(model).variance is None:
             raise IncompatibleModel(
                 'Ancestral("learned") needs a model with a variance head, and this one has none: use "lower" or "upper", or train '
                 'one with Denoiser(..., variance="range")'

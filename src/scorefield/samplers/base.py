@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
-from scorefield.models.categorical_denoiser import refuse_categories
-from scorefield.models.denoiser import Denoise
-from scorefield.process.base import Process
+from scorefield.models.base import as_gaussian, as_model
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import as_grid
 
@@ -74,7 +72,7 @@ def trajectory(
     `grids.steps(n)` for a score without noise levels.
     noise: where the draws come from; a fresh seed if not given.
     """
-    process: Process | None = getattr(model, "process", None)
+    process = as_model(model).process
     if x.ndim < 1 or not len(x):
         raise InputError(f"x must hold at least one example, (B, *); got shape {tuple(x.shape)}")
     if process is not None:
@@ -133,29 +131,21 @@ def planned(sampler: Sampler, model: Any, times: Sequence[float], state: Any) ->
 
 def need_levels(sampler: object, model: Any) -> None:
     """IncompatibleModel unless the model predicts x̂0 at noise levels."""
-    refuse_categories(type(sampler).__name__, model, "CategoricalAncestral or CategoricalDDIM")
-    if not isinstance(model, Denoise):
-        raise IncompatibleModel(
-            f"{type(sampler).__name__} needs a model with noise levels, and {type(model).__name__} has a score only: sample it with "
-            "Langevin, or train it at noise levels (for example sf.process.geometric and sf.objectives.NCSN)"
-        )
+    as_gaussian(model, type(sampler).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
 
 
 def _check_guidance(sampler: object, model: Any, times: Sequence[float]) -> None:
     """IncompatibleModel where the guidance around this model would be ignored, or has no meaning on this
     grid.
     """
-    if not getattr(model, "guided", False):
+    asked = as_model(model)
+    if not asked.guided:
         return
     if any(s > t for t, s in pairwise(times)):
         raise IncompatibleModel(
             "encoding walks the unguided flow upwards: encode, and decode, without guidance"
         )
-    at, places, name = (
-        getattr(model, "grad_at", None),
-        getattr(sampler, "guidance", None),
-        type(sampler).__name__,
-    )
+    at, places, name = asked.grad_at, getattr(sampler, "guidance", None), type(sampler).__name__
     if at is not None and places is None:
         raise IncompatibleModel(
             f"{name} does not say how it places the gradient of a classifier, and would ignore it: let its steps take "
@@ -180,14 +170,14 @@ def _walk(
 def _start(model: Any, n: int | None, noise: Noise) -> Tensor:
     if n is None or isinstance(n, bool) or n < 1:
         raise InputError(f"give the number of samples n ≥ 1, or x_T to start from; got n = {n!r}")
-    if not hasattr(model, "process"):
+    asked = as_model(model)
+    if asked.process is None:
         raise IncompatibleModel(
-            f"{type(model).__name__} has a score without noise levels, so there is no prior to start from: sample it with "
+            f"{asked.kind} has a score without noise levels, so there is no prior to start from: sample it with "
             "Langevin from an x_T of yours"
         )
-    data = getattr(model, "data", None)
-    if data is None:
+    if asked.data is None:
         raise InputError(
             "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T"
         )
-    return model.process.prior((n, *data.shape), noise.at(0)).to(getattr(model, "device", "cpu"))
+    return asked.process.prior((n, *asked.data.shape), noise.at(0)).to(asked.device)

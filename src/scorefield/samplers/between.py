@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
-
-from scorefield.models.denoiser import layers
+from scorefield.models.base import on_process, with_process
 from scorefield.process.continuous import ContinuousProcess, Interpolated
+from scorefield.process.discrete import DiscreteProcess
 from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = ["between_levels", "need_between_levels"]
 
+M = TypeVar("M")
 
-def between_levels(model: Any) -> Any:
+
+def between_levels(model: M) -> M:
     """The model, or classifier, with a level at every real t: on `Interpolated` where its process is a table
     of levels.
 
     A shallow copy, wrappers and all, that shares the network; the model itself where its process is
     continuous. A classifier that guides must be given its own before it is put around the model.
-    IncompatibleModel for models that have no meaning between levels: those of parametrization "mean" and of
-    noise_input "rank".
+
+    Args:
+        model: The model or classifier; one of one's own has the attribute `process`.
+
+    Raises:
+        IncompatibleModel: For models that have no meaning between levels: those of parametrization "mean" and of
+            noise_input "rank".
     """
-    if isinstance(model.process, ContinuousProcess):
+    asked = with_process(model)
+    if isinstance(asked.process, ContinuousProcess):
         return model
-    *_, inner = layers(model)
-    for name, value in (("parametrization", "mean"), ("noise_input", "rank")):
-        if getattr(inner, name, None) == value:
-            raise IncompatibleModel(
-                f'{name}="{value}" is defined at the integer t of a table only, so this model cannot be asked about times between '
-                "its levels: Ancestral, DDIM, Euler, Heun without churn and DPMSolver2M keep to the levels"
-            )
-    return _on(model, Interpolated(model.process))
+    if not isinstance(asked.process, DiscreteProcess):
+        raise IncompatibleModel(f"{asked.kind} has no table of levels that could be interpolated")
+    if asked.keeps_to_levels is not None:
+        raise IncompatibleModel(
+            f"{asked.keeps_to_levels} is defined at the integer t of a table only, so this model cannot be asked about times between "
+            "its levels: Ancestral, DDIM, Euler, Heun without churn and DPMSolver2M keep to the levels"
+        )
+    return on_process(model, Interpolated(asked.process))
 
 
 def need_between_levels(sampler: object, model: Any) -> None:
@@ -43,13 +49,3 @@ def need_between_levels(sampler: object, model: Any) -> None:
             "sf.samplers.between_levels(model), whose process is sf.process.Interpolated, or use a sampler that keeps to the levels, "
             "such as DPMSolver2M or Heun without churn"
         )
-
-
-def _on(model: Any, process: ContinuousProcess) -> Any:
-    model = copy.copy(model)
-    if isinstance(model, nn.Module):  # of which a shallow copy shares the table of its parts
-        model._modules = dict(model._modules)
-    model.process = process
-    if hasattr(model, "model"):
-        model.model = _on(model.model, process)
-    return model

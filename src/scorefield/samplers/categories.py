@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
-from scorefield.models.categorical_denoiser import CategoricalDenoise, has_categories
+from scorefield.models.base import CategoricalDenoise
+from scorefield.models.categorical_denoiser import has_categories
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.ancestral import Descending
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
-from scorefield.models.denoiser import Denoise
+from scorefield.models.base import Denoise
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, need_levels

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise
+from scorefield.models.base import Denoise
 from scorefield.models.categorical_denoiser import has_categories
-from scorefield.models.denoiser import Denoise
 from scorefield.process.base import GaussianProcess
 from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import IncompatibleModel, InputError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand, sum_flat
-from scorefield.models.categorical_denoiser import refuse_categories
-from scorefield.models.denoiser import Denoise, ScoreFunction
+from scorefield.models.base import Denoise, LogDensity, as_gaussian, as_model
+from scorefield.models.categorical_denoiser import has_categories
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.checks import positive_int
@@ -78,16 +78,13 @@ class Langevin:
 
     def init(self, model: Any, x: Tensor) -> Kept | None:
         """No state before the first step. IncompatibleModel where the model lacks what the options need."""
-        refuse_categories("Langevin", model, "CategoricalAncestral or CategoricalDDIM")
-        if not isinstance(model, ScoreFunction):
-            raise IncompatibleModel(
-                f"Langevin needs a model with a method score(x, t=None), and {type(model).__name__} has none"
-            )
+        if has_categories(model):
+            as_gaussian(model, "Langevin", categorical="CategoricalAncestral or CategoricalDDIM")
         if self.metropolis:
             _log_density(model)
-        if self.final_denoise and not isinstance(model, Denoise):
+        if self.final_denoise and as_model(model).process is None:
             raise IncompatibleModel(
-                f"final_denoise=True needs a model with noise levels, and {type(model).__name__} has a score only: leave it out"
+                f"final_denoise=True needs a model with noise levels, and {as_model(model).kind} has a score only: leave it out"
             )
         return None
 
@@ -95,7 +92,7 @@ class Langevin:
         self, model: Any, x_t: Tensor, t: float, s: float, state: Kept | None, noise: Noise
     ) -> tuple[Tensor, Tensor, Kept | None]:
         """One update; without levels there is no x̂0 and its place is taken by x."""
-        if isinstance(model, Denoise):
+        if as_model(model).process is not None:
             return *self._at_level(model, x_t, t, s, noise), None
         if self.metropolis:
             return self._adjusted(model, x_t, state, noise)
@@ -209,16 +206,13 @@ def _first(process: GaussianProcess) -> float:
     return process.t_min if isinstance(process, ContinuousProcess) else 1
 
 
-def _log_density(model: Any) -> Callable[[Tensor], Tensor]:
+def _log_density(model: object) -> LogDensity:
     """x (B, *) -> ln p(x) + constant, (B,). IncompatibleModel for a model that knows only its score, or has
     levels.
     """
-    if not isinstance(model, Denoise):
-        if getattr(model, "has_energy", False):
-            return lambda x: -model.energy(x)
-        if hasattr(model, "log_prob"):
-            log_prob: Callable[[Tensor], Tensor] = model.log_prob
-            return log_prob
+    density = as_model(model).log_density
+    if density is not None:
+        return density
     raise IncompatibleModel(
         f"metropolis=True needs the density itself, from ScoreModel(net, energy=True) or a model with log_prob(x), and "
         f"{type(model).__name__} gives no density without noise levels: leave it out"

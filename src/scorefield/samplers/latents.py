@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.models.denoiser import layers
+from scorefield.models.base import as_gaussian
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.base import Grid, Sampler, need_levels, sample
+from scorefield.samplers.base import Grid, Sampler, sample
 from scorefield.samplers.ddim import DDIM, grid_direction
 from scorefield.samplers.grids import as_grid
 
@@ -118,21 +118,20 @@ def _half_circle(unit_a: Tensor, a: Tensor, b: Tensor, w: Tensor) -> Tensor:
 
 def _checked(model: Any, grid: Grid, sampler: Sampler) -> list[int] | list[float]:
     """The grid's times, descending, where this model and sampler have a flow that can be walked both ways."""
-    need_levels(sampler, model)
-    if getattr(model, "guided", False):
+    asked = as_gaussian(model, type(sampler).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
+    if asked.guided:
         raise IncompatibleModel(
             "latents belong to the unguided flow: encode, and decode, the model without guidance"
         )
-    if any(hasattr(layer, "bounded") for layer in layers(model)):
+    if asked.clips:
         raise IncompatibleModel(
             "a clipped x̂0 cannot be walked back: encode, and decode, the model without ClipX0 around it"
         )
-    *_, inner = layers(model)
-    if getattr(inner, "autocast_dtype", None) is not None:
+    if asked.autocast_dtype is not None:
         raise IncompatibleModel(
             "latents are walked in fp32, and this model runs in bf16: set its autocast_dtype to None"
         )
-    times = as_grid(model.process, grid)
+    times = as_grid(asked.process, grid)
     if grid_direction(sampler, times) != "down":
         raise InputError(f"give the grid as decoding walks it, from the noise down to the data; got {times}")
     sampler.calls(times[::-1])  # refuses a sampler that only walks down, or that adds noise

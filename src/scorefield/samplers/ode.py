@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
-from scorefield.models.denoiser import Denoise
+from scorefield.models.base import Denoise
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import InputError

@@ -1,0 +1,54 @@
+"""Contracts of objects that a user writes: an optional member with a misspelt name is reported instead of being
+ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from scorefield.runtime.errors import IncompatibleModel
+
+__all__ = ["refuse_misspelt"]
+
+_CLOSE = 0.85  # of difflib's ratio: one or two letters of a word
+
+
+def refuse_misspelt(thing: object, members: Iterable[str], what: str, *, beyond: type = object) -> None:
+    """IncompatibleModel where an object has a public name that is nearly one of `members`, and not that one itself.
+
+    Args:
+        thing: The object; its own attributes and those of its classes are looked at.
+        members: The names that a caller would look for. Short ones had better be left out where a name close to
+            them is likely to mean something else: `guide` is no misspelt `guided`.
+        what: What the object is, for the message, such as "sampler".
+        beyond: A base class whose names, and those of its bases, were not written by the user.
+
+    Raises:
+        IncompatibleModel: Naming the misspelt member and the one that was probably meant.
+    """
+    cls: type[Any] = type(thing)
+    found = _misspelt(cls, frozenset(getattr(thing, "__dict__", ())), tuple(members), beyond)
+    if found is not None:
+        wrong, right = found
+        raise IncompatibleModel(
+            f"the {what} {type(thing).__name__} has a member {wrong!r}, which nothing asks for: did you mean {right!r}?"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _misspelt(
+    cls: type, own: frozenset[str], members: tuple[str, ...], beyond: type
+) -> tuple[str, str] | None:
+    known = set(beyond.__mro__)
+    written = set(own).union(*(vars(base) for base in cls.__mro__ if base not in known))
+    missing = [name for name in members if name not in written]
+    for name in sorted(written):
+        if name.startswith("_") or name in members:
+            continue
+        close = difflib.get_close_matches(name, missing, n=1, cutoff=_CLOSE)
+        if close and name not in (close[0] + "s", close[0] + "es"):  # a plural is another word
+            return name, close[0]
+    return None
