@@ -373,8 +373,8 @@ def as_model(thing: object) -> Model:
         return _ForeignCategorical(thing, process)
     if not isinstance(thing, ScoreFunction):
         raise IncompatibleModel(
-            f"{type(thing).__name__} is no model: a model has a `process`, is called (x_t, t) -> sf.Prediction, and has "
-            "score(x, t), see sf.Denoise"
+            f"scorefield needs a model with a method score(x, t=None), and {type(thing).__name__} has none; one with noise levels also "
+            "has a `process` and is called (x_t, t) -> sf.Prediction, see sf.Denoise"
         )
     if callable(thing) and process is not None:
         return _ForeignGaussian(thing, process)

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Any
 
 from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = ["refuse_misspelt"]
 
 _CLOSE = 0.85  # of difflib's ratio: one or two letters of a word
+
+_FOUND: dict[tuple[type, frozenset[str], tuple[str, ...], type], tuple[str, str] | None] = {}
 
 
 def refuse_misspelt(thing: object, members: Iterable[str], what: str, *, beyond: type = object) -> None:
@@ -29,8 +29,10 @@ def refuse_misspelt(thing: object, members: Iterable[str], what: str, *, beyond:
     Raises:
         IncompatibleModel: Naming the misspelt member and the one that was probably meant.
     """
-    cls: type[Any] = type(thing)
-    found = _misspelt(cls, frozenset(getattr(thing, "__dict__", ())), tuple(members), beyond)
+    key = (type(thing), frozenset(getattr(thing, "__dict__", ())), tuple(members), beyond)
+    if key not in _FOUND:
+        _FOUND[key] = _misspelt(*key)
+    found = _FOUND[key]
     if found is not None:
         wrong, right = found
         raise IncompatibleModel(
@@ -38,7 +40,6 @@ def refuse_misspelt(thing: object, members: Iterable[str], what: str, *, beyond:
         )
 
 
-@lru_cache(maxsize=1024)
 def _misspelt(
     cls: type, own: frozenset[str], members: tuple[str, ...], beyond: type
 ) -> tuple[str, str] | None:
