@@ -109,7 +109,7 @@ def check(run):
         raise SystemExit(f"something partial was taken for a checkpoint: {found}")
     return (
         "a partial file"
-        if [*folder.checkpoints.glob(".partial-*"), *run.glob(".*.partial")]
+        if [*folder.checkpoints.glob(".*partial*"), *run.glob(".*.partial")]
         else "whole files"
     )
 

@@ -107,7 +107,7 @@ def test_a_disk_that_fills_up(capsys, tmp_path, whole):
         status, _, err = call(capsys, *go_on)
     assert status == 1
     line = one_line(err)
-    assert "could not be saved" in line
+    assert "cannot be written" in line
     assert weights(run) == before
     assert checkpoint.newest(run / "checkpoints").state["step"] == 4
     assert call(capsys, *go_on)[0] == 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +28,8 @@ from scorefield.interop.fit import listed, shapes_of
 from scorefield.interop.state_dicts import read_weights
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet, UNet
+from scorefield.runtime.atomic import atomic_folder
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import Options, build, parse
 from scorefield.runtime.registry import NETS
@@ -113,22 +113,18 @@ def _write(
 ) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder: choose another one for the export")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     metadata = {"format": "pt", "scorefield": left.model_dump_json(exclude_none=True)}
+    weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
-        for name, values in files.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_text(
-                json.dumps({**values, "_diffusers_version": VERSION}, indent=2) + "\n"
-            )
-        weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(weights, partial / "unet" / WEIGHTS[0], metadata)
-        partial.rename(path)  # onto an empty folder or nothing
+        with atomic_folder(path) as partial:
+            for name, values in files.items():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                (partial / name).write_text(
+                    json.dumps({**values, "_diffusers_version": VERSION}, indent=2) + "\n"
+                )
+            save_file(weights, partial / "unet" / WEIGHTS[0], metadata)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path} could not be written ({reason})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise unwritable(path, error) from None
 
 
 # From diffusers

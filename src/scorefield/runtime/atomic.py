@@ -1,9 +1,11 @@
-"""Files that are whole or absent: written under another name, synced to the disk, renamed."""
+"""Atomic files and folders: written under another name, synced to the disk, renamed."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shutil
 import socket
 import time
 import zipfile
@@ -19,12 +21,13 @@ __all__ = [
     "array_headers",
     "MANIFEST",
     "abandoned",
+    "atomic_folder",
+    "atomic_write",
+    "drop_abandoned",
     "is_another_process",
     "read_arrays",
-    "replace_file",
-    "sync_folder",
+    "sync_to_disk",
     "usual_permissions",
-    "atomic_write",
 ]
 
 MANIFEST = "manifest.json"  # in a folder of samples: says what they are
@@ -40,15 +43,52 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
     sync: wait until the disk has it; without, a power cut can still take it, but a process that is killed
     cannot.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.partial")
+    partial = _partial(path)
     try:
         yield partial
         if sync:
-            replace_file(partial, path)
-        else:
-            partial.replace(path)
+            sync_to_disk(partial)
+        partial.replace(path)
+        if sync:
+            sync_to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """An empty folder to fill; synced and renamed to `path` when the block ends well, removed when it fails.
+
+    Args:
+        path: Where the folder will be. There must be nothing, or an empty folder.
+        replace: Delete a folder that is there, once the new one is on the disk.
+    """
+    partial = _partial(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for inner in [*partial.rglob("*"), partial]:
+            sync_to_disk(inner)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        sync_to_disk(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.partial")
+
+
+def drop_abandoned(path: Path) -> None:
+    """Remove what processes that were killed have left of `path` under the name that they wrote to."""
+    for partial in abandoned(path.parent.glob(f".{glob.escape(path.name)}.*partial")):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def abandoned(partials: Iterable[Path]) -> Iterator[Path]:
@@ -129,14 +169,6 @@ def is_another_process(pid: int) -> bool:
     return state != "Z" and pid != os.getpid()
 
 
-def replace_file(partial: Path, final: Path) -> None:
-    """Sync `partial` to the disk and rename it to `final`."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(final)
-    sync_folder(final.parent)
-
-
 def usual_permissions(path: Path) -> None:
     """Give a file those that new files of this process have; where the file system has none, nothing."""
     mask = os.umask(0)  # which can only be read by setting it
@@ -145,9 +177,9 @@ def usual_permissions(path: Path) -> None:
         path.chmod(0o666 & ~mask)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_to_disk(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,7 +10,8 @@ from typing import Any
 
 import tomli_w
 
-from scorefield.runtime.atomic import replace_file
+from scorefield.runtime.atomic import atomic_write, drop_abandoned
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 
 __all__ = ["RunFolder"]
@@ -64,8 +65,9 @@ class RunFolder:
     def _is_beginning(self, path: Path) -> bool:
         """Whether this is there before config.toml is: the lock, and the checkpoint of step 0."""
         if path == self.checkpoints and path.is_dir():
-            return all(checkpoint.name.endswith("-00000000") for checkpoint in path.iterdir())
-        return path in (self.lock, _partial(self.config))
+            return all("-00000000" in checkpoint.name for checkpoint in path.iterdir())
+        unfinished = path.name.startswith(f".{self.config.name}.") and path.suffix == ".partial"
+        return path == self.lock or unfinished
 
     def write_config(self, description: Mapping[str, Any]) -> None:
         _replace_text(self.config, tomli_w.dumps(_without_none(description)))
@@ -82,9 +84,7 @@ class RunFolder:
             with self.metrics.open("a") as file:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
-            raise InputError(
-                f"{self.metrics} cannot be written ({error.strerror}); the checkpoints are intact"
-            ) from None
+            raise unwritable(self.metrics, error, "the checkpoints are intact") from None
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines of steps after `step`, and any line that was cut off while being written."""
@@ -97,20 +97,13 @@ class RunFolder:
 
 
 def _replace_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. InputError where it cannot be written."""
-    partial = _partial(path)
+    """Write a text file atomically. InputError where it cannot be written."""
+    drop_abandoned(path)
     try:
-        partial.write_text(text)
-        replace_file(partial, path)
+        with atomic_write(path) as partial:
+            partial.write_text(text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}); what was there before is intact"
-        ) from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+        raise unwritable(path, error, "what was there before is intact") from None
 
 
 def _step_of(line: str) -> float:

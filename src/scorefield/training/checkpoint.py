@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scorefield.runtime.atomic import replace_file, sync_folder, usual_permissions
+from scorefield.runtime.atomic import atomic_folder, atomic_write, drop_abandoned, usual_permissions
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
@@ -49,23 +49,18 @@ def place(folder: Path, step: int) -> Path:
 def save(
     folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> Path:
-    """Write the checkpoint of `step` whole or not at all.
+    """Write the checkpoint of `step` atomically.
 
     InputError when it cannot be written (disk full, no permission): the checkpoints before it are untouched.
     """
-    final, partial = place(folder, step), folder / f".partial-{step:08d}"
+    final = place(folder, step)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, tensors in groups.items():
-            _save(tensors, partial / f"{name}.safetensors")
-        (partial / "state.json").write_text(json.dumps(state, indent=1))
-        _write_manifest(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        sync_folder(folder)
+        with atomic_folder(final, replace=True) as partial:
+            for name, tensors in groups.items():
+                _save(tensors, partial / f"{name}.safetensors")
+            (partial / "state.json").write_text(json.dumps(state, indent=1))
+            _write_manifest(partial)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         intact = _steps(folder)
         last = (
             f"the checkpoint before it is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
@@ -88,7 +83,10 @@ def prune(
     past = [path for path in _steps(folder) if _step(path) <= _step(newest)]
     kept = {*past[:keep], *[path for path in past if accept(_read_state(path))][:1]}
     kept |= {path for path in past if keep_every and _step(path) and _step(path) % keep_every == 0}
-    for path in [path for path in _steps(folder) if path not in kept] + list(folder.glob(".partial-*")):
+    for path in [path for path in _steps(folder) if path not in kept] + [
+        *folder.glob(".partial-*"),
+        *folder.glob(".*.partial"),
+    ]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -114,16 +112,13 @@ def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | No
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one .safetensors file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write one .safetensors file atomically. InputError where it cannot be written."""
+    drop_abandoned(path)
     try:
-        _save(tensors, partial)
-        replace_file(partial, path)
+        with atomic_write(path) as partial:
+            _save(tensors, partial)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} could not be saved ({_reason(error)}); what was there before is intact"
-        ) from None
+        raise unwritable(path, error, "what was there before is intact") from None
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -161,12 +156,7 @@ def _write_manifest(folder: Path) -> None:
                 "bytes": path.stat().st_size,
                 "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
             }
-            os.fsync(file.fileno())
-    manifest = folder / _MANIFEST
-    manifest.write_text(json.dumps(files, indent=1))
-    with manifest.open("rb") as file:
-        os.fsync(file.fileno())
-    sync_folder(folder)
+    (folder / _MANIFEST).write_text(json.dumps(files, indent=1))
 
 
 def _listed(folder: Path) -> list[Path]:
