@@ -59,9 +59,8 @@ def measure(run: Path, source: str | None, n: int | None, most: int, also: list[
             way = recipe.sampling.model_copy(
                 update={"sampler": sampler, "grid": "uniform", "steps": steps_of(name, calls)}
             )
-            subject = EvaluationTarget(
-                model, build_sampling(way, model), way, train, heldout, weights, run / "evaluation"
-            )
+            sampling = build_sampling(way, model)
+            subject = EvaluationTarget(sampling, train, heldout, weights, run / "evaluation")
             options = EvaluationOptions(n=n, sets=1 if calls >= ONE_SET else 3)
             result = evaluate(subject, options, extractor=extractor)
             figure = next(figure for figure in result.figures if figure.name == "frechet")

@@ -152,7 +152,7 @@ def no_labels(tmp_path):
 
 
 MISTAKES = [
-    (["sample", "{run}"], "makes no samples"),
+    (["sample", "{run}"], "cannot be sampled"),
     (["evaluate", "{run}", "--metrics", "bpd"], "judged by its accuracy"),
     (["train", "digits-classifier", "--data", "{plain}"], "no labels"),
     (["train", "digits-classifier", "--set", "net.kind=unet"], "one of mlp, classifier"),

@@ -157,7 +157,7 @@ def test_stored_samples_serve_other_metrics_and_larger_sets(capsys, run, monkeyp
         raise AssertionError("nothing is to be sampled")
 
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.evaluation.generated.sample_blocks", never)
+        patch.setattr("scorefield.generation.sampling.sample_blocks", never)
         again, err = figures(capsys, run, "--metrics", "kid,is", *FAST)
     assert "4 of 4 blocks of samples are stored" in err
     assert again["inception_score"] == first["inception_score"]
@@ -187,7 +187,7 @@ def test_an_interrupted_evaluation_goes_on(capsys, run, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.evaluation.generated.sample_blocks", interrupted)
+        patch.setattr("scorefield.generation.sampling.sample_blocks", interrupted)
         status, _, err = call(capsys, "evaluate", run, "--metrics", "is", *FAST)
     assert status == 130
     assert "the same command goes on from there" in err
@@ -230,8 +230,8 @@ def test_guided_samples_are_others_and_say_so(capsys, run, tmp_path):
     assert len(blocks(run)) == 2
     assert plain["inception_score"]["stamp"]["sampling"]["guidance"] == "none"
     said = guided["inception_score"]["stamp"]["sampling"]["guidance"]
-    assert said.startswith(f"by the classifier {guide} (sha256 ")
-    assert "scale 3, at x_t" in said
+    assert said.startswith(f"classifier guidance by {guide} (sha256 ")
+    assert "scale 3, gradient at x_t" in said
 
 
 def test_several_scales_of_guidance(capsys, run, tmp_path):

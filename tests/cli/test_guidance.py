@@ -80,8 +80,8 @@ def test_classifier_free(capsys, runs, tmp_path):
 def test_by_a_classifier(capsys, runs, tmp_path, name, sampler):
     guide = ["--classifier", runs / "classifier", "--sampler", sampler, "--label", "7"]
     strong, facts, err = sampled(capsys, runs, tmp_path / "a.npz", runs / name, *guide, "--guidance", 1e4)
-    assert facts["guidance"].endswith("classifier, scale 10000")
-    assert "guided by" in err
+    assert facts["guidance"].endswith(", scale 10000, gradient at x_t")
+    assert f"classifier guidance by {runs / 'classifier'} (sha256 " in err
     assert strong["labels"].tolist() == [7, 7, 7]
     none, _, _ = sampled(capsys, runs, tmp_path / "b.npz", runs / name, *guide, "--guidance", 0)
     assert (strong["images"] != none["images"]).any()
@@ -115,7 +115,7 @@ def test_an_unconditional_run_takes_the_classifiers_classes_in_turn(capsys, runs
         capsys, runs, tmp_path / "a.npz", runs / "unconditional", "--classifier", runs / "classifier"
     )
     assert arrays["labels"].tolist() == [0, 1, 2]
-    assert facts["guidance"].endswith("scale 1")
+    assert facts["guidance"].endswith("scale 1, gradient at x_t")
 
 
 def test_a_scale_of_the_runs_own_is_for_classifier_free_guidance(capsys, runs, tmp_path):
@@ -125,13 +125,9 @@ def test_a_scale_of_the_runs_own_is_for_classifier_free_guidance(capsys, runs, t
     )
     recipe, _ = read_run(runs / "dropped")
     own = recipe.sampling.model_copy(update={"guidance": 3.0})
-    from scorefield.cli.parameters import sampling_options
-
-    whole = recipe.model_copy(update={"sampling": own})
-    nothing = (None,) * 5
-    assert sampling_options(whole, *nothing).guidance == 3
-    assert sampling_options(whole, *nothing, guidance=0.5).guidance == 0.5
-    assert sampling_options(whole, *nothing, classifier="runs/c").guidance is None
+    assert own.changed().guidance == 3
+    assert own.changed(guidance=0.5).guidance == 0.5
+    assert own.changed(by_classifier=True).guidance is None
 
 
 def test_unguided_runs_are_wrapped_as_before(runs):

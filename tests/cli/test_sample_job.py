@@ -127,11 +127,11 @@ def test_an_animation_of_what_is_there_already(capsys, run, tmp_path):
 
 
 OTHERS = [
-    (["--seed", 1], "seed is 0 there and 1 here"),
-    (["--label", "3"], "labels is"),
-    (["--steps", 4], "grid is"),
-    (["--eta", 0.5], "sampler is"),
-    (["--set", "clip=true"], "clip is"),
+    (["--seed", 1], "seed: 0 on disk, 1 requested"),
+    (["--label", "3"], "labels: "),
+    (["--steps", 4], "grid: "),
+    (["--eta", 0.5], "sampler: "),
+    (["--set", "clip=true"], "clip: "),
 ]
 
 
@@ -141,7 +141,7 @@ def test_other_samples_are_never_mixed_in(capsys, run, tmp_path, options, messag
     before = files(tmp_path / "a")
     status, _, err = call(capsys, "sample", run, *FEW, "-n", 3, "--out", tmp_path / "a", *options)
     assert status == 1
-    assert "holds other samples" in err
+    assert "already holds samples with other settings" in err
     assert message in err
     assert len(err.splitlines()) == 2
     assert files(tmp_path / "a") == before
@@ -153,7 +153,7 @@ def test_other_weights_are_other_samples(capsys, run, tmp_path):
     weights = tmp_path / "run" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
     status, _, err = call(capsys, "sample", tmp_path / "run", *FEW, "-n", 3, "--out", tmp_path / "a")
-    assert (status, "weights is" in err) == (1, True)
+    assert (status, "weights: " in err) == (1, True)
 
 
 def test_folders_of_other_files_are_refused(capsys, run, tmp_path):
@@ -313,7 +313,7 @@ def test_ctrl_c_is_said(capsys, run, monkeypatch, tmp_path):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scorefield.generation.blocks.sample_blocks", interrupted)
+    monkeypatch.setattr("scorefield.generation.sampling.sample_blocks", interrupted)
     status, _, err = call(capsys, "sample", run, "-n", 4, "--out", tmp_path / "a.png")
     assert status == 130
     assert "error: interrupted" in err

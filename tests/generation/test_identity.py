@@ -1,15 +1,21 @@
 """What decides stored samples, pinned: folders that the first version wrote are found again, under their names."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from support import call
 
+from scorefield.core.shapes import DataSpec
 from scorefield.evaluation.generated import SampledSets
+from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling import Guide
 from scorefield.runs.build import build_sampling, load, read_run
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.progress import SILENT
+from scorefield.store.block_store import Block, StoredSamples
 
 OLD = Path(__file__).parent.parent / "old_runs"
 DIGITS = {
@@ -45,11 +51,9 @@ def said(manifest):
 def test_samples_of_an_evaluation(tmp_path, guided, name, expected):
     model, options = load(OLD / "digits"), read_run(OLD / "digits")[0].sampling
     options = options.model_copy(update={"steps": 5, "guidance": 1.5 if guided else None})
-    guide = load(OLD / "classifier") if guided else None
-    facts = {"labels": [1, 2, 3], "weights": "a" * 12}
-    facts["classifier"] = {"run": "guide", "sha256": "b" * 12} if guided else None
-    sampling = build_sampling(options, model, guide)
-    sets = SampledSets(model, sampling, options, tmp_path, count=64, sets=1, seed=3, **facts)
+    guide = Guide(load(OLD / "classifier"), "guide", "b" * 12) if guided else None
+    sampling = replace(build_sampling(options, model, guide), labels=[1, 2, 3], weights="a" * 12)
+    sets = SampledSets(sampling, tmp_path, count=64, sets=1, seed=3)
     sets.make(Processes(), SILENT)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert said(tmp_path / name / "manifest.json") == {k: v for k, v in expected.items() if v is not None}
@@ -61,3 +65,41 @@ def test_samples_of_the_command(capsys, tmp_path):
     assert status == 0, err
     pinned = said(OLD / "digits" / "folder" / "manifest.json")
     assert said(tmp_path / "folder" / "manifest.json") == pinned
+
+
+def test_every_option_is_in_the_identity():
+    """A field that is added to the options tells samples apart without a further line: by its value, or because
+    another sampler or grid is built of it.
+    """
+    model, options = load(OLD / "ncsn"), read_run(OLD / "ncsn")[0].sampling
+    plain = build_sampling(options, model).identity(seed=0)
+    others = {
+        "sampler": {"kind": "ddim"},
+        "grid": "uniform",
+        "steps": 10,
+        "repeats": 3,
+        "levels": 2,
+        "start": "prior" if options.start == "uniform" else "uniform",
+        "clip": not options.clip,
+        "guidance": 2.0,
+        "guidance_at": "mean",
+    }
+    assert set(others) == set(SamplingOptions.model_fields)
+    for name, value in others.items():
+        changed = options.model_copy(update={name: value})
+        sampling = replace(build_sampling(options, model), options=changed)
+        if name in ("sampler", "grid", "steps", "repeats", "levels"):
+            sampling = build_sampling(changed, model)
+        assert sampling.identity(seed=0) != plain, name
+    assert {*SamplingOptions.model_fields} <= {*plain, "steps", "repeats", "levels"}
+
+
+def test_null_is_the_same_as_nothing(tmp_path):
+    """A store that says null of what another one leaves out, and the other way round, is found again."""
+    spec = DataSpec((2,))
+    old = StoredSamples.within(tmp_path, {"seed": 0, "low_res": None}, spec, 32)
+    old.make(32, lambda numbers: [Block(range(32), torch.zeros(32, 2), None)])
+    new = StoredSamples.within(tmp_path, {"seed": 0, "compiled": None}, spec, 32)
+    assert new.missing(32) == []
+    assert new.make(32, lambda numbers: []) == 0
+    assert StoredSamples.within(tmp_path, {"seed": 1}, spec, 32).missing(32) == [0]

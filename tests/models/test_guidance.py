@@ -13,7 +13,8 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource
-from scorefield.generation.options import SamplingOptions, build_sampling
+from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling import Guide, build_sampling
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0, DynamicThreshold
 from scorefield.runtime.registry import SAMPLERS
 from scorefield.samplers import (
@@ -328,7 +329,7 @@ def test_every_sampler_honours_or_refuses_guidance(sampler, guidance):
 
 
 def test_the_table_has_every_sampler():
-    assert {SAMPLERS[name] for name in SAMPLERS} <= {type(sampler) for sampler in EVERY.values()}
+    assert set(SAMPLERS.values()) <= {type(sampler) for sampler in EVERY.values()}
 
 
 def test_a_new_sampler_cannot_ignore_a_gradient():
@@ -464,11 +465,12 @@ OTHER = sf.process.from_betas(sf.process.cosine_betas(1000))
 
 def test_options_of_guidance_need_levels():
     score = sf.ScoreModel(sf.nets.MLP(2, noise_levels=False), data=SPEC)
-    for options, guide in ((SamplingOptions(guidance=2.0), None), (SamplingOptions(), mlp_classifier())):
+    by_classifier = Guide(mlp_classifier(), "classifier", "0")
+    for options, guide in ((SamplingOptions(guidance=2.0), None), (SamplingOptions(), by_classifier)):
         table = options.model_copy(update={"sampler": {"kind": "langevin", "step": 0.1}})
         with pytest.raises(sf.IncompatibleModel, match="models with noise levels"):
             build_sampling(table, score, guide)
-    with pytest.raises(sf.InputError, match="towards a class"):
+    with pytest.raises(sf.InputError, match="guidance needs labels"):
         build_sampling(SamplingOptions(guidance=2.0), label_free()).wrap(label_free())
 
 
@@ -477,8 +479,8 @@ def test_tables_that_were_rounded_on_their_way_agree():
     ClassifierGuidance(MIXTURE.denoiser(LINEAR), MIXTURE.classifier(rounded), 0)
     between = sf.process.Interpolated(LINEAR)
     ClassifierGuidance(MIXTURE.denoiser(between), MIXTURE.classifier(LINEAR), 0)
-    continuous = [sf.process.vp(), sf.process.vp(beta_max=15.0)]
-    ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(sf.process.vp()), 0)
+    continuous = [sf.process.continuous_vp(), sf.process.continuous_vp(beta_max=15.0)]
+    ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(sf.process.continuous_vp()), 0)
     with pytest.raises(sf.IncompatibleModel, match="other noise levels"):
         ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(continuous[1]), 0)
 

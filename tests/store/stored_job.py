@@ -10,8 +10,9 @@ import torch
 
 import scorefield as sf
 from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sampling import Sampling
 from scorefield.runtime.distributed import join_processes
-from scorefield.store.block_store import StoredSamples, identity
+from scorefield.store.block_store import StoredSamples
 
 N = 200
 
@@ -32,9 +33,8 @@ def model():
 
 def store(folder, made, seed=3):
     grid = sf.grids.uniform(made.process, 3)
-    return StoredSamples.within(
-        folder, identity(made, sf.samplers.Ancestral(), grid, seed, [0, 1, 2], clip=True), made.data, 32
-    )
+    what = Sampling(made, sf.samplers.Ancestral(), grid, labels=[0, 1, 2]).identity(seed)
+    return StoredSamples.within(folder, what, made.data, 32)
 
 
 def samples(made, n, seed, numbers):

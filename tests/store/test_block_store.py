@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from support import fork
 
 import scorefield as sf
 from scorefield.generation.blocks import sample_blocks
-from scorefield.store.block_store import Block, StoredSamples, identity
+from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling import Guide, LowRes, Sampling
+from scorefield.store.block_store import Block, StoredSamples
 
 JOB = Path(__file__).with_name("stored_job.py")
 SPEC = sf.DataSpec((2, 3), bins=5)
@@ -129,7 +132,7 @@ def test_damaged_and_foreign_blocks_are_made_again(tmp_path, damage):
 
 def test_a_folder_of_other_samples_is_refused(tmp_path):
     plain(tmp_path, seed=0, clip=True)
-    with pytest.raises(sf.InputError, match=r"holds other samples \(seed is 0 there and 1 here\)"):
+    with pytest.raises(sf.InputError, match=r"with other settings \(seed: 0 on disk, 1 requested\)"):
         plain(tmp_path, seed=1, clip=True)
     (tmp_path / "manifest.json").unlink()  # the blocks still know whose they are
     assert plain(tmp_path, seed=0, clip=True).missing(128) == []
@@ -147,20 +150,23 @@ def test_the_manifest_of_another_program_is_left_alone(tmp_path, text):
 def test_everything_that_decides_the_samples_tells_them_apart(model, tmp_path):
     process = model.process
     grid, ddim, labels = sf.grids.uniform(process, 3), sf.samplers.DDIM(), [0, 1]
-    whats = [
-        identity(model, ddim, grid, 0, labels, weights="a"),
-        identity(model, ddim, grid, 1, labels, weights="a"),
-        identity(model, ddim, grid, 0, labels, weights="b"),
-        identity(model, ddim, grid, 0, [1, 0], weights="a"),
-        identity(model, ddim, grid, 0, None, weights="a"),
-        identity(model, ddim, grid, 0, labels, weights="a", clip=True),
-        identity(model, sf.samplers.DDIM(0.5), grid, 0, labels, weights="a"),
-        identity(model, ddim, sf.grids.uniform(process, 4), 0, labels, weights="a"),
-        identity(
-            sf.Denoiser(model.net, process, "v", data=model.data), ddim, grid, 0, labels, weights="a"
-        ),  # fp32
-        identity(sf.Denoiser(model.net, process, "eps", data=model.data), ddim, grid, 0, labels, weights="a"),
+    base = Sampling(model, ddim, grid, labels=labels, weights="a")
+    fp32, eps = (sf.Denoiser(model.net, process, kind, data=model.data) for kind in ("v", "eps"))
+    others = [
+        base,
+        replace(base, weights="b"),
+        replace(base, labels=[1, 0]),
+        replace(base, labels=None),
+        replace(base, options=SamplingOptions(clip=False)),
+        replace(base, options=SamplingOptions(guidance=2)),
+        replace(base, sampler=sf.samplers.DDIM(0.5)),
+        replace(base, grid=sf.grids.uniform(process, 4)),
+        replace(base, low_res=LowRes(torch.zeros(1, 1, 4, 4), "c")),
+        replace(base, guide=Guide(model, "run", "d")),
+        replace(base, model=fp32),
+        replace(base, model=eps),
     ]
+    whats = [base.identity(seed=1), *(sampling.identity(seed=0) for sampling in others)]
     stores = [StoredSamples.within(tmp_path, what, model.data) for what in whats]
     stores.append(StoredSamples.within(tmp_path, whats[0], model.data, 32))
     stores.append(StoredSamples.within(tmp_path, whats[0], sf.DataSpec((1, 8, 8), bins=256)))

@@ -113,7 +113,7 @@ def test_other_samples_are_refused_by_what_differs(tmp_path):
     made(tmp_path, weights="ab", seed=0, grid=list(range(99)))
     before = files(tmp_path)
     with pytest.raises(
-        sf.InputError, match=r"\(grid differs, seed is 0 there and 1 here\): remove it, or choose another"
+        sf.InputError, match=r"\(grid differs; seed: 0 on disk, 1 requested\): remove it, or choose another"
     ):
         made(tmp_path, weights="ab", seed=1, grid=list(range(98)))
     assert files(tmp_path) == before

@@ -12,7 +12,7 @@ import torch._dynamo
 from support import call
 
 import scorefield as sf
-from scorefield.store.block_store import identity
+from scorefield.generation.sampling import Sampling
 
 OPTIONS = {"steps": 3, "batch_size": 8, "lr": 1e-3, "device": "cpu", "precision": "fp32"}
 
@@ -89,6 +89,7 @@ def test_without_a_compiler_or_a_module_it_is_said(monkeypatch):
 def test_compiled_samples_are_other_samples():
     """A manifest tells them apart, since they differ by rounding."""
     model = objective().model
-    plain = identity(model, sf.samplers.DDIM(), [2, 1, 0], 0)
+    sampling = Sampling(model, sf.samplers.DDIM(), torch.tensor([2, 1, 0]))
+    plain = sampling.identity(seed=0)
     model.compile_network()  # which compiles at the first call only
-    assert json.dumps(identity(model, sf.samplers.DDIM(), [2, 1, 0], 0)) != json.dumps(plain)
+    assert json.dumps(sampling.identity(seed=0)) != json.dumps(plain)

@@ -253,18 +253,14 @@ def _subjects(
     model = load_model(run, recipe, device)
     guide = load_classifier(classifier, device)
     built = [build_sampling(sampling, model, guide) for sampling in ways]
-    say_caution(built[0], model, guide)
+    say_caution(built[0])
     options = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
     train, heldout = open_data(options)
     note_other_data(recipe, train)
     found = _weights(run)
     weights = {"average": "EMA", "decay": None if found["step"] is None else recipe.training.ema, **found}
-    guided = {} if classifier is None else {"classifier": {"run": classifier, **_weights(classifier)}}
     folder = RunFolder(Path(run)).path / "evaluation"
-    return [
-        EvaluationTarget(model, sampling, way, train, heldout, weights, folder, **guided)
-        for sampling, way in zip(built, ways, strict=True)
-    ]
+    return [EvaluationTarget(sampling, train, heldout, weights, folder) for sampling in built]
 
 
 def _weights(run: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from scorefield.data import Dataset
-    from scorefield.models.noisy_classifier import NoisyClassifier
+    from scorefield.generation.sampling import Guide
     from scorefield.runs.build import Recipe, Sampling, SamplingOptions
 
 __all__ = [
@@ -100,29 +100,16 @@ def sampling_options(
     """The run's own sampling with what the command line says in its place."""
     from scorefield.runs.build import with_overrides
 
-    own = recipe.sampling
-    if sampler is None and eta is not None and variance is not None:
-        raise typer.BadParameter(
-            "--eta is DDIM's, and --variance that of ancestral sampling: leave one of them out"
-        )
-    if sampler is None and (eta is not None) != (variance is not None):
-        sampler = "ddim" if eta is not None else "ancestral"  # η and the variance say which sampler is meant
-    table: dict[str, Any] = dict(own.sampler) if sampler in (None, own.sampler["kind"]) else {"kind": sampler}
-    table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
-    if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
-        raise typer.BadParameter(f"--grid {grid} says how many steps there are: leave --steps out")
-    changes: dict[str, Any] = {"sampler": table, "grid": grid or own.grid}
-    changes["steps"] = steps or (None if grid == "full" else own.steps)
-    # A scale of the run's own belongs to classifier-free guidance.
-    changes["guidance"] = own.guidance if guidance is None and classifier is None else guidance
-    if steps is not None and grid is None and own.grid == "full":
-        changes["grid"] = "uniform"
-    was, now = own.sampler["kind"], table["kind"]
-    if now == "langevin" != was:
-        changes |= {"grid": grid or "staircase", "steps": steps}
-    elif was == "langevin" != now:
-        changes |= {"grid": grid or "uniform", "start": "prior"}
-    changed = recipe.model_copy(update={"sampling": own.model_copy(update=changes)})
+    options = recipe.sampling.changed(
+        sampler=sampler,
+        steps=steps,
+        grid=grid,
+        eta=eta,
+        variance=variance,
+        guidance=guidance,
+        by_classifier=classifier is not None,
+    )
+    changed = recipe.model_copy(update={"sampling": options})
     return with_overrides(changed, [f"sampling.{setting}" for setting in settings or []]).sampling
 
 
@@ -141,8 +128,9 @@ def load_model(run: str, recipe: Recipe, device: torch.device, compiled: bool = 
     return model
 
 
-def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | None:
+def load_classifier(run: str | None, device: torch.device) -> Guide | None:
     """The classifier of a run; None without one. InputError for the run of anything else."""
+    from scorefield.generation.sampling import Guide
     from scorefield.runs.build import read_run
     from scorefield.runtime.errors import InputError
 
@@ -153,8 +141,7 @@ def load_classifier(run: str | None, device: torch.device) -> NoisyClassifier | 
         raise InputError(
             f"--classifier takes the run of a classifier, and {run} is a run of {recipe.name}, which makes samples"
         )
-    classifier: NoisyClassifier = load_model(run, recipe, device)
-    return classifier
+    return Guide(load_model(run, recipe, device), run, weights_hash(run))
 
 
 def note_other_data(recipe: Recipe, train: Dataset) -> None:
@@ -174,10 +161,8 @@ def weights_hash(run: str) -> str:
     return file_sha256(RunFolder(Path(run)).weights)[:SHOWN]
 
 
-def say_caution(sampling: Sampling, model: Any, guide: NoisyClassifier | None) -> None:
+def say_caution(sampling: Sampling) -> None:
     """What the user should know before samples are made."""
-    from scorefield.generation.options import caution
-
-    text = caution(sampling, model, guide is not None)
+    text = sampling.caution()
     if text is not None:
         say(f"note: {text}")

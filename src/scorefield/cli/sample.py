@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from scorefield.cli.sample_job import SampleJob
     from scorefield.core.shapes import DataSpec
     from scorefield.data import Dataset
+    from scorefield.generation.sampling import LowRes, Sampling
     from scorefield.models.denoiser import Denoiser
-    from scorefield.runs.build import Recipe, Sampling, SamplingOptions
+    from scorefield.runs.build import Recipe
     from scorefield.runtime.distributed import Processes
-    from scorefield.store.block_store import Block
 
 
 Count = Annotated[
@@ -53,7 +53,7 @@ Labels = Annotated[
     list[str] | None,
     typer.Option(help="Class by number or name; repeat it or use commas. All classes in turn if not given."),
 ]
-LowRes = Annotated[
+LowResFile = Annotated[
     Path | None,
     typer.Option(
         "--low-res",
@@ -89,7 +89,7 @@ def sample(
     label: Labels = None,
     classifier: Classifier = None,
     guidance: Guidance = None,
-    low_res: LowRes = None,
+    low_res: LowResFile = None,
     inpaint: Inpainted = None,
     seed: Seed = 0,
     out: Out = None,
@@ -108,7 +108,6 @@ def sample(
     from scorefield.cli.sample_job import SampleJob
     from scorefield.runs.build import build_sampling, read_run
     from scorefield.runtime.distributed import join_processes
-    from scorefield.samplers.base import network_calls
 
     recipe, spec = read_run(run)
     small = _small_images(run, recipe, spec, low_res)
@@ -119,15 +118,23 @@ def sample(
     guide = load_classifier(classifier, model.device)
     options = sampling_options(recipe, sampler, steps, grid, eta, variance, settings, classifier, guidance)
     sampling = build_sampling(options, model, guide)
-    say_caution(sampling, model, guide)
+    say_caution(sampling)
     if inpaint is not None:
         sampling = _inpainting(sampling, model, spec, *inpaint)
-    labels = class_labels(model, label, guide) if label or small is None else labels_of(small, model, guide)
-    what = _identity(run, model, sampling, options, seed, labels, classifier, small)
-    draw = _sampler_of(model, sampling, seed, labels, small)
-    job = SampleJob(draw, what, spec, n, len(sampling.grid) - 1, target, labels, trajectory)
-    calls = network_calls(sampling.sampler, getattr(model, "process", None), sampling.grid)
-    said = _facts(sampling, calls, seed, what["precision"], _guidance(options, classifier), processes.world)
+    judge = None if guide is None else guide.model
+    labels = class_labels(model, label, judge) if label or small is None else labels_of(small, model, judge)
+    sampling = replace(sampling, labels=labels, weights=weights_hash(run), low_res=_low_res(small))
+    job = SampleJob(
+        partial(sampling.blocks, seed=seed),
+        sampling.identity(seed),
+        spec,
+        n,
+        sampling.steps,
+        target,
+        labels,
+        trajectory,
+    )
+    said = _facts(sampling, seed, processes.world)
     say(f"{run}: EMA weights, {', '.join(map(str, filter(None, said.values())))}")
     seconds = _run(job, processes)
     if as_json and processes.first:
@@ -138,7 +145,7 @@ def sample(
             "sampler": said["sampler"],
             "guidance": said["guidance"] or None,
         }
-        print_json({**result, "calls": calls, "weights": "ema", "seconds": round(seconds, 3)})
+        print_json({**result, "calls": sampling.calls, "weights": "ema", "seconds": round(seconds, 3)})
 
 
 def _run(job: SampleJob, processes: Processes) -> float:
@@ -151,18 +158,24 @@ def _run(job: SampleJob, processes: Processes) -> float:
     return seconds
 
 
-def _facts(
-    sampling: Sampling, calls: int, seed: int, precision: str, guided: str, world: int
-) -> dict[str, str]:
+def _facts(sampling: Sampling, seed: int, world: int) -> dict[str, str | None]:
     """How the samples are made, in words, in the order in which it is said."""
-    processes = f"{world} processes" if world > 1 else ""
     facts = {
         "sampler": str(sampling.sampler),
-        "calls": f"{calls} network calls",
+        "calls": f"{sampling.calls} network calls",
         "seed": f"seed {seed}",
-        "precision": precision,
+        "precision": sampling.precision,
+        "guidance": sampling.guidance,
     }
-    return {**facts, "guidance": guided, "processes": processes}
+    return {**facts, "processes": f"{world} processes" if world > 1 else None}
+
+
+def _low_res(small: Dataset | None) -> LowRes | None:
+    import torch
+
+    from scorefield.generation.sampling import LowRes
+
+    return None if small is None else LowRes(small.batch(torch.arange(len(small)))[0], small.fingerprint())
 
 
 def _small_images(run: str, recipe: Recipe, spec: DataSpec, low_res: Path | None) -> Dataset | None:
@@ -201,14 +214,7 @@ def _inpainting(sampling: Sampling, model: Denoiser, spec: DataSpec, image: Path
     if len(data) != 1:
         raise InputError(f"--inpaint fills in one picture, and {image} holds {len(data)}")
     known = data.batch(torch.arange(1))[0][0]
-    return sampling._replace(sampler=Inpaint(sampling.sampler, known, mask_of(mask, spec)))
-
-
-def _guidance(options: SamplingOptions, classifier: str | None) -> str:
-    """How the samples are guided, in words; nothing where they are not."""
-    if classifier is not None:
-        return f"guided by {classifier}, scale {1.0 if options.guidance is None else options.guidance:g}"
-    return "" if options.guidance is None else f"classifier-free guidance, scale {options.guidance:g}"
+    return replace(sampling, sampler=Inpaint(sampling.sampler, known, mask_of(mask, spec)))
 
 
 def _checked_target(run: str, spec: DataSpec, out: Path | None, animation: Path | None, name: str) -> Path:
@@ -227,42 +233,3 @@ def _checked_target(run: str, spec: DataSpec, out: Path | None, animation: Path 
     if animation is not None:
         check_animation(animation, spec.shape)
     return out
-
-
-def _identity(
-    run: str,
-    model: Any,
-    sampling: Sampling,
-    options: SamplingOptions,
-    seed: int,
-    labels: list[int] | None,
-    classifier: str | None,
-    small: Dataset | None,
-) -> dict[str, Any]:
-    """Everything that decides the samples."""
-    from scorefield.store.block_store import identity
-
-    settings = options.model_dump(include={"clip", "start", "guidance", "guidance_at"})
-    weights = {"weights": weights_hash(run), "classifier": classifier and weights_hash(classifier)}
-    images = None if small is None else small.fingerprint()
-    return identity(
-        model, sampling.sampler, sampling.grid, seed, labels, **weights, **settings, low_res=images
-    )
-
-
-def _sampler_of(
-    model: Any, sampling: Sampling, seed: int, labels: list[int] | None, small: Dataset | None
-) -> Callable[..., Iterator[Block]]:
-    """`sample_blocks` of this model, sampled like this."""
-    import torch
-
-    from scorefield.generation.blocks import sample_blocks
-
-    low_res = None if small is None else small.batch(torch.arange(len(small)))[0]
-    options: dict[str, Any] = {
-        "labels": labels,
-        "wrap": sampling.wrap,
-        "start": sampling.start,
-        "low_res": low_res,
-    }
-    return partial(sample_blocks, model, sampling.sampler, sampling.grid, seed=seed, **options)

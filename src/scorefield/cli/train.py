@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -198,7 +199,6 @@ def _start_from(run: Path, model: torch.nn.Module) -> None:
 
 
 def _preview(trainer: Trainer, recipe: Recipe) -> None:
-    from scorefield.generation.blocks import sample_blocks
     from scorefield.runs.build import build_sampling
     from scorefield.store.writers import save_images
 
@@ -210,10 +210,10 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
         return
     labels = list(range(getattr(model, "num_classes", 0))) or None
     sampling = build_sampling(recipe.sampling, model)
-    options: dict[str, Any] = {"labels": labels, "wrap": sampling.wrap, "start": sampling.start}
+    sampling = replace(sampling, labels=labels)
     if recipe.model.low_res is not None:
-        options |= _to_be_enlarged(trainer, recipe.model.low_res, labels is not None)
-    (block,) = sample_blocks(model, *sampling[:2], 40, recipe.training.seed, **options)
+        sampling = replace(sampling, **_to_be_enlarged(trainer, recipe.model.low_res, labels is not None))
+    (block,) = sampling.blocks(40, recipe.training.seed)
     trainer.folder.samples.mkdir(exist_ok=True)
     columns = len(labels) if labels is not None and len(labels) <= 20 else 10
     save_images(
@@ -226,9 +226,13 @@ def _preview(trainer: Trainer, recipe: Recipe) -> None:
 def _to_be_enlarged(trainer: Trainer, side: int, conditional: bool) -> dict[str, Any]:
     """The first training images, reduced, and their labels."""
     from scorefield.data import reduced
+    from scorefield.generation.sampling import LowRes
 
     x0, y = trainer.data.some(40)
-    return {"low_res": reduced(x0, side), "labels": y.tolist() if conditional and y is not None else None}
+    return {
+        "low_res": LowRes(reduced(x0, side), ""),
+        "labels": y.tolist() if conditional and y is not None else None,
+    }
 
 
 def _amount(examples: Dataset | Stream, heldout: Dataset | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
 from scorefield.evaluation.metric_value import MetricValue, Stamp, append_line
 from scorefield.evaluation.metrics import SAMPLE_METRICS
 from scorefield.evaluation.sample_evaluator import SampleEvaluator
-from scorefield.generation.options import Sampling, SamplingOptions
+from scorefield.generation.sampling import Sampling
 from scorefield.process.transitions import Variance
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.distributed import Processes
@@ -38,27 +38,28 @@ __all__ = ["METRICS", "Evaluation", "EvaluationOptions", "EvaluationTarget", "ev
 class EvaluationTarget:
     """What is evaluated, and where what is kept of it goes.
 
-    model: in evaluation mode, on its device.   sampling, options: how it is sampled, as objects and as what
-    they were built from.
-    train, heldout: the two parts of its data.   weights: facts about the weights for stamps, their "sha256"
-    among them.
-    folder: of stored samples and results.jsonl; deleting it is always safe.   classifier: the "run" and
-    "sha256" of the classifier that guides the sampling, if one does.
+    Attributes:
+        sampling: The model, and how it is sampled. Its labels are set here.
+        train: The training examples.
+        heldout: The held-out examples.
+        weights: Facts about the weights for stamps, their "sha256" among them.
+        folder: Of stored samples and results.jsonl; deleting it is always safe.
     """
 
-    model: Any
     sampling: Sampling
-    options: SamplingOptions
     train: Dataset
     heldout: Dataset
     weights: Mapping[str, Any]
     folder: Path
-    classifier: Mapping[str, Any] | None = None
+
+    @property
+    def model(self) -> Any:
+        return self.sampling.model
 
     @property
     def conditional(self) -> bool:
         """Whether labels decide what is sampled."""
-        return bool(getattr(self.model, "num_classes", 0)) or self.classifier is not None
+        return bool(getattr(self.model, "num_classes", 0)) or self.sampling.guide is not None
 
 
 class EvaluationOptions(Options):
@@ -236,7 +237,7 @@ def _examples(subject: EvaluationTarget, options: EvaluationOptions) -> Examples
 
 
 def _plan(subject: EvaluationTarget, options: EvaluationOptions) -> BoundPlan:
-    return BoundPlan(subject.options.clip, options.bound_steps, options.terms, options.variance)
+    return BoundPlan(subject.sampling.options.clip, options.bound_steps, options.terms, options.variance)
 
 
 def _sets(subject: EvaluationTarget, options: EvaluationOptions, metric: str) -> Generated:
@@ -257,21 +258,8 @@ def _sets(subject: EvaluationTarget, options: EvaluationOptions, metric: str) ->
     # measures that.
     shuffled = permutation(len(heldout), seed=0)
     labels = heldout.labels[shuffled].tolist() if subject.conditional and heldout.labels is not None else None
-    facts: dict[str, Any] = {
-        "labels": labels,
-        "weights": str(subject.weights["sha256"]),
-        "classifier": subject.classifier,
-    }
-    return SampledSets(
-        subject.model,
-        subject.sampling,
-        subject.options,
-        subject.folder,
-        count=count,
-        sets=options.sets,
-        seed=options.seed,
-        **facts,
-    )
+    sampling = replace(subject.sampling, labels=labels, weights=str(subject.weights["sha256"]))
+    return SampledSets(sampling, subject.folder, count=count, sets=options.sets, seed=options.seed)
 
 
 def _likelihoods(

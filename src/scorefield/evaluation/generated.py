@@ -5,7 +5,7 @@ the user.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,20 +16,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, folder, npz
 from scorefield.data.dataset import number_labels
 from scorefield.data.images.read import EXTENSIONS
 from scorefield.evaluation.statistics import Images
-from scorefield.generation.blocks import sample_blocks
-from scorefield.generation.options import Sampling, SamplingOptions
+from scorefield.generation.sampling import Sampling
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.progress import Reporter
 from scorefield.samplers import Sampler
-from scorefield.samplers.base import network_calls, trajectory
-from scorefield.store.block_store import Block, StoredSamples, identity
+from scorefield.store.block_store import Block, StoredSamples
 from scorefield.store.file_store import classes_of
 
 __all__ = ["Generated", "GivenSets", "SampledSets"]
@@ -58,59 +55,32 @@ class Generated(Protocol):
 class SampledSets:
     """Sets of a model's samples; set k is of seed + k. They stay in a folder, for other metrics, more
     samples, and to go on with.
-
-    sampling, options: how, as objects and as the options they were built from.   labels: cycled over the
-    samples.
-    weights: a hash of the model's weights.   classifier: the "run" and "sha256" of the one that guides, if
-    one does.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        sampling: Sampling,
-        options: SamplingOptions,
-        parent: Path,
-        *,
-        count: int,
-        sets: int,
-        seed: int,
-        labels: Sequence[int] | None,
-        weights: str,
-        classifier: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.model, self.sampling, self.options = model, sampling, options
-        self.count, self.sets, self.seed, self.labels = count, sets, seed, labels
-        self.parent, self.classifier = parent, classifier
-        settings = options.model_dump(include={"clip", "start", "guidance", "guidance_at"})
-        settings["classifier"] = classifier and classifier["sha256"]
-        self._stores = [
-            StoredSamples.within(
-                parent,
-                identity(model, *sampling[:2], seed + k, labels, weights=weights, **settings),
-                model.data,
-            )
-            for k in range(sets)
-        ]
-        self._check()
+    def __init__(self, sampling: Sampling, parent: Path, *, count: int, sets: int, seed: int) -> None:
+        self.sampling, self.parent = sampling, parent
+        self.count, self.sets, self.seed = count, sets, seed
+        spec = sampling.model.data
+        self._stores = [StoredSamples.within(parent, sampling.identity(seed + k), spec) for k in range(sets)]
+        sampling.check()
         self._missing = [store.missing(count) for store in self._stores]
 
     @property
     def stamp(self) -> dict[str, Any]:
-        grid = self.sampling.grid
+        how = self.sampling
         return {
             "samples": self.count,
             "sets": self.sets,
-            **_describe(self.sampling.sampler),
-            "grid": self.options.grid,
-            "steps": len(grid) - 1,
-            "calls": network_calls(self.sampling.sampler, getattr(self.model, "process", None), grid),
-            "guidance": _guidance(self.options, self.classifier),
-            "clip": self.options.clip,
-            "start": self.options.start,
-            "labels": "none" if self.labels is None else "the held-out images' own",
+            **_describe(how.sampler),
+            "grid": how.options.grid,
+            "steps": how.steps,
+            "calls": how.calls,
+            "guidance": how.guidance or "none",
+            "clip": how.options.clip,
+            "start": how.options.start,
+            "labels": "none" if how.labels is None else "the held-out images' own",
             "seed": self.seed,
-            "precision": "fp32" if getattr(self.model, "autocast_dtype", None) is None else "bf16",
+            "precision": how.precision,
         }
 
     def make(self, processes: Processes, watch: Reporter) -> None:
@@ -127,7 +97,7 @@ class SampledSets:
             )
         todo, steps = (
             sum(len(processes.share(numbers)) for numbers in self._missing),
-            len(self.sampling.grid) - 1,
+            self.sampling.steps,
         )
         if not todo:
             return
@@ -140,27 +110,14 @@ class SampledSets:
             yield block.x, None if block.labels is None else torch.tensor(block.labels)
 
     def _sample(self, k: int, advance: Callable[[], None], numbers: list[int]) -> Iterator[Block]:
-        store, (sampler, grid, wrap, start) = self._stores[k], self.sampling
-        return sample_blocks(
-            self.model,
-            sampler,
-            grid,
+        store = self._stores[k]
+        return self.sampling.blocks(
             store.rounded(self.count),
             self.seed + k,
-            labels=self.labels,
-            wrap=wrap,
-            start=start,
             size=store.size,
-            on_step=lambda block, step: advance(),
             blocks=numbers,
+            on_step=lambda block, step: advance(),
         )
-
-    def _check(self) -> None:
-        """What does not fit together is found before anything is computed."""
-        sampler, grid, wrap, start = self.sampling
-        labels = None if self.labels is None else [self.labels[0]]
-        x = (start or self.model.process.prior)((1, *self.model.data.shape), NoiseSource(self.seed).at(0))
-        trajectory(wrap(self.model, labels), sampler, grid, x.to(self.model.device))
 
 
 @dataclass(frozen=True)
@@ -254,13 +211,6 @@ def _check_sizes(path: Path, spec: DataSpec) -> None:
             raise InputError(
                 f"{file} has {width}×{height} pixels, but the run makes {spec.shape[2]}×{spec.shape[1]}: give samples of that size"
             )
-
-
-def _guidance(options: SamplingOptions, classifier: Mapping[str, Any] | None) -> str:
-    if classifier is not None:
-        scale = 1.0 if options.guidance is None else options.guidance
-        return f"by the classifier {classifier['run']} (sha256 {classifier['sha256']}), scale {scale:g}, at {options.guidance_at}"
-    return "none" if options.guidance is None else f"classifier-free, scale {options.guidance:g}"
 
 
 def _describe(sampler: Sampler) -> dict[str, Any]:

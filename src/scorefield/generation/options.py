@@ -1,36 +1,20 @@
-"""How a model is sampled, as options: sampler, grid, start and clipping, from their names to objects."""
+"""How a model is sampled, as options: names and numbers, as recipes and commands give them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
-from scorefield.core.noise import Noise
-from scorefield.generation.blocks import given
-from scorefield.models.categorical_denoiser import CategoricalDenoiser
-from scorefield.models.denoiser import Denoiser
-from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
-from scorefield.models.noisy_classifier import NoisyClassifier
-from scorefield.models.score_model import ScoreModel
-from scorefield.process import ContinuousProcess, Process
+from scorefield.process import Process
 from scorefield.runtime.checks import did_you_mean
-from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.parsing import Options, build, whole_number
-from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, GRIDS, SAMPLERS
-from scorefield.samplers import Sampler, between_levels
-from scorefield.samplers.grids import full, sections, staircase, steps
-from scorefield.samplers.ode import LARGEST_RATIO
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import Options, whole_number
+from scorefield.runtime.registry import GRIDS
+from scorefield.samplers.grids import full, sections, staircase
 
-__all__ = [
-    "Sampling",
-    "SamplingOptions",
-    "build_grid",
-    "build_sampling",
-    "caution",
-]
+__all__ = ["SamplingOptions", "build_grid"]
 
 _EVEN = ("uniform", "trailing")  # in as many steps as there are levels, all of them
 
@@ -58,167 +42,52 @@ class SamplingOptions(Options):
     guidance: float | None = None
     guidance_at: Literal["x_t", "mean"] = "x_t"
 
+    def changed(
+        self,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        grid: str | None = None,
+        eta: float | None = None,
+        variance: str | None = None,
+        guidance: float | None = None,
+        by_classifier: bool = False,
+    ) -> SamplingOptions:
+        """These options with a few of them changed; what belongs together changes together.
 
-class Wrap(Protocol):
-    """The model and its labels, one an example or None -> what is sampled: labels bound, clipped, guided."""
+        Args:
+            sampler: A name. Settings of another sampler are dropped. Default: "ddim" where `eta` is given,
+                "ancestral" where `variance` is given, otherwise the sampler of these options.
+            steps: Steps of the grid; a grid of all levels then becomes uniform.
+            grid: A name, or counts of sections such as "10,15,20".
+            eta: DDIM's η, 0 (deterministic) to 1 (ancestral).
+            variance: Of ancestral sampling: "lower", "upper" or "learned".
+            guidance: The scale.
+            by_classifier: Whether a classifier guides: a scale in these options is not meant for it.
 
-    def __call__(self, model: Any, labels: list[int] | None = None) -> Any: ...
-
-
-class Sampling(NamedTuple):
-    """What SamplingOptions describe: the arguments of `sample_blocks`.   start: None for the prior."""
-
-    sampler: Sampler
-    grid: torch.Tensor
-    wrap: Wrap
-    start: Callable[[Sequence[int], Noise], torch.Tensor] | None
-
-
-def build_sampling(
-    options: SamplingOptions,
-    model: Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser,
-    classifier: NoisyClassifier | None = None,
-) -> Sampling:
-    """Sampler, grid, clipping, guidance and start for this model.
-
-    classifier: guides it, by labels of its own where the model is unconditional.
-    IncompatibleModel for a model that is a classifier, which makes nothing, and for guidance that does not
-    fit the model.
-    """
-    if isinstance(model, NoisyClassifier):
-        raise IncompatibleModel(
-            "this is a classifier: it tells classes apart and makes no samples; sample a run of the same process with it as guide "
-            "(--classifier RUN --guidance S)"
-        )
-    if isinstance(model, CategoricalDenoiser):
-        return _of_categories(options, model, classifier)
-    sampler: Sampler = build(SAMPLERS, _with_step(options.sampler, model), "sampling.sampler")
-    grid = (
-        steps(options.steps or 1000) if isinstance(model, ScoreModel) else build_grid(options, model.process)
-    )
-    start = _uniform_start(model) if options.start == "uniform" or isinstance(model, ScoreModel) else None
-    if getattr(sampler, "between_levels", False) and isinstance(model, Denoiser):
-        return Sampling(sampler, grid, _wrap_between_levels(options, model, classifier), start)
-    return Sampling(sampler, grid, _wrap(options, model, classifier), start)
-
-
-def caution(sampling: Sampling, model: Any, guided_by_classifier: bool) -> str | None:
-    """A sentence where a classifier's gradient will be multiplied by a very large σ²/α, as an ε̂-shifting
-    sampler does at its start.
-    """
-    if not guided_by_classifier or getattr(sampling.sampler, "guidance", None) != "eps":
-        return None
-    level = model.process.level(float(sampling.grid[0]))
-    ratio = float(level.ratio)
-    if ratio <= LARGEST_RATIO:
-        return None
-    return (
-        f"this sampler shifts ε̂ by the classifier's gradient from σ/α = {ratio:,.0f} on, where an error of that gradient becomes an "
-        f"error of x̂0 some {ratio:,.0f} times larger: if the samples are noise, use --sampler ancestral, or --grid leading"
-    )
-
-
-def _of_categories(
-    options: SamplingOptions, model: CategoricalDenoiser, classifier: NoisyClassifier | None
-) -> Sampling:
-    """Samplers of their own. A category is in the data's range, so there is nothing to clip."""
-    if classifier is not None or options.guidance is not None:
-        raise IncompatibleModel("guidance moves a score, and a model of categories has none: leave it out")
-    if options.start != "prior":
-        raise IncompatibleModel('categories start from the noise of their process: use start="prior"')
-    sampler: Sampler = build(CATEGORICAL_SAMPLERS, options.sampler, "sampling.sampler")
-    return Sampling(
-        sampler, build_grid(options, model.process), lambda model, labels=None: given(model, labels), None
-    )
-
-
-def _wrap(options: SamplingOptions, model: Denoiser | ScoreModel, classifier: NoisyClassifier | None) -> Wrap:
-    clipped = ClipX0 if options.clip and not isinstance(model, ScoreModel) else _itself
-    scale = options.guidance
-    if classifier is not None:
-        wrap = _by_classifier(
-            clipped, model, classifier, 1.0 if scale is None else scale, options.guidance_at
-        )
-    elif scale is not None:
-        wrap = _classifier_free(clipped, model, scale)
-    else:
-        return lambda model, labels=None: clipped(given(model, labels))
-    wrap(model, [0])  # pieces that do not fit are refused before anything is sampled
-    return wrap
-
-
-def _wrap_between_levels(
-    options: SamplingOptions, model: Denoiser, classifier: NoisyClassifier | None
-) -> Wrap:
-    """`_wrap` for samplers that ask for times between the levels of a table."""
-    wrap = _wrap(options, between_levels(model), None if classifier is None else between_levels(classifier))
-    return lambda model, labels=None: wrap(between_levels(model), labels)
-
-
-def _classifier_free(clipped: Callable[[Any], Any], model: Denoiser | ScoreModel, scale: float) -> Wrap:
-    _need_levels(model)
-    return lambda model, labels=None: clipped(ClassifierFree(model, _asked(labels), scale))
-
-
-def _by_classifier(
-    clipped: Callable[[Any], Any],
-    model: Denoiser | ScoreModel,
-    classifier: NoisyClassifier,
-    scale: float,
-    at: str,
-) -> Wrap:
-    _check_classifier(_need_levels(model), classifier)
-
-    def wrap(model: Any, labels: list[int] | None = None) -> Any:
-        inner = clipped(given(model, labels if model.num_classes else None))
-        return ClassifierGuidance(inner, classifier, _asked(labels), scale, at)
-
-    return wrap
-
-
-def _need_levels(model: Denoiser | ScoreModel) -> Denoiser:
-    if isinstance(model, ScoreModel):
-        raise IncompatibleModel(
-            "guidance is for models with noise levels, and this one is a score without them: leave it out"
-        )
-    return model
-
-
-def _asked(labels: list[int] | None) -> list[int]:
-    if labels is None:
-        raise InputError("guidance is towards a class: say which, by labels")
-    return labels
-
-
-def _itself(model: Any) -> Any:
-    return model
-
-
-def _check_classifier(model: Denoiser, classifier: NoisyClassifier) -> None:
-    """IncompatibleModel where the classifier is for other examples, or has other classes than a conditional
-    model.
-    """
-    if not isinstance(classifier, NoisyClassifier):
-        raise IncompatibleModel(
-            f"a {type(classifier).__name__} cannot guide: --classifier takes the run of a classifier"
-        )
-    mine, its = model.data, classifier.data
-    if mine is None or its is None:
-        return
-    for what, of_model, of_classifier in (
-        ("examples of shape", mine.shape, its.shape),
-        ("values in the range", mine.range, its.range),
-        ("the classes", mine.classes if model.num_classes else its.classes, its.classes),
-    ):
-        if tuple(of_model) != tuple(of_classifier):
-            raise IncompatibleModel(
-                f"the classifier was trained on {what} {_brief(of_classifier)}, and the model on {_brief(of_model)}: train a "
-                "classifier on the model's own data"
-            )
-
-
-def _brief(values: Sequence[Any]) -> str:
-    return f"({', '.join(map(str, values[:10]))}{', …' if len(values) > 10 else ''})"
+        Raises:
+            InputError: For changes that contradict each other.
+        """
+        if sampler is None and eta is not None and variance is not None:
+            raise InputError("eta is DDIM's, and variance that of ancestral sampling: leave one of them out")
+        if sampler is None and (eta is not None) != (variance is not None):
+            sampler = "ddim" if eta is not None else "ancestral"  # each says which sampler is meant
+        was = self.sampler["kind"]
+        table: dict[str, Any] = dict(self.sampler) if sampler in (None, was) else {"kind": sampler}
+        table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
+        if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
+            raise InputError(f"grid {grid} says how many steps there are: leave steps (--steps) out")
+        changes: dict[str, Any] = {"sampler": table, "grid": grid or self.grid}
+        changes["steps"] = steps or (None if grid == "full" else self.steps)
+        changes["guidance"] = self.guidance if guidance is None and not by_classifier else guidance
+        if steps is not None and grid is None and self.grid == "full":
+            changes["grid"] = "uniform"
+        now = table["kind"]
+        if now == "langevin" != was:
+            changes |= {"grid": grid or "staircase", "steps": steps}
+        elif was == "langevin" != now:
+            changes |= {"grid": grid or "uniform", "start": "prior"}
+        return self.model_copy(update=changes)
 
 
 def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
@@ -246,17 +115,6 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
     )
 
 
-def _with_step(sampler: Mapping[str, Any], model: Denoiser | ScoreModel) -> Mapping[str, Any]:
-    """The table of a Langevin sampler without a step, with the ratio of NCSN's settings, 4e-5 at σ = 0.01.
-    [NCSN §5]
-    """
-    if sampler.get("kind") != "langevin" or "step" in sampler or isinstance(model, ScoreModel):
-        return sampler
-    process = model.process
-    first = process.level(process.t_min if isinstance(process, ContinuousProcess) else 1)
-    return {**sampler, "step": 0.4 * float(first.ratio) ** 2}
-
-
 def _stairs(updates: int, repeats: int) -> int:
     """How many levels make so many updates."""
     if updates % repeats:
@@ -264,8 +122,3 @@ def _stairs(updates: int, repeats: int) -> int:
             f"this staircase has {repeats} updates a level, so its steps must be a multiple of {repeats}; got {updates}"
         )
     return updates // repeats
-
-
-def _uniform_start(model: Denoiser | ScoreModel) -> Callable[[Sequence[int], Noise], torch.Tensor]:
-    low, high = model.data.range if model.data is not None else (-1.0, 1.0)
-    return lambda shape, noise: low + (high - low) * noise.uniform(shape)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Stream, open_source
-from scorefield.generation.options import Sampling, SamplingOptions, build_grid, build_sampling
+from scorefield.generation.options import SamplingOptions, build_grid
+from scorefield.generation.sampling import Sampling, build_sampling
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier

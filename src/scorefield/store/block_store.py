@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,8 @@ from scorefield.runtime.atomic import MANIFEST, abandoned, atomic_write
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
-from scorefield.samplers.base import Grid, Sampler
-from scorefield.samplers.grids import as_floats
 
-__all__ = ["BLOCK", "Block", "BlockFolder", "StoredSamples", "finite", "identity"]
+__all__ = ["BLOCK", "Block", "BlockFolder", "StoredSamples", "finite"]
 
 BLOCK = 64  # samples that a model is run on at once
 _BRIEF = 120  # characters of two values that an error shows side by side
@@ -47,7 +45,7 @@ class BlockFolder(ABC):
 
     manifest.json says what they are, so that other samples are never taken for these. Every block is sampled
     whole, so that a sample does not depend on how many were asked for.   what: everything that decides the
-    samples (see `identity`).
+    samples, as `Sampling.identity` says it; what is None counts as absent.
     spec: of one sample.   size: at least 32.
     """
 
@@ -55,6 +53,9 @@ class BlockFolder(ABC):
         self.folder, self.spec, self.size = folder, spec, size
         data = {"shape": list(spec.shape), "range": list(spec.range), "bins": spec.bins}
         self.what = json.loads(json.dumps({**what, **data, "block": size}, default=str))
+        there = _readable(folder / MANIFEST)
+        if _same(there, self.what):
+            self.what = there  # which the digests in this folder were made of
         self.digest = _digest(self.what)
 
     def rounded(self, n: int) -> int:
@@ -119,9 +120,10 @@ class BlockFolder(ABC):
             raise self._unwritable(self.folder, error) from None
         if there is not None and not {"shape", "block"} <= there.keys():
             raise InputError(f"the {MANIFEST} of {self.folder} is not one of samples: choose another folder")
-        if there is not None and there != self.what:
+        if there is not None and not _same(there, self.what):
             raise InputError(
-                f"{self.folder} holds other samples ({_difference(there, self.what)}): remove it, or choose another folder"
+                f"{self.folder} already holds samples with other settings ({_difference(there, self.what)}): remove it, "
+                "or choose another folder"
             )
 
     def _unwritable(self, path: Path, error: Exception) -> InputError:
@@ -141,8 +143,11 @@ class StoredSamples(BlockFolder):
         cls, parent: Path, what: Mapping[str, Any], spec: DataSpec, size: int = BLOCK
     ) -> StoredSamples:
         """In parent/samples-DIGEST, a folder for each different `what`."""
-        digest = cls(parent, what, spec, size).digest
-        return cls(parent / f"samples-{digest}", what, spec, size)
+        new = cls(parent, what, spec, size)
+        for manifest in sorted(parent.glob(f"samples-*/{MANIFEST}")):
+            if _same(_readable(manifest), new.what):
+                return cls(manifest.parent, what, spec, size)
+        return cls(parent / f"samples-{new.digest}", what, spec, size)
 
     def blocks(self, n: int) -> Iterator[Block]:
         """Samples 0 … n−1 a block at a time, x float32 in spec.range on the CPU. InputError where a block is
@@ -205,40 +210,35 @@ def finite(x: Tensor) -> Tensor:
     return x.to(torch.float32)
 
 
-def identity(
-    model: Any, sampler: Sampler, grid: Grid, seed: int, labels: Sequence[int] | None = None, **rest: Any
-) -> dict[str, Any]:
-    """What decides the samples of `sample_blocks`, for a manifest.
-
-    labels: those that are cycled over the samples.   rest: what the objects do not say: a hash of the
-    weights, clipping, the start where it is not the prior, guidance.
-    """
-    network, process = getattr(model, "net", None), getattr(model, "process", None)
-    made_of = [getattr(part, "config", None) for part in (model, network, process)]
-    return {
-        "model": _digest([spec if spec is None else dict(spec) for spec in made_of]),
-        "sampler": str(sampler),
-        "grid": as_floats(grid),
-        "seed": seed,
-        "labels": None if labels is None else f"{len(labels)} in turn, {_digest(list(labels))}",
-        "precision": "fp32" if getattr(model, "autocast_dtype", None) is None else "bf16",
-        **({"compiled": True} if getattr(model, "is_compiled", False) else {}),
-        **rest,
-    }
-
-
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def _same(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether two descriptions are of the same samples; what is None counts as absent."""
+    return _said(there) == _said(wanted)
+
+
+def _said(what: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in what.items() if value is not None}
+
+
 def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What two descriptions disagree on: "seed is 0 there and 1 here, grid differs"."""
+    """What two descriptions disagree on: "seed: 0 on disk, 1 requested; grid differs"."""
     names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
-    texts = [(name, str(there.get(name, "not said")), str(wanted.get(name, "not said"))) for name in names]
-    return ", ".join(
-        f"{name} is {a} there and {b} here" if len(a + b) <= _BRIEF else f"{name} differs"
+    texts = [(name, str(there.get(name)), str(wanted.get(name))) for name in names]
+    return "; ".join(
+        f"{name}: {a} on disk, {b} requested" if len(a + b) <= _BRIEF else f"{name} differs"
         for name, a, b in texts
     )
+
+
+def _readable(path: Path) -> dict[str, Any]:
+    """What a manifest says; {} where there is none, or none that can be read."""
+    try:
+        return _manifest(path) or {}
+    except OSError:
+        return {}
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:

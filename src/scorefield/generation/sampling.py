@@ -1,0 +1,364 @@
+"""How a model is sampled: `Sampling` holds everything that decides its samples, and says what that is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from scorefield.core.noise import Noise, NoiseSource
+from scorefield.generation.blocks import given, sample_blocks
+from scorefield.generation.options import SamplingOptions, build_grid
+from scorefield.models.categorical_denoiser import CategoricalDenoiser
+from scorefield.models.denoiser import Denoiser
+from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
+from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.models.score_model import ScoreModel
+from scorefield.process import ContinuousProcess
+from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.parsing import build
+from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, SAMPLERS
+from scorefield.samplers import Sampler, between_levels
+from scorefield.samplers.base import Grid, Step, network_calls, trajectory
+from scorefield.samplers.grids import as_floats, steps
+from scorefield.samplers.ode import LARGEST_RATIO
+from scorefield.store.block_store import BLOCK, Block
+
+__all__ = ["Guide", "LowRes", "Sampling", "Start", "Wrap", "build_sampling"]
+
+Start = Callable[[Sequence[int], Noise], Tensor]
+# What the objects of a Sampling say themselves. Every other option decides samples by its value.
+_IN_OBJECTS = frozenset({"sampler", "grid", "steps", "repeats", "levels"})
+
+
+class Wrap(Protocol):
+    """The model and its labels, one per sample or None -> what is sampled: labels bound, clipped, guided."""
+
+    def __call__(self, model: Any, labels: list[int] | None = None) -> Any: ...
+
+
+def _bound(model: Any, labels: list[int] | None = None) -> Any:
+    return given(model, labels)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A classifier that guides.   name: what people call it, such as its run.   sha256: of its weights."""
+
+    model: NoisyClassifier
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LowRes:
+    """The images that a super-resolution model upsamples: (M, C, h, w) in the data's range, and a hash of them."""
+
+    images: Tensor
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Everything that decides samples but their seed.
+
+    Attributes:
+        model: In evaluation mode, on its device.
+        sampler: How a step is made.
+        grid: Times from the start down, (S + 1,).
+        options: Of these options it was built. Those that the other attributes do not say, such as `clip`, are
+            read from here.
+        wrap: What is sampled, given the model and the labels of a block.
+        start: Draws the first state. Default: the process's prior.
+        guide: The classifier that guides, if one does.
+        weights: A hash of the model's weights; nothing where stored samples need not be told apart by it.
+        labels: Cycled over the samples, sample i gets labels[i mod len]. Default: none.
+        low_res: The images of a super-resolution model, cycled likewise.
+    """
+
+    model: Any
+    sampler: Sampler
+    grid: Tensor
+    options: SamplingOptions = field(default_factory=SamplingOptions)
+    wrap: Wrap = _bound
+    start: Start | None = None
+    guide: Guide | None = None
+    weights: str | None = None
+    labels: Sequence[int] | None = None
+    low_res: LowRes | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the grid."""
+        return len(self.grid) - 1
+
+    @property
+    def calls(self) -> int:
+        """Network calls that a block takes."""
+        return network_calls(self.sampler, getattr(self.model, "process", None), self.grid)
+
+    @property
+    def precision(self) -> str:
+        """What the network runs in, "fp32" or "bf16"."""
+        return "fp32" if getattr(self.model, "autocast_dtype", None) is None else "bf16"
+
+    @property
+    def guidance(self) -> str | None:
+        """How samples are guided, in words; None where they are not."""
+        scale = self.options.guidance
+        if self.guide is None:
+            return None if scale is None else f"classifier-free guidance, scale {scale:g}"
+        how = f"scale {1.0 if scale is None else scale:g}, gradient at {self.options.guidance_at}"
+        return f"classifier guidance by {self.guide.name} (sha256 {self.guide.sha256}), {how}"
+
+    def identity(self, seed: int) -> dict[str, Any]:
+        """Everything that decides the samples of a seed, for the manifest of a store: the only list of it.
+
+        Every field of `SamplingOptions` is in it, by its value or by the object that is built of it. Stored
+        samples are found again by this dict, so a key that is renamed loses those that were made before; a
+        key that is None counts as absent.
+        """
+        network, process = getattr(self.model, "net", None), getattr(self.model, "process", None)
+        made_of = [getattr(part, "config", None) for part in (self.model, network, process)]
+        labels = self.labels
+        rare = {
+            "compiled": getattr(self.model, "is_compiled", False),
+            "low_res": None if self.low_res is None else self.low_res.fingerprint,
+        }
+        return {
+            "model": _digest([config if config is None else dict(config) for config in made_of]),
+            "weights": self.weights,
+            "sampler": _name(self.sampler),
+            "grid": as_floats(self.grid),
+            "seed": seed,
+            "labels": None if labels is None else f"{len(labels)} in turn, {_digest(list(labels))}",
+            "precision": self.precision,
+            "classifier": None if self.guide is None else self.guide.sha256,
+            **{name: value for name, value in rare.items() if value},
+            **self.options.model_dump(exclude=set(_IN_OBJECTS)),
+        }
+
+    def blocks(
+        self,
+        n: int,
+        seed: int,
+        *,
+        size: int = BLOCK,
+        blocks: Iterable[int] | None = None,
+        on_step: Callable[[int, Step], None] | None = None,
+    ) -> Iterator[Block]:
+        """Samples 0 … n−1 of a seed, `size` at once; see `sample_blocks`."""
+        return sample_blocks(
+            self.model,
+            self.sampler,
+            self.grid,
+            n,
+            seed,
+            labels=self.labels,
+            wrap=self.wrap,
+            start=self.start,
+            low_res=None if self.low_res is None else self.low_res.images,
+            size=size,
+            on_step=on_step,
+            blocks=blocks,
+        )
+
+    def check(self) -> None:
+        """InputError or IncompatibleModel where the parts do not fit together. Nothing is computed."""
+        labels = None if self.labels is None else [self.labels[0]]
+        x = (self.start or self.model.process.prior)((1, *self.model.data.shape), NoiseSource(0).at(0))
+        trajectory(self.wrap(self.model, labels), self.sampler, self.grid, x.to(self.model.device))
+
+    def caution(self) -> str | None:
+        """A sentence where a classifier's gradient will be multiplied by a very large σ²/α, as an ε̂-shifting
+        sampler does at its start; otherwise None.
+        """
+        if self.guide is None or getattr(self.sampler, "guidance", None) != "eps":
+            return None
+        level = self.model.process.level(float(self.grid[0]))
+        ratio = float(level.ratio)
+        if ratio <= LARGEST_RATIO:
+            return None
+        return (
+            f"this sampler shifts ε̂ by the classifier's gradient from σ/α = {ratio:,.0f} on, where an error of that "
+            f"gradient becomes an error of x̂0 some {ratio:,.0f} times larger: if the samples are noise, use --sampler "
+            "ancestral, or --grid leading"
+        )
+
+
+def build_sampling(
+    options: SamplingOptions,
+    model: Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser,
+    guide: Guide | None = None,
+    *,
+    sampler: Sampler | None = None,
+    grid: Grid | None = None,
+) -> Sampling:
+    """How a model is sampled with these options: sampler, grid, clipping, guidance and start as objects.
+
+    Args:
+        options: What to build.
+        model: What is sampled.
+        guide: A classifier that guides, by labels of its own where the model is unconditional.
+        sampler: An object in place of the one that `options.sampler` describes.
+        grid: Times in place of those that `options.grid` and `options.steps` name.
+
+    Raises:
+        IncompatibleModel: For a model that is a classifier, and for guidance that does not fit the model.
+        InputError: For options that have no meaning for this model.
+    """
+    if isinstance(model, NoisyClassifier):
+        raise IncompatibleModel(
+            "this is a classifier and cannot be sampled: sample a run of the same process with it as guide "
+            "(--classifier RUN --guidance S)"
+        )
+    categories = isinstance(model, CategoricalDenoiser)
+    if sampler is None:
+        kinds = CATEGORICAL_SAMPLERS if categories else SAMPLERS
+        sampler = build(kinds, _with_step(options, model), "sampling.sampler")
+    if grid is not None:
+        times = torch.as_tensor(as_floats(grid))
+    elif isinstance(model, ScoreModel):
+        times = steps(options.steps or 1000)
+    else:
+        times = build_grid(options, model.process)
+    if isinstance(model, CategoricalDenoiser):
+        _check_categories(options, guide)
+        return Sampling(model, sampler, times, options)
+    start = _uniform_start(model) if options.start == "uniform" or isinstance(model, ScoreModel) else None
+    between = getattr(sampler, "between_levels", False) and isinstance(model, Denoiser)
+    wrap = (_wrap_between_levels if between else _wrap)(
+        options, model, None if guide is None else guide.model
+    )
+    return Sampling(model, sampler, times, options, wrap, start, guide)
+
+
+def _check_categories(options: SamplingOptions, guide: Guide | None) -> None:
+    """A category is in the data's range, so there is nothing to clip."""
+    if guide is not None or options.guidance is not None:
+        raise IncompatibleModel("guidance moves a score, and a model of categories has none: leave it out")
+    if options.start != "prior":
+        raise IncompatibleModel('categories start from the noise of their process: use start="prior"')
+
+
+def _wrap(options: SamplingOptions, model: Any, classifier: NoisyClassifier | None) -> Wrap:
+    clipped = ClipX0 if options.clip and not isinstance(model, ScoreModel) else _itself
+    scale = options.guidance
+    if classifier is not None:
+        wrap = _by_classifier(
+            clipped, model, classifier, 1.0 if scale is None else scale, options.guidance_at
+        )
+    elif scale is not None:
+        wrap = _classifier_free(clipped, model, scale)
+    else:
+        return lambda model, labels=None: clipped(given(model, labels))
+    wrap(model, [0])  # pieces that do not fit are refused before anything is sampled
+    return wrap
+
+
+def _wrap_between_levels(options: SamplingOptions, model: Any, classifier: NoisyClassifier | None) -> Wrap:
+    """`_wrap` for samplers that ask for times between the levels of a table."""
+    wrap = _wrap(options, between_levels(model), None if classifier is None else between_levels(classifier))
+    return lambda model, labels=None: wrap(between_levels(model), labels)
+
+
+def _classifier_free(clipped: Callable[[Any], Any], model: Denoiser | ScoreModel, scale: float) -> Wrap:
+    _need_levels(model)
+    return lambda model, labels=None: clipped(ClassifierFree(model, _asked(labels), scale))
+
+
+def _by_classifier(
+    clipped: Callable[[Any], Any],
+    model: Denoiser | ScoreModel,
+    classifier: NoisyClassifier,
+    scale: float,
+    at: str,
+) -> Wrap:
+    _check_classifier(_need_levels(model), classifier)
+
+    def wrap(model: Any, labels: list[int] | None = None) -> Any:
+        inner = clipped(given(model, labels if model.num_classes else None))
+        return ClassifierGuidance(inner, classifier, _asked(labels), scale, at)
+
+    return wrap
+
+
+def _need_levels(model: Denoiser | ScoreModel) -> Denoiser:
+    if isinstance(model, ScoreModel):
+        raise IncompatibleModel(
+            "guidance is for models with noise levels, and this one is a score without them: leave it out"
+        )
+    return model
+
+
+def _asked(labels: list[int] | None) -> list[int]:
+    if labels is None:
+        raise InputError("guidance needs labels, the classes to guide towards: give labels (--label)")
+    return labels
+
+
+def _itself(model: Any) -> Any:
+    return model
+
+
+def _check_classifier(model: Denoiser, classifier: NoisyClassifier) -> None:
+    """IncompatibleModel where the classifier is for other examples, or has other classes than a conditional
+    model.
+    """
+    if not isinstance(classifier, NoisyClassifier):
+        raise IncompatibleModel(
+            f"a {type(classifier).__name__} cannot guide: --classifier takes the run of a classifier"
+        )
+    mine, its = model.data, classifier.data
+    if mine is None or its is None:
+        return
+    for what, of_model, of_classifier in (
+        ("examples of shape", mine.shape, its.shape),
+        ("values in the range", mine.range, its.range),
+        ("the classes", mine.classes if model.num_classes else its.classes, its.classes),
+    ):
+        if tuple(of_model) != tuple(of_classifier):
+            raise IncompatibleModel(
+                f"the classifier was trained on {what} {_brief(of_classifier)}, and the model on {_brief(of_model)}: "
+                "train a classifier on the model's own data"
+            )
+
+
+def _brief(values: Sequence[Any]) -> str:
+    return f"({', '.join(map(str, values[:10]))}{', …' if len(values) > 10 else ''})"
+
+
+def _with_step(options: SamplingOptions, model: Any) -> dict[str, Any]:
+    """The table of a Langevin sampler without a step, with the ratio of NCSN's settings, 4e-5 at σ = 0.01.
+    [NCSN §5]
+    """
+    sampler = options.sampler
+    if sampler.get("kind") != "langevin" or "step" in sampler or not isinstance(model, Denoiser):
+        return sampler
+    process = model.process
+    first = process.level(process.t_min if isinstance(process, ContinuousProcess) else 1)
+    return {**sampler, "step": 0.4 * float(first.ratio) ** 2}
+
+
+def _uniform_start(model: Any) -> Start:
+    low, high = model.data.range if model.data is not None else (-1.0, 1.0)
+    return lambda shape, noise: low + (high - low) * noise.uniform(shape)
+
+
+def _name(sampler: Sampler) -> str:
+    """A sampler with its settings, as its repr says them."""
+    if type(sampler).__repr__ is object.__repr__:
+        raise InputError(
+            f"{type(sampler).__name__} does not say its settings, by which stored samples are told apart: make it a "
+            "dataclass, or give it a __repr__ that names them"
+        )
+    return str(sampler)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
