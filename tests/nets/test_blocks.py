@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from scorefield.nets import fused
 from scorefield.nets.attention import AttentionBlock, attention
-from scorefield.nets.blocks import Norm, ResidualBlock, as_float, describe, down2, label_table, up2
+from scorefield.nets.blocks import Norm, ResidualBlock, as_float, down2, label_table, up2
 from scorefield.runtime.errors import InputError
 
 
@@ -166,8 +166,3 @@ def test_a_new_block_is_the_identity() -> None:
 def test_errors_say_what_does_not_fit(make, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
-
-
-def test_describe_gives_values_that_toml_can_hold() -> None:
-    arguments = {"self": object(), "__class__": object, "a": (1, 2), "b": None, "c": "text", "d": [0.5]}
-    assert describe("kind", arguments) == {"kind": "kind", "a": [1, 2], "c": "text", "d": [0.5]}

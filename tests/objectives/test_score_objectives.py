@@ -202,9 +202,10 @@ def test_models_describe_themselves():
     assert bare.autocast_dtype is None
     assert bare.score(torch.zeros(3, 2)).shape == (3, 2)
     matching = sf.objectives.ScoreMatching(bare, "implicit")
-    assert matching.config == {"kind": "score-matching", "method": "implicit", "sigma": 0.0}
+    drawn = {"projections": 1, "projection": "rademacher"}
+    assert matching.config == {"kind": "score-matching", "method": "implicit", "sigma": 0.0, **drawn}
     levels = sf.Denoiser(sf.nets.MLP(2), PROCESSES["ve"])
-    assert sf.objectives.NCSN(levels).config == {"kind": "ncsn", "method": "denoising"}
+    assert sf.objectives.NCSN(levels).config == {"kind": "ncsn", "method": "denoising", **drawn}
     sliced = sf.objectives.NCSN(levels, method="sliced", projections=3).config
     assert sliced == {"kind": "ncsn", "method": "sliced", "projections": 3, "projection": "rademacher"}
     assert sf.objectives.NCSN(levels, "importance").config["times"]["kind"] == "importance"

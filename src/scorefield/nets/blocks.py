@@ -7,8 +7,8 @@ kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,6 @@ __all__ = [
     "check_call",
     "check_images",
     "cos_sin_embedding",
-    "describe",
     "down2",
     "label_table",
     "level_widths",
@@ -218,15 +217,6 @@ class ResidualBlock(nn.Module):
 
 
 # Descriptions and checks
-
-
-def describe(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A network's constructor arguments (its locals()) as plain values for TOML, which has lists and no null."""
-    spec: dict[str, Any] = {"kind": kind}
-    for name, value in arguments.items():
-        if name not in ("self", "__class__") and value is not None:
-            spec[name] = value if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
-    return spec
 
 
 def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequence[int]) -> tuple[int, ...]:

@@ -15,13 +15,13 @@ from scorefield.nets.blocks import (
     TimeEmbedding,
     check_call,
     check_images,
-    describe,
     level_widths,
     zero,
 )
 from scorefield.nets.fused import to_layout
 from scorefield.nets.unet_adm import Parts, encoder, middle, run_stage
 from scorefield.runtime.checks import one_of
+from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Classifier"]
@@ -29,7 +29,7 @@ __all__ = ["Classifier"]
 HIDDEN = 2048  # features between the two linear layers of spatial pooling
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, Described):
     """ADM's noisy classifier, F(x, c): the way down and the middle of its U-Net, pooled to one logit a class.
     [ADM Sec. 4]
 
@@ -69,7 +69,6 @@ class Classifier(nn.Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        self.config = describe("classifier", locals())
         if num_classes < 1:
             raise InputError(f"a classifier needs at least one class, got num_classes={num_classes}")
         one_of("pool", pool, POOLS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.nets.blocks import TimeEmbedding, check_call, describe, label_table
+from scorefield.nets.blocks import TimeEmbedding, check_call, label_table
+from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["MLP"]
 
 
-class MLP(nn.Module):
+class MLP(nn.Module, Described):
     """h ← W_in x, then `layers` times h ← h + W silu(h + emb), and W_out silu(h): smooth, as score matching
     needs.
 
@@ -45,7 +46,6 @@ class MLP(nn.Module):
         super().__init__()
         if layers < 1:
             raise InputError(f"layers must be at least 1, got {layers}")
-        self.config = describe("mlp", locals())
         self.dim, self.out_dim = dim, dim if out_dim is None else out_dim
         self.num_classes = num_classes
         self.time_embed = TimeEmbedding(embed_dim, hidden) if noise_levels else None

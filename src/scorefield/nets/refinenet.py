@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.nets.blocks import check_call, check_images, describe
+from scorefield.nets.blocks import check_call, check_images
+from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["RefineNet"]
@@ -18,7 +19,7 @@ __all__ = ["RefineNet"]
 EPS = 1e-5  # under the roots of the normalization
 
 
-class RefineNet(nn.Module):
+class RefineNet(nn.Module, Described):
     """NCSN's score network, F(x, c): a dilated residual network and a RefineNet, normalized per level.  [NCSN
     App. A]
 
@@ -37,7 +38,6 @@ class RefineNet(nn.Module):
         self, channels_in: int, *, filters: int = 128, levels: int = 10, unit_input: bool = False
     ) -> None:
         super().__init__()
-        self.config = describe("refinenet", locals())
         if filters < 2:
             raise InputError(
                 f"filters must be at least 2 (the normalization compares channels), got {filters}"

@@ -18,7 +18,6 @@ from scorefield.nets.blocks import (
     Upsample,
     check_call,
     check_images,
-    describe,
     down2,
     label_table,
     level_widths,
@@ -26,12 +25,13 @@ from scorefield.nets.blocks import (
     zero,
 )
 from scorefield.nets.fused import to_layout
+from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module):
+class UNet(nn.Module, Described):
     """ADM's U-Net, F(x, c, y).  [ADM Sec. 3]
 
     emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each level halves the
@@ -91,7 +91,6 @@ class UNet(nn.Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        self.config = describe("unet", locals())
         widths = level_widths(channels, channel_mult, attention)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.levels, self.enlarges, self.checkpoint = len(widths), low_res, checkpoint

@@ -18,12 +18,12 @@ from scorefield.nets.blocks import (
     as_float,
     check_call,
     check_images,
-    describe,
     level_widths,
     sin_cos_embedding,
     zero,
 )
 from scorefield.nets.fused import to_layout
+from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["DDPMUNet"]
@@ -31,7 +31,7 @@ __all__ = ["DDPMUNet"]
 EPS = 1e-6  # of the group normalizations; 1e-5 in ADM's network
 
 
-class DDPMUNet(nn.Module):
+class DDPMUNet(nn.Module, Described):
     """Ho et al.'s U-Net, F(x, c): the embedding of c is added inside each residual block.  [DDPM App. B]
 
     It differs from `UNet` in names, in the norm's epsilon, in the padding before down-sampling, in the order
@@ -68,7 +68,6 @@ class DDPMUNet(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        self.config = describe("ddpm-unet", locals())
         if num_classes:
             raise InputError(
                 "DDPM's network takes no labels (num_classes must be 0): use UNet for class-conditional models"

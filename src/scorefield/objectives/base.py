@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from scorefield.core.noise import Noise
+from scorefield.objectives.times import times_config
+from scorefield.runtime.description import Described
 
 __all__ = ["Loss", "Objective"]
 
@@ -27,7 +29,7 @@ class Loss(NamedTuple):
     unweighted: Tensor | None = None
 
 
-class Objective(nn.Module, ABC):
+class Objective(nn.Module, Described, ABC):
     """Owns the model, so that one module holds everything that is trained.
 
     times: which t are drawn, for objectives that draw them. Where it has an `update`, whoever trains calls
@@ -37,15 +39,16 @@ class Objective(nn.Module, ABC):
     in it.
     """
 
+    given = ("model",)
     model: nn.Module
     times: Any = None
     needs_labels: bool = False
     differentiates: bool = False
 
-    @property
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """What rebuilds this objective around its model from a configuration file."""
+    def arguments(self) -> dict[str, Any]:
+        """What rebuilds it around its model; of `times`, what is not the default."""
+        said = super().arguments()
+        return {**said, "times": times_config(self.times)} if "times" in said else said
 
     @abstractmethod
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import Times, as_times, times_config
+from scorefield.objectives.times import Times, as_times
 from scorefield.process.base import Time
 from scorefield.process.categorical import CategoricalProcess
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -46,10 +45,6 @@ class CategoricalVLB(Objective):
         self.model = model
         self.auxiliary = float(auxiliary)
         self.times = as_times(times, model.process)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"kind": "categorical-vlb", "auxiliary": self.auxiliary, **times_config(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         """x0: (B, *), values on the data's bins, or integers. Draws t, then x_t."""

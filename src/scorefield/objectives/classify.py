@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,10 +32,6 @@ class Classify(Objective):
             )
         self.model = model
         self.times = UniformTimes()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"kind": "classifier"}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         """Draws t, then ε. InputError where there are no labels."""

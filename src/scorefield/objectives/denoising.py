@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from scorefield.core.noise import Noise
@@ -13,7 +11,7 @@ from scorefield.data.transforms import reduced
 from scorefield.models.categorical_denoiser import refuse_categories
 from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import Times, as_times, times_config
+from scorefield.objectives.times import Times, as_times
 from scorefield.objectives.weighting import check_weighting, weight
 
 __all__ = ["Simple", "prediction_error", "shown", "weighted_error"]
@@ -65,10 +63,6 @@ class Simple(Objective):
         self.model = model
         self.weighting = check_weighting(weighting)
         self.times = as_times(times, model.process)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"kind": "simple", "weighting": self.weighting, **times_config(self.times)}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)

@@ -6,7 +6,7 @@ Both are sums over data dimensions in nats, as the papers write them, not means.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
-from scorefield.objectives.times import Times, as_times, times_config
+from scorefield.objectives.times import Times, as_times
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -81,10 +81,6 @@ class ScoreMatching(Objective):
         )
         self.differentiates = method != "denoising" or model.has_energy
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"kind": "score-matching", **_describe(self), "sigma": self.sigma}
-
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         """y is not used: bare scores are unconditional. Draws ε where σ > 0, then the projections."""
         eps = noise.normal_like(x0) if self.sigma else None
@@ -130,10 +126,6 @@ class NCSN(Objective):
         self.method, self.projections, self.projection = method, projections, projection
         self.differentiates = method != "denoising"
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"kind": "ncsn", **_describe(self), **times_config(self.times)}
-
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         """Draws t, then ε, then the projections. parts: "mse", what Simple minimises, of the denoising method
         only.
@@ -163,9 +155,3 @@ def _implicit_or_sliced(objective: ScoreMatching | NCSN, score: Score, x: Tensor
 def _check_projections(count: int, kind: str) -> None:
     positive_int("projections", count)
     one_of("projection", kind, _PROJECTIONS)
-
-
-def _describe(objective: ScoreMatching | NCSN) -> dict[str, Any]:
-    """The method, and the projections where it draws any."""
-    sliced = {"projections": objective.projections, "projection": objective.projection}
-    return {"method": objective.method, **(sliced if objective.method in _SLICED else {})}

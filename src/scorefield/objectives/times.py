@@ -12,6 +12,7 @@ from scorefield.core.noise import Noise
 from scorefield.process.base import Process, count_levels
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.checks import positive_int
+from scorefield.runtime.description import Described, describe
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import TIMES
@@ -29,12 +30,8 @@ class TimeSampling(Protocol):
 Times = TimeSampling | Mapping[str, Any] | str | None
 
 
-class UniformTimes:
+class UniformTimes(Described):
     """t uniform on 1 … T, or on [t_min, T] where t is continuous; every importance 1.  [DDPM Algorithm 1]"""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"kind": "uniform"}
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
         u, one = noise.uniform((batch, 1))[:, 0].double(), torch.ones(batch, dtype=torch.float64)
@@ -44,7 +41,7 @@ class UniformTimes:
         return (u * T).long().clamp_max(T - 1) + 1, one
 
 
-class ImportanceTimes:
+class ImportanceTimes(Described):
     """p_t ∝ √E[L_t²] over the last `history` losses of each t; uniform until every t has that many.
     [Improved DDPM Eq. 18]
 
@@ -54,6 +51,8 @@ class ImportanceTimes:
     `state_dict()` with a checkpoint.
     """
 
+    given = ("T",)
+
     def __init__(self, T: int, history: int = 10, uniform_prob: float = 0.0) -> None:
         for name, n in (("T", T), ("history", history)):
             positive_int(name, n)
@@ -62,10 +61,6 @@ class ImportanceTimes:
         self.uniform_prob = float(uniform_prob)
         self._losses = torch.zeros(T, history, dtype=torch.float64)  # a row a level, the newest loss last
         self._counts = torch.zeros(T, dtype=torch.int64)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"kind": "importance", "history": self._losses.shape[1], "uniform_prob": self.uniform_prob}
 
     @property
     def warm(self) -> bool:
@@ -145,7 +140,6 @@ def as_times(times: Times, process: Process) -> TimeSampling:
     return times
 
 
-def times_config(times: TimeSampling) -> dict[str, Any]:
-    """{"times": what rebuilds it} for an objective's spec; nothing where it is uniform or not one of ours."""
-    spec = getattr(times, "config", {"kind": "uniform"})
-    return {} if spec == {"kind": "uniform"} else {"times": spec}
+def times_config(times: TimeSampling) -> dict[str, Any] | None:
+    """What rebuilds the sampling from an objective's table; None of the default, uniform."""
+    return None if type(times) is UniformTimes else describe(times)

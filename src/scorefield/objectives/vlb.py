@@ -18,7 +18,7 @@ from scorefield.models.categorical_denoiser import refuse_categories
 from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import prediction_error, shown
-from scorefield.objectives.times import Times, as_times, times_config
+from scorefield.objectives.times import Times, as_times
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
 from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
@@ -148,14 +148,8 @@ class VLB(Objective):
         self.bound = Bound.of(model, variance, decoder, cdf)
         self.times = as_times(times, model.process)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
-            "kind": "vlb",
-            "variance": self.bound.variance,
-            **_bound_spec(self.bound),
-            **times_config(self.times),
-        }
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "variance": self.bound.variance}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
@@ -198,11 +192,6 @@ class Hybrid(Objective):
         self.bound = Bound.of(model, "learned", decoder, cdf)
         self.times = as_times(times, model.process)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        options = {"vlb_scale": self.vlb_scale, "weighting": self.weighting}
-        return {"kind": "hybrid", **options, **_bound_spec(self.bound), **times_config(self.times)}
-
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
         pred = shown(self.model, x0)(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
@@ -236,7 +225,3 @@ def _decoder(x0: Tensor, p: Normal, bound: Bound, data: DataSpec | None) -> Tens
 
 def _rows(p: Normal, rows: Tensor) -> Normal:
     return Normal(p.mean[rows], torch.broadcast_to(p.var, p.mean.shape)[rows])
-
-
-def _bound_spec(bound: Bound) -> dict[str, Any]:
-    return {"decoder": bound.decoder, "cdf": bound.cdf}

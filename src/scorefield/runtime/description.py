@@ -56,9 +56,10 @@ class Described:
     def config(self, arguments: Mapping[str, Any]) -> None:
         vars(self)["_arguments"] = {name: _plain(value) for name, value in arguments.items()}
 
-    def made_with(self) -> dict[str, Any]:
-        """The arguments of the constructor as plain values."""
-        return dict(vars(self).get("_arguments", {}))
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the constructor as plain values, without `given`."""
+        said = vars(self).get("_arguments", {})
+        return {name: value for name, value in said.items() if name not in self.given}
 
     def __repr__(self) -> str:
         return short(self.config)
@@ -104,9 +105,9 @@ def describe(thing: object) -> dict[str, Any]:
     arguments = _arguments(thing)
     if arguments.get("kind") == "custom":
         return dict(arguments)
-    left_out = {"kind", *(thing.given if isinstance(thing, Described) else ())}
-    said = {name: value for name, value in arguments.items() if name not in left_out and value is not None}
-    return {"kind": kind_of(path_of(type(thing))), **said}
+    said = {name: value for name, value in arguments.items() if name != "kind" and value is not None}
+    made_by = vars(thing).get("_made_by", type(thing)) if isinstance(thing, Described) else type(thing)
+    return {"kind": kind_of(path_of(made_by)), **said}
 
 
 def path_of(code: Callable[..., Any]) -> str:
@@ -146,6 +147,7 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
                 pass  # which the constructor itself explains
             else:
                 bound.apply_defaults()
+                vars(self)["_made_by"] = type(self)  # which FSDP2 replaces
                 vars(self)["_arguments"] = _named(signature, bound.arguments)
         init(self, *args, **kwargs)
 
@@ -166,16 +168,20 @@ def _named(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[s
     return said
 
 
-def _arguments(thing: object) -> dict[str, Any]:
-    if isinstance(thing, Described):
-        said = thing.config if type(thing).config is not Described.config else vars(thing).get("_arguments")
+def _arguments(thing: object) -> Mapping[str, Any]:
+    if isinstance(thing, Described) and type(thing).config is Described.config:
+        said = thing.arguments()
     else:
-        said = getattr(thing, "config", None)  # the one place that asks a foreign object for its own words
-    if isinstance(said, Mapping):
-        return {str(name): _plain(value) for name, value in said.items()}
-    if is_dataclass(thing):
-        return {f.name: _plain(getattr(thing, f.name)) for f in fields(thing) if f.init}
-    return {}
+        said = {str(name): _plain(value) for name, value in _own_words(thing).items()}
+    if said or not is_dataclass(thing):
+        return said
+    return {f.name: _plain(getattr(thing, f.name)) for f in fields(thing) if f.init}
+
+
+def _own_words(thing: object) -> Mapping[str, Any]:
+    """The `config` of an object of the user's own: the one place that asks a foreign object what it is."""
+    own = getattr(thing, "config", None)
+    return own if isinstance(own, Mapping) else {}
 
 
 def _plain(value: object) -> Any:
@@ -192,7 +198,8 @@ def _plain(value: object) -> Any:
         items = [_plain(item) for item in value]
         wrong = next((item for item in items if isinstance(item, Unwritable)), None)
         return wrong or items
-    describes = is_dataclass(value) or isinstance(getattr(value, "config", None), Mapping)
-    if describes and not isinstance(value, type):
+    if not isinstance(value, type) and (
+        is_dataclass(value) or isinstance(value, Described) or _own_words(value)
+    ):
         return describe(value)
     return Unwritable(type(value).__name__)
