@@ -57,6 +57,9 @@ class GaussianMixture:
             raise InputError("every covariance must be symmetric and positive semi-definite")
         self._variances = self._variances.clamp_min(0)
 
+    def __repr__(self) -> str:
+        return f"GaussianMixture(components={len(self.weights)}, dimensions={self.D})"
+
     def log_prob(self, x: Tensor, level: Level = _CLEAN) -> Tensor:
         """ln p_t(x) in nats, (B,); of the data itself without a level."""
         return torch.logsumexp(self._joint(x, level), dim=1).to(x)
@@ -142,6 +145,9 @@ class MixtureDenoiser(GaussianModel):
         self.process = process
         self.data = DataSpec((mixture.D,))
 
+    def __repr__(self) -> str:
+        return f"MixtureDenoiser({self.mixture!r}, {self.process!r})"
+
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
         time = as_time(t)
         if bool((time <= 0).any()):
@@ -163,6 +169,9 @@ class MixtureClassifier(ClassifierModel):
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
         self.mixture = mixture
         self.process: GaussianProcess = process
+
+    def __repr__(self) -> str:
+        return f"MixtureClassifier({self.mixture!r}, {self.process!r})"
 
     @property
     def num_classes(self) -> int:

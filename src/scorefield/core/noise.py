@@ -50,6 +50,10 @@ class NoiseSource:
         self.samples = None if samples is None else _identities(samples)
         self._draw = 0
 
+    def __repr__(self) -> str:
+        samples = "" if self.samples is None else f", {len(self.samples)} samples"
+        return f"NoiseSource(seed={self.seed}{samples}{f', step={self.step}' if self.step else ''})"
+
     def at(self, step: int) -> NoiseSource:
         """The same samples at another step, its draws counted from 0."""
         return NoiseSource(self.seed, self.samples, step)
@@ -99,6 +103,9 @@ class Recorded:
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._tensors = list(tensors)
         self._next = 0
+
+    def __repr__(self) -> str:
+        return f"Recorded({len(self._tensors)} draws, {self._next} used)"
 
     def at(self, step: int) -> Recorded:
         return self

@@ -12,7 +12,7 @@ from torch import Tensor
 from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import InputError
 
-__all__ = ["DataSpec", "are_images", "expand", "mean_flat", "sum_flat"]
+__all__ = ["DataSpec", "are_images", "expand", "mean_flat", "shown", "sum_flat"]
 
 # How far, in bins, a value may lie from its level: far above float32 rounding, far below any real mistake.
 _OFF_GRID = 1e-3
@@ -124,6 +124,14 @@ def _rounded(x: Tensor, bounds: tuple[float, float], bins: int) -> Tensor:
     check_finite(x, "images", "the model that made them has diverged")
     low, high = bounds
     return ((x - low) * ((bins - 1) / (high - low))).round().clamp(0, bins - 1).to(torch.uint8)
+
+
+def shown(values: Tensor) -> str:
+    """One number or a few of a vector as text: 2, or [0, 1, 2, … of 64]."""
+    if values.ndim == 0:
+        return f"{float(values):g}"
+    some = ", ".join(f"{float(value):g}" for value in values[:3])
+    return f"[{some}{f', … of {len(values)}' if len(values) > 3 else ''}]"
 
 
 def are_images(shape: Sequence[int]) -> bool:

@@ -26,7 +26,7 @@ __all__ = ["Dataset", "number_labels", "range_of", "tensor"]
 _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from the same seed
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """N examples, images as the integer levels that files hold.
 
@@ -76,6 +76,12 @@ class Dataset:
                 f"{self.source}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
                 f"but there are {self.spec.num_classes} classes"
             )
+
+    def __repr__(self) -> str:
+        said = [repr(self.source), f"{len(self):,} examples of {tuple(self.spec.shape)}"]
+        said += [f"{self.spec.num_classes} classes"] if self.labels is not None else []
+        said += [f"arrays {', '.join(self.arrays)}"] if self.arrays else []
+        return f"Dataset({', '.join(said)})"
 
     def __len__(self) -> int:
         return int(self.values.shape[0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scorefield.core.distributions import Categorical
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, shown
 from scorefield.models.base import CategoricalModel, Labels, Model, ModelBase, as_model
 from scorefield.models.denoiser import as_labels, per_example
 from scorefield.models.parametrization import noise_input
@@ -81,6 +81,10 @@ class CategoricalDenoiser(ModelBase, CategoricalModel):
         self.noise_input = noise_input
         if data is not None:
             self._check_bins(data)
+
+    def extra_repr(self) -> str:
+        """What is printed beside the network."""
+        return f"parametrization={self.parametrization!r}, process={self.process!r}"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -174,6 +178,9 @@ class GivenCategories(CategoricalModel):
         self.model = model
         self.process, self.data = model.process, model.data
         self.labels = as_labels(y, model.num_classes, None)
+
+    def __repr__(self) -> str:
+        return f"GivenCategories({self.model.kind}, y={shown(self.labels)})"
 
     @property
     def inner(self) -> Model | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.core.prediction import Prediction
-from scorefield.core.shapes import DataSpec, expand
+from scorefield.core.shapes import DataSpec, expand, shown
 from scorefield.models.base import (
     ConditionalModel,
     Denoise,
@@ -100,6 +100,12 @@ class Denoiser(ModelBase, ConditionalModel):
         }
         optional = {"variance": self.variance, "low_res": self.low_res}
         return {**spec, **{name: value for name, value in optional.items() if value}}
+
+    def extra_repr(self) -> str:
+        """What is printed beside the network."""
+        said = {"parametrization": self.parametrization, "process": self.process, "variance": self.variance}
+        said |= {"low_res": self.low_res, "data": None if self.data is None else tuple(self.data.shape)}
+        return ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)
 
     @property
     def num_classes(self) -> int:
@@ -218,6 +224,14 @@ class Wrapper(GaussianModel):
         self.process = self.model.process
         self.data = self.model.data
 
+    def __repr__(self) -> str:
+        inside = repr(self.model) if isinstance(self.model, Wrapper) else self.model.kind
+        return f"{type(self).__name__}({', '.join([inside, *self.options_shown()])})"
+
+    def options_shown(self) -> list[str]:
+        """What its repr shows beside the model inside, such as "scale=2"."""
+        return []
+
     @property
     def inner(self) -> Model | None:
         return self.model
@@ -290,6 +304,9 @@ class Given(Wrapper):
     def __init__(self, model: ConditionalModel, y: Labels, null: int | None = None) -> None:
         super().__init__(model)
         self.labels = as_labels(y, model.num_classes, null)
+
+    def options_shown(self) -> list[str]:
+        return [f"y={shown(self.labels)}"]
 
     @property
     def num_classes(self) -> int:

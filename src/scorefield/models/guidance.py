@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.prediction import Level, Prediction
-from scorefield.core.shapes import expand
+from scorefield.core.shapes import expand, shown
 from scorefield.models.base import Classifier, ConditionalModel, Denoise, GaussianModel, Labels, as_classifier
 from scorefield.models.denoiser import Given, Wrapper, as_labels, per_example
 from scorefield.process.base import GaussianProcess, Time
@@ -52,6 +52,9 @@ class Bounded(Wrapper, ABC):
             raise IncompatibleModel(
                 f'a gradient at the mean of a step cannot be folded into x̂0: put {name} inside ClassifierGuidance, or use at="x_t"'
             )
+
+    def options_shown(self) -> list[str]:
+        return [f"low={self.low:g}", f"high={self.high:g}"]
 
     @property
     def grad_at(self) -> str | None:
@@ -109,6 +112,9 @@ class DynamicThreshold(Bounded):
             )
         self.quantile = quantile
 
+    def options_shown(self) -> list[str]:
+        return [f"quantile={self.quantile:g}", *super().options_shown()]
+
     def bounded(self, x0: Tensor) -> Tensor:
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         u = (x0 - middle) / half
@@ -154,6 +160,9 @@ class ClassifierGuidance(Wrapper):
         self.labels = as_labels(y, judge.num_classes)
         self.scale = _as_scale(scale)
         self.at = at
+
+    def options_shown(self) -> list[str]:
+        return [f"y={shown(self.labels)}", f"scale={shown(self.scale)}", f"at={self.at!r}"]
 
     @property
     def guided(self) -> bool:
@@ -229,6 +238,9 @@ class ClassifierFree(Wrapper):
         self.null = null
         self.labels = as_labels(y, null)
         self.scale = _as_scale(scale)
+
+    def options_shown(self) -> list[str]:
+        return [f"y={shown(self.labels)}", f"scale={shown(self.scale)}"]
 
     @property
     def num_classes(self) -> int:

@@ -57,6 +57,10 @@ class NoisyClassifier(ModelBase, ClassifierModel):
         """What rebuilds this classifier, apart from its network and process, from a configuration file."""
         return {"noise_input": self.noise_input}
 
+    def extra_repr(self) -> str:
+        """What is printed beside the network."""
+        return f"process={self.process!r}, num_classes={self.num_classes}"
+
     @property
     def num_classes(self) -> int:
         """K: what the network says of itself, otherwise what the data has; 0 where neither does."""

@@ -44,6 +44,10 @@ class ScoreModel(ModelBase):
     def log_density(self) -> LogDensity | None:
         return (lambda x: -self.energy(x)) if self.has_energy else None
 
+    def extra_repr(self) -> str:
+        """What is printed beside the network."""
+        return "energy=True" if self.has_energy else ""
+
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
         """∇ log p(x), (B, *) in x's dtype, differentiable where gradients are enabled.   x: (B, *).
 

@@ -30,6 +30,9 @@ class RunFolder:
         self.unreadable_files = path / "broken-files.txt"
         self.lock = path / ".lock"
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     def require(self) -> RunFolder:
         """This folder, if it holds a run; InputError otherwise."""
         if not self.config.is_file():

@@ -113,6 +113,7 @@ class Trainer(Iterator[TrainStep]):
         describe: Mapping[str, Any] | None = None,
     ) -> None:
         self.options = options
+        self._run = run
         self.data = as_source(data)
         self.accelerator = make_accelerator(
             device, options, run, getattr(objective.model, "has_energy", False)
@@ -148,6 +149,10 @@ class Trainer(Iterator[TrainStep]):
         self._batches = BatchLoader(
             self.data, objective, options, self._processes, unreadable_files, self._state.epoch_length
         )
+
+    def __repr__(self) -> str:
+        run = "" if self._run is None else f", run={str(self._run)!r}"
+        return f"Trainer(step {self.step} of {self.options.steps}{run})"
 
     @property
     def step(self) -> int:

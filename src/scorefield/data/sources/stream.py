@@ -78,7 +78,7 @@ class Rows(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stream:
     """Examples in the order of a seed, without their number and without a way back. What `sf.train` reads
     like a `Dataset`.
@@ -95,6 +95,10 @@ class Stream:
     source: str
     holdout: float = 0.0
     split_seed: int = 0
+
+    def __repr__(self) -> str:
+        classes = f", {self.spec.num_classes} classes" if self.labelled else ""
+        return f"Stream({self.source!r}, examples of {tuple(self.spec.shape)}{classes})"
 
     @property
     def examples(self) -> None:
