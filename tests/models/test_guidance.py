@@ -479,8 +479,8 @@ def test_tables_that_were_rounded_on_their_way_agree():
     ClassifierGuidance(MIXTURE.denoiser(LINEAR), MIXTURE.classifier(rounded), 0)
     between = sf.process.Interpolated(LINEAR)
     ClassifierGuidance(MIXTURE.denoiser(between), MIXTURE.classifier(LINEAR), 0)
-    continuous = [sf.process.continuous_vp(), sf.process.continuous_vp(beta_max=15.0)]
-    ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(sf.process.continuous_vp()), 0)
+    continuous = [sf.process.vp(), sf.process.vp(beta_max=15.0)]
+    ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(sf.process.vp()), 0)
     with pytest.raises(sf.IncompatibleModel, match="other noise levels"):
         ClassifierGuidance(MIXTURE.denoiser(continuous[0]), MIXTURE.classifier(continuous[1]), 0)
 
