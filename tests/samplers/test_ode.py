@@ -9,7 +9,6 @@ from support import relative_error
 import scorefield as sf
 from scorefield.core.noise import NoiseSource
 from scorefield.samplers import DDIM, Euler, Heun
-from scorefield.samplers.base import network_calls
 
 EYE = torch.eye(2, dtype=torch.float64)
 COV = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
@@ -106,7 +105,7 @@ def test_calls_are_a_bound_and_never_at_zero(name, process):
             for a, b, t, s in zip(ratios, ratios[1:], times, times[1:], strict=False)
         )
         assert len(made) == SOLVERS[name].calls(times) - (long if name == "heun" else 0)
-        assert len(made) == network_calls(SOLVERS[name], process, times)
+        assert len(made) == SOLVERS[name].calls_on(process, times)
         assert min(made) >= 0  # t − 1
     if name == "heun":
         assert Heun().calls(down.tolist()) == 39

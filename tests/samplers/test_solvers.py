@@ -25,7 +25,6 @@ from scorefield.samplers import (
     Langevin,
     PredictorCorrector,
 )
-from scorefield.samplers.base import network_calls
 
 F64 = torch.float64
 EYE = torch.eye(2, dtype=F64)
@@ -240,7 +239,7 @@ def test_calls(sampler):
             float(_ratio(process, t)) > 80 and s > 0 for t, s in pairwise(torch.as_tensor(grid).tolist())
         )
         assert len(made) == sampler.calls(grid) - (long if isinstance(sampler, Heun) else 0)
-        assert len(made) == network_calls(sampler, process, grid)
+        assert len(made) == sampler.calls_on(process, grid)
         assert min(made) >= 0  # t − 1
         for around in (
             Inpaint(sampler, torch.zeros(3), torch.tensor([True, False, False])),
@@ -248,7 +247,7 @@ def test_calls(sampler):
         ):
             made.clear()
             sf.sample(model, around, grid, x_T=torch.zeros(2, 3), noise=NoiseSource(0))
-            assert len(made) == network_calls(around, process, grid) <= around.calls(grid)
+            assert len(made) == around.calls_on(process, grid) <= around.calls(grid)
 
 
 @pytest.mark.parametrize("n", [5, 40])
@@ -259,7 +258,7 @@ def test_calls(sampler):
 )
 def test_a_grid_that_starts_at_80_is_not_above_it_by_rounding(process, n):
     grid = sf.grids.karras(process, n, sigma_max=80.0)
-    assert network_calls(Heun(), process, grid) == Heun().calls(grid) == 2 * n - 1
+    assert Heun().calls_on(process, grid) == Heun().calls(grid) == 2 * n - 1
 
 
 def _ratio(process, t):

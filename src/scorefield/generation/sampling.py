@@ -24,7 +24,7 @@ from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, SAMPLERS
 from scorefield.samplers import Sampler, between_levels
-from scorefield.samplers.base import Grid, Step, network_calls, trajectory
+from scorefield.samplers.base import Grid, Step, as_sampler, trajectory
 from scorefield.samplers.grids import as_floats, steps
 from scorefield.samplers.ode import LARGEST_RATIO
 from scorefield.store.block_store import BLOCK, Block
@@ -100,7 +100,7 @@ class Sampling:
     @property
     def calls(self) -> int:
         """Network calls that a block takes."""
-        return network_calls(self.sampler, getattr(self.model, "process", None), self.grid)
+        return as_sampler(self.sampler).calls_on(self.model.process, self.grid)
 
     @property
     def precision(self) -> str:
@@ -178,7 +178,7 @@ class Sampling:
         """A sentence where a classifier's gradient will be multiplied by a very large σ²/α, as an ε̂-shifting
         sampler does at its start; otherwise None.
         """
-        if self.guide is None or getattr(self.sampler, "guidance", None) != "eps":
+        if self.guide is None or as_sampler(self.sampler).guidance != "eps":
             return None
         level = self.model.process.level(float(self.grid[0]))
         ratio = float(level.ratio)
@@ -231,7 +231,7 @@ def build_sampling(
         _check_categories(options, guide)
         return Sampling(model, sampler, times, options)
     start = _uniform_start(model) if options.start == "uniform" or isinstance(model, ScoreModel) else None
-    between = getattr(sampler, "between_levels", False) and isinstance(model, Denoiser)
+    between = as_sampler(sampler).between_levels and isinstance(model, Denoiser)
     wrap = (_wrap_between_levels if between else _wrap)(
         options, model, None if guide is None else guide.model
     )

@@ -403,7 +403,7 @@ def as_gaussian(thing: object, asker: str, *, categorical: str = "") -> Gaussian
     what = (
         "is a classifier"
         if model.family == "classifier"
-        else "has a score only: sample it with Langevin, or train it at noise levels (for example sf.process.geometric_sigmas "
+        else "has a score only: sample it with Langevin, or train it at noise levels (for example sf.process.geometric "
         "and sf.objectives.NCSN)"
     )
     raise IncompatibleModel(

@@ -9,10 +9,9 @@ from collections.abc import Iterable
 
 from scorefield.runtime.errors import IncompatibleModel
 
-__all__ = ["refuse_misspelt"]
+__all__ = ["refuse_misspelt", "refuse_misspelt_names"]
 
 _CLOSE = 0.85  # of difflib's ratio: one or two letters of a word
-
 _FOUND: dict[tuple[type, frozenset[str], tuple[str, ...], type], tuple[str, str] | None] = {}
 
 
@@ -31,20 +30,26 @@ def refuse_misspelt(thing: object, members: Iterable[str], what: str, *, beyond:
     """
     key = (type(thing), frozenset(getattr(thing, "__dict__", ())), tuple(members), beyond)
     if key not in _FOUND:
-        _FOUND[key] = _misspelt(*key)
-    found = _FOUND[key]
+        known = set(beyond.__mro__)
+        of_classes = (vars(base) for base in type(thing).__mro__ if base not in known)
+        _FOUND[key] = _misspelt(set(key[1]).union(*of_classes), key[2])
+    _refuse(_FOUND[key], f"{what} {type(thing).__name__}")
+
+
+def refuse_misspelt_names(names: Iterable[str], members: Iterable[str], what: str) -> None:
+    """The same for the names themselves, such as those that a class defines.   what: with its name."""
+    _refuse(_misspelt(set(names), tuple(members)), what)
+
+
+def _refuse(found: tuple[str, str] | None, what: str) -> None:
     if found is not None:
-        wrong, right = found
         raise IncompatibleModel(
-            f"the {what} {type(thing).__name__} has a member {wrong!r}, which nothing asks for: did you mean {right!r}?"
+            f"the {what} has a member {found[0]!r}, which nothing asks for: did you mean {found[1]!r}?"
         )
 
 
-def _misspelt(
-    cls: type, own: frozenset[str], members: tuple[str, ...], beyond: type
-) -> tuple[str, str] | None:
-    known = set(beyond.__mro__)
-    written = set(own).union(*(vars(base) for base in cls.__mro__ if base not in known))
+def _misspelt(written: set[str], members: tuple[str, ...]) -> tuple[str, str] | None:
+    """(A name, the member that it nearly is), or None."""
     missing = [name for name in members if name not in written]
     for name in sorted(written):
         if name.startswith("_") or name in members:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar, get_args
+from typing import get_args
 
 from torch import Tensor
 
@@ -13,27 +12,14 @@ from scorefield.core.noise import Noise
 from scorefield.models.base import Denoise, as_model
 from scorefield.process.transitions import Variance, reverse
 from scorefield.runtime.checks import one_of
-from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.base import Grid, need_levels
-from scorefield.samplers.grids import as_floats
+from scorefield.runtime.errors import IncompatibleModel
+from scorefield.samplers.base import Sampler
 
-__all__ = ["Ancestral", "Descending"]
-
-
-class Descending:
-    """What samplers that only walk down share: S calls on S steps, and a refusal of any other grid."""
-
-    def calls(self, grid: Grid) -> int:
-        """One network call a step. InputError unless the grid strictly descends."""
-        if any(s >= t for t, s in pairwise(as_floats(grid))):
-            raise InputError(
-                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {as_floats(grid)}"
-            )
-        return len(grid) - 1
+__all__ = ["Ancestral"]
 
 
 @dataclass(frozen=True)
-class Ancestral(Descending):
+class Ancestral(Sampler[float | None]):
     """x_s = mean + std·z of p(x_s | x_t); no noise on the step to s = 0.
 
     variance: "lower" (β̃), "upper" (β) or "learned" (the network's variance half).
@@ -43,21 +29,23 @@ class Ancestral(Descending):
     """
 
     variance: Variance = "lower"
-    guidance: ClassVar[str] = "mean"
+    guidance = "mean"
 
     def __post_init__(self) -> None:
         one_of("variance", self.variance, get_args(Variance))
 
-    def init(self, model: Any, x: Tensor) -> float | None:
-        """The grid time above t, which the variance of the last step needs (None: the process's own next
-        level).
-        """
-        need_levels(self, model)
+    def check_model(self, model: Denoise) -> None:
+        super().check_model(model)
         if self.variance == "learned" and as_model(model).variance is None:
             raise IncompatibleModel(
                 'Ancestral("learned") needs a model with a variance head, and this one has none: use "lower" or "upper", or train '
                 'one with Denoiser(..., variance="range")'
             )
+
+    def init(self, model: Denoise, x: Tensor) -> float | None:
+        """The grid time above t, which the variance of the last step needs (None: the process's own next
+        level).
+        """
         return None
 
     def step(

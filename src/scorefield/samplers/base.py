@@ -4,21 +4,30 @@ of steps.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
-from scorefield.models.base import as_gaussian, as_model
+from scorefield.models.base import CategoricalDenoise, Denoise, Model, ScoreFunction, as_gaussian, as_model
+from scorefield.process.base import Process
+from scorefield.process.continuous import ContinuousProcess
+from scorefield.runtime.contracts import refuse_misspelt, refuse_misspelt_names
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.grids import as_grid
+from scorefield.samplers.grids import as_floats, as_grid
 
-__all__ = ["Grid", "Sampler", "Step", "need_levels", "network_calls", "planned", "sample", "trajectory"]
+__all__ = ["AnySampler", "Grid", "Sampler", "SamplerMethods", "Step", "as_sampler", "sample", "trajectory"]
 
 Grid = Tensor | Sequence[float]
+Placing = Literal["eps", "mean"]  # of a classifier's gradient, see `Sampler.guidance`
+
+State = TypeVar("State")
+M = TypeVar("M", contravariant=True, default=Denoise)
 
 
 class Step(NamedTuple):
@@ -32,79 +41,292 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-class Sampler(Protocol):
-    """How is x_s made from x_t? Pure steps, the state explicit. `noise` already belongs to this step.
+class Sampler(ABC, Generic[State, M]):
+    """How is x_s made from x_t? Pure steps with an explicit state.
 
-    A sampler also says in an attribute `guidance` how its steps place the gradient that classifier guidance
-    leaves in a
-    Prediction: "eps" where they take `model(x_t, t).guided(t)`, "mean" where they shift the mean of their own
-    step. One that does not say so is refused guided models.
+    A sampler of one's own defines `init` and `step`; everything else has a default. State is what a step leaves for
+    the next one, None where steps know nothing of each other; M is what it samples, models with noise levels
+    (`Denoise`) if left out. An object that has these methods without this base class is taken too, see `as_sampler`.
 
-    One of which `calls` can say only how many calls there are at most also has `calls_on(process, grid)`, see
-    `network_calls`.
+        @dataclass(frozen=True)
+        class Euler(Sampler[None]):
+            guidance = "eps"
 
-    One whose steps need to know the whole grid also has `plan(model, times, state)`: the state of `init` with
-    what it takes from the grid, or a refusal. A sampler around another one passes it on by `planned`.
+            def init(self, model, x): return None
+
+            def step(self, model, x_t, t, s, state, noise):
+                pred = model(x_t, t).guided(t)
+                ...
+                return x_s, pred.x0, None
+
+    `str(sampler)` identifies stored samples, so that it must name every option; a frozen dataclass does that.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        names = {*vars(cls), *vars(cls).get("__annotations__", ())}
+        refuse_misspelt_names(names, _MEMBERS, f"sampler {cls.__name__}")
+
+    @property
+    def guidance(self) -> Placing | None:
+        """How its steps place the gradient that classifier guidance leaves in a Prediction.
+
+        "eps": they take `model(x_t, t).guided(t)`. "mean": they shift the mean of their own step. None: they would
+        ignore it, so that models guided by a classifier are refused.
+        """
+        return None
+
+    @property
+    def between_levels(self) -> bool:
+        """Whether it asks the model about times between those of the grid, which a table of levels does not have."""
+        return False
+
+    def check_model(self, model: M) -> None:
+        """Refuse a model that lacks what the sampler needs, before the first step.
+
+        Args:
+            model: The model, of the library or of one's own.
+
+        Raises:
+            IncompatibleModel: By default unless the model predicts x̂0 at noise levels, at every real time where
+                `between_levels` is true.
+        """
+        asked = as_gaussian(model, type(self).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
+        if self.between_levels and not isinstance(asked.process, ContinuousProcess):
+            raise IncompatibleModel(
+                f"{self} asks for times between the levels of this process, which is a table of them: give it "
+                "sf.samplers.between_levels(model), whose process is sf.process.Interpolated, or use a sampler that keeps to the levels, "
+                "such as DPMSolver2M or Heun without churn"
+            )
+
     def calls(self, grid: Grid) -> int:
-        """Network calls on this grid; InputError when this sampler cannot walk it."""
-        ...
+        """How many network calls it makes on this grid, at most; by default one a step.
+
+        Args:
+            grid: The times, from the first to the last.
+
+        Raises:
+            InputError: Where it cannot walk the grid: by default unless it strictly descends.
+        """
+        times = as_floats(grid)
+        if any(s >= t for t, s in pairwise(times)):
+            raise InputError(
+                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {times} (encode with DDIM, Euler "
+                "or Heun)"
+            )
+        return len(times) - 1
+
+    def calls_on(self, process: Process | None, grid: Grid) -> int:
+        """How many network calls it makes on this grid of this process, exactly; by default `calls(grid)`.
+
+        Args:
+            process: That of the model; None for a score without noise levels.
+            grid: As in `calls`.
+        """
+        return self.calls(grid)
+
+    @abstractmethod
+    def init(self, model: M, x: Tensor) -> State:
+        """The state before the first step.
+
+        Args:
+            model: The model, which `check_model` has accepted.
+            x: The first x, (B, *).
+
+        Raises:
+            InputError: Where x does not fit the sampler.
+        """
+
+    def plan(self, model: M, times: Sequence[float], state: State) -> State:
+        """The state before the first step of this grid, for samplers whose steps need to know all of it.
+
+        Args:
+            model: The model.
+            times: The grid, as Python numbers.
+            state: What `init` gave; returned as it is by default.
+
+        Raises:
+            InputError: Where the sampler's options do not fit the grid.
+        """
+        return state
+
+    @abstractmethod
+    def step(
+        self, model: M, x_t: Tensor, t: float, s: float, state: State, noise: Noise
+    ) -> tuple[Tensor, Tensor, State]:
+        """One step, from t to s. It changes none of its arguments and records no gradients.
+
+        Args:
+            model: The model; `model.process.level(t)` is its α and σ.
+            x_t: x at time t, (B, *).
+            t: The time that it comes from, 0 ≤ t ≤ T.
+            s: The time that it goes to; s < t in sampling, s > t in encoding.
+            state: What `init` or the step before has left.
+            noise: Where all draws of this step come from: `noise.normal_like(x_t)`.
+
+        Returns:
+            x_s (B, *), the x̂0 (B, *) behind it (x_s where there are no levels), and the next state.
+        """
+
+
+class SamplerMethods(Protocol):
+    """A sampler of one's own without the base class: the methods that it must have."""
+
+    def init(self, model: Any, x: Tensor) -> Any: ...
+
+    def step(
+        self, model: Any, x_t: Tensor, t: float, s: float, state: Any, noise: Noise
+    ) -> tuple[Tensor, Tensor, Any]: ...
+
+
+AnySampler = Sampler[Any, Any] | SamplerMethods
+
+_OPTIONAL = ("guidance", "between_levels", "check_model", "calls", "calls_on", "plan")
+_MEMBERS = ("init", "step", *_OPTIONAL)
+
+
+def as_sampler(thing: AnySampler) -> Sampler[Any, Any]:
+    """A `Sampler` itself, or a sampler of one's own behind its members.
+
+    This is the only place that looks at the attributes of a foreign sampler by name. It needs `init` and `step`; the
+    other members of `Sampler` are used where it has them. `str` of the result is that of the object.
+
+    Args:
+        thing: The sampler.
+
+    Raises:
+        IncompatibleModel: For what is no sampler, and for a misspelt optional member.
+    """
+    if isinstance(thing, Sampler):
+        refuse_misspelt_names(getattr(thing, "__dict__", ()), _MEMBERS, f"sampler {type(thing).__name__}")
+        return thing
+    if isinstance(thing, type):
+        raise IncompatibleModel(f"{thing.__name__} is a class: give a sampler, such as {thing.__name__}()")
+    refuse_misspelt(thing, _MEMBERS, "sampler")
+    if not callable(getattr(thing, "init", None)) or not callable(getattr(thing, "step", None)):
+        raise IncompatibleModel(
+            f"{type(thing).__name__} is no sampler: one has init(model, x) and step(model, x_t, t, s, state, noise), see "
+            "sf.samplers.Sampler"
+        )
+    return _Foreign(thing)
+
+
+class _Foreign(Sampler[Any, Any]):
+    """A sampler of one's own: what it does not say has the default."""
+
+    def __init__(self, thing: SamplerMethods) -> None:
+        self.thing = thing
+        self._optional = {name: getattr(thing, name) for name in _OPTIONAL if hasattr(thing, name)}
+
+    def __repr__(self) -> str:
+        return repr(self.thing)
+
+    def __str__(self) -> str:
+        return str(self.thing)
+
+    @property
+    def name(self) -> str:
+        return type(self.thing).__name__
+
+    @property
+    def guidance(self) -> Placing | None:
+        return self._optional.get("guidance")
+
+    @property
+    def between_levels(self) -> bool:
+        return bool(self._optional.get("between_levels", False))
+
+    def check_model(self, model: Any) -> None:
+        if "check_model" in self._optional:
+            self._optional["check_model"](model)
+
+    def calls(self, grid: Grid) -> int:
+        return int(self._optional["calls"](grid)) if "calls" in self._optional else super().calls(grid)
+
+    def calls_on(self, process: Process | None, grid: Grid) -> int:
+        if process is None or "calls_on" not in self._optional:
+            return self.calls(grid)
+        return int(self._optional["calls_on"](process, grid))
 
     def init(self, model: Any, x: Tensor) -> Any:
-        """The state before the first step; IncompatibleModel when the model lacks what the sampler needs."""
-        ...
+        return self.thing.init(model, x)
+
+    def plan(self, model: Any, times: Sequence[float], state: Any) -> Any:
+        return self._optional["plan"](model, times, state) if "plan" in self._optional else state
 
     def step(
         self, model: Any, x_t: Tensor, t: float, s: float, state: Any, noise: Noise
     ) -> tuple[Tensor, Tensor, Any]:
-        """(x_s, the x̂0 behind it, the next state)."""
-        ...
+        return self.thing.step(model, x_t, t, s, state, noise)
 
 
 def trajectory(
-    model: Any, sampler: Sampler, grid: Grid, x: Tensor, noise: Noise | None = None
+    model: ScoreFunction | CategoricalDenoise,
+    sampler: AnySampler,
+    grid: Grid,
+    x: Tensor,
+    noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Walk x along the grid, yielding every step; the i-th step draws from noise.at(i). Bad pieces raise
-    here, not later.
+    """Walk x along the grid, yielding every step; the i-th step draws from noise.at(i).
 
-    x: (B, *) at the grid's first time, integers where the model is of categories.   grid: of times, or
-    `grids.steps(n)` for a score without noise levels.
-    noise: where the draws come from; a fresh seed if not given.
+    Args:
+        model: A model of the library, or of one's own (`sf.Denoise`).
+        sampler: A sampler of the library, or of one's own (`Sampler`).
+        grid: Times, or `grids.steps(n)` for a score without noise levels.
+        x: (B, *) at the grid's first time, integers where the model is of categories.
+        noise: Where the draws come from. Default: a fresh seed.
+
+    Raises:
+        InputError: For x or a grid that do not fit, before the first step.
+        IncompatibleModel: For a model that the sampler cannot sample, before the first step.
     """
-    process = as_model(model).process
+    asked, walker = as_model(model), as_sampler(sampler)
     if x.ndim < 1 or not len(x):
         raise InputError(f"x must hold at least one example, (B, *); got shape {tuple(x.shape)}")
-    if process is not None:
-        process.check_states(x)
+    if asked.process is not None:
+        asked.process.check_states(x)
     elif not torch.is_floating_point(x):
         raise InputError(f"x must be floating point, got {x.dtype}")
-    state = sampler.init(model, x)
-    times = as_grid(process, grid)
-    sampler.calls(times)
-    _check_guidance(sampler, model, times)
-    state = planned(sampler, model, times, state)
-    return _walk(model, sampler, times, x, state, noise or NoiseSource(fresh_seed()))
+    walker.check_model(model)
+    state = walker.init(model, x)
+    times = as_grid(asked.process, grid)
+    walker.calls(times)
+    _check_guidance(walker, asked, times)
+    state = walker.plan(model, times, state)
+    return _walk(model, walker, times, x, state, noise or NoiseSource(fresh_seed()))
 
 
 def sample(
-    model: Any,
-    sampler: Sampler,
+    model: ScoreFunction | CategoricalDenoise,
+    sampler: AnySampler,
     grid: Grid,
     n: int | None = None,
     noise: Noise | None = None,
     *,
     x_T: Tensor | None = None,
 ) -> Tensor:
-    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory. Of categories
-    they are integers.
+    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory.
 
-    Starts from x_T (B, *) where given, otherwise from n draws of the process's prior at step 0 of `noise`.
     Run the model in evaluation mode: dropout that is left on stays on.
+
+    Args:
+        model: As in `trajectory`.
+        sampler: As in `trajectory`.
+        grid: As in `trajectory`.
+        n: How many. Default: as many as x_T holds.
+        noise: Where the draws come from. Default: a fresh seed.
+        x_T: Where sampling starts, (B, *). Default: n draws of the process's prior at step 0 of `noise`.
+
+    Returns:
+        (n, *), integers where the model is of categories.
+
+    Raises:
+        InputError: As `trajectory`, and where n and x_T disagree or both are missing.
+        IncompatibleModel: As `trajectory`.
     """
     noise = noise or NoiseSource(fresh_seed())
     if x_T is None:
-        x_T = _start(model, n, noise)
+        x_T = _start(as_model(model), n, noise)
     elif n is not None and n != x_T.shape[0]:
         raise InputError(f"n = {n} disagrees with the {x_T.shape[0]} examples of x_T: give one of them")
     x = x_T
@@ -113,39 +335,18 @@ def sample(
     return x
 
 
-def network_calls(sampler: Sampler, process: Any, grid: Grid) -> int:
-    """Network calls on this grid of this process, exactly; InputError when this sampler cannot walk it.
-    process: None for a bare score.
-    """
-    exact = getattr(sampler, "calls_on", None)
-    return sampler.calls(grid) if exact is None or process is None else int(exact(process, grid))
-
-
-def planned(sampler: Sampler, model: Any, times: Sequence[float], state: Any) -> Any:
-    """The state before the first step on this grid; that of `init` where the sampler does not ask for the
-    grid.
-    """
-    plan = getattr(sampler, "plan", None)
-    return state if plan is None else plan(model, times, state)
-
-
-def need_levels(sampler: object, model: Any) -> None:
-    """IncompatibleModel unless the model predicts x̂0 at noise levels."""
-    as_gaussian(model, type(sampler).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
-
-
-def _check_guidance(sampler: object, model: Any, times: Sequence[float]) -> None:
+def _check_guidance(sampler: Sampler[Any, Any], model: Model, times: Sequence[float]) -> None:
     """IncompatibleModel where the guidance around this model would be ignored, or has no meaning on this
     grid.
     """
-    asked = as_model(model)
-    if not asked.guided:
+    if not model.guided:
         return
     if any(s > t for t, s in pairwise(times)):
         raise IncompatibleModel(
             "encoding walks the unguided flow upwards: encode, and decode, without guidance"
         )
-    at, places, name = asked.grad_at, getattr(sampler, "guidance", None), type(sampler).__name__
+    at, places = model.grad_at, sampler.guidance
+    name = sampler.name if isinstance(sampler, _Foreign) else type(sampler).__name__
     if at is not None and places is None:
         raise IncompatibleModel(
             f"{name} does not say how it places the gradient of a classifier, and would ignore it: let its steps take "
@@ -159,7 +360,12 @@ def _check_guidance(sampler: object, model: Any, times: Sequence[float]) -> None
 
 
 def _walk(
-    model: Any, sampler: Sampler, times: Sequence[float], x: Tensor, state: Any, noise: Noise
+    model: object,
+    sampler: Sampler[Any, Any],
+    times: Sequence[float],
+    x: Tensor,
+    state: Any,
+    noise: Noise,
 ) -> Iterator[Step]:
     for i, (t, s) in enumerate(pairwise(times), start=1):
         with torch.no_grad():
@@ -167,17 +373,16 @@ def _walk(
         yield Step(t, s, x, x0)
 
 
-def _start(model: Any, n: int | None, noise: Noise) -> Tensor:
+def _start(model: Model, n: int | None, noise: Noise) -> Tensor:
     if n is None or isinstance(n, bool) or n < 1:
         raise InputError(f"give the number of samples n ≥ 1, or x_T to start from; got n = {n!r}")
-    asked = as_model(model)
-    if asked.process is None:
+    if model.process is None:
         raise IncompatibleModel(
-            f"{asked.kind} has a score without noise levels, so there is no prior to start from: sample it with "
+            f"{model.kind} has a score without noise levels, so there is no prior to start from: sample it with "
             "Langevin from an x_T of yours"
         )
-    if asked.data is None:
+    if model.data is None:
         raise InputError(
             "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T"
         )
-    return asked.process.prior((n, *asked.data.shape), noise.at(0)).to(asked.device)
+    return model.process.prior((n, *model.data.shape), noise.at(0)).to(model.device)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scorefield.models.base import on_process, with_process
 from scorefield.process.continuous import ContinuousProcess, Interpolated
 from scorefield.process.discrete import DiscreteProcess
 from scorefield.runtime.errors import IncompatibleModel
 
-__all__ = ["between_levels", "need_between_levels"]
+__all__ = ["between_levels"]
 
 M = TypeVar("M")
 
@@ -39,13 +39,3 @@ def between_levels(model: M) -> M:
             "its levels: Ancestral, DDIM, Euler, Heun without churn and DPMSolver2M keep to the levels"
         )
     return on_process(model, Interpolated(asked.process))
-
-
-def need_between_levels(sampler: object, model: Any) -> None:
-    """IncompatibleModel unless the model's process has a level at every real t."""
-    if not isinstance(model.process, ContinuousProcess):
-        raise IncompatibleModel(
-            f"{sampler} asks for times between the levels of this process, which is a table of them: give it "
-            "sf.samplers.between_levels(model), whose process is sf.process.Interpolated, or use a sampler that keeps to the levels, "
-            "such as DPMSolver2M or Heun without churn"
-        )

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
-from scorefield.models.base import CategoricalDenoise
-from scorefield.models.categorical_denoiser import has_categories
+from scorefield.models.base import CategoricalDenoise, as_model
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.ancestral import Descending
+from scorefield.samplers.base import Sampler
 
 __all__ = ["CategoricalAncestral", "CategoricalDDIM"]
 
 
-class _FromPrediction(Descending, ABC):
+class _FromPrediction(Sampler[None, CategoricalDenoise]):
     """x_s ~ p(x_s | x_t), one uniform draw of x's shape a step. The step to s = 0 draws too: it is p(x_0 |
     x_t).
     """
 
-    def init(self, model: Any, x: Tensor) -> None:
+    def check_model(self, model: CategoricalDenoise) -> None:
         """IncompatibleModel for a model of anything but categories."""
-        if not has_categories(model):
-            name = type(self).__name__
+        asked, name = as_model(model), type(self).__name__
+        if asked.family != "categorical":
             raise IncompatibleModel(
-                f"{name} samples categories, and {type(model).__name__} is no model of them: take {name.removeprefix('Categorical')} "
+                f"{name} samples categories, and {asked.kind} is no model of them: take {name.removeprefix('Categorical')} "
                 "for a model of Gaussian noise, or train a sf.CategoricalDenoiser on integer levels"
             )
+
+    def init(self, model: CategoricalDenoise, x: Tensor) -> None:
+        return None
 
     def step(
         self, model: CategoricalDenoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
 from scorefield.process.transitions import transition
 from scorefield.runtime.errors import InputError
-from scorefield.samplers.base import Grid, need_levels
+from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.grids import as_floats
 
 __all__ = ["DDIM", "grid_direction", "predict_x0_eps"]
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(Sampler[int]):
     """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z, by default with ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
 
     eta: scales the standard deviation, in [0, 1]; 1 is ancestral sampling with the "lower" variance, 0 is
@@ -38,7 +38,7 @@ class DDIM:
 
     eta: float = 0.0
     varsigma: Callable[[float, float], float] | Sequence[float] | None = None
-    guidance: ClassVar[str] = "eps"
+    guidance = "eps"
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -69,9 +69,8 @@ class DDIM:
             )
         return steps
 
-    def init(self, model: Any, x: Tensor) -> int:
+    def init(self, model: Denoise, x: Tensor) -> int:
         """The number of steps taken, which finds the ς of a list of them."""
-        need_levels(self, model)
         return 0
 
     def plan(self, model: Denoise, times: Sequence[float], state: int) -> int:

@@ -9,8 +9,7 @@ Written so, a step holds at σ_s = 0 and at any σ_t/α_t. A classifier's gradie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +18,10 @@ from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
+from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
-from scorefield.runtime.errors import InputError
-from scorefield.samplers.base import Grid, need_levels
-from scorefield.samplers.between import need_between_levels
+from scorefield.runtime.errors import IncompatibleModel
+from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.grids import as_floats
 
 __all__ = ["Before", "DPMSolver2M", "DPMSolver2S"]
@@ -36,7 +35,7 @@ class Before(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DPMSolver2M:
+class DPMSolver2M(Sampler[Before | None]):
     """DPM-Solver++(2M): x̂0 extrapolated from the step before, second order for one call a step.  [Lu et al.
     2022b, Alg. 2]
 
@@ -47,14 +46,9 @@ class DPMSolver2M:
     """
 
     stochastic: bool = False
-    guidance: ClassVar[str] = "eps"
+    guidance = "eps"
 
-    def calls(self, grid: Grid) -> int:
-        """One network call a step. InputError unless the grid strictly descends."""
-        return _descending(self, grid)
-
-    def init(self, model: Any, x: Tensor) -> Before | None:
-        need_levels(self, model)
+    def init(self, model: Denoise, x: Tensor) -> Before | None:
         return None
 
     def step(
@@ -76,7 +70,7 @@ class DPMSolver2M:
 
 
 @dataclass(frozen=True)
-class DPMSolver2S:
+class DPMSolver2S(Sampler[None]):
     """DPM-Solver++(2S): x̂0 of a first-order step to the middle of λ, second order for two calls a step.  [Lu
     et al. 2022b, Alg. 1]
 
@@ -85,19 +79,18 @@ class DPMSolver2S:
     table, so a discrete process is refused.
     """
 
-    guidance: ClassVar[str] = "eps"
-    between_levels: ClassVar[bool] = True
+    guidance = "eps"
+    between_levels = True
 
     def calls(self, grid: Grid) -> int:
         """Two network calls a step, one on the step to 0. InputError unless the grid strictly descends."""
-        return 2 * _descending(self, grid) - int(as_floats(grid)[-1] == 0)
+        return 2 * super().calls(grid) - int(as_floats(grid)[-1] == 0)
 
-    def init(self, model: Any, x: Tensor) -> None:
-        need_levels(self, model)
-        need_between_levels(self, model)
+    def init(self, model: Denoise, x: Tensor) -> None:
+        return None
 
     def step(
-        self, model: Any, x_t: Tensor, t: float, s: float, state: None, noise: Noise
+        self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise
     ) -> tuple[Tensor, Tensor, None]:
         hi, lo = model.process.level(t), model.process.level(s)
         pred = model(x_t, t).guided(t)
@@ -110,20 +103,12 @@ class DPMSolver2S:
         return x_s + expand(lo.alpha * (1 - lo.ratio / hi.ratio), x_t) * bend, pred.x0, None
 
 
-def _descending(sampler: object, grid: Grid) -> int:
-    """The number of steps of a grid. InputError unless it strictly descends."""
-    if any(s >= t for t, s in pairwise(as_floats(grid))):
-        raise InputError(
-            f"{type(sampler).__name__} walks from noise to data: its grid must strictly descend, got {as_floats(grid)} (encode with DDIM, "
-            "Euler or Heun)"
-        )
-    return len(grid) - 1
-
-
 def _first_order(x0: Tensor, eps: Tensor, lo: Level) -> Tensor:
     return expand(lo.alpha, x0) * x0 + expand(lo.sigma, x0) * eps
 
 
-def _middle(process: ContinuousProcess, hi: Level, lo: Level) -> float:
+def _middle(process: GaussianProcess, hi: Level, lo: Level) -> float:
     """The time half-way in λ."""
+    if not isinstance(process, ContinuousProcess):
+        raise IncompatibleModel("a table of levels has none half-way: see sf.samplers.between_levels")
     return float(process.time(-(hi.ratio * lo.ratio).log() / 2))

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise
-from scorefield.models.base import Denoise
-from scorefield.models.categorical_denoiser import has_categories
-from scorefield.process.base import GaussianProcess
+from scorefield.models.base import Denoise, as_model
+from scorefield.process.base import GaussianProcess, Process
 from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
+from scorefield.samplers.base import Grid, Placing, Sampler, as_sampler
 from scorefield.samplers.grids import as_floats
 
 __all__ = ["Inpaint"]
@@ -33,7 +32,7 @@ class _State(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Inpaint:
+class Inpaint(Sampler[_State]):
     """`sampler` with known values held: after each step they are a draw of q(x_s | x_0), at s = 0 x_0 itself.
 
     [Song et al. 2021, App. I.2; RePaint (Lugmayr et al. 2022) without its resampling; NCSN's inpainting under
@@ -51,11 +50,12 @@ class Inpaint:
     those it makes without a mask.
     """
 
-    sampler: Sampler
+    sampler: Sampler[Any]
     known: Tensor
     mask: Tensor
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sampler", as_sampler(self.sampler))
         if self.mask.dtype != torch.bool:
             raise InputError(f"mask is a bool tensor, True where the value is known; got {self.mask.dtype}")
 
@@ -70,8 +70,20 @@ class Inpaint:
         return f"Inpaint({self.sampler}, known={digest.hexdigest()[:12]})"
 
     @property
-    def guidance(self) -> str | None:
-        return getattr(self.sampler, "guidance", None)
+    def guidance(self) -> Placing | None:
+        return self.sampler.guidance
+
+    @property
+    def between_levels(self) -> bool:
+        return self.sampler.between_levels
+
+    def check_model(self, model: Denoise) -> None:
+        if as_model(model).family == "categorical":
+            raise IncompatibleModel(
+                "inpainting holds values at levels of Gaussian noise, and this model is of categories"
+            )
+        super().check_model(model)
+        self.sampler.check_model(model)
 
     def calls(self, grid: Grid) -> int:
         """The sampler's. InputError for a grid that ascends."""
@@ -79,17 +91,11 @@ class Inpaint:
             raise InputError("inpainting walks from noise to data: its grid must not ascend")
         return self.sampler.calls(grid)
 
-    def calls_on(self, process: Any, grid: Grid) -> int:
-        """The sampler's, exactly."""
+    def calls_on(self, process: Process | None, grid: Grid) -> int:
         self.calls(grid)
-        return network_calls(self.sampler, process, grid)
+        return self.sampler.calls_on(process, grid)
 
-    def init(self, model: Any, x: Tensor) -> _State:
-        if has_categories(model):
-            raise IncompatibleModel(
-                "inpainting holds values at levels of Gaussian noise, and this model is of categories"
-            )
-        need_levels(self, model)
+    def init(self, model: Denoise, x: Tensor) -> _State:
         if self.known.shape not in (x.shape, x.shape[1:]) or not _broadcasts(self.mask, x):
             raise InputError(
                 f"known must have the shape of one example {tuple(x.shape[1:])} or of the batch {tuple(x.shape)}, and mask one that "
@@ -99,8 +105,8 @@ class Inpaint:
         check_finite(known, "values that are kept", "mark them as unknown in the mask")
         return _State(self.sampler.init(model, x), False)
 
-    def plan(self, model: Any, times: Sequence[float], state: _State) -> _State:
-        return state._replace(inner=planned(self.sampler, model, times, state.inner))
+    def plan(self, model: Denoise, times: Sequence[float], state: _State) -> _State:
+        return state._replace(inner=self.sampler.plan(model, times, state.inner))
 
     def step(
         self, model: Denoise, x_t: Tensor, t: float, s: float, state: _State, noise: Noise

@@ -6,20 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand, sum_flat
-from scorefield.models.base import Denoise, LogDensity, as_gaussian, as_model
-from scorefield.models.categorical_denoiser import has_categories
-from scorefield.process.base import GaussianProcess
-from scorefield.process.continuous import ContinuousProcess
+from scorefield.models.base import Denoise, GaussianModel, LogDensity, ScoreFunction, as_gaussian, as_model
+from scorefield.process.base import Process
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.base import Grid, Sampler, need_levels, network_calls, planned
+from scorefield.samplers.base import Grid, Placing, Sampler, as_sampler
 from scorefield.samplers.grids import as_floats
 
 __all__ = ["PredictorCorrector", "Langevin"]
@@ -29,7 +27,7 @@ Kept = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, init=False)
-class Langevin:
+class Langevin(Sampler[Kept | None, ScoreFunction]):
     """x ← x + (h/2)·∇log p(x) + √h z: samples p as h → 0, with an error of order h.  [NCSN §2.2, Algorithm 1]
 
     At noise levels a pair (t, s) is one update at level t, always with noise, in y = x/α, whose noise is r =
@@ -46,7 +44,7 @@ class Langevin:
     Guidance adds to the score: at level t the updates then sample p_t(x)·p_t(y|x)^s, for any scale s.
     """
 
-    guidance: ClassVar[str] = "eps"
+    guidance = "eps"
 
     step_size: float  # not `step`, which is what a sampler does
     metropolis: bool
@@ -76,24 +74,28 @@ class Langevin:
             )
         return len(grid) - 1 + int(self.metropolis or (self.final_denoise and as_floats(grid)[-1] == 0))
 
-    def init(self, model: Any, x: Tensor) -> Kept | None:
-        """No state before the first step. IncompatibleModel where the model lacks what the options need."""
-        if has_categories(model):
+    def check_model(self, model: ScoreFunction) -> None:
+        """IncompatibleModel where the model has no score, or lacks what the options need."""
+        asked = as_model(model)
+        if asked.family == "categorical":
             as_gaussian(model, "Langevin", categorical="CategoricalAncestral or CategoricalDDIM")
         if self.metropolis:
             _log_density(model)
-        if self.final_denoise and as_model(model).process is None:
+        if self.final_denoise and asked.process is None:
             raise IncompatibleModel(
-                f"final_denoise=True needs a model with noise levels, and {as_model(model).kind} has a score only: leave it out"
+                f"final_denoise=True needs a model with noise levels, and {asked.kind} has a score only: leave it out"
             )
+
+    def init(self, model: ScoreFunction, x: Tensor) -> Kept | None:
         return None
 
     def step(
-        self, model: Any, x_t: Tensor, t: float, s: float, state: Kept | None, noise: Noise
+        self, model: ScoreFunction, x_t: Tensor, t: float, s: float, state: Kept | None, noise: Noise
     ) -> tuple[Tensor, Tensor, Kept | None]:
         """One update; without levels there is no x̂0 and its place is taken by x."""
-        if as_model(model).process is not None:
-            return *self._at_level(model, x_t, t, s, noise), None
+        asked = as_model(model)
+        if isinstance(asked, GaussianModel):
+            return *self._at_level(asked, x_t, t, s, noise), None
         if self.metropolis:
             return self._adjusted(model, x_t, state, noise)
         x = _proposal(x_t, model.score(x_t), self.step_size, noise.normal_like(x_t))
@@ -104,7 +106,7 @@ class Langevin:
     ) -> tuple[Tensor, Tensor]:
         """(x_s, x̂0): y ← y − h/(2r)·ε̂ + √h z for y = x/α, whose score is α·∇log p_t(x) = −ε̂/r."""
         process = model.process
-        hi, lo, first = process.level(t), process.level(s), process.level(_first(process))
+        hi, lo, first = process.level(t), process.level(s), process.level(process.t_min)
         r, r_1 = hi.ratio, first.ratio
         h = self.step_size * (r / r_1) ** 2
         pred, z = model(x_t, t).guided(t), noise.normal_like(x_t)
@@ -119,7 +121,7 @@ class Langevin:
         return updated(lo.alpha), pred.x0
 
     def _adjusted(
-        self, model: Any, x: Tensor, state: Kept | None, noise: Noise
+        self, model: ScoreFunction, x: Tensor, state: Kept | None, noise: Noise
     ) -> tuple[Tensor, Tensor, Kept]:
         """Accept x' ~ q(·|x) with probability min(1, p(x')q(x|x') / p(x)q(x'|x)), q the update's own
         Gaussian.
@@ -140,7 +142,7 @@ class Langevin:
 
 
 @dataclass(frozen=True)
-class PredictorCorrector:
+class PredictorCorrector(Sampler[Any]):
     """After every step of `predictor` to s > 0, `repeats` Langevin updates at level s.  [Song et al. 2021,
     predictor-corrector]
 
@@ -148,11 +150,12 @@ class PredictorCorrector:
     that a gradient must be taken at x_t, where both can.
     """
 
-    predictor: Sampler
+    predictor: Sampler[Any]
     langevin: Langevin
     repeats: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "predictor", as_sampler(self.predictor))
         positive_int("repeats", self.repeats)
         if self.langevin.final_denoise:
             raise InputError(
@@ -160,32 +163,38 @@ class PredictorCorrector:
             )
 
     @property
-    def guidance(self) -> str | None:
+    def guidance(self) -> Placing | None:
         """How the predictor and the corrector together place a gradient; None where the predictor does not
         say.
         """
-        return None if getattr(self.predictor, "guidance", None) is None else "eps"
+        return None if self.predictor.guidance is None else "eps"
+
+    @property
+    def between_levels(self) -> bool:
+        return self.predictor.between_levels
+
+    def check_model(self, model: Denoise) -> None:
+        super().check_model(model)
+        self.langevin.check_model(model)
+        self.predictor.check_model(model)
 
     def calls(self, grid: Grid) -> int:
         """The predictor's calls and `repeats` for every s > 0. InputError for a grid that ascends."""
         self.langevin.calls(grid)
         return self.predictor.calls(grid) + self._corrections(grid)
 
-    def calls_on(self, process: Any, grid: Grid) -> int:
-        """The same, exactly."""
+    def calls_on(self, process: Process | None, grid: Grid) -> int:
         self.calls(grid)
-        return network_calls(self.predictor, process, grid) + self._corrections(grid)
+        return self.predictor.calls_on(process, grid) + self._corrections(grid)
 
     def _corrections(self, grid: Grid) -> int:
         return self.repeats * sum(s > 0 for s in as_floats(grid)[1:])
 
-    def init(self, model: Any, x: Tensor) -> Any:
-        need_levels(self, model)
-        self.langevin.init(model, x)
+    def init(self, model: Denoise, x: Tensor) -> Any:
         return self.predictor.init(model, x)
 
-    def plan(self, model: Any, times: Sequence[float], state: Any) -> Any:
-        return planned(self.predictor, model, times, state)
+    def plan(self, model: Denoise, times: Sequence[float], state: Any) -> Any:
+        return self.predictor.plan(model, times, state)
 
     def step(
         self, model: Denoise, x_t: Tensor, t: float, s: float, state: Any, noise: Noise
@@ -199,11 +208,6 @@ class PredictorCorrector:
 def _proposal(x: Tensor, score: Tensor, h: float, z: Tensor) -> Tensor:
     """x + (h/2)·score + √h z."""
     return x + h / 2 * score + math.sqrt(h) * z
-
-
-def _first(process: GaussianProcess) -> float:
-    """The time of the least noisy level."""
-    return process.t_min if isinstance(process, ContinuousProcess) else 1
 
 
 def _log_density(model: object) -> LogDensity:

@@ -10,18 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
 
 from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
-from scorefield.process.base import GaussianProcess
+from scorefield.process.base import GaussianProcess, Process
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import InputError
-from scorefield.samplers.base import Grid, need_levels
-from scorefield.samplers.between import need_between_levels
+from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.ddim import grid_direction, predict_x0_eps
 from scorefield.samplers.grids import as_floats
 
@@ -37,20 +35,20 @@ _LARGEST_RAISE = math.sqrt(2) - 1
 
 
 @dataclass(frozen=True)
-class Euler:
+class Euler(Sampler[None]):
     """y_s = y_t + (r_s − r_t)·ε̂(x_t, t), which is DDIM with η = 0: first order. It walks upwards too
     (encoding).
     """
 
-    guidance: ClassVar[str] = "eps"
+    guidance = "eps"
 
     def calls(self, grid: Grid) -> int:
         """One network call a step. InputError for a grid that turns or stands still."""
         grid_direction(self, grid)
         return len(grid) - 1
 
-    def init(self, model: Any, x: Tensor) -> None:
-        need_levels(self, model)
+    def init(self, model: Denoise, x: Tensor) -> None:
+        return None
 
     def step(
         self, model: Denoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise
@@ -61,7 +59,7 @@ class Euler:
 
 
 @dataclass(frozen=True)
-class Heun:
+class Heun(Sampler[float | None]):
     """y_s = y_t + (r_s − r_t)·½(ε̂(x_t, t) + ε̂(x_s', s)) with x_s' the Euler step: second order.  [Karras et
     al. 2022, Alg. 1]
 
@@ -80,7 +78,7 @@ class Heun:
     churn_min: float = 0.0
     churn_max: float = math.inf
     churn_noise: float = 1.0
-    guidance: ClassVar[str] = "eps"
+    guidance = "eps"
 
     def __post_init__(self) -> None:
         if not 0 <= self.churn < math.inf:
@@ -118,9 +116,10 @@ class Heun:
             )
         return 2 * (len(grid) - 1) - sum(t == 0 for t in (as_floats(grid)[0], as_floats(grid)[-1]))
 
-    def calls_on(self, process: GaussianProcess, grid: Grid) -> int:
-        """Network calls on this grid of this process, exactly."""
-        self.calls(grid)
+    def calls_on(self, process: Process | None, grid: Grid) -> int:
+        most = self.calls(grid)
+        if not isinstance(process, GaussianProcess):
+            return most
         times, count = as_floats(grid), 0
         gamma = min(self.churn / (len(times) - 1), _LARGEST_RAISE)
         for t, s in pairwise(times):
@@ -129,12 +128,10 @@ class Heun:
             count += 1 + _is_corrected(t, s, r_t, r_s)
         return count
 
-    def init(self, model: Any, x: Tensor) -> None:
-        need_levels(self, model)
-        if self.between_levels:
-            need_between_levels(self, model)
+    def init(self, model: Denoise, x: Tensor) -> float | None:
+        return None
 
-    def plan(self, model: Denoise, times: Sequence[float], state: None) -> float | None:
+    def plan(self, model: Denoise, times: Sequence[float], state: float | None) -> float | None:
         """γ, by which the steps of this grid raise r; None without churn."""
         return min(self.churn / (len(times) - 1), _LARGEST_RAISE) if self.churn > 0 else None
 
