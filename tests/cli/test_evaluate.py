@@ -371,7 +371,7 @@ MISTAKES = [
     (["--samples", "{tmp}/large"], "a.png has 16×16 pixels, but the run makes 8×8"),
     (["--samples", "{tmp}/large.npz"], "images of shape (1, 16, 16), but the run makes (1, 8, 8)"),
     (["--samples", "{tmp}/few.npz", "-n", "70"], "holds 3 images, fewer than one set of 70"),
-    (["--samples", "{tmp}/empty"], "no pictures found"),
+    (["--samples", "{tmp}/empty"], "no images found"),
     (["--samples", "{tmp}/none"], "no such folder or .npz file"),
     (["--features", "classifer"], "did you mean 'classifier'"),
     (["--features", "inception:{tmp}/none.pth"], "there is no such file"),

@@ -164,7 +164,10 @@ def test_fingerprint_is_of_the_content(scans: Dataset) -> None:
     [
         ({"values": torch.zeros(4, 1, 8, 8)}, "torch.uint8"),
         ({"values": torch.zeros(4, 1, 8, 9, dtype=torch.uint8)}, "1, 8, 8"),
-        ({"values": torch.full((4, 1, 8, 8), 17, dtype=torch.uint8)}, "level 17 is not one of the 17"),
+        (
+            {"values": torch.full((4, 1, 8, 8), 17, dtype=torch.uint8)},
+            "the value 17 is not one of the 17 bins",
+        ),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "one int64 label"),
         ({"labels": torch.zeros(4)}, "one int64 label"),
         ({"labels": torch.tensor([0, 1, 2, 10])}, "from 0 to 10, but there are 10 classes"),

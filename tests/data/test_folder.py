@@ -201,7 +201,7 @@ def test_none_left_is_an_error(tmp_path: Path) -> None:
 def test_a_class_with_nothing_readable_is_an_error(pictures: Path) -> None:
     for name in ("0", "1"):
         (pictures / "dog" / f"{name}.png").write_bytes(b"x")
-    with pytest.raises(InputError, match="no picture of class 'dog'"):
+    with pytest.raises(InputError, match="no image of class 'dog'"):
         folder(pictures)
 
 
@@ -229,10 +229,10 @@ def test_pictures_beside_subfolders_are_an_error(pictures: Path, paint) -> None:
 def test_missing_empty_and_not_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         folder(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no pictures found; expected files ending in \.bmp"):
+    with pytest.raises(InputError, match=r"no images found; expected files ending in \.bmp"):
         folder(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match="no pictures found"):
+    with pytest.raises(InputError, match="no images found"):
         folder(tmp_path)
     with pytest.raises(InputError, match="found a file"):
         folder(tmp_path / "notes.txt")

@@ -123,7 +123,7 @@ def test_corrupt_and_missing_pictures_are_skipped(tmp_path: Path, paint) -> None
     assert data.labels is not None
     assert data.labels.tolist() == [0, 0, 1]
     assert np.array_equal(data.values[1].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
-    with pytest.raises(InputError, match=r"2 of 5 images cannot be read.*row 1.*row 4: no picture"):
+    with pytest.raises(InputError, match=r"2 of 5 images cannot be read.*row 1.*row 4: no image"):
         hf(name, strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Pictures decoded on demand, against the same pictures in memory and against their files read one by one."""
+"""Images decoded on demand, against the same images in memory and against their files read one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from PIL import Image
 
 import scorefield as sf
 from scorefield.data import Dataset, EpochOrder, Prefetcher, folder, open_source
-from scorefield.data.images import lazy
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.sources.hub import hf
 from scorefield.runtime.errors import InputError
@@ -136,7 +135,7 @@ def test_the_next_one_of_the_class_stands_in_for_a_broken_one(many: Path) -> Non
     for _ in range(2):
         assert torch.equal(data.everything(), whole.values[torch.tensor(sources)])
     assert torch.equal(data.labels, whole.labels)
-    assert set(data.broken.names) == {bees[2], bees[3], bees[-1]}
+    assert set(data.unreadable.names) == {bees[2], bees[3], bees[-1]}
 
 
 def test_a_held_out_picture_never_stands_in(many: Path) -> None:
@@ -149,7 +148,7 @@ def test_a_held_out_picture_never_stands_in(many: Path) -> None:
     spoil(many, *names[:2])
     (only,) = (read(many / name) for name in names[2:])
     assert all(torch.equal(image, only) for image in train.values[torch.tensor(ants)])
-    assert set(train.broken.names) == set(names[:2])
+    assert set(train.unreadable.names) == set(names[:2])
 
 
 def test_broken_files_are_named_once_each(many: Path, tmp_path: Path) -> None:
@@ -208,7 +207,7 @@ def test_what_opening_refuses(many: Path, paint) -> None:
         folder(many, size=16, on_demand=True)
     assert folder(many, size=16, on_demand=True, upscale=True).spec.shape == (3, 16, 16)
     Image.fromarray(paint(12, 13)).save(many / "cow" / "wide.png")
-    with pytest.raises(InputError, match="pictures differ in size"):
+    with pytest.raises(InputError, match="images differ in size"):
         folder(many, size=None, on_demand=True)
     names = [str(path.relative_to(many)) for path in sorted(many.rglob("*.png"))]
     spoil(many, *names[: len(names) // 2 + 1])
@@ -216,15 +215,14 @@ def test_what_opening_refuses(many: Path, paint) -> None:
         folder(many, size=8, on_demand=True)
 
 
-def test_another_size_is_met_late(many: Path, paint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazy, "_PROBED", 1)
+def test_another_size_is_met_late(many: Path, paint) -> None:
     Image.fromarray(paint(12, 13)).save(many / "cow" / "wide.png")
     Image.fromarray(paint(5, 5)).save(many / "bee" / "small.png")
-    same, small = folder(many, size=None, on_demand=True), folder(many, size=8, on_demand=True)
+    same, small = (folder(many, size=size, on_demand=True, probe=1) for size in (None, 8))
     same.everything(), small.everything()
-    assert set(same.broken.names) == {"cow/wide.png", "bee/small.png"}
-    assert same.broken.names["cow/wide.png"] == "13×12 pixels, and the others have 12×12"
-    assert small.broken.names == {"bee/small.png": "5×5 is smaller than 8×8"}
+    assert set(same.unreadable.names) == {"cow/wide.png", "bee/small.png"}
+    assert same.unreadable.names["cow/wide.png"] == "13×12 pixels, and the others have 12×12"
+    assert small.unreadable.names == {"bee/small.png": "5×5 is smaller than 8×8"}
 
 
 def test_the_fingerprint_is_of_names_classes_and_size(many: Path) -> None:
@@ -236,13 +234,19 @@ def test_the_fingerprint_is_of_names_classes_and_size(many: Path) -> None:
     assert folder(many, size=8, on_demand=True).fingerprint() != prints[0]
 
 
-def test_streaming_starts_by_itself_above_the_limit(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazy, "MEMORY", 23 * 8 * 8 * 3)
-    assert open_source(str(many), size=8).in_memory
-    assert not open_source(str(many), size=9).in_memory
-    assert open_source(str(many), size=9, stream=False).in_memory
+def test_images_are_decoded_on_demand_above_the_limit(many: Path) -> None:
+    limit = 23 * 8 * 8 * 3
+    for on_demand, size, channels, expected in (
+        (None, 8, 3, True),
+        (None, 9, 3, False),
+        (False, 9, 3, True),
+        (True, 8, 3, False),
+        (None, 9, 1, True),
+    ):
+        data = folder(many, size=size, channels=channels, on_demand=on_demand, memory=limit)
+        assert data.in_memory == expected
+    assert open_source(str(many), size=9).in_memory
     assert not open_source(str(many), size=8, stream=True).in_memory
-    assert open_source(str(many), size=9, channels=1).in_memory
 
 
 def test_tables_of_datasets_are_decoded_on_demand(
@@ -266,7 +270,7 @@ def test_tables_of_datasets_are_decoded_on_demand(
     sources = [6 if k == 4 else k for k in range(23)]
     assert torch.equal(data.everything(), torch.stack([read(Path(paths[k])) for k in sources]))
     assert data.labels.tolist() == [k % 2 for k in range(23)]
-    assert list(data.broken.names) == ["broken.png (row 4)"]
+    assert list(data.unreadable.names) == ["broken.png (row 4)"]
     assert data.fingerprint() == hf(str(tmp_path / "parquet"), on_demand=True).fingerprint()
 
 
@@ -314,13 +318,12 @@ def test_a_run_on_shards_resumes_exactly(many: Path, tmp_path: Path, monkeypatch
 def test_colour_among_grey_is_not_lost(tmp_path: Path, paint, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(lazy, "_PROBED", 1)
     images = [Image.fromarray(paint(8, 8, channels=channels)) for channels in (1, 3)]
     table = datasets.Dataset.from_dict(
         {"image": images}, features=datasets.Features({"image": datasets.Image()})
     )
     table.save_to_disk(tmp_path / "saved")
-    data = hf(str(tmp_path / "saved"), on_demand=True)
+    data = hf(str(tmp_path / "saved"), on_demand=True, probe=1)
     assert data.spec.shape == (1, 8, 8)
     with pytest.raises(InputError, match="row 1 is in colour"):
         data.everything()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scorefield.data.images.read import TooSmall, check_options, convert, fit, read_image
+from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, read_image
 from scorefield.runtime.errors import InputError
 
 
@@ -207,6 +207,6 @@ def test_small_pictures_need_upscale() -> None:
 @pytest.mark.parametrize(
     ("size", "channels", "message"), [(0, 3, "at least 1 pixel"), (-4, 1, "pixel"), (8, 2, "channels = 2")]
 )
-def test_check_options(size: int, channels: int, message: str) -> None:
+def test_options(size: int, channels: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_options(size, channels)
+        ImageOptions(size, channels)

@@ -163,7 +163,7 @@ def test_the_next_one_stands_in_for_a_broken_one(tmp_path: Path) -> None:
     assert torch.cat([part.y for part in parts]).tolist() == [k % 3 for k in seen]
     lines = [line.split("\t")[0] for line in file.read_text().splitlines()]
     assert sorted(line.split(" (")[0] for line in lines) == [f"{k:04d}.png" for k in broken]
-    assert len(data.broken) == 4
+    assert len(data.unreadable) == 4
     assert "0x" not in file.read_text()  # an address would differ from run to run
     with pytest.raises(InputError, match=r"00\d\d.png: .*cannot identify.*repair or remove"):
         stream(str(tmp_path / "set"), strict=True, **OPTIONS)

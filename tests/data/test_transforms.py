@@ -89,5 +89,5 @@ def test_dequantize_refuses() -> None:
         dequantize(levels, torch.rand(2, 1, 2, 2), DataSpec((1, 2, 2)))
     with pytest.raises(InputError, match="one u for each value"):
         dequantize(levels, torch.rand(2, 1, 1, 1), DataSpec((1, 2, 2), bins=256))
-    with pytest.raises(InputError, match="integer levels"):
+    with pytest.raises(InputError, match="integer bins"):
         dequantize(levels.float(), torch.rand(2, 1, 2, 2), DataSpec((1, 2, 2), bins=256))

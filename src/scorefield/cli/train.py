@@ -244,7 +244,7 @@ def _amount(examples: Dataset | Stream, heldout: Dataset | None) -> str:
 
 
 def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on: str) -> dict[str, Any]:
-    if trainer.data.broken and not trainer.data.in_memory:
+    if trainer.data.unreadable and not trainer.data.in_memory:
         say(f"pictures were met that cannot be used; they are named in {folder / 'broken-files.txt'}")
     if stopped > _LATE:
         say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")

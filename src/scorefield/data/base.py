@@ -75,8 +75,8 @@ class Source(Protocol):
         ...
 
     @property
-    def broken(self) -> UnreadableLog:
-        """The files that could not be used."""
+    def unreadable(self) -> UnreadableLog:
+        """Log of the files that could not be used."""
         ...
 
     @property

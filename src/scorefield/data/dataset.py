@@ -1,4 +1,4 @@
-"""Examples: what every source returns, and what training and evaluation read."""
+"""Examples that are all at hand: what most sources return, and what training and evaluation read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import add_tensor, check_arrays, check_name, numeric_tensor
 from scorefield.data.base import Share
-from scorefield.data.images.lazy import Pictures
+from scorefield.data.images.lazy import LazyImages
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permutation
 from scorefield.runtime.checks import check_finite
@@ -28,18 +28,24 @@ _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """N examples, images as the integer levels that files hold.
+    """N examples, with optional labels and further arrays.
 
-    values: uint8 (N, C, H, W), 0 … spec.bins-1; float32 (N, *spec.shape) where spec.bins is None (continuous
-    data). Pictures that do not fit in memory are decoded when they are indexed; `in_memory` says which it is.
-    labels: int64 (N,), indices into spec.classes, or None.   source: what the user named.
-    skipped: the files that could not be read, by name.   first_of: the fingerprint of the stream that these
-    are the first of.
-    arrays: further arrays (N, *) by name, each bool, uint8, int64 or float32.
+    Attributes:
+        spec: What one example is.
+        values: uint8 (N, C, H, W) in 0 … spec.bins-1, or float32 (N, *spec.shape) where spec.bins is None
+            (continuous data). Images that do not fit in memory are decoded when they are indexed.
+        labels: int64 (N,), indices into spec.classes, or None.
+        source: What the user named.
+        skipped: Names of the files that could not be read.
+        first_of: The fingerprint of the stream that these are the first examples of.
+        arrays: Further arrays (N, *) by name, each bool, uint8, int64 or float32.
+
+    Raises:
+        InputError: If types, shapes or values do not agree with each other.
     """
 
     spec: DataSpec
-    values: Tensor | Pictures
+    values: Tensor | LazyImages
     labels: Tensor | None
     source: str
     skipped: tuple[str, ...] = ()
@@ -61,7 +67,7 @@ class Dataset:
             and int(self.values.max()) >= bins
         ):
             raise InputError(
-                f"{self.source}: level {int(self.values.max())} is not one of the {bins} levels 0 … {bins - 1}"
+                f"{self.source}: the value {int(self.values.max())} is not one of the {bins} bins 0 … {bins - 1}"
             )
         check_arrays(self.arrays, len(self), self.source)
         if self.labels is None:
@@ -101,30 +107,36 @@ class Dataset:
 
     @property
     def in_memory(self) -> bool:
+        """Whether all values are in memory, rather than decoded when they are indexed."""
         return isinstance(self.values, Tensor)
 
     @property
     def labelled(self) -> bool:
+        """Whether every example has a label."""
         return self.labels is not None
 
     @property
-    def broken(self) -> UnreadableLog:
-        """The files that could not be used: those skipped, or those that were met so far when decoding on
-        demand.
+    def unreadable(self) -> UnreadableLog:
+        """The files that could not be used: those in `skipped`, or, of images decoded on demand, those met so
+        far.
         """
         if not isinstance(self.values, Tensor):
-            return self.values.broken
+            return self.values.unreadable
         found = UnreadableLog()
         for name in self.skipped:
             found.add(name)
         return found
 
     def everything(self) -> Tensor:
-        """The levels of all examples at once."""
+        """The values of all examples at once, (N, *)."""
         return self.values if isinstance(self.values, Tensor) else self.values[torch.arange(len(self))]
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) at `indices` (B,): x0 float32 (B, *spec.shape) in spec.range, y int64 (B,) or None."""
+        """(x0, y) of the examples at `indices` (B,).
+
+        Returns:
+            x0, float32 (B, *spec.shape) in spec.range, and y, int64 (B,), or None for data without labels.
+        """
         values = self.values[indices]
         x0 = values if self.spec.bins is None else self.spec.from_bins(values)
         return x0, None if self.labels is None else self.labels[indices]
@@ -134,7 +146,7 @@ class Dataset:
         return {name: array[indices] for name, array in self.arrays.items()}
 
     def some(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """The first `count` examples, or all where there are fewer."""
+        """(x0, y) of the first `count` examples, or of all where there are fewer."""
         return self.batch(torch.arange(min(count, len(self))))
 
     def share(self, indices: Tensor, positions: Tensor) -> Share:
@@ -143,7 +155,7 @@ class Dataset:
         return Share(self.values[indices], labels, positions, self.arrays_at(indices))
 
     def order(self, batch_size: int, seed: int) -> EpochBatches:
-        """The batches that training sees."""
+        """The batches of training."""
         return EpochBatches(self, EpochOrder(len(self), batch_size, seed))
 
     def subset(self, indices: Tensor) -> Dataset:
@@ -153,12 +165,20 @@ class Dataset:
         return replace(self, values=values, labels=labels, arrays=self.arrays_at(indices))
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-        """(training, held-out): ⌈fraction·N⌉ examples held out, classes in proportion, each part in the
-        data's order.
+        """Hold out ⌈fraction·N⌉ examples, classes in proportion; each part keeps the order of the data.
 
-        The counts are exact (decimal arithmetic) and the choice depends on (N, labels, fraction, seed) alone.
-        Training always keeps one example, and one of every class where the total allows it. fraction = 0
-        holds out nothing.
+        Counts are exact (decimal arithmetic), and the choice depends on (N, labels, fraction, seed) alone.
+        Training keeps at least one example, and one of every class where the total allows it.
+
+        Args:
+            fraction: Share of the examples to hold out, in [0, 1).
+            seed: Seed of the choice.
+
+        Returns:
+            The examples for training and the held-out ones.
+
+        Raises:
+            InputError: For another fraction, and for a single example.
         """
         if not 0 <= fraction < 1:
             raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
@@ -177,7 +197,7 @@ class Dataset:
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
         """16 hexadecimal digits of SHA-256 over values and labels with their types and shapes.
 
-        Of images that are decoded on demand: over the names, classes and size of the files.
+        Of images that are decoded on demand: over the names, classes and image size of the files.
 
         Args:
             arrays: Names of the further arrays to cover. Default: none, so that what does not use them knows
@@ -201,10 +221,10 @@ class Dataset:
 
 
 def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
-    """How many to hold out of each class: ⌊fraction·count⌋, and one more by largest remainder up to
+    """Examples to hold out of each class: ⌊fraction·count⌋, and one more by largest remainder until there are
     ⌈fraction·N⌉.
 
-    A class gives up its last example only after all others have given their share.
+    The last example of a class is held out only when all other classes have given their share.
     """
     size = int(counts.sum())
     total = min(math.ceil(fraction * size), max(size - 1, 0))
@@ -219,12 +239,21 @@ def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
 
 
 def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Integers of any range or text (N,) -> (int64 (N,) in 0 … K-1, K class names), classes in ascending
-    order.
+    """Labels as indices into their sorted distinct values.
+
+    Args:
+        labels: Integers of any range, or text, (N,).
+        source: What the user named, for messages.
+
+    Returns:
+        int64 (N,) in 0 … K-1, and the K class names in ascending order.
+
+    Raises:
+        InputError: For other types and shapes.
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise InputError(
-            f"{source}: labels must be integers or text, one for each example (N,); got {labels.dtype} {labels.shape}"
+            f"{source}: labels must be integers or text, one per example (N,); got {labels.dtype} {labels.shape}"
         )
     names, numbers = np.unique(labels, return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)

@@ -1,6 +1,4 @@
-"""Changes to a batch. Where one is random, its randomness is an argument, so it can belong to the example,
-not the batch.
-"""
+"""Transforms of a batch. Random numbers are arguments, so that they can be keyed by example, not by batch."""
 
 from __future__ import annotations
 
@@ -15,8 +13,11 @@ __all__ = ["dequantize", "flip", "reduced", "shift"]
 
 
 def flip(x: Tensor, coin: Tensor) -> Tensor:
-    """Mirror left and right the images whose coin is below 1/2.   x: (B, C, H, W); coin: (B,), uniform in [0,
-    1).
+    """Mirror the images left to right whose coin is below 1/2.
+
+    Args:
+        x: Images (B, C, H, W).
+        coin: Uniform numbers in [0, 1), (B,).
     """
     if x.ndim != 4 or coin.shape != x.shape[:1]:
         raise InputError(
@@ -26,9 +27,11 @@ def flip(x: Tensor, coin: Tensor) -> Tensor:
 
 
 def shift(x: Tensor, offsets: Tensor) -> Tensor:
-    """Pixel (i, j) of each image becomes its pixel (i, j) + offset, or the nearest one of the edge outside.
+    """Translate images: pixel (i, j) becomes pixel (i, j) + offset, or the nearest one of the edge outside.
 
-    x: (B, C, H, W); offsets: (B, 2) integers, rows and columns.
+    Args:
+        x: Images (B, C, H, W).
+        offsets: Integers (B, 2), rows and columns.
     """
     if x.ndim != 4 or offsets.shape != (len(x), 2) or offsets.is_floating_point():
         raise InputError(
@@ -44,16 +47,23 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
 
 
 def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
-    """(k + u)/bins, mapped from [0, 1] to spec.range: each level k fills its own interval of width 1/bins.
+    """(k + u)/bins, mapped from [0, 1] to spec.range: each bin k fills its interval of width 1/bins.
 
-    values: (B, *), integers 0 … bins-1; u: the same shape, uniform in [0, 1). Returns u's dtype. In [0, 1]
-    and for 8-bit images x = k/255 this is NCSN's 255/256·x + u/256.
+    In [0, 1] and for 8-bit images x = k/255 this is NCSN's 255/256·x + u/256.
+
+    Args:
+        values: Integers 0 … bins-1, (B, *).
+        u: Uniform numbers in [0, 1), of the same shape.
+        spec: What one example is.
+
+    Returns:
+        (B, *) in spec.range, of u's type.
     """
     if spec.bins is None:
-        raise InputError("this data is continuous: it has no levels to dequantize (bins is None)")
+        raise InputError("this data is continuous: it has no bins to dequantize (bins is None)")
     if values.shape != u.shape or values.is_floating_point():
         raise InputError(
-            f"dequantize takes integer levels and one u for each value, got {values.dtype} {tuple(values.shape)} "
+            f"dequantize takes integer bins and one u for each value, got {values.dtype} {tuple(values.shape)} "
             f"and u {tuple(u.shape)}"
         )
     low, high = spec.range
@@ -61,11 +71,17 @@ def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
 
 
 def reduced(x: Tensor, side: int) -> Tensor:
-    """Images (B, C, H, W) -> (B, C, side, side): each pixel is the mean of the rectangle of pixels that it
-    covers.
+    """Reduce images by averaging areas: each pixel is the mean of the pixels that it covers.
 
-    What the published super-resolution models were trained on (interpolation by "area"). Where side divides H
-    and W the rectangles do not overlap; otherwise they are rounded outwards to whole pixels.
+    The published super-resolution models were trained on this (interpolation by "area"). Where `side` does not
+    divide H and W, the areas are rounded outwards to whole pixels and overlap.
+
+    Args:
+        x: Images (B, C, H, W).
+        side: Side in pixels of the result, 1 … min(H, W).
+
+    Returns:
+        (B, C, side, side).
     """
     if x.ndim != 4 or not 1 <= side <= min(x.shape[2:]):
         raise InputError(

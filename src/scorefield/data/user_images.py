@@ -1,6 +1,4 @@
-"""Images that a user hands to a model: to be encoded, upsampled or inpainted. They are never resized or
-cropped.
-"""
+"""Images that a user gives to a model to encode, upsample or inpaint. They are never resized or cropped."""
 
 from __future__ import annotations
 
@@ -13,19 +11,25 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data.dataset import Dataset
-from scorefield.data.images.eager import gather
+from scorefield.data.images.eager import decode_all
+from scorefield.data.images.read import ImageOptions
 from scorefield.data.sources.folder import folder
 from scorefield.data.sources.npz import npz
 from scorefield.runtime.errors import InputError
 
-__all__ = ["as_they_are", "images_of", "low_res_images", "mask_of"]
+__all__ = ["images_of", "low_res_images", "mask_of", "read_unresized"]
 
 
-def as_they_are(path: str | Path, channels: int | None) -> Dataset:
-    """An .npz with `images` and optional `labels`, one picture, or a folder of them (subfolders are classes),
-    in their own size.
+def read_unresized(path: str | Path, channels: int | None) -> Dataset:
+    """Read images in their own size.
 
-    InputError: nothing there, anything unreadable, pictures that differ in size.
+    Args:
+        path: An .npz with `images` and optional `labels`, an image file, or a folder of them (subfolders are
+            classes).
+        channels: 1 (grey) or 3 (RGB). None: an .npz and an image file keep theirs.
+
+    Raises:
+        InputError: If there is nothing, anything is unreadable, or images differ in size.
     """
     path = Path(os.path.expanduser(path))
     if path.is_dir():
@@ -34,30 +38,37 @@ def as_they_are(path: str | Path, channels: int | None) -> Dataset:
         return npz(path, channels=channels)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    found = gather(
-        [(path.name, path)], 1, str(path), size=None, channels=channels, upscale=False, strict=True
-    )
+    found = decode_all([(path.name, path)], 1, str(path), ImageOptions(channels=channels, strict=True))
     return Dataset(
         DataSpec(found.values.shape[1:], bins=256), torch.from_numpy(found.values), None, str(path)
     )
 
 
 def images_of(path: str | Path, data: DataSpec) -> Dataset:
-    """Images of the size, channels, range and levels of `data`, N in all; `batch` gives them in that range.
+    """Read images of the size, channels and range of a model's data, and of its bins where it has fewer than 256.
 
-    Where `data` has fewer than 256 levels they are rounded to those: pictures that a run made stay what they
-    are. InputError as for `as_they_are`, for images of another size, and where `data` is not images.
+    Images that a run has made, saved with 256 bins, are rounded back to the run's bins, unchanged.
+
+    Args:
+        path: As for `read_unresized`.
+        data: What one example of the model is.
+
+    Returns:
+        N images; `batch` gives them in data.range.
+
+    Raises:
+        InputError: As `read_unresized`; for images of another size, and where `data` is not images.
     """
     if not are_images(data.shape):
         raise InputError(
-            f"{path}: pictures are for a model of images, and an example of this one has shape {tuple(data.shape)}"
+            f"{path}: images need a model of images, and an example of this one has shape {tuple(data.shape)}"
         )
     channels, height, width = data.shape
-    found = as_they_are(path, channels)
+    found = read_unresized(path, channels)
     if found.spec.shape[1:] != (height, width):
         raise InputError(
-            f"{path}: this run's images have {width}×{height} pixels, and here are {found.spec.shape[2]}×{found.spec.shape[1]}: "
-            "bring them to that size first"
+            f"{path}: this run's images have {width}×{height} pixels, and these have {found.spec.shape[2]}×{found.spec.shape[1]}: "
+            "resize them first"
         )
     spec = replace(found.spec, range=data.range)
     if data.bins is None or data.bins >= 256:
@@ -68,15 +79,21 @@ def images_of(path: str | Path, data: DataSpec) -> Dataset:
 
 
 def mask_of(path: str | Path, data: DataSpec) -> Tensor:
-    """A black and white picture as a mask (H, W) for `Inpaint`: True (known) where it is black, to be filled
-    where it is white.
+    """Read a black and white image as a mask for `Inpaint`.
 
-    Grey counts as the nearer of the two. InputError as for `images_of`, for several pictures, and where
-    nothing is to be filled.
+    Args:
+        path: An image file. Grey counts as the nearer of black and white.
+        data: What one example of the model is.
+
+    Returns:
+        bool (H, W): True (known) where the image is black, False (to be filled) where it is white.
+
+    Raises:
+        InputError: As `images_of`; for several images, and where nothing is to be filled.
     """
     known = images_of(path, DataSpec((1, *data.shape[1:]), bins=256)).everything()[:, 0] < 128
     if len(known) != 1:
-        raise InputError(f"{path}: a mask is one picture, and there are {len(known)}")
+        raise InputError(f"{path}: a mask is one image, and there are {len(known)}")
     if bool(known.all()):
         raise InputError(
             f"{path}: this mask is black everywhere, so nothing is to be filled: paint what is to be filled white"
@@ -85,16 +102,23 @@ def mask_of(path: str | Path, data: DataSpec) -> Tensor:
 
 
 def low_res_images(path: str | Path, side: int, data: DataSpec) -> Dataset:
-    """An .npz with `images` and optional `labels`, one picture, or a folder of them (subfolders are classes),
-    N in all.
+    """Read low-resolution images for a super-resolution model.
 
-    The result's `batch` gives them in the range of `data`, the images that they are enlarged to, whose
-    channels they get. InputError for images that are not side × side, and for any that cannot be read.
+    Args:
+        path: As for `read_unresized`.
+        side: Their side in pixels.
+        data: What one example of the model is, a high-resolution image.
+
+    Returns:
+        N images (channels of `data`, side, side); `batch` gives them in data.range.
+
+    Raises:
+        InputError: As `read_unresized`, and for images that are not side × side.
     """
-    small = as_they_are(path, data.shape[0])
+    small = read_unresized(path, data.shape[0])
     if small.spec.shape[1:] != (side, side):
         height, width = small.spec.shape[1:]
         raise InputError(
-            f"{path}: this run enlarges images of {side}×{side} pixels, and these are {width}×{height}"
+            f"{path}: this run upsamples images of {side}×{side} pixels, and these are {width}×{height}"
         )
     return replace(small, spec=replace(small.spec, range=data.range))

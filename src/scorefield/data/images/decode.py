@@ -1,4 +1,4 @@
-"""Pictures one by one, as training asks for them: all of one shape, with a note of those that cannot be used."""
+"""Decode image files one at a time, as training asks for them, to one shape; the unusable ones are logged."""
 
 from __future__ import annotations
 
@@ -11,80 +11,84 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.images.eager import reason_of
-from scorefield.data.images.read import TooSmall, convert, fit, read_image
-from scorefield.data.images.unreadable import UnreadableLog
+from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, read_image
+from scorefield.data.images.unreadable import UnreadableLog, reason_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["IN_A_ROW", "WORKERS", "Decoder", "threads"]
 
-IN_A_ROW = 100  # pictures that may be broken one after another; a disk that has gone is more than that
+IN_A_ROW = 100  # unreadable images one after another, beyond which the disk is taken to be gone
 WORKERS = min(16, (os.cpu_count() or 1) + 2)
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """What makes an array uint8 (C, H, W) of a picture. Several threads may use it.
+    """Decodes one image file to uint8 (C, H, W). Several threads may use it.
 
-    shape: of every array.   size, channels, upscale: as for `gather`.   strict: an unusable picture is an
-    InputError.
-    broken: the pictures that were met and could not be used.
+    Attributes:
+        source: What the user named, for messages.
+        shape: (C, H, W) of every array.
+        options: Size, channels, and what to do about small and unreadable images.
+        unreadable: The files that were met so far and could not be used.
     """
 
     source: str
     shape: tuple[int, int, int]
-    size: int | None
-    channels: int | None
-    upscale: bool
-    strict: bool
-    broken: UnreadableLog = field(default_factory=UnreadableLog)
+    options: ImageOptions
+    unreadable: UnreadableLog = field(default_factory=UnreadableLog)
 
-    def usable(self, name: object, content: Callable[[], Path | bytes | None]) -> np.ndarray | None:
-        """uint8 (C, H, W), or None for a picture that cannot be used.   name: as text, where it has to be
-        named.
+    def decode(self, name: object, content: Callable[[], Path | bytes | None]) -> np.ndarray | None:
+        """uint8 (C, H, W), or None for an image that cannot be used, which is logged.
 
-        content: the file, its bytes, or None for no picture.
+        Args:
+            name: The image's name; made text only where it is needed.
+            content: Gives the file, its bytes, or None where there is no image.
+
+        Raises:
+            InputError: For an image that cannot be used, with options.strict.
         """
+        size = self.options.size
         try:
-            return self._decode(name, content())
+            return self._array(name, content())
         except InputError as fault:
             if not isinstance(fault, TooSmall):
                 raise
-            reason = f"{fault} is smaller than {self.size}×{self.size}"
-        except Exception as fault:  # decoders raise nearly every type on damaged input; all of it is reported
+            reason = f"{fault} is smaller than {size}×{size}"
+        except Exception as fault:  # decoders raise nearly every type on damaged input; all are reported
             reason = reason_of(fault)
-        if self.strict:
+        if self.options.strict:
             raise InputError(f"{self.source}: {name} cannot be used ({reason}): repair or remove it")
-        self.broken.add(str(name), reason)
+        self.unreadable.add(str(name), reason)
         return None
 
-    def gone(self, name: object) -> InputError:
-        """What to raise where this picture is broken, and so are all that could stand in for it."""
+    def no_replacement(self, name: object) -> InputError:
+        """The error for an unreadable image where all images that could replace it are unreadable too."""
         return InputError(
-            f"{self.source}: {name} cannot be read, and neither can the pictures that could stand in for it: "
-            f"is the disk still there? {self.broken.names.get(str(name), '')}"
+            f"{self.source}: {name} cannot be read, and neither can the images that would replace it: "
+            f"is the disk still there? {self.unreadable.names.get(str(name), '')}"
         )
 
-    def _decode(self, name: object, content: Path | bytes | None) -> np.ndarray:
+    def _array(self, name: object, content: Path | bytes | None) -> np.ndarray:
         if content is None:
-            raise ValueError("no picture")
+            raise ValueError("no image")
         channels, height, width = self.shape
-        image = convert(fit(read_image(content), self.size, self.upscale), self.channels)
+        options = self.options
+        image = convert(fit(read_image(content), options.size, options.upscale), options.channels)
         if image.size != (width, height):
             raise ValueError(f"{image.width}×{image.height} pixels, and the others have {width}×{height}")
         array = np.asarray(image)
         if array.ndim == 3 and channels == 1:
             raise InputError(
-                f"{self.source}: {name} is in colour, and the pictures looked at first are grey: say how many "
-                f"channels are wanted (channels = 1 or 3)"
+                f"{self.source}: {name} is in colour, and the images that were probed are grey: give the number of "
+                f"channels (channels = 1 or 3)"
             )
-        # A grey picture among coloured ones has the same level in every channel.
+        # A grey image among colour images has the same value in every channel.
         return np.broadcast_to(array, self.shape) if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 @cache
 def threads() -> ThreadPoolExecutor:
-    """Pillow decodes without Python's lock, and waiting for a disk needs no processor: a few threads are
-    enough.
+    """The threads that decode. Pillow decodes without Python's lock, and waiting for a disk needs no processor,
+    so a few are enough.
     """
     return ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="decode")

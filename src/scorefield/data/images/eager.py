@@ -1,11 +1,8 @@
-"""Many pictures into one array, on a few threads, in a fixed order, with an account of those that could not
-be used.
-"""
+"""Decode many image files into one array, on a few threads, collecting those that cannot be read."""
 
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.images.read import TooSmall, check_options, convert, fit, read_image
+from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, read_image
+from scorefield.data.images.unreadable import reason_of
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Gathered", "gather", "reason_of"]
-
-_CHUNK = 1024  # files in flight: bounds memory where the encoded bytes come from a table
+__all__ = ["DecodedImages", "decode_all"]
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """levels: uint8 (M, C, H, W). kept: int64 (M,), which files these are. skipped: names of the unreadable
-    ones.
+class DecodedImages:
+    """What `decode_all` returns.
+
+    Attributes:
+        values: uint8 (M, C, H, W).
+        kept: int64 (M,), the positions of these images among the files.
+        skipped: Names of the files that could not be read.
     """
 
     values: np.ndarray
@@ -34,105 +34,109 @@ class Gathered:
     skipped: tuple[str, ...]
 
 
-def gather(
+def decode_all(
     files: Iterable[tuple[str, Path | bytes | None]],
     count: int,
     source: str,
+    options: ImageOptions,
     *,
-    size: int | None,
-    channels: int | None,
-    upscale: bool,
-    strict: bool,
-) -> Gathered:
-    """Decode `count` (name, file) pairs; a file is a path, its bytes, or None where the data hold no picture.
+    chunk: int = 1024,
+) -> DecodedImages:
+    """Decode image files in their order.
 
-    size None keeps the pictures' size, which must then be one; channels None gives 1 where all are grey,
-    otherwise 3. Unreadable files are skipped by name; they are an error with `strict`, when they are more
-    than half, or when all fail. Too small ones are an error with their count unless `upscale`.
+    Args:
+        files: (name, file) pairs; a file is a path, its bytes, or None where the data hold no image.
+        count: How many there are.
+        source: What the user named, for messages.
+        options: Size, channels, and what to do about small and unreadable images.
+        chunk: How many files are read before their images are stored; bounds the memory of encoded bytes.
+
+    Raises:
+        InputError: If more than half of the files are unreadable, or any with options.strict; if images are
+            smaller than options.size, unless options.upscale; if they differ in size and none is given.
     """
-    check_options(size, channels)
 
     def load(file: Path | bytes | None) -> np.ndarray | Exception:
         try:
             if file is None:
-                raise ValueError("no picture")
-            return np.asarray(convert(fit(read_image(file), size, upscale), channels))
-        except Exception as fault:  # decoders raise nearly every type on damaged input; all of it is reported
+                raise ValueError("no image")
+            return np.asarray(convert(fit(read_image(file), options.size, options.upscale), options.channels))
+        except Exception as fault:  # decoders raise nearly every type on damaged input; all are reported
             return fault
 
-    faults = _Faults(count, source)
+    failures = _Failures(count, source)
     values, colour, first = np.empty((0, 1, 0, 0), dtype=np.uint8), False, ""
     kept: list[int] = []
-    for position, (name, outcome) in enumerate(_decoded(files, load)):
+    for position, (name, outcome) in enumerate(_in_order(files, load, chunk)):
         if isinstance(outcome, Exception):
-            faults.add(name, outcome)
+            failures.add(name, outcome)
             continue
         if not kept:
-            first, values = name, np.empty((count, channels or 3, *outcome.shape[:2]), dtype=np.uint8)
+            first = name
+            values = np.empty((count, options.channels or 3, *outcome.shape[:2]), dtype=np.uint8)
         elif outcome.shape[:2] != values.shape[2:]:
             height, width = outcome.shape[:2]
             raise InputError(
-                f"{source}: pictures differ in size ({first} is {values.shape[3]}×{values.shape[2]}, "
+                f"{source}: images differ in size ({first} is {values.shape[3]}×{values.shape[2]}, "
                 f"{name} is {width}×{height}): give the size to reduce and crop them to, or make them one size"
             )
         colour = colour or outcome.ndim == 3
         values[len(kept)] = outcome[None] if outcome.ndim == 2 else outcome.transpose(2, 0, 1)
         kept.append(position)
-    faults.check(size, strict)
+    failures.check(options)
     values = values[: len(kept)]
-    if channels is None and not colour:
+    if options.channels is None and not colour:
         values = np.ascontiguousarray(values[:, :1])
-    return Gathered(values, np.array(kept, dtype=np.int64), tuple(name for name, _ in faults.broken))
+    return DecodedImages(
+        values, np.array(kept, dtype=np.int64), tuple(name for name, _ in failures.unreadable)
+    )
 
 
-def _decoded(
+def _in_order(
     files: Iterable[tuple[str, Path | bytes | None]],
     load: Callable[[Path | bytes | None], np.ndarray | Exception],
+    chunk: int,
 ) -> Iterator[tuple[str, np.ndarray | Exception]]:
     """(name, outcome) in the order of `files`, whichever thread finishes first."""
     files = iter(files)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        while chunk := list(islice(files, _CHUNK)):
+        while some := list(islice(files, chunk)):
             # Pillow warns of oddities in files that it reads well; damage and excess arrive as exceptions.
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="PIL")
-                outcomes = list(pool.map(load, (file for _, file in chunk)))
-            yield from zip((name for name, _ in chunk), outcomes, strict=True)
+                outcomes = list(pool.map(load, (file for _, file in some)))
+            yield from zip((name for name, _ in some), outcomes, strict=True)
 
 
 @dataclass
-class _Faults:
-    """What could not be used, and whether that stops everything."""
+class _Failures:
+    """Files that could not be used, each with the reason."""
 
     count: int
     source: str
-    broken: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     small: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, fault: Exception) -> None:
-        (self.small if isinstance(fault, TooSmall) else self.broken).append((name, reason_of(fault)))
+        (self.small if isinstance(fault, TooSmall) else self.unreadable).append((name, reason_of(fault)))
 
-    def check(self, size: int | None, strict: bool) -> None:
-        """Raise InputError unless the rest can be used without these."""
+    def check(self, options: ImageOptions) -> None:
+        """InputError unless the other files can be used without these."""
         total = f"of {self.count} images" if self.count > 1 else "of 1 image"
         if self.small:
+            side = f"{options.size}×{options.size}"
             raise InputError(
-                f"{self.source}: {len(self.small)} {total} are smaller than {size}×{size} ({_some(self.small)}): "
+                f"{self.source}: {len(self.small)} {total} are smaller than {side} ({_first(self.small)}): "
                 f"ask for a smaller size, or set upscale to enlarge them"
             )
-        if self.broken and (strict or 2 * len(self.broken) > self.count):
-            hint = "repair or remove them" + ("" if strict else "; that is more than half")
+        if self.unreadable and (options.strict or 2 * len(self.unreadable) > self.count):
+            hint = "repair or remove them" + ("" if options.strict else "; that is more than half")
             raise InputError(
-                f"{self.source}: {len(self.broken)} {total} cannot be read ({_some(self.broken)}): {hint}"
+                f"{self.source}: {len(self.unreadable)} {total} cannot be read ({_first(self.unreadable)}): {hint}"
             )
 
 
-def reason_of(fault: Exception) -> str:
-    """What a decoder complains of, on one line, without the names that Python gives to objects in memory."""
-    return re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", " ".join(str(fault).split())) or type(fault).__name__
-
-
-def _some(named: list[tuple[str, str]]) -> str:
-    """The first three, with what is wrong with each."""
+def _first(named: list[tuple[str, str]]) -> str:
+    """The first three names, each with its reason."""
     listed = "; ".join(f"{name}: {reason}" for name, reason in named[:3])
     return listed + ("; …" if len(named) > 3 else "")

@@ -1,4 +1,4 @@
-"""Pictures that are decoded when a batch asks for them: data that do not fit in memory."""
+"""Images that are decoded when a batch asks for them: data sets larger than memory."""
 
 from __future__ import annotations
 
@@ -11,87 +11,92 @@ import torch
 from torch import Tensor
 
 from scorefield.data.images.decode import IN_A_ROW, WORKERS, Decoder, threads
-from scorefield.data.images.eager import gather
+from scorefield.data.images.eager import decode_all
+from scorefield.data.images.read import ImageOptions
 from scorefield.data.images.unreadable import UnreadableLog
 
-__all__ = ["MEMORY", "Files", "Pictures", "decodes_on_demand", "pictures"]
+__all__ = ["MEMORY", "PROBE", "Files", "LazyImages", "decodes_lazily", "lazy_images"]
 
-MEMORY = 2 * 2**30  # bytes of decoded pictures from which they are no longer held in memory unless told to be
-_PROBED = 64  # pictures that are decoded before training starts, evenly spread
+MEMORY = 2 * 2**30  # bytes of decoded images that are held in memory by default
+PROBE = 64  # images that are decoded before training starts, to find their shape
 
 
 class Files(Protocol):
-    """What the pictures are read from. Called from several threads."""
+    """Where encoded images are read from. Called from several threads."""
 
     def __len__(self) -> int: ...
 
     def name(self, number: int) -> str: ...
 
     def content(self, number: int) -> Path | bytes | None:
-        """A file to read, its bytes, or None where there is no picture."""
+        """A file to read, its bytes, or None where there is no image."""
         ...
 
     def digest(self) -> bytes: ...
 
 
-def decodes_on_demand(told: bool | None, count: int, size: int | None, channels: int | None) -> bool:
-    """Whether `count` pictures are decoded on demand: as told, otherwise where they would take more than 2
-    GiB decoded.
+def decodes_lazily(on_demand: bool | None, count: int, options: ImageOptions, memory: int) -> bool:
+    """Whether `count` images are decoded when asked for: as `on_demand` says, or, for None, where they would
+    take more than `memory` bytes decoded.
     """
-    if told is not None:
-        return told
-    return size is not None and count * size * size * (channels or 3) > MEMORY
+    if on_demand is not None:
+        return on_demand
+    size = options.size
+    return size is not None and count * size * size * (options.channels or 3) > memory
 
 
-def pictures(
-    files: Files,
-    labels: Tensor | None,
-    source: str,
-    *,
-    size: int | None,
-    channels: int | None,
-    upscale: bool,
-    strict: bool,
-) -> Pictures:
-    """All of `files`, after a look at 64 of them, evenly spread.
+def lazy_images(
+    files: Files, labels: Tensor | None, source: str, options: ImageOptions, probe: int
+) -> LazyImages:
+    """All of `files`, to be decoded when asked for.
 
-    size None takes the first picture's size, channels None takes 1 where all pictures looked at are grey,
-    otherwise 3. InputError where more than half of these cannot be used, or any (with `strict`), or they
-    differ in size and none is given.
+    Args:
+        files: The encoded images.
+        labels: int64 (N,), or None.
+        source: What the user named, for messages.
+        options: Size, channels, and what to do about small and unreadable images.
+        probe: How many images to decode at once, evenly spread: they give the size and the channels where
+            `options` has none.
+
+    Raises:
+        InputError: As `decode_all` does, for the images that are probed.
     """
-    numbers = sorted({k * len(files) // _PROBED for k in range(_PROBED)})
-    probes = [(files.name(number), files.content(number)) for number in numbers]
-    probed = gather(probes, len(probes), source, size=size, channels=channels, upscale=upscale, strict=strict)
-    shape = (probed.values.shape[1], probed.values.shape[2], probed.values.shape[3])
-    return Pictures(
-        files, np.arange(len(files)), labels, Decoder(source, shape, size, channels, upscale, strict)
+    numbers = sorted({k * len(files) // probe for k in range(probe)})
+    found = decode_all(
+        [(files.name(number), files.content(number)) for number in numbers], len(numbers), source, options
     )
+    shape = (found.values.shape[1], found.values.shape[2], found.values.shape[3])
+    return LazyImages(files, np.arange(len(files)), labels, Decoder(source, shape, options))
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """The levels of pictures, indexed like a tensor uint8 (M, C, H, W) and decoded by a few threads when they
-    are.
+class LazyImages:
+    """Images indexed like a uint8 tensor (M, C, H, W), and decoded by a few threads when they are.
 
-    A picture that cannot be used is noted in `broken`, and the next usable one of its class stands in for it,
-    in the order of `numbers`, so what is at an index depends on the files alone.
+    An unreadable image is logged and replaced by the next readable one of its class, in the order of `numbers`,
+    so what an index gives depends on the files alone.
 
-    numbers: int64 (M,), which of `files`.   labels: int64 (M,), or None.
+    Attributes:
+        files: The encoded images.
+        numbers: int64 (M,), which of `files`.
+        labels: int64 (M,), or None.
+        decoder: Decodes one of them.
     """
 
     files: Files
     numbers: np.ndarray
     labels: Tensor | None
     decoder: Decoder
-    _stands_in: dict[int, int] = field(default_factory=dict)
+    _replaced: dict[int, int] = field(default_factory=dict)
     dtype: torch.dtype = torch.uint8
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @property
-    def broken(self) -> UnreadableLog:
-        return self.decoder.broken
+    def unreadable(self) -> UnreadableLog:
+        """The files that were met so far and could not be used."""
+        return self.decoder.unreadable
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,40 +108,39 @@ class Pictures:
 
         def fill(places: range) -> None:
             for place in places:
-                values[place] = self._usable(int(indices[place]))
+                values[place] = self._image(int(indices[place]))
 
         each = max(1, len(values) // (2 * WORKERS))
         list(threads().map(fill, [range(k, min(k + each, len(values))) for k in range(0, len(values), each)]))
         return torch.from_numpy(values)
 
-    def subset(self, indices: Tensor) -> Pictures:
+    def subset(self, indices: Tensor) -> LazyImages:
+        """The images at `indices` (M,), in that order."""
         labels = None if self.labels is None else self.labels[indices]
-        return replace(self, numbers=self.numbers[indices.numpy()], labels=labels, _stands_in={})
+        return replace(self, numbers=self.numbers[indices.numpy()], labels=labels, _replaced={})
 
     def digest(self) -> bytes:
         """Of names, classes and sizes, not of pixels: reading all of them would take too long."""
         chosen = self.numbers.astype("<i8").tobytes()
-        return (
-            self.files.digest()
-            + chosen
-            + repr((self.decoder.shape, self.decoder.size, self.decoder.upscale)).encode()
-        )
+        options = self.decoder.options
+        shape = repr((self.decoder.shape, options.size, options.upscale)).encode()
+        return self.files.digest() + chosen + shape
 
-    def _usable(self, index: int) -> np.ndarray:
-        """The picture at this index, or the one that stands in for it: uint8 (C, H, W)."""
-        here = self._stands_in.get(index, index)
+    def _image(self, index: int) -> np.ndarray:
+        """The image at this index, or the one that replaces it: uint8 (C, H, W)."""
+        here = self._replaced.get(index, index)
         found = self._decoded(here)
         if found is not None:
             return found
         for there in self._next(here):
             found = self._decoded(there)
             if found is not None:
-                self._stands_in[index] = there
+                self._replaced[index] = there
                 return found
-        raise self.decoder.gone(self.files.name(int(self.numbers[here])))
+        raise self.decoder.no_replacement(self.files.name(int(self.numbers[here])))
 
     def _next(self, index: int) -> list[int]:
-        """The following indices of the same class, from the last on to the first."""
+        """The following indices of the same class; after the last one comes the first."""
         same = (
             np.arange(len(self))
             if self.labels is None
@@ -147,4 +151,4 @@ class Pictures:
 
     def _decoded(self, index: int) -> np.ndarray | None:
         number = int(self.numbers[index])
-        return self.decoder.usable(self.files.name(number), lambda: self.files.content(number))
+        return self.decoder.decode(self.files.name(number), lambda: self.files.content(number))

@@ -1,10 +1,9 @@
-"""One picture: from a file of any mode to upright, opaque grey or RGB, and from any size to the size asked
-for.
-"""
+"""Read one image file: any mode becomes upright, opaque grey or RGB, and any size the requested size."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +11,56 @@ from PIL import Image, ImageOps
 
 from scorefield.runtime.errors import InputError
 
-__all__ = ["EXTENSIONS", "TooSmall", "check_options", "convert", "fit", "read_image"]
+__all__ = ["EXTENSIONS", "ImageOptions", "TooSmall", "convert", "fit", "read_image"]
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# Named, because Pillow would also hand a file with a picture's name to readers that start other programs
-# (EPS).
+# Listed, because Pillow would also give a file with an image's name to readers that start other programs (EPS).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class TooSmall(InputError):
-    """A picture's shorter side is below the size asked for."""
+    """An image's shorter side is below the requested size."""
 
     def __init__(self, width: int, height: int) -> None:
         super().__init__(f"{width}×{height}")
 
 
-def check_options(size: int | None, channels: int | None) -> None:
-    """Refuse a size below 1 and any number of channels but 1 and 3; None means as the data are."""
-    if size is not None and size < 1:
-        raise InputError(f"the image size must be at least 1 pixel, got {size}")
-    if channels not in (None, 1, 3):
-        raise InputError(f"images have 1 channel (grey) or 3 (RGB), got channels = {channels}")
+@dataclass(frozen=True)
+class ImageOptions:
+    """How image files become arrays.
+
+    Attributes:
+        size: Side in pixels to reduce and crop to. None: unchanged, and then all images must have one size.
+        channels: 1 (grey) or 3 (RGB). None: 1 where all images are grey, otherwise 3.
+        upscale: Enlarge images that are smaller than `size`, which is an error otherwise.
+        strict: An unreadable image is an error.
+
+    Raises:
+        InputError: For a size below 1, and for channels other than 1 and 3.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+    upscale: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise InputError(f"the image size must be at least 1 pixel, got {self.size}")
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"images have 1 channel (grey) or 3 (RGB), got channels = {self.channels}")
 
 
 def read_image(source: Path | bytes) -> Image.Image:
-    """Decode a file (or its bytes) into mode "L" or "RGB": turned as EXIF says, laid over white, first frame
-    only.
+    """Decode a file, or its bytes, into mode "L" or "RGB".
 
-    Anything may be raised for a file that is damaged, unknown, or larger than Pillow's limit against
-    decompression bombs.
+    EXIF orientation is applied, transparency is composited over white, and of animations the first frame is
+    read. Any exception may be raised for a file that is damaged, of an unknown format, or larger than Pillow's
+    limit against decompression bombs.
     """
     if isinstance(source, Path) and not source.is_file():
-        raise OSError("not a regular file")  # a pipe named like a picture would block forever
+        raise OSError("not a regular file")  # a pipe named like an image would block forever
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
@@ -77,16 +93,15 @@ def _from_sixteen_bit(image: Image.Image) -> Image.Image:
 
 
 def convert(image: Image.Image, channels: int | None) -> Image.Image:
-    """ "L" for 1 channel (ITU-R 601 luma), "RGB" for 3, unchanged for None."""
+    """Convert to "L" for 1 channel (ITU-R 601 luma) and to "RGB" for 3; unchanged for None."""
     return image if channels is None else image.convert("L" if channels == 1 else "RGB")
 
 
 def fit(image: Image.Image, size: int | None, upscale: bool) -> Image.Image:
-    """The central square, reduced (or, with `upscale`, enlarged) to size × size with an antialiased Lanczos
-    filter.
+    """The central square, resized to size × size with an antialiased Lanczos filter.
 
-    A picture whose shorter side is already `size` is only cropped: its pixels are untouched. size = None
-    changes nothing.
+    An image whose shorter side is `size` is only cropped: its pixels are unchanged. TooSmall is raised for one
+    whose shorter side is less, unless `upscale`. None changes nothing.
     """
     if size is None or image.size == (size, size):
         return image

@@ -1,6 +1,4 @@
-"""Which pictures a folder holds, and of which class each is: names only, so that millions of files are listed
-in seconds.
-"""
+"""List the images of a folder and their classes, by name only, so that millions of files take seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +14,19 @@ import numpy as np
 from scorefield.data.images.read import EXTENSIONS
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Listing", "list_pictures", "text"]
+__all__ = ["Listing", "list_images", "text"]
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The pictures under `root` in the order of their sorted paths, their names end to end in one buffer: 40
-    bytes a file or so.
+    """The images under `root` in the order of their sorted paths.
 
-    labels: int64 (N,), indices into `classes`, or None without classes.
+    Names lie end to end in one buffer: about 40 bytes per file.
+
+    Attributes:
+        root: The folder.
+        classes: Names of the classes, sorted; empty without classes.
+        labels: int64 (N,), indices into `classes`, or None without classes.
     """
 
     root: Path
@@ -40,15 +42,15 @@ class Listing:
         return self.root / self._relative(number)
 
     def name(self, number: int) -> str:
-        """The path under the root, as text that can be printed."""
+        """The path under the root, as printable text."""
         return text(self._relative(number))
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """(name, path) of every picture."""
+        """(name, path) of every image."""
         return ((self.name(number), self.content(number)) for number in range(len(self)))
 
     def digest(self) -> bytes:
-        """SHA-256 over names and labels: of which files there are, not of what is in them."""
+        """SHA-256 over names and labels, not over the contents of the files."""
         found = hashlib.sha256(self._names)
         found.update(self._ends.astype("<i8").tobytes())
         found.update(b"" if self.labels is None else self.labels.astype("<i8").tobytes())
@@ -59,17 +61,22 @@ class Listing:
         return os.fsdecode(self._names[start : int(self._ends[number])])
 
 
-def list_pictures(root: Path, source: str) -> Listing:
-    """Every picture of a folder. Subfolders that hold pictures, at any depth, are the classes; without any
-    there are none.
+def list_images(root: Path, source: str) -> Listing:
+    """List every image of a folder. Subfolders that hold images, at any depth, are the classes.
 
-    Hidden files are ignored and symbolic links followed, but not back to a folder above them. InputError: no
-    such folder, no pictures, pictures both beside and inside subfolders.
+    Hidden files are ignored. Symbolic links are followed, except to a folder that contains them.
+
+    Args:
+        root: The folder.
+        source: What the user named, for messages.
+
+    Raises:
+        InputError: If there is no such folder, it holds no images, or images both beside and inside subfolders.
     """
     if not os.path.exists(root):
         raise InputError(f"{source}: no such folder")
     if not os.path.isdir(root):
-        raise InputError(f"{source}: expected a folder of pictures, found a file")
+        raise InputError(f"{source}: expected a folder of images, found a file")
     here, folders = _entries(root)
     names = _Names()
     for name in here:
@@ -84,11 +91,11 @@ def list_pictures(root: Path, source: str) -> Listing:
             counts.append(len(names) - before)
     if here and classes:
         raise InputError(
-            f"{source}: pictures lie both in the folder itself ({text(here[0])}, …) and in subfolders ({classes[0]}, …): "
-            f"put every picture into a subfolder (its class), or all into one folder (no classes)"
+            f"{source}: images lie both in the folder itself ({text(here[0])}, …) and in subfolders ({classes[0]}, …): "
+            f"put every image into a subfolder (its class), or all into one folder (no classes)"
         )
     if not len(names):
-        raise InputError(f"{source}: no pictures found; expected files ending in {', '.join(EXTENSIONS)}")
+        raise InputError(f"{source}: no images found; expected files ending in {', '.join(EXTENSIONS)}")
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if classes else None
     return Listing(
         root, tuple(classes), labels, bytes(names.buffer), np.frombuffer(names.ends, dtype=np.int64)
@@ -108,7 +115,7 @@ class _Names:
 
 
 def _walk(root: Path, relative: str, above: tuple[Path, ...], names: _Names) -> None:
-    """Add every picture under a folder in the order of sorted paths."""
+    """Add every image under a folder in the order of sorted paths."""
     here = (root / relative).resolve()
     if here in above:
         return
@@ -122,7 +129,7 @@ def _walk(root: Path, relative: str, above: tuple[Path, ...], names: _Names) -> 
 
 
 def _entries(path: Path) -> tuple[list[str], list[str]]:
-    """(names of pictures, names of subfolders) directly in a folder, sorted, without hidden ones."""
+    """(names of images, names of subfolders) directly in a folder, sorted, without hidden ones."""
     files, folders = [], []
     try:
         with os.scandir(path) as entries:
@@ -139,5 +146,5 @@ def _entries(path: Path) -> tuple[list[str], list[str]]:
 
 
 def text(name: str) -> str:
-    """A file name as text that can be printed and saved, whatever bytes it holds."""
+    """A file name as text that can be printed and saved, whichever bytes it holds."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

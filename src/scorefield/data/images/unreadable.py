@@ -1,7 +1,8 @@
-"""Which files could not be used, each named once: in memory, and in a file of the run."""
+"""Log of the files that could not be used, each named once: in memory, and in a file of the run."""
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -12,14 +13,14 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["UnreadableLog"]
+__all__ = ["UnreadableLog", "reason_of"]
 
 _CONTROL = {code: f"\\x{code:02x}" for code in range(32)}
 
 
 class UnreadableLog:
-    """Names of unusable files with what is wrong with each. Threads may add to it, and so may processes that
-    share a file.
+    """Names of unusable files, each with the reason. Threads may add to it, and so may processes that share a
+    file.
     """
 
     def __init__(self) -> None:
@@ -32,15 +33,15 @@ class UnreadableLog:
         return len(self.names)
 
     def add(self, name: str, reason: str = "") -> None:
-        """Note this file, unless it is noted already."""
+        """Record this file, unless it is recorded already."""
         with self._lock:
             if name not in self.names:
                 self.names[name] = reason
                 self._append([name])
 
     def write_to(self, file: Path) -> None:
-        """Keep a line `name<tab>reason` in this file for every name noted so far and from here on; names that
-        it holds stay once.
+        """Write a line `name<tab>reason` to this file for every name recorded so far and from now on, but for
+        names that it already holds.
         """
         with self._lock:
             self._file, self._read, self._written = file, 0, set()
@@ -51,12 +52,12 @@ class UnreadableLog:
             return
         try:
             with self._file.open("a+b") as file:
-                # Another process may be writing: what it has added is read before anything is added here.
+                # Another process may be writing: what it added is read before anything is added here.
                 if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 file.seek(self._read)
                 *others, cut = file.read().split(b"\n")
-                if cut:  # by the end of the process that wrote it
+                if cut:  # the process that wrote this line was killed
                     file.truncate(file.tell() - len(cut))
                 self._written |= {line.partition(b"\t")[0].decode(errors="replace") for line in others}
                 lines = [(_line(name), self.names[name]) for name in names]
@@ -69,5 +70,10 @@ class UnreadableLog:
 
 
 def _line(value: str) -> str:
-    """Without tabs and line breaks, which separate."""
+    """Without tabs and line breaks, which separate names and lines."""
     return value.translate(_CONTROL)
+
+
+def reason_of(fault: Exception) -> str:
+    """The message of an exception on one line, without Python's names of objects in memory."""
+    return re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", " ".join(str(fault).split())) or type(fault).__name__

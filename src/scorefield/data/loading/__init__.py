@@ -1,1 +1,1 @@
-"""The order in which training visits examples, and reading them ahead of time."""
+"""The order in which training visits examples, and the thread that reads them ahead of time."""

@@ -16,12 +16,19 @@ __all__ = ["EpochBatches", "EpochOrder", "Indexed", "permutation", "positions"]
 
 
 def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.ndarray:
-    """A uniform permutation of 0 … length-1, int64 (length,), the same on every platform and with every
-    NumPy.
+    """A uniform permutation of 0 … length-1, the same on every platform and with every version of NumPy.
 
-    (seed, epoch) is the key of a Philox generator and `stream` its counter's highest word, so no two uses
-    share numbers. The 64-bit words are sorted rather than given to `Generator.permutation`, because NumPy
-    promises to keep only the former.
+    The 64-bit words of the generator are sorted rather than passed to `Generator.permutation`, because NumPy
+    guarantees only the former across versions.
+
+    Args:
+        length: Number of entries.
+        seed: In [0, 2**64); with `epoch` it is the key of a Philox generator.
+        epoch: In [0, 2**64).
+        stream: Highest word of the generator's counter, so that different uses of a seed share no numbers.
+
+    Returns:
+        int64 (length,).
     """
     if not 0 <= seed < 2**64:
         raise InputError(f"a seed must be between 0 and 2**64 - 1, got {seed}")
@@ -31,7 +38,7 @@ def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.n
 
 
 def positions(batch_size: int, step: int, rank: int = 0, world: int = 1) -> Tensor:
-    """Which places in the global batch of a step are this process's, int64 (batch_size / world,), contiguous."""
+    """This process's places in the batch of a step, int64 (batch_size / world,), contiguous."""
     if step < 0:
         raise InputError(f"step must be at least 0, got {step}")
     if world < 1 or not 0 <= rank < world:
@@ -46,11 +53,11 @@ def positions(batch_size: int, step: int, rank: int = 0, world: int = 1) -> Tens
 
 @dataclass(frozen=True)
 class EpochOrder:
-    """A seeded, infinite, sharded order of `length` examples in batches of `batch_size` (over all processes).
+    """A seeded, endless, sharded order of `length` examples in batches of `batch_size` (over all processes).
 
-    Position i of step's batch is p = step·batch_size + i in an endless row of epochs: epoch e = p // length
-    is the permutation keyed by (seed, e), and the index is its entry p % length. An epoch may end inside a
-    batch; nothing is dropped or padded.
+    Position i of the batch of a step is p = step·batch_size + i in an endless sequence of epochs: epoch
+    e = p // length is the permutation keyed by (seed, e), and the index is its entry p % length. An epoch may
+    end inside a batch; nothing is dropped or padded.
     """
 
     length: int
@@ -67,13 +74,11 @@ class EpochOrder:
             raise InputError(f"a seed must be between 0 and 2**64 - 1, got {self.seed}")
 
     def positions(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
-        """This process's positions in the batch, int64 (batch_size / world,), contiguous: they key the noise."""
+        """This process's places in the batch of `step`, int64 (batch_size / world,): they key the noise."""
         return positions(self.batch_size, step, rank, world)
 
     def indices(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
-        """Which examples this process takes at `step`, int64 (batch_size / world,); ranks in turn make up the
-        batch.
-        """
+        """The examples of this process at `step`, int64 (batch_size / world,); the ranks in turn are the batch."""
         # Python integers carry the position, so that no run is too long for int64.
         epoch, start = divmod(step * self.batch_size, self.length)
         places = self.positions(step, rank, world).numpy() + start
@@ -85,9 +90,7 @@ class EpochOrder:
         return torch.from_numpy(chosen)
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """The permutation of one epoch; the last two asked for are kept, since a batch usually touches one or
-        two.
-        """
+        """The permutation of one epoch; the last two are kept, since a batch usually touches one or two."""
         order = self._epochs.get(epoch)
         if order is None:
             order = permutation(self.length, self.seed, epoch)

@@ -18,16 +18,19 @@ from scorefield.data.base import Batches, Share
 
 __all__ = ["Prefetcher", "Microbatch"]
 
-_PATIENCE = 2.0  # seconds
-_AHEAD = 4  # steps: a slow file delays training only if it takes longer than so many
+AHEAD = 4  # steps: a slow file delays training only if reading it takes longer than they do
+_PATIENCE = 2.0  # seconds that closing waits for a read that is under way
 
 
 class Microbatch(NamedTuple):
     """Examples of a batch, on the CPU.
 
-    x0: float32 (B, *) in the data's range.   y: int64 (B,) or None.   values: what x0 was made of.
-    positions: int64 (B,), the places in the batch of all processes, which key the noise.   arrays: further
-    arrays (B, *) by name.
+    Attributes:
+        x0: float32 (B, *) in the data's range.
+        y: Labels, int64 (B,), or None.
+        values: (B, *), what x0 was made of.
+        positions: int64 (B,), the places in the batch of all processes, which key the noise.
+        arrays: Further arrays (B, *) by name.
     """
 
     x0: Tensor
@@ -38,10 +41,9 @@ class Microbatch(NamedTuple):
 
 
 class _Reader:
-    """A thread that reads steps in the order in which they are asked for; after one that fails it drops the
-    others.
+    """A thread that reads steps in the order in which they are submitted, and after an error drops the others.
 
-    It is a daemon: a process that ends does not wait for a disk or a network that has stalled.
+    It is a daemon, so that the process can end while a disk or a network has stalled.
     """
 
     def __init__(self, read: Callable[[int], list[Microbatch]]) -> None:
@@ -56,7 +58,7 @@ class _Reader:
         return future
 
     def close(self) -> None:
-        """Drop what is asked for, and give what is being read a moment to end."""
+        """Drop what was submitted, and wait a moment for the read that is under way."""
         self._drop()
         self._wanted.put(None)
         self._thread.join(_PATIENCE)
@@ -80,14 +82,20 @@ class _Reader:
 
 
 class Prefetcher:
-    """This process's share of each step's batch. Any step can be asked for; asked for in turn, they are ready
-    ahead of time.
+    """This process's share of each step's batch, read ahead of time where reading takes time.
 
-    What a step gets is a function of (batches, step, rank, world) alone, and the shares of all ranks in turn
-    are the batch.
-    batches: what `order` of the data gives.   steps: how many there are; none after them is read.
-    unreadable_files: where the names of unusable files are kept, each once.   waited: seconds that the caller has
-    waited for data, in all.
+    Any step can be asked for; asked for in turn, they are ready ahead of time. What a step gets is a function
+    of (batches, step, rank, world) alone, and the shares of all ranks, in turn, are the batch. `waited` counts
+    the seconds that the caller has waited for data.
+
+    Args:
+        batches: What `order` of the data returns.
+        rank: The number of this process, from 0.
+        world: How many processes there are.
+        cuts: Parts that a share is cut into (gradient accumulation).
+        unreadable_files: File to which the names of unusable files are written, each once.
+        steps: Number of steps; none after them is read. Default: no end.
+        ahead: How many steps are read ahead.
     """
 
     def __init__(
@@ -98,17 +106,19 @@ class Prefetcher:
         cuts: int = 1,
         unreadable_files: Path | None = None,
         steps: int | None = None,
+        ahead: int = AHEAD,
     ) -> None:
-        self.batches, self.rank, self.world, self.cuts, self.steps = batches, rank, world, cuts, steps
+        self.batches, self.rank, self.world, self.cuts = batches, rank, world, cuts
+        self.steps, self.ahead = steps, ahead
         data = batches.data
         self.waited = 0.0
         self._reader = None if data.in_memory else _Reader(self._read)
         self._pending: dict[int, Future[list[Microbatch]]] = {}
         if unreadable_files is not None and (rank == 0 or not data.in_memory):
-            data.broken.write_to(unreadable_files)
+            data.unreadable.write_to(unreadable_files)
 
     def parts(self, step: int) -> list[Microbatch]:
-        """The share of `step`'s batch, in `cuts` parts."""
+        """The share of the batch of `step`, in `cuts` parts of equal size."""
         start = time.perf_counter()
         try:
             return self._read(step) if self._reader is None else self._ahead(step, self._reader)
@@ -116,12 +126,12 @@ class Prefetcher:
             self.waited += time.perf_counter() - start
 
     def close(self) -> None:
-        """Read no further."""
+        """Stop reading."""
         if self._reader is not None:
             self._reader.close()
 
     def _ahead(self, step: int, reader: _Reader) -> list[Microbatch]:
-        last = step + _AHEAD if self.steps is None else min(step + _AHEAD, max(step, self.steps - 1))
+        last = step + self.ahead if self.steps is None else min(step + self.ahead, max(step, self.steps - 1))
         wanted = range(step, last + 1)
         for other in [other for other in self._pending if other not in wanted]:
             self._pending.pop(other).cancel()

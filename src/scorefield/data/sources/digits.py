@@ -1,4 +1,4 @@
-"""Data that come with an installed package: nothing to download."""
+"""The embedded digits: handwritten, 8×8 pixels, from an installed package, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ __all__ = ["digits"]
 
 
 def digits() -> Dataset:
-    """scikit-learn's 1,797 scans of handwritten digits: levels 0 … 16 (bins = 17), (1797, 1, 8, 8), classes
-    "0" … "9".
+    """scikit-learn's 1,797 scans of handwritten digits, 8×8, grey.
 
     The packaged table is read directly, because importing scikit-learn takes a second or more.
+
+    Returns:
+        uint8 values (1797, 1, 8, 8), 17 bins (0 … 16), classes "0" … "9".
+
+    Raises:
+        InputError: If scikit-learn is not installed, or its table is missing or damaged.
     """
     package = importlib.util.find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
@@ -35,7 +40,7 @@ def digits() -> Dataset:
         ) from fault
     if table.shape != (1797, 65):
         raise InputError(
-            f"{path} holds {table.shape}, expected 1,797 digits of 64 levels and a label: reinstall scikit-learn"
+            f"{path} holds {table.shape}, expected 1,797 digits of 64 pixels and a label: reinstall scikit-learn"
         )
     values = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8).copy())
     spec = DataSpec(shape=(1, 8, 8), classes=tuple("0123456789"), bins=17)

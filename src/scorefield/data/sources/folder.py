@@ -1,19 +1,19 @@
-"""Folders of pictures; subfolders are classes."""
+"""Folders of images; subfolders are classes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
-from scorefield.data.images.eager import gather
-from scorefield.data.images.lazy import decodes_on_demand, pictures
-from scorefield.data.images.read import check_options
-from scorefield.data.images.scan import list_pictures, text
+from scorefield.data.images.eager import decode_all
+from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
+from scorefield.data.images.read import ImageOptions
+from scorefield.data.images.scan import list_images, text
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["folder"]
@@ -26,39 +26,49 @@ def folder(
     upscale: bool = False,
     strict: bool = False,
     on_demand: bool | None = False,
+    *,
+    memory: int = MEMORY,
+    probe: int = PROBE,
 ) -> Dataset:
-    """A folder of pictures -> levels uint8 (N, channels, size, size), 256 bins, in the order of their sorted
-    paths.
+    """The images of a folder, in the order of their sorted paths, as a data set of 256 bins.
 
-    Subfolders that hold pictures (at any depth) are the classes, named and sorted by folder; without any the
-    data are unlabelled. Any mode is read: 16-bit is scaled, transparency laid over white, EXIF orientation
-    applied, of animations the first frame. Larger pictures are reduced to `size` on the shorter side and
-    cropped centrally; with None they keep their size, which must be one. Hidden files are ignored and
-    symbolic links followed, their own names counting. Unreadable files are skipped and named in `skipped`.
+    Subfolders that hold images, at any depth, are the classes, named and sorted by folder; without any the data
+    are unlabelled. Every mode is read: 16-bit images are scaled, transparency is composited over white, EXIF
+    orientation is applied, and of animations the first frame is read. Hidden files are ignored; symbolic links
+    are followed and have names of their own. Unreadable files are skipped and named in `skipped`; of images
+    that are decoded on demand they are found when their turn comes, and replaced by the next one of the class.
 
-    on_demand: decode pictures when a batch asks for them instead of holding all; None where they would take
-    more than 2 GiB. An unusable file is then found when its turn comes: the next one of its class stands in
-    for it.
+    Args:
+        path: The folder.
+        size: Side in pixels. Larger images are reduced to it on the shorter side and cropped at the centre.
+            None: unchanged, and then all images must have one size.
+        channels: 1 (grey) or 3 (RGB).
+        upscale: Enlarge images that are smaller than `size`, which is an error otherwise.
+        strict: An unreadable image is an error.
+        on_demand: Decode images when a batch asks for them instead of holding all in memory. None: where they
+            would take more than `memory`.
+        memory: Bytes of decoded images.
+        probe: How many images to decode at once, evenly spread, where the others are decoded on demand.
 
-    InputError: no such folder, no pictures, pictures both beside and inside subfolders, any smaller than
-    `size` (unless `upscale` enlarges them), any unreadable (with `strict`; otherwise if more than half are,
-    or all of one class).
+    Raises:
+        InputError: If there is no such folder, it holds no images, or images both beside and inside subfolders;
+            if images are smaller than `size`; if more than half are unreadable, or all of one class.
     """
     source = text(str(path))
-    check_options(size, channels)
-    listing = list_pictures(Path(os.path.expanduser(path)), source)
-    options: dict[str, Any] = {"size": size, "channels": channels, "upscale": upscale, "strict": strict}
+    options = ImageOptions(size, channels, upscale, strict)
+    positive_int("probe", probe)
+    listing = list_images(Path(os.path.expanduser(path)), source)
     labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
-    if decodes_on_demand(on_demand, len(listing), size, channels):
-        values = pictures(listing, labels, source, **options)
+    if decodes_lazily(on_demand, len(listing), options, memory):
+        values = lazy_images(listing, labels, source, options, probe)
         return Dataset(DataSpec(values.shape[1:], classes=classes, bins=256), values, labels, source)
-    found = gather(listing.files(), len(listing), source, **options)
+    found = decode_all(listing.files(), len(listing), source, options)
     spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
     if labels is not None:
         labels = labels[torch.from_numpy(found.kept)]
         lost = sorted(set(range(len(classes))) - set(labels.tolist()))
         if lost:
             raise InputError(
-                f"{source}: no picture of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder"
+                f"{source}: no image of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder"
             )
     return Dataset(spec, torch.from_numpy(found.values), labels, source, found.skipped)

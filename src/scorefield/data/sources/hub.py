@@ -1,16 +1,17 @@
-"""Data sets read with Hugging Face `datasets` (an optional extra), from its hub or from a local folder:
-whole, or as a stream.
+"""Data sets read with Hugging Face `datasets` (an optional extra), from the hub or a local folder: completely, or
+as a stream.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -19,13 +20,24 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.decode import Decoder
-from scorefield.data.images.eager import gather, reason_of
-from scorefield.data.images.lazy import decodes_on_demand, pictures
-from scorefield.data.images.read import check_options
+from scorefield.data.images.eager import decode_all
+from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
+from scorefield.data.images.read import ImageOptions
+from scorefield.data.images.unreadable import reason_of
 from scorefield.data.sources.stream import BUFFER, Row, Stream
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
+if TYPE_CHECKING:  # an optional extra, imported when it is used
+    import datasets
+
 __all__ = ["hf", "is_saved", "stream"]
+
+
+# An image as `datasets` keeps it: a path, its bytes, or both.
+class _Cell(TypedDict, total=False):
+    path: str | None
+    bytes: bytes | None
 
 
 def hf(
@@ -36,32 +48,44 @@ def hf(
     upscale: bool = False,
     strict: bool = False,
     on_demand: bool | None = False,
+    *,
+    memory: int = MEMORY,
+    probe: int = PROBE,
 ) -> Dataset:
-    """A data set named as on the hub, or a local folder in a layout that `datasets` reads -> levels uint8,
-    256 bins.
+    """A data set of the Hugging Face Hub, or a local folder that `datasets` reads, with 256 bins.
 
-    The pictures are the first Image column; the labels the ClassLabel column (`label` before others), with
-    its names, or an integer or text column called `label`, `labels` or `cls` (webdataset's name). size None
-    keeps the pictures' size, which must then be one; channels None gives 1 where all are grey, otherwise 3.
-    Unreadable and small pictures are treated as in `folder`.
+    Images are the first Image column. Labels are the ClassLabel column (`label` before others), with its names,
+    or an integer or text column called `label`, `labels` or `cls` (webdataset's name). Unreadable and small
+    images are treated as in `folder`.
 
-    on_demand: decode pictures when a batch asks for them, out of the files on the disk that `datasets` has
-    made of the data set.
+    Args:
+        name: Name on the hub, or a local folder.
+        split: Which split to read.
+        size: Side in pixels to reduce and crop images to. None: unchanged, and then all must have one size.
+        channels: 1 (grey) or 3 (RGB). None: 1 where all images are grey, otherwise 3.
+        upscale: Enlarge images that are smaller than `size`, which is an error otherwise.
+        strict: An unreadable image is an error.
+        on_demand: Decode images when a batch asks for them, from the files that `datasets` keeps on the disk.
+            None: where they would take more than `memory`.
+        memory: Bytes of decoded images.
+        probe: How many images to decode at once, evenly spread, where the others are decoded on demand.
+
+    Raises:
+        InputError: If `datasets` is not installed or cannot load the data, and as `folder` does.
     """
-    datasets, source = _library(name), f"hf:{name}"
-    table = _load(datasets, name, split, source)
-    column = _image_column(datasets, table.features, source)
+    library, source, options = _library(name), f"hf:{name}", ImageOptions(size, channels, upscale, strict)
+    positive_int("probe", probe)
+    table = _load(library, name, split, source)
+    column = _image_column(library, table.features, source)
     if not len(table):
         raise InputError(f"{source}: the split {split!r} is empty")
-    labels, classes = _labels(datasets, table, source)
-    # Left to itself `datasets` decodes while iterating, and one corrupt image would end the iteration.
-    rows = _Rows(table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column)
-    options: dict[str, Any] = {"size": size, "channels": channels, "upscale": upscale, "strict": strict}
-    if decodes_on_demand(on_demand, len(table), size, channels):
-        check_options(size, channels)
-        values = pictures(rows, labels, source, **options)
+    labels, classes = _labels(library, table, source)
+    # By default `datasets` decodes while iterating, and one corrupt image would end the iteration.
+    rows = _Rows(table.select_columns([column]).cast_column(column, library.Image(decode=False)), column)
+    if decodes_lazily(on_demand, len(table), options, memory):
+        values = lazy_images(rows, labels, source, options, probe)
         return Dataset(DataSpec(values.shape[1:], classes=classes, bins=256), values, labels, source)
-    found = gather(rows.files(), len(table), source, **options)
+    found = decode_all(rows.files(), len(table), source, options)
     spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
     kept = None if labels is None else labels[torch.from_numpy(found.kept)]
     return Dataset(spec, torch.from_numpy(found.values), kept, source, found.skipped)
@@ -76,60 +100,64 @@ def stream(
     strict: bool = False,
     classes: int | None = None,
     buffer: int = BUFFER,
+    *,
+    probe: int = PROBE,
 ) -> Stream:
-    """A data set named as on the hub, or a local folder of shards, that is read while training and kept
-    nowhere -> 256 bins.
+    """A data set of the Hugging Face Hub, or a local folder of shards, that is read while training and stored
+    nowhere; 256 bins.
 
-    The order of an epoch is that of a seed: shards are shuffled, and rows within a buffer of `buffer` encoded
-    pictures. Columns, size and channels are as for `hf`, judged by the first 64 rows. Labels are a ClassLabel
-    column, or integers 0 … classes−1; text has no numbers before all of it was seen, so such data are
+    The order of an epoch is that of a seed: shards are shuffled, and rows within a buffer of encoded images.
+    Columns are those of `hf`. Text labels have no numbers before all of them were seen, so such data are
     unlabelled.
+
+    Args:
+        name: Name on the hub, or a local folder.
+        split: Which split to read.
+        size, channels, upscale, strict: As for `hf`, judged by the first rows.
+        classes: Number of classes where labels are plain integers, 0 … classes-1.
+        buffer: How many encoded images the buffer holds.
+        probe: How many rows to read at once, to find the shape of images.
+
+    Raises:
+        InputError: If `datasets` is not installed or cannot load the data; for integer labels without
+            `classes`; for a folder that save_to_disk wrote (read it with `hf`); and as `hf` does.
     """
-    datasets, source = _library(name), f"hf:{name}"
-    check_options(size, channels)
+    library, source, options = _library(name), f"hf:{name}", ImageOptions(size, channels, upscale, strict)
     if is_saved(name):
         raise InputError(
-            f"{source} was written by save_to_disk, so its rows can be had in any order: open it with sf.data.hf instead"
+            f"{source} was written by save_to_disk, so its rows can be read in any order: open it with sf.data.hf instead"
         )
     if classes is not None and classes < 1:
-        raise InputError(f"classes is how many there are, at least 1; got {classes}")
+        raise InputError(f"classes is the number of classes, at least 1; got {classes}")
     if buffer < 1:
-        raise InputError(
-            f"the buffer that a stream is shuffled in must hold at least 1 picture, got {buffer}"
-        )
-    table = _load(datasets, name, split, source, streaming=True)
+        raise InputError(f"the buffer that a stream is shuffled in must hold at least 1 image, got {buffer}")
+    positive_int("probe", probe)
+    table = _load(library, name, split, source, streaming=True)
     features = table.features or {}
-    column = _image_column(datasets, features, source)
-    labels, names = _stream_labels(datasets, features, classes, source)
-    table = table.select_columns([column, *labels]).cast_column(column, datasets.Image(decode=False))
+    column = _image_column(library, features, source)
+    labels, names = _stream_labels(library, features, classes, source)
+    table = table.select_columns([column, *labels]).cast_column(column, library.Image(decode=False))
     rows = _StreamedRows(table, column, next(iter(labels), None), buffer, source)
-    first = rows.first(64)
+    first = rows.first(probe)
     if not first:
         raise InputError(f"{source}: the split {split!r} is empty")
-    found = gather(
-        [(row.name, row.content) for row in first],
-        len(first),
-        source,
-        size=size,
-        channels=channels,
-        upscale=upscale,
-        strict=strict,
-    )
+    found = decode_all([(row.name, row.content) for row in first], len(first), source, options)
     shape = (found.values.shape[1], found.values.shape[2], found.values.shape[3])
     labelled = bool(labels) and any(row.label >= 0 for row in first)
     spec = DataSpec(shape, classes=names if labelled else (), bins=256)
-    made = Stream(spec, rows, Decoder(source, shape, size, channels, upscale, strict), labelled, source)
+    made = Stream(spec, rows, Decoder(source, shape, options), labelled, source)
     list(map(made.checked, first))
     return made
 
 
 def is_saved(name: str) -> bool:
-    """Whether this is a folder that `save_to_disk` wrote: a table whose rows can be had in any order."""
+    """Whether this is a folder that `save_to_disk` wrote: a table whose rows can be read in any order."""
     local = Path(os.path.expanduser(name))
     return (local / "dataset_dict.json").is_file() or (local / "state.json").is_file()
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
+    """The package `datasets`."""
     if not name:
         raise InputError(
             "hf: must be followed by a data set's name on the hub, or a local folder, as in hf:cifar10"
@@ -141,26 +169,28 @@ def _library(name: str) -> Any:
     return datasets
 
 
-def _image_column(datasets: Any, features: Mapping[str, Any], source: str) -> str:
-    column = next((key for key, kind in features.items() if isinstance(kind, datasets.Image)), None)
+def _image_column(library: ModuleType, features: datasets.Features, source: str) -> str:
+    column = next((key for key, kind in features.items() if isinstance(kind, library.Image)), None)
     if column is None:
         raise InputError(f"{source}: no column holds images; the columns are {', '.join(features) or 'none'}")
     return column
 
 
-def _load(datasets: Any, name: str, split: str, source: str, streaming: bool = False) -> Any:
+def _load(
+    library: ModuleType, name: str, split: str, source: str, streaming: bool = False
+) -> datasets.Dataset | datasets.IterableDataset:
     """The table of one split, or the stream of its rows."""
     local = Path(os.path.expanduser(name))
     try:
         # `load_dataset` refuses what `save_to_disk` wrote.
         if is_saved(name):
-            saved = datasets.load_from_disk(str(local))
-            if not isinstance(saved, datasets.DatasetDict):
+            saved = library.load_from_disk(str(local))
+            if not isinstance(saved, library.DatasetDict):
                 return saved
             if split not in saved:
                 raise ValueError(f"no split {split!r}, only {', '.join(saved)}")
             return saved[split]
-        return datasets.load_dataset(
+        return library.load_dataset(
             str(local) if os.path.isdir(local) else name, split=split, streaming=streaming
         )
     except Exception as fault:  # the hub, the network and every file format have their own kinds of failure
@@ -171,9 +201,9 @@ def _load(datasets: Any, name: str, split: str, source: str, streaming: bool = F
 
 
 class _Rows:
-    """The encoded pictures of a table, by row number."""
+    """The encoded images of a table, by row number."""
 
-    def __init__(self, table: Any, column: str) -> None:
+    def __init__(self, table: datasets.Dataset, column: str) -> None:
         self.table, self.column = table, column
 
     def __len__(self) -> int:
@@ -191,36 +221,41 @@ class _Rows:
             yield _name(row[self.column], number), _content(row[self.column])
 
     def digest(self) -> bytes:
-        """What `datasets` knows the table by: a hash of its files and of what was done to them."""
+        """The fingerprint of `datasets`: a hash of the table's files and of the operations on them."""
         return f"{self.table._fingerprint} {len(self)}".encode()
 
 
 class _StreamedRows:
-    """The rows of a stream. label: its column, if there is one."""
+    """The rows of a stream. label: the column of labels, if there is one."""
 
-    def __init__(self, table: Any, column: str, label: str | None, buffer: int, source: str) -> None:
+    def __init__(
+        self, table: datasets.IterableDataset, column: str, label: str | None, buffer: int, source: str
+    ) -> None:
         self.table, self.column, self.label, self.buffer, self.source = table, column, label, buffer, source
 
     def first(self, count: int) -> list[Row]:
         return list(self._rows(self.table.take(count)))
 
     def shuffled(self, seed: int) -> Iterator[Row]:
-        # Of newer versions, which otherwise read ten shards at a time in threads that take five seconds to
-        # end, at every epoch.
+        # Newer versions read ten shards at a time, in threads that take five seconds to end, at every epoch.
         known = inspect.signature(self.table.shuffle).parameters
         one = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in known else {}
         return self._rows(self.table.shuffle(seed=seed, buffer_size=self.buffer, **one))
 
     def digest(self) -> bytes:
-        return f"{getattr(self.table, 'num_shards', None) or self.table.n_shards} {self.buffer}".encode()
+        try:
+            shards = self.table.num_shards
+        except AttributeError:  # its name in older versions
+            shards = self.table.n_shards
+        return f"{shards} {self.buffer}".encode()
 
     def versions(self) -> dict[str, str]:
         return {"datasets": version("datasets")}
 
-    def _rows(self, table: Any) -> Iterator[Row]:
+    def _rows(self, table: datasets.IterableDataset) -> Iterator[Row]:
         try:
             for found in table:
-                yield self._row(found)
+                yield self._row(found[self.column], None if self.label is None else found[self.label])
         except InputError:
             raise
         except (
@@ -231,60 +266,61 @@ class _StreamedRows:
                 f"when it can be read again, a run goes on with --resume"
             ) from fault
 
-    def _row(self, found: Mapping[str, Any]) -> Row:
-        path, content = ((found[self.column] or {}).get(key) for key in ("path", "bytes"))
+    def _row(self, cell: _Cell | None, label: int | None) -> Row:
+        path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
         if content is None and path is not None:
-            with suppress(OSError):  # a picture that cannot be read is met, and named, when it is decoded
+            with suppress(OSError):  # an image that cannot be read is met, and named, when it is decoded
                 content = Path(path).read_bytes()
-        label = found[self.label] if self.label is not None else None
-        name = path or "a picture"
+        name = path or "an image"
         try:
             return Row(name, content, -1 if label is None else int(label))
         except (TypeError, ValueError):
             raise InputError(
-                f"{self.source}: {name} has the label {label!r}, which is no whole number"
+                f"{self.source}: {name} has the label {label!r}, which is not an integer"
             ) from None
 
 
-def _name(cell: Any, number: int) -> str:
+def _name(cell: _Cell | None, number: int) -> str:
     path = (cell or {}).get("path")
     return (
         f"row {number}" if path is None else f"{path} (row {number})"
     )  # paths inside a table may be the same
 
 
-def _content(cell: Any) -> Path | bytes | None:
+def _content(cell: _Cell | None) -> Path | bytes | None:
     path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
     return content if content is not None else Path(path) if path else None
 
 
 def _stream_labels(
-    datasets: Any, features: Mapping[str, Any], classes: int | None, source: str
+    library: ModuleType, features: datasets.Features, classes: int | None, source: str
 ) -> tuple[list[str], tuple[str, ...]]:
     """(the label column, if there is one, names of the classes)"""
-    column = _label_column(datasets, features)
+    column = _label_column(library, features)
     if column is None:
         return [], ()
     kind = features[column]
-    if isinstance(kind, datasets.ClassLabel):
+    if isinstance(kind, library.ClassLabel):
         return [column], tuple(kind.names)
     if "int" not in kind.dtype:
         return [], ()
     if classes is None:
         raise InputError(
             f"{source}: column {column!r} holds plain integers, and a stream is not read to its end to count the classes: "
-            f"say how many there are (classes = K for the labels 0 … K−1; in a recipe data.classes)"
+            f"give their number (classes = K for the labels 0 … K−1; in a recipe data.classes)"
         )
     return [column], tuple(map(str, range(classes)))
 
 
-def _labels(datasets: Any, table: Any, source: str) -> tuple[Tensor | None, tuple[str, ...]]:
+def _labels(
+    library: ModuleType, table: datasets.Dataset, source: str
+) -> tuple[Tensor | None, tuple[str, ...]]:
     """(int64 (N,), class names), or (None, ()) where the rows carry no label."""
     features = table.features
-    column = _label_column(datasets, features)
+    column = _label_column(library, features)
     if column is None:
         return None, ()
-    named = isinstance(features[column], datasets.ClassLabel)
+    named = isinstance(features[column], library.ClassLabel)
     values = table.with_format(None)[column][:]
     missing = sum(value is None or (named and value < 0) for value in values)
     if missing == len(values):
@@ -296,10 +332,10 @@ def _labels(datasets: Any, table: Any, source: str) -> tuple[Tensor | None, tupl
     return number_labels(np.array(values), f"{source}, column {column!r}")
 
 
-def _label_column(datasets: Any, features: Mapping[str, Any]) -> str | None:
+def _label_column(library: ModuleType, features: datasets.Features) -> str | None:
     named = sorted(
-        (key for key in features if isinstance(features[key], datasets.ClassLabel)),
+        (key for key in features if isinstance(features[key], library.ClassLabel)),
         key=lambda k: k != "label",
     )
-    plain = [key for key in ("label", "labels", "cls") if isinstance(features.get(key), datasets.Value)]
+    plain = [key for key in ("label", "labels", "cls") if isinstance(features.get(key), library.Value)]
     return next(iter(named + plain), None)

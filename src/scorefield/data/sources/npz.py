@@ -13,7 +13,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
 from scorefield.data.dataset import Dataset, number_labels
-from scorefield.data.images.read import TooSmall, check_options, convert, fit
+from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
 from scorefield.runtime.atomic import array_headers, read_arrays
 from scorefield.runtime.errors import InputError
@@ -39,7 +39,7 @@ def npz(
     Raises:
         InputError: If the file cannot be read, or its arrays have other types or sizes.
     """
-    check_options(size, channels)
+    options = ImageOptions(size, channels, upscale)
     source = text(str(path))
     file = Path(os.path.expanduser(path))
     arrays = _arrays(file, source)
@@ -61,16 +61,14 @@ def npz(
     numbers, classes = (None, ()) if labels is None else number_labels(labels, source)
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
-    values = _fit_all(images, source, size, channels, upscale)
+    values = _fit_all(images, source, options)
     spec = DataSpec(shape=values.shape[1:], classes=classes, bins=256)
     further = _further_arrays(file, source, len(values))
     return Dataset(spec, torch.from_numpy(values), numbers, source, arrays=further)
 
 
 def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
-    """`images` and, where there are any, `labels` out of an archive; InputError for whatever is wrong with
-    the file.
-    """
+    """`images` and, where there are any, `labels` of an archive; InputError for any fault of the file."""
     if not os.path.isfile(path):
         raise InputError(
             f"{source}: expected an .npz file, found a folder"
@@ -91,22 +89,21 @@ def _further_arrays(path: Path, source: str, count: int) -> dict[str, Tensor]:
     return {name: numeric_tensor(name, array, source) for name, array in arrays.items()}
 
 
-def _fit_all(
-    images: np.ndarray, source: str, size: int | None, channels: int | None, upscale: bool
-) -> np.ndarray:
-    """uint8 (N, H, W, C) -> (N, channels, size, size), by the same rules as pictures from files."""
+def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarray:
+    """uint8 (N, H, W, C) -> (N, channels, size, size), by the same rules as image files."""
     count, height, width, depth = images.shape
+    size, channels = options.size, options.channels
     if channels in (None, depth) and size in (None, height) and size in (None, width):
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     fitted = []
-    for image in images:
-        picture = Image.fromarray(image[..., 0] if depth == 1 else image)
+    for array in images:
+        image = Image.fromarray(array[..., 0] if depth == 1 else array)
         try:
-            array = np.asarray(convert(fit(picture, size, upscale), channels))
+            found = np.asarray(convert(fit(image, size, options.upscale), channels))
         except TooSmall as small:
             raise InputError(
                 f"{source}: {count} of {count} images are smaller than {size}×{size} (all are {small}): "
                 f"ask for a smaller size, or set upscale to enlarge them"
             ) from small
-        fitted.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+        fitted.append(found[None] if found.ndim == 2 else found.transpose(2, 0, 1))
     return np.stack(fitted)

@@ -1,6 +1,4 @@
-"""Examples that pass by once an epoch and are never all at hand: archives that are read over the network, or
-that fill a disk.
-"""
+"""Streams: examples that are read forwards once per epoch and are never all at hand, such as archives on the hub."""
 
 from __future__ import annotations
 
@@ -27,15 +25,17 @@ from scorefield.runtime.errors import InputError
 
 __all__ = ["BUFFER", "Row", "Rows", "Stream", "StreamOrder"]
 
-BUFFER = 10_000  # encoded pictures among which a row's place in the order is drawn
-_FIRST = 10_000  # examples that stand for all where all would be wanted, as far as 2 GiB hold them
+BUFFER = 10_000  # encoded images that a stream is shuffled within
+FIRST = 10_000  # examples that represent a stream where a data set is needed, if they fit in MEMORY
 
 
 class Row(NamedTuple):
-    """One example as it lies in an archive. content: the bytes of a picture, None where there is none; label:
-    −1 for none.
+    """One example of an archive.
 
-    Names need not differ. As text a row is its name and a hash of its content.
+    Attributes:
+        name: Names need not differ; as text a row is its name and a hash of its content.
+        content: The bytes of an image, or None where there is none.
+        label: −1 for none.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Row(NamedTuple):
         return f"{self.name} ({hashlib.sha256(self.content or b'').hexdigest()[:8]})"
 
     def share(self, seed: int) -> float:
-        """In [0, 1), uniform over contents: what decides whether it is held out, wherever it lies."""
+        """In [0, 1), uniform over contents: decides whether the row is held out, wherever it is stored."""
         key = seed.to_bytes(8, "little")
         return (
             int.from_bytes(
@@ -57,10 +57,10 @@ class Row(NamedTuple):
 
 
 class Rows(Protocol):
-    """What a stream is read from."""
+    """Where a stream is read from."""
 
     def first(self, count: int) -> list[Row]:
-        """Always the same ones."""
+        """The first `count` rows, always the same."""
         ...
 
     def shuffled(self, seed: int) -> Iterator[Row]:
@@ -68,24 +68,28 @@ class Rows(Protocol):
         ...
 
     def digest(self) -> bytes:
-        """What the order is a function of, beside the seed: how many archives there are, and how their rows
-        are shuffled.
-        """
+        """What the order depends on beside the seed: the number of archives and how their rows are shuffled."""
         ...
 
     def versions(self) -> dict[str, str]:
-        """Of the libraries that shuffle."""
+        """Versions of the packages that shuffle."""
         ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stream:
-    """Examples in the order of a seed, without their number and without a way back. What `sf.train` reads
-    like a `Dataset`.
+    """Examples in the order of a seed, without their number and without random access. `sf.train` reads it like
+    a `Dataset`.
 
-    labelled: every row has a label, an index into spec.classes.   holdout: the share of rows that is left
-    out; a row is held out by its content and split_seed, so the same pictures are held out in any order and
-    on any number of shards.
+    Attributes:
+        spec: What one example is.
+        rows: Where rows are read from.
+        decoder: Decodes their images.
+        labelled: Whether every row has a label, an index into spec.classes.
+        source: What the user named.
+        holdout: Share of rows that is held out. A row is held out by its content and split_seed, so the same
+            images are held out in any order and with any number of shards.
+        split_seed: Seed of that choice.
     """
 
     spec: DataSpec
@@ -118,42 +122,45 @@ class Stream:
         return ()
 
     @property
-    def broken(self) -> UnreadableLog:
-        return self.decoder.broken
+    def unreadable(self) -> UnreadableLog:
+        """The rows that were met so far and could not be used."""
+        return self.decoder.unreadable
 
     def without(self, fraction: float, seed: int) -> Stream:
-        """The stream without the held-out share of its rows."""
+        """The stream without a share of its rows, which is held out."""
         if not 0 <= fraction < 1:
             raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
         return replace(self, holdout=fraction, split_seed=seed)
 
     def order(self, batch_size: int, seed: int) -> StreamOrder:
+        """The batches of training."""
         return StreamOrder(self, batch_size, seed)
 
     def epoch(self, seed: int) -> Iterator[Row]:
         """The rows that are not held out, in the order of this seed."""
         return (row for row in self._shuffled(seed) if not self._held_out(row))
 
-    def first_examples(self, count: int = _FIRST) -> tuple[Dataset, Dataset]:
-        """(training, held-out) examples among the first ones in the order of split_seed: `count`, or as many
-        as 2 GiB hold.
+    def first_examples(self, count: int = FIRST, memory: int = MEMORY) -> tuple[Dataset, Dataset]:
+        """(training, held-out) examples among the first ones in the order of split_seed.
+
+        Args:
+            count: How many rows to read.
+            memory: Bytes of decoded images that they may take; fewer rows are read where they would take more.
         """
-        count = min(count, max(1, MEMORY // int(np.prod(self.spec.shape))))
+        count = min(count, max(1, memory // int(np.prod(self.spec.shape))))
         rows = list(islice(self._shuffled(self.split_seed), count))
         parts = [row for row in rows if not self._held_out(row)], [row for row in rows if self._held_out(row)]
         train, heldout = (self._dataset(part) for part in parts)
         return train, heldout
 
     def some(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) of `count` training examples at the most, always the same ones: of the first rows as they
-        lie.
-        """
+        """(x0, y) of at most `count` training examples, always the same: of the first rows, unshuffled."""
         rows = [self.checked(row) for row in self.rows.first(2 * count)]
         return self._dataset([row for row in rows if not self._held_out(row)][:count]).some(count)
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of what the order depends on beside the seed."""
+        """Versions of the packages that the order depends on beside the seed."""
         return self.rows.versions()
 
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
@@ -164,19 +171,19 @@ class Stream:
             check_name(name, self.array_names, self.source)
         how = (
             self.decoder.shape,
-            self.decoder.size,
-            self.decoder.upscale,
+            self.decoder.options.size,
+            self.decoder.options.upscale,
             self.spec.classes,
             self.holdout,
             self.split_seed,
         )
         digest = hashlib.sha256(repr(how).encode() + self.rows.digest())
-        for row in self.rows.first(64):  # not their names, which may begin with the folder that they lie in
+        for row in self.rows.first(64):  # not their names, which may contain the path of their folder
             digest.update(repr(row.label).encode() + hashlib.sha256(row.content or b"").digest())
         return digest.hexdigest()[:16]
 
     def checked(self, row: Row) -> Row:
-        """This row. InputError for a label that is none of the classes."""
+        """This row. InputError for a label that is not one of the classes."""
         if self.labelled and not 0 <= row.label < self.spec.num_classes:
             raise InputError(
                 f"{self.source}: {row} has the label {row.label}, and the classes are 0 … {self.spec.num_classes - 1}"
@@ -185,7 +192,7 @@ class Stream:
 
     def decoded(self, row: Row) -> np.ndarray | None:
         """uint8 (C, H, W), or None where the row cannot be used."""
-        return self.decoder.usable(row, lambda: row.content)
+        return self.decoder.decode(row, lambda: row.content)
 
     def _held_out(self, row: Row) -> bool:
         return row.share(self.split_seed) < self.holdout
@@ -207,36 +214,39 @@ class Stream:
             torch.from_numpy(values),
             labels,
             self.source,
-            tuple(self.broken.names),
+            tuple(self.unreadable.names),
             self.fingerprint(),
         )
 
 
 class StreamOrder:
-    """The batches of a stream, one after another. Position p = step·batch_size + i is row p of an endless row
-    of epochs.
+    """The batches of a stream, one after another.
 
-    Epoch e is the stream shuffled with a seed made of (seed, e); a row that cannot be used is replaced by the
-    next usable one. What a step gets is therefore a function of (stream, batch_size, seed, step); a step out
-    of turn passes over the rows before it.
-    epoch_length: 0 while it is not known; whoever knows it from before may say so, and spares a read of the
-    first epoch.
+    Position p = step·batch_size + i is row p of an endless sequence of epochs. Epoch e is the stream shuffled
+    with a seed made of (seed, e); a row that cannot be used is replaced by the next usable one. What a step gets
+    is therefore a function of (stream, batch_size, seed, step); a step out of turn reads past the rows before
+    it.
+
+    epoch_length is 0 while it is not known; setting it, where it is known from before, saves reading the first
+    epoch to its end.
     """
 
     def __init__(self, stream: Stream, batch_size: int, seed: int) -> None:
         self.data, self.batch_size, self.seed = stream, batch_size, seed
         self.epoch_length = 0
-        self._start = -1  # the position of the first row in the window
+        self._start = -1  # position of the first row in the window
         self._window: deque[Row] = deque()
         self._rows: Iterator[Row] = iter(())
-        self._epoch = self._read = 0  # how many rows of this epoch were read
+        self._epoch = self._read = 0  # the epoch, and how many of its rows were read
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
         """This process's share of the batch of `step`."""
         try:
             return self._take(step, positions(self.batch_size, step, rank, world))
         except BaseException:
-            self._start = -1  # what failed has left its place in the stream: the next step finds it anew
+            self._start = (
+                -1
+            )  # after a failure the place in the stream is unknown: the next step finds it again
             self._window.clear()
             raise
 
@@ -246,23 +256,23 @@ class StreamOrder:
         rows = [self._row(place) for place in places.tolist()]
         found = [*zip(threads().map(self.data.decoded, rows), rows, strict=True)]
         shown = [
-            self._stand_in(place, row) if image is None else (image, row)
+            self._replacement(place, row) if image is None else (image, row)
             for place, (image, row) in zip(places.tolist(), found)
         ]
         self._pass_batch()
         labels = torch.tensor([row.label for _, row in shown]) if self.data.labelled else None
         return Share(torch.from_numpy(np.stack([image for image, _ in shown])), labels, places, {})
 
-    def _stand_in(self, place: int, row: Row) -> tuple[np.ndarray, Row]:
-        """The first usable one of the rows after this place in the window."""
+    def _replacement(self, place: int, row: Row) -> tuple[np.ndarray, Row]:
+        """The first usable row after this place in the window."""
         for later in range(place + 1, place + 1 + IN_A_ROW):
             image = self.data.decoded(other := self._row(later))
             if image is not None:
                 return image, other
-        raise self.data.decoder.gone(row)
+        raise self.data.decoder.no_replacement(row)
 
     def _row(self, place: int) -> Row:
-        """The row at this place in the window, which grows up to there."""
+        """The row at this place in the window, which is extended up to there."""
         while len(self._window) <= place:
             self._window.append(self._next())
         return self._window[place]
@@ -293,9 +303,7 @@ class StreamOrder:
         self._rows, self._epoch, self._read = self.data.epoch(int(seed)), epoch, 0
 
     def _go_to(self, position: int) -> None:
-        """Empty the window and start it at a position. How long epochs are is found out where it is not
-        known.
-        """
+        """Empty the window and start it at a position. The length of an epoch is found where it is not known."""
         self._window.clear()
         self._start = position
         epoch, offset = divmod(position, self.epoch_length) if self.epoch_length else (0, position)

@@ -20,8 +20,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import RESERVED, add_tensor, check_name, is_numeric, numeric_tensor
 from scorefield.data.base import Share
 from scorefield.data.dataset import range_of
-from scorefield.data.images.eager import reason_of
-from scorefield.data.images.unreadable import UnreadableLog
+from scorefield.data.images.unreadable import UnreadableLog, reason_of
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
@@ -55,6 +54,15 @@ class TorchDataset:
 
     Item i is read when a batch needs it, in a thread that reads ahead. The order, the shares of the processes
     and what a resumed run reads are those of a `Dataset` with the same items in memory.
+
+    Attributes:
+        spec: What one item is.
+        dataset: The data set.
+        source: Its name, for messages and the run.
+        array_shapes: Shape of each further array, by name.
+        digests: SHA-256 of the probed values and labels (under ""), and of each further array under its name.
+        threads: How many threads read items at the same time.
+        unreadable: Empty: an item that cannot be read is an error.
     """
 
     spec: DataSpec
@@ -63,7 +71,7 @@ class TorchDataset:
     array_shapes: Mapping[str, tuple[int, ...]]
     digests: Mapping[str, str]
     threads: int = 1
-    broken: UnreadableLog = field(default_factory=UnreadableLog)
+    unreadable: UnreadableLog = field(default_factory=UnreadableLog)
 
     def __len__(self) -> int:
         return len(self.dataset)

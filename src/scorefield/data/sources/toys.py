@@ -19,15 +19,24 @@ _CURVE_NOISE = 0.05
 
 
 def toy(name: str, n: int = 10_000, seed: int = 0) -> Dataset:
-    """n independent points (n, 2) of the toy `name`, the same for the same seed; the first of them do not
-    depend on n.
+    """n independent points of the plane from a known density.
 
-    "mixture" ⅕N((−5, −5), I) + ⅘N((5, 5), I), the slow-mixing density of NCSN §3.2.   "checkerboard" density
-    1/8 on the squares of [−2, 2)² where ⌊x⌋ + ⌊y⌋ is even.   The others are curves with N(0, 0.05² I) added,
-    u uniform in [0, 1): "moons" two half circles with equal weight, (cos πu − ½, sin πu − ¼) and (½ − cos πu,
-    ¼ − sin πu); "spiral" two arms with equal weight, of radius 2√u at angle 3π√u and at 3π√u + π;
-    "swiss-roll" one arm, of radius 4θ/9π at angle θ = 3π/2·(1 + 2u).
-    InputError for other names and for n < 1.
+    "mixture" is ⅕N((−5, −5), I) + ⅘N((5, 5), I), the slow-mixing density of NCSN §3.2. "checkerboard" has density
+    1/8 on the squares of [−2, 2)² where ⌊x⌋ + ⌊y⌋ is even. The others are curves with noise N(0, 0.05² I), u
+    uniform in [0, 1): "moons" two half circles with equal weight, (cos πu − ½, sin πu − ¼) and (½ − cos πu,
+    ¼ − sin πu); "spiral" two arms with equal weight, of radius 2√u at angle 3π√u and at 3π√u + π; "swiss-roll"
+    one arm, of radius 4θ/9π at angle θ = 3π/2·(1 + 2u).
+
+    Args:
+        name: "mixture", "checkerboard", "moons", "spiral" or "swiss-roll".
+        n: Number of points, at least 1.
+        seed: Points of a seed are always the same; the first ones do not depend on n.
+
+    Returns:
+        Continuous data (n, 2), unlabelled.
+
+    Raises:
+        InputError: For other names and for n < 1.
     """
     one_of("a toy", name, TOYS)
     positive_int("the number of points", n)
@@ -69,7 +78,7 @@ def _polar(radius: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
 
 
-# Each makes its points (n, 2) from uniform and standard normal numbers u, z (n, 2).
+# Each maps uniform and standard normal numbers u, z (n, 2) to points (n, 2).
 TOYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mixture": _mixture,
     "moons": _moons,
