@@ -5,6 +5,7 @@ command.
 import json
 import os
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
@@ -94,6 +95,33 @@ def pattern(count, height, width):
     n, c, i, j = (torch.arange(size, dtype=torch.float64) for size in (count, 3, height, width))
     waves = 0.11 * (c + 1)[:, None, None] * i[:, None] + 0.07 * (c + 2)[:, None, None] * j
     return 0.5 + 0.5 * torch.sin(waves + 0.9 * n[:, None, None, None])
+
+
+TINY = (
+    "net.channels=32",
+    "net.channel_mult=[1]",
+    "net.blocks=1",
+    "net.attention=[]",
+    "training.batch_size=8",
+    "training.sample_every=0",
+    "training.log_every=1",
+)
+TINY_TOY = ("net.hidden=16", "training.batch_size=32", "training.log_every=1")
+# Weights that differ from their beginning after a step or two, so that what is sampled depends on them.
+LEARNS = ("training.precision=fp32", "training.lr=0.01", "training.warmup=0")
+
+
+def tiny(recipe: str, *settings: str) -> list[str]:
+    """The words of `scorefield train RECIPE` for a small network on the CPU; settings ("net.blocks=2") come last."""
+    small = TINY_TOY if recipe.startswith("toy-") else TINY
+    return ["--device", "cpu", *(word for setting in (*small, *settings) for word in ("--set", setting))]
+
+
+class TinyRun(Protocol):
+    """What the fixture tiny_run is: see tests/conftest.py."""
+
+    def __call__(self, recipe: str, *settings: str, steps: int = 2) -> Path: ...
+    def copy(self, target: Path, recipe: str, *settings: str, steps: int = 2) -> Path: ...
 
 
 def call(capsys, *arguments):

@@ -8,32 +8,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import call
+from support import call, tiny
 
 import scorefield as sf
 import scorefield.cli
 from scorefield.planning.facts import expected_data
 from scorefield.runs.build import build_model, build_sampling, read_recipe, with_overrides
 
-TINY = [
-    "--set",
-    "net.channel_mult=[1,1]",
-    "--set",
-    "training.batch_size=8",
-    "--set",
-    "training.log_every=1",
-    "--device",
-    "cpu",
-]
+TINY = tiny("digits-categorical")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "categorical"
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(["train", "digits-categorical", "--steps", "2", "--run", str(folder), *TINY])
-    assert not stop.value.code
-    return folder
+def run(tiny_run, tmp_path_factory):
+    return tiny_run.copy(tmp_path_factory.mktemp("runs") / "categorical", "digits-categorical")
 
 
 def test_the_run_describes_itself(capsys, run):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import call
+from support import call, tiny
 
 import scorefield as sf
 import scorefield.cli
@@ -17,25 +17,12 @@ from scorefield.planning.facts import expected_data
 from scorefield.runs.build import build_net, build_process, read_recipe, recipe_names
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-TINY = [
-    "--set",
-    "net.channel_mult=[1,1]",
-    "--set",
-    "training.batch_size=16",
-    "--set",
-    "training.log_every=1",
-    "--device",
-    "cpu",
-]
+TINY = tiny("digits-classifier")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "classifier"
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(["train", "digits-classifier", "--steps", "3", "--run", str(folder), *TINY])
-    assert not stop.value.code
-    return folder
+def run(tiny_run, tmp_path_factory):
+    return tiny_run.copy(tmp_path_factory.mktemp("runs") / "classifier", "digits-classifier", steps=3)
 
 
 def test_the_run_is_a_classifier(run):

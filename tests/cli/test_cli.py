@@ -10,30 +10,16 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from support import call
+from support import call, tiny
 
 import scorefield.cli
 
-TINY = [
-    "--set",
-    "net.channels=32",
-    "--set",
-    "net.channel_mult=[1,1]",
-    "--set",
-    "net.blocks=1",
-    "--set",
-    "training.batch_size=16",
-]
-TINY += ["--set", "training.sample_every=0", "--device", "cpu"]
+TINY = tiny("digits")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(["train", "digits", "--steps", "3", "--run", str(folder), *TINY])
-    assert not stop.value.code
-    return folder
+def run(tiny_run):
+    return tiny_run("digits", steps=3)
 
 
 def test_help_lists_only_what_works(capsys):
@@ -116,7 +102,8 @@ def test_samples_do_not_depend_on_their_count_and_repeat(capsys, run, tmp_path):
     assert call(capsys, "sample", run, "-n", 2, *options, "--out", tmp_path / "d.npz")[0] == 0
 
 
-def test_evaluate_given_samples(capsys, run, tmp_path):
+def test_evaluate_given_samples(capsys, tiny_run, tmp_path):
+    run = tiny_run.copy(tmp_path / "run", "digits", steps=3)
     assert call(capsys, "sample", run, "-n", 30, "--steps", 2, "--out", tmp_path / "a.npz")[0] == 0
     status, out, err = call(capsys, "evaluate", run, "--samples", tmp_path / "a.npz", "-n", 15, "--json")
     assert status == 0, err
@@ -152,7 +139,9 @@ def test_train_on_a_folder_of_mixed_images(capsys, tmp_path):
         picture.save(tmp_path / "images" / f"{i}.png")
     Image.fromarray(rng.integers(0, 256, (64, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / "x.jpg")
     (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    small = [*TINY, "--set", "net.attention=[2]", "--set", "data.size=16", "--set", "training.batch_size=4"]
+    small = tiny(
+        "images", "net.channel_mult=[1,1]", "net.attention=[2]", "data.size=16", "training.batch_size=4"
+    )
     arguments = ["train", "images", "--data", tmp_path / "images", "--steps", 2, *small]
     status, _, err = call(capsys, *arguments, "--run", tmp_path / "r")
     assert status == 0, err

@@ -3,7 +3,6 @@ every mistake.
 """
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -17,15 +16,7 @@ from scorefield.core.noise import NoiseSource
 from scorefield.data.loading.epoch_order import permutation
 from scorefield.runs.build import read_run
 
-TINY = [
-    "--set",
-    'net={kind="mlp", hidden=32, layers=2}',
-    "--set",
-    "training.batch_size=16",
-    "--set",
-    "training.sample_every=0",
-]
-TINY += ["--device", "cpu"]
+MLP = 'net={kind="mlp", hidden=32, layers=2}'
 FAST = ["--steps", 2, "--sets", 2, "-n", 70, "--device", "cpu"]
 
 
@@ -36,21 +27,10 @@ def figures(capsys, *arguments):
     return json.loads(out)["figures"], err
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    for recipe, options in (("digits", TINY), ("toy-moons", ["--set", "net.hidden=16", "--device", "cpu"])):
-        with pytest.raises(SystemExit) as stop:
-            scorefield.cli.main(["train", recipe, "--steps", "3", "--run", str(folder / recipe), *options])
-        assert not stop.value.code
-    return folder
-
-
 @pytest.fixture
-def run(trained, tmp_path):
+def run(tiny_run, tmp_path):
     """A run of its own for every test, without stored samples."""
-    shutil.copytree(trained / "digits", tmp_path / "run")
-    return tmp_path / "run"
+    return tiny_run.copy(tmp_path / "run", "digits", MLP, steps=3)
 
 
 @pytest.fixture(autouse=True)
@@ -318,9 +298,9 @@ def test_the_bound_is_that_of_the_library(capsys, run):
     assert train["bpd"]["value"] != found["bpd"]["value"]
 
 
-def test_points_have_likelihoods_in_nats(capsys, trained, tmp_path, monkeypatch):
+def test_points_have_likelihoods_in_nats(capsys, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr("scorefield.evaluation.bits._TOLERANCE", 0.1)
-    shutil.copytree(trained / "toy-moons", tmp_path / "run")
+    tiny_run.copy(tmp_path / "run", "toy-moons")
     found, _ = figures(capsys, tmp_path / "run", "--metrics", "bpd,ode", "-n", 30, "--device", "cpu")
     assert found["bpd"]["unit"] == found["ode"]["unit"] == "nats"
     assert found["bpd"]["stamp"]["bound"]["decoder"] == "density"
@@ -404,9 +384,9 @@ def test_mistakes_get_one_line(capsys, run, tmp_path, arguments, message):
     assert not (run / "evaluation" / "results.jsonl").exists()
 
 
-def test_runs_that_cannot_be_judged(capsys, run, trained, tmp_path):
+def test_runs_that_cannot_be_judged(capsys, run, tiny_run, tmp_path):
     """No held-out data; points; a folder where nothing can be written; weights that have diverged."""
-    moons = trained / "toy-moons"
+    moons = tiny_run("toy-moons")
     status, _, err = call(capsys, "evaluate", moons, "--metrics", "bpd,kid", "--device", "cpu")
     assert (status, "kid compares images" in err) == (1, True)
     config = (run / "config.toml").read_text()

@@ -9,39 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import call
+from support import LEARNS, call
 
 import scorefield as sf
 import scorefield.cli
 from scorefield.store.latent_file import Latents
 
-TINY = [
-    "--set",
-    "net.channels=32",
-    "--set",
-    "net.channel_mult=[1]",
-    "--set",
-    "net.blocks=1",
-    "--set",
-    "net.attention=[]",
-]
-TINY += ["--set", "training.precision=fp32", "--set", "training.batch_size=8", "--set", "training.lr=0.01"]
-TINY += ["--set", "training.warmup=0", "--set", "training.sample_every=0"]
-
-
-def train(folder, recipe, *options):
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(
-            ["train", recipe, "--steps", "1", "--run", str(folder), "--device", "cpu", *options]
-        )
-    assert not stop.value.code
-
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    train(folder / "conditional", "digits", *TINY)
-    train(folder / "unconditional", "digits", *TINY, "--set", "model.conditional=false")
+    (folder / "conditional").symlink_to(tiny_run("digits", *LEARNS))
+    (folder / "unconditional").symlink_to(tiny_run("digits", *LEARNS, "model.conditional=false"))
     return folder
 
 
@@ -334,16 +313,14 @@ def test_mistakes_get_one_line_and_a_status(capsys, runs, files, spoiled, argume
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory):
-    """Runs that have no latents: never sampled, so a step of training each."""
+def others(tiny_run, tmp_path_factory):
+    """Runs that have no latents."""
     folder = tmp_path_factory.mktemp("others")
-    small = ["--set", "net.channels=32", "--set", "net.channel_mult=[1]", "--set", "net.attention=[]"]
-    small += ["--set", "training.batch_size=4", "--set", "training.sample_every=0"]
-    train(folder / "classifier", "digits-classifier", *small)
-    train(folder / "upsampler", "digits-upsampler", *small)
-    train(folder / "categories", "digits-categorical", *small)
-    train(folder / "points", "toy-moons", "--set", "net.hidden=8")
-    train(folder / "score", "toy-moons", "--set", "net.hidden=8", "--set", "objective.kind=score-matching")
+    (folder / "classifier").symlink_to(tiny_run("digits-classifier", *LEARNS))
+    (folder / "upsampler").symlink_to(tiny_run("digits-upsampler"))
+    (folder / "categories").symlink_to(tiny_run("digits-categorical"))
+    (folder / "points").symlink_to(tiny_run("toy-moons"))
+    (folder / "score").symlink_to(tiny_run("toy-moons", "objective.kind=score-matching"))
     return folder
 
 

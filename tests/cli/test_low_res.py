@@ -15,17 +15,16 @@ import scorefield as sf
 import scorefield.cli
 from scorefield.generation.blocks import sample_blocks
 
-TINY = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "training.batch_size=8"]
-TINY += ["--set", "training.precision=fp32", "--set", "training.sample_every=2", "--device", "cpu"]
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tiny_run, tmp_path_factory):
     """Two steps of training, then weights that make the small image matter."""
-    folder = tmp_path_factory.mktemp("runs") / "upsampler"
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(["train", "digits-upsampler", "--steps", "2", "--run", str(folder), *TINY])
-    assert not stop.value.code
+    folder = tiny_run.copy(
+        tmp_path_factory.mktemp("runs") / "upsampler",
+        "digits-upsampler",
+        "training.precision=fp32",
+        "training.sample_every=2",
+    )
     generator = torch.Generator().manual_seed(0)
     weights = load_file(folder / "model.safetensors")
     save_file(
@@ -150,24 +149,8 @@ MISTAKES = [
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "plain"
-    words = [
-        "train",
-        "toy-moons",
-        "--steps",
-        "1",
-        "--run",
-        str(folder),
-        "--set",
-        "net.hidden=8",
-        "--device",
-        "cpu",
-    ]
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(words)
-    assert not stop.value.code
-    return folder
+def plain(tiny_run):
+    return tiny_run("toy-moons")
 
 
 @pytest.mark.parametrize(

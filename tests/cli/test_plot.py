@@ -12,8 +12,6 @@ from support import call
 import scorefield as sf
 import scorefield.cli
 
-SHORT = ["--device", "cpu", "--set", "training.log_every=1", "--set", "training.batch_size=16"]
-
 
 def check_picture(path):
     """A picture with something on it: not all of one colour."""
@@ -22,18 +20,12 @@ def check_picture(path):
     assert 0.005 < (pixels < 200).mean() < 0.6
 
 
-SETTINGS = [
-    [],
-    ["--set", "objective.kind=score-matching"],
-    ["--set", "objective.kind=score-matching", "--set", "model.energy=true"],
-]
+SETTINGS = [[], ["objective.kind=score-matching"], ["objective.kind=score-matching", "model.energy=true"]]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["levels", "score", "energy"])
-def test_a_plane(capsys, tmp_path, settings):
-    run = tmp_path / "run"
-    few = ["--set", "sampling.repeats=1", "--set", "sampling.steps=20", "--set", "net.hidden=16"]
-    assert call(capsys, "train", "toy-moons", "--run", run, "--steps", 3, *few, *settings, *SHORT)[0] == 0
+def test_a_plane(capsys, tiny_run, tmp_path, settings):
+    run = tiny_run.copy(tmp_path / "run", "toy-moons", "sampling.repeats=1", "sampling.steps=20", *settings)
     status, out, err = call(capsys, "plot", run)
     assert status == 0, err
     assert out.strip() == str(run / "figures" / "plane.png")
@@ -58,10 +50,8 @@ def test_points_from_python_have_no_data_to_read_again(capsys, tmp_path):
     check_picture(tmp_path / "a.png")
 
 
-def test_images_show_their_training(capsys, tmp_path):
-    run = tmp_path / "run"
-    tiny = ["--set", "net.channels=32", "--set", "net.channel_mult=[1,1]", "--set", "net.blocks=1"]
-    assert call(capsys, "train", "digits-ncsn", "--run", run, "--steps", 3, *tiny, *SHORT)[0] == 0
+def test_images_show_their_training(capsys, tiny_run, tmp_path):
+    run = tiny_run.copy(tmp_path / "run", "digits-ncsn", steps=3)
     status, out, err = call(capsys, "plot", run)
     assert status == 0, err
     assert out.strip() == str(run / "figures" / "training.png")
@@ -72,12 +62,8 @@ def test_images_show_their_training(capsys, tmp_path):
     assert "metrics.jsonl" in err
 
 
-def test_mistakes(capsys, tmp_path):
-    run = tmp_path / "run"
-    assert (
-        call(capsys, "train", "toy-moons", "--run", run, "--steps", 1, "--set", "net.hidden=16", *SHORT)[0]
-        == 0
-    )
+def test_mistakes(capsys, tiny_run, tmp_path):
+    run = tiny_run("toy-moons")
     for arguments, message in (
         ([tmp_path], "not a run"),
         ([run, "--out", tmp_path / "a.jpg"], ".png"),

@@ -40,27 +40,9 @@ FEW = ["--steps", "3", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tiny_run):
     """A conditional U-Net in bf16, where the sums of a block depend on its size."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    tiny = [
-        "net.channels=32",
-        "net.channel_mult=[1]",
-        "net.blocks=1",
-        "net.attention=[]",
-        "training.batch_size=16",
-    ]
-    settings = [
-        word
-        for setting in (*tiny, "training.precision=bf16", "training.sample_every=0")
-        for word in ("--set", setting)
-    ]
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(
-            ["train", "digits", "--steps", "2", "--run", str(folder), "--device", "cpu", *settings]
-        )
-    assert not stop.value.code
-    return folder
+    return tiny_run("digits", "training.precision=bf16")
 
 
 def sample(capsys, run, target, *options):
@@ -164,10 +146,11 @@ def test_folders_of_other_files_are_refused(capsys, run, tmp_path):
     assert "not an empty folder, and no manifest.json says that it holds samples: choose another" in err
 
 
-def test_evaluate_reads_the_folder(capsys, run, tmp_path):
+def test_evaluate_reads_the_folder(capsys, tiny_run, tmp_path):
     """With the labels that lie beside the pictures: the figures of the archive, how often classes agree among
     them.
     """
+    run = tiny_run.copy(tmp_path / "run", "digits", "training.precision=bf16")
     common = ["--metrics", "fd", "-n", 70, "--sets", 1, "--device", "cpu", "--json"]
     found = []
     for target in (tmp_path / "a", tmp_path / "a.npz"):
@@ -299,11 +282,10 @@ def test_a_process_that_fails_ends_the_other(capsys, run, tmp_path):
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
-def test_points_that_are_not_finite_are_refused_whatever_their_number(capsys, tmp_path):
-    tiny = ["--steps", "2", "--set", "net.hidden=16", "--device", "cpu"]
-    assert call(capsys, "train", "toy-moons", "--run", tmp_path / "toy", *tiny)[0] == 0
+def test_points_that_are_not_finite_are_refused_whatever_their_number(capsys, tiny_run, tmp_path):
+    toy = tiny_run("toy-moons")
     sampling = ["--steps", 40, "--set", "sampler.step=1e30", "-n", 10]
-    status, _, err = call(capsys, "sample", tmp_path / "toy", *sampling, "--out", tmp_path / "n.npz")
+    status, _, err = call(capsys, "sample", toy, *sampling, "--out", tmp_path / "n.npz")
     assert status == 1
     assert "NaN or infinite" in err
     assert not (tmp_path / "n.npz").exists()

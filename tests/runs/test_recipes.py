@@ -25,16 +25,6 @@ from scorefield.runs.build import (
 )
 
 TOY_RECIPES = [f"toy-{name}" for name in TOYS]
-SHORT = [
-    "--set",
-    "training.steps=3",
-    "--set",
-    "training.batch_size=32",
-    "--set",
-    "net.hidden=16",
-    "--device",
-    "cpu",
-]
 
 
 def meta_model(recipe):
@@ -108,10 +98,8 @@ def test_the_noise_of_a_toy_spans_it(name):
 
 
 @pytest.mark.parametrize("name", TOY_RECIPES)
-def test_a_toy_trains_and_samples(capsys, tmp_path, name):
-    run = tmp_path / "run"
-    status, _, err = call(capsys, "train", name, "--run", run, *SHORT)
-    assert status == 0, err
+def test_a_toy_trains_and_samples(capsys, tiny_run, tmp_path, name):
+    run = tiny_run.copy(tmp_path / "run", name)
     status, out, err = call(capsys, "sample", run, "-n", 5, "--json")
     assert status == 0, err
     target = run / "samples" / "seed-0-n-5.npz"
@@ -139,25 +127,17 @@ OBJECTIVES = [
 @pytest.mark.parametrize(
     ("settings", "kind"), OBJECTIVES, ids=[" ".join(settings) for settings, _ in OBJECTIVES]
 )
-def test_the_objective_of_a_toy_is_an_option(capsys, tmp_path, settings, kind):
-    run = tmp_path / "run"
-    flags = [word for setting in settings for word in ("--set", setting)]
-    status, _, err = call(capsys, "train", "toy-moons", "--run", run, *SHORT, *flags)
-    assert status == 0, err
+def test_the_objective_of_a_toy_is_an_option(capsys, tiny_run, tmp_path, settings, kind):
+    run = tiny_run("toy-moons", *settings)
     assert type(sf.load(run)).__name__ == kind
-    assert call(capsys, "sample", run, "-n", 3, "--steps", 40)[0] == 0
+    assert call(capsys, "sample", run, "-n", 3, "--steps", 40, "--out", tmp_path / "a.npz")[0] == 0
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory):
+def bare(tiny_run, tmp_path_factory):
     """A run of a score without noise levels."""
-    run = tmp_path_factory.mktemp("bare") / "run"
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(
-            ["train", "toy-moons", "--run", str(run), *SHORT, "--set", "objective.kind=score-matching"]
-        )
-    assert not stop.value.code
-    return run
+    folder = tmp_path_factory.mktemp("bare")
+    return tiny_run.copy(folder / "run", "toy-moons", "objective.kind=score-matching")
 
 
 def test_a_bare_score_is_saved_whole_and_goes_on(capsys, bare):
@@ -204,9 +184,8 @@ def test_points_are_not_pictures(capsys, bare, tmp_path):
     assert "scorefield plot" in err
 
 
-def test_samplers_by_name_on_levels(capsys, tmp_path):
-    run = tmp_path / "run"
-    assert call(capsys, "train", "toy-moons", "--run", run, *SHORT)[0] == 0
+def test_samplers_by_name_on_levels(capsys, tiny_run, tmp_path):
+    run = tiny_run.copy(tmp_path / "run", "toy-moons")
     for sampler, calls in (("ddim", 20), ("ancestral", 20), ("euler", 20), ("heun", 39), ("langevin", 400)):
         status, out, err = call(capsys, "sample", run, "-n", 2, "--sampler", sampler, "--json")
         assert status == 0, err

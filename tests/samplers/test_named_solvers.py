@@ -71,29 +71,12 @@ def test_what_cannot_be_read_between_levels_is_refused_at_once():
         build_sampling(SamplingOptions(sampler={"kind": "dpm-solver-2s"}), ranked)
 
 
-TINY = [
-    "net.channels=32",
-    "net.channel_mult=[1,1]",
-    "net.blocks=1",
-    "training.batch_size=16",
-    "training.sample_every=0",
-]
 EDM = ['process={kind="edm",std=0.6}', 'model.parametrization="edm"', 'model.noise_input="log_sigma"']
 
 
-def train(folder, settings):
-    words = [word for setting in settings for word in ("--set", setting)]
-    with pytest.raises(SystemExit) as stop:
-        scorefield.cli.main(
-            ["train", "digits", "--steps", "3", "--run", str(folder), "--device", "cpu", *words]
-        )
-    assert not stop.value.code
-    return folder
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("solvers") / "digits", TINY)
+def trained(tiny_run):
+    return tiny_run("digits")
 
 
 @pytest.mark.parametrize(
@@ -131,8 +114,8 @@ def test_the_command(capsys, trained, tmp_path, sampler, grid, settings, calls):
     assert np.load(out)["images"].std() > 0
 
 
-def test_a_run_of_the_edm_process(capsys, tmp_path):
-    run = train(tmp_path / "edm", [*TINY, *EDM])
+def test_a_run_of_the_edm_process(capsys, tiny_run, tmp_path):
+    run = tiny_run("digits", *EDM)
     assert sf.load(run).process.config == {
         "kind": "edm",
         "sigma_min": 0.002,
