@@ -68,7 +68,7 @@ def report_scales(run: str, folder: Path, results: Mapping[float, Evaluation], a
         _explain_errors(list(first.values()))
         scale, result = next(iter(results.items()))
         for _, stamp in grouped(result.figures):
-            guidance = stamp["sampling"]["guidance"].replace(f"scale {scale:g}", "scale of the row")
+            guidance = str(stamp["sampling"]["guidance"]).replace(f"scale {scale:g}", "scale of the row")
             print("\n".join(stamp_lines({**stamp, "sampling": {**stamp["sampling"], "guidance": guidance}})))
     _say_size(folder)
 

@@ -5,7 +5,7 @@ else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -74,7 +74,9 @@ class NoiseSource:
         """Standard normal draw of x's shape, cast to its dtype and device."""
         return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
 
-    def _rows(self, shape: Sequence[int], fill: Callable[[np.random.Generator, np.ndarray], Any]) -> Tensor:
+    def _rows(
+        self, shape: Sequence[int], fill: Callable[[np.random.Generator, np.ndarray], object]
+    ) -> Tensor:
         batch, row = shape[0], int(np.prod(shape[1:], dtype=np.int64))
         samples = np.arange(batch) if self.samples is None else self.samples
         if len(samples) != batch:

@@ -49,7 +49,7 @@ class EvaluationTarget:
     sampling: Sampling
     train: Dataset
     heldout: Dataset
-    weights: Mapping[str, Any]
+    weights: Mapping[str, object]
     folder: Path
 
     @property
@@ -94,7 +94,7 @@ class Evaluation:
     figures: tuple[MetricValue, ...]
     warnings: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Figures by name, each with its stamp, for JSON."""
         return {
             "figures": {figure.name: figure.as_dict() for figure in self.figures},
@@ -293,7 +293,7 @@ def _judge(
     return SampleEvaluator.of(names, train, subject.heldout, extractor, file, subject.model.device, watch)
 
 
-def _stamp(subject: EvaluationTarget, sets: Generated | None = None) -> dict[str, Mapping[str, Any]]:
+def _stamp(subject: EvaluationTarget, sets: Generated | None = None) -> dict[str, Mapping[str, object]]:
     """Of figures of these sets, or of likelihoods; images that the user gave need not be the run's."""
     train = subject.train
     data = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ class ModuleFeatures:
     image, in the middle of the range: InputError if what comes back has other shapes.
     """
 
-    def __init__(self, module: Callable[[Tensor], Any], spec: DataSpec, name: str) -> None:
+    def __init__(self, module: Callable[[Tensor], object], spec: DataSpec, name: str) -> None:
         self.spec, self.name = spec, name
         self._module = module
         self.dimension = self(torch.full((1, *spec.shape), sum(spec.range) / 2)).features.shape[1]
@@ -118,16 +118,16 @@ class ModuleFeatures:
         like = next((p for p in _parameters(self._module) if p.is_floating_point()), None)
         found = self._module(x0.float() if like is None else x0.to(like.device, like.dtype))
         features, logits = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-        for what, value in (
-            ("features (B, D)", features),
-            ("logits (B, K)", features if logits is None else logits),
-        ):
-            if not isinstance(value, Tensor) or value.ndim != 2 or len(value) != len(x0):
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(
-                    f"{self.name}: expected {what} of {len(x0)} images, got {got}: flatten or pool what it gives"
-                )
-        return features, logits
+        rows = self._checked(features, "features (B, D)", len(x0))
+        return rows, None if logits is None else self._checked(logits, "logits (B, K)", len(x0))
+
+    def _checked(self, value: object, what: str, count: int) -> Tensor:
+        if isinstance(value, Tensor) and value.ndim == 2 and len(value) == count:
+            return value
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(
+            f"{self.name}: expected {what} of {count} images, got {got}: flatten or pool what it gives"
+        )
 
 
 def _parameters(module: object) -> Iterator[Tensor]:

@@ -7,13 +7,12 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from scorefield.runtime.checks import unwritable
 
 __all__ = ["MetricValue", "Stamp", "append_line", "grouped", "stamp_lines"]
 
-Stamp = Mapping[str, Mapping[str, Any]]
+Stamp = Mapping[str, Mapping[str, object]]
 _WIDTH, _INDENT = 100, 12
 
 
@@ -40,9 +39,9 @@ class MetricValue:
     heldout: float | None = None
     ratio: float | None = None
     unit: str = ""
-    parts: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, object] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Everything, for JSON; what is not known is left out."""
         known = {
             "metric": self.metric,
@@ -84,7 +83,7 @@ def stamp_lines(stamp: Stamp, width: int = _WIDTH) -> list[str]:
     return lines
 
 
-def append_line(path: Path, values: Mapping[str, Any]) -> None:
+def append_line(path: Path, values: Mapping[str, object]) -> None:
     """Add one JSON object to a file of lines. InputError where it cannot be written."""
     try:
         with path.open("a") as file:
@@ -99,7 +98,7 @@ def _agree(a: Stamp, b: Stamp) -> bool:
     return all(name in many and many[name] == facts for name, facts in few.items())
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

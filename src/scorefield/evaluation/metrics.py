@@ -7,7 +7,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +15,10 @@ from scorefield.data import Dataset
 from scorefield.data.loading.epoch_order import permutation
 from scorefield.evaluation.copies import copying_ratio
 from scorefield.evaluation.frechet import frechet_distance
-from scorefield.evaluation.inception_score import inception_score
+from scorefield.evaluation.inception_score import Score, inception_score
 from scorefield.evaluation.kernel import kernel_distance
 from scorefield.evaluation.metric_value import MetricValue, Stamp
-from scorefield.evaluation.precision_and_recall import precision_recall
+from scorefield.evaluation.precision_and_recall import PrecisionRecall, precision_recall
 from scorefield.evaluation.reference import Reference
 from scorefield.evaluation.statistics import SetStatistics
 from scorefield.runtime.errors import InputError
@@ -131,18 +130,21 @@ def _pr(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
     real = _features(judged.real.features)
     found = [precision_recall(_features(one.features), real, _NEIGHBOURS) for one in judged.sets]
     heldout = precision_recall(_features(judged.heldout.features), real, _NEIGHBOURS)
-    ways = {"precision": "are samples realistic", "recall": "do they cover the training images"}
+    ways: dict[str, tuple[str, Callable[[PrecisionRecall], float]]] = {
+        "precision": ("are samples realistic", lambda value: value.precision),
+        "recall": ("do they cover the training images", lambda value: value.recall),
+    }
     return [
         _figure(
             "pr",
             name,
             f"{name} (k = {_NEIGHBOURS}): {what}",
-            [getattr(value, name) for value in found],
+            [part(value) for value in found],
             stamp,
-            heldout=getattr(heldout, name),
+            heldout=part(heldout),
             unit="%",
         )
-        for name, what in ways.items()
+        for name, (what, part) in ways.items()
     ]
 
 
@@ -177,7 +179,7 @@ def _figure(
     )
 
 
-def _score(seen: SetStatistics, splits: int) -> Any:
+def _score(seen: SetStatistics, splits: int) -> Score:
     """The score of the images in a fixed random order: a split of images in the order of their classes would
     hold few of them.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
 
 from torch import nn
 
@@ -20,7 +19,7 @@ CASE_KEYS = frozenset({"N", "size", "t", "labels", "num_parameters"})
 def build(
     kinds: Mapping[str, Callable[..., nn.Module]],
     kind: str,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     ignored: Collection[str] = (),
 ) -> nn.Module:
     """kinds[kind](**arguments) without the `ignored` ones.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePath
-from typing import Any
 
 from scorefield.interop.fit import Shapes
 from scorefield.runtime.checks import did_you_mean
@@ -29,7 +28,7 @@ class Card:
 
     origin: str
     files: tuple[str, ...]
-    flags: Mapping[str, Any]
+    flags: Mapping[str, object]
     parameters: int
     tensors: int
     names_sha256: str

@@ -5,7 +5,7 @@ configuration.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -47,7 +47,7 @@ class Flags(Options):
     num_diffusion_timesteps: int = Field(1000, ge=1)
 
 
-def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """A published DDPM, ready to sample.
 
     state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the
@@ -60,7 +60,7 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
 
-def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
+def describe(flags: Mapping[str, object], shapes: Shapes) -> Original[Denoiser]:
     """The model of these flags."""
     table = read_flags(Flags, flags)
     one_of("beta_schedule", table.beta_schedule, SCHEDULES)
@@ -88,7 +88,7 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
     )
 
 
-def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
     """The network `kind` ("Model") with the fields of the original's configuration; it loads the original
     state dict.
 

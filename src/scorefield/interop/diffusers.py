@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +22,14 @@ from scorefield.interop.diffusers_scheduler import (
     scheduler_config,
     usage,
 )
-from scorefield.interop.diffusers_unet import Structure, UNetConfig, network, read_structure, structure_of
+from scorefield.interop.diffusers_unet import (
+    Structure,
+    UNetConfig,
+    attention_order,
+    network,
+    read_structure,
+    structure_of,
+)
 from scorefield.interop.fit import listed, shapes_of
 from scorefield.interop.state_dicts import read_weights
 from scorefield.models.denoiser import Denoiser
@@ -45,7 +51,7 @@ IMAGE_BINS = 256
 class Left(Options):
     """What an export leaves in the weights' file because diffusers' configuration has no place for it."""
 
-    net: dict[str, Any]
+    net: dict[str, object]
     classes: tuple[str, ...] = ()
     bins: int | None = None
     sampling: SamplingOptions = SamplingOptions()
@@ -65,7 +71,7 @@ def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None
     not free.
     """
     path, sampling = Path(folder), sampling or SamplingOptions()
-    structure, data = _expressible(model)
+    net, structure, data = _expressible(model)
     scheduler = scheduler_config(model, sampling)
     notes = usage(model, sampling)
     files = {
@@ -78,18 +84,17 @@ def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None
             *notes[1:],
         ]
     else:
-        kind = scheduler["_class_name"]
+        kind = str(scheduler["_class_name"])
         components = {"scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"]}
         files["model_index.json"] = {"_class_name": kind.replace("Scheduler", "Pipeline"), **components}
-    net: Any = model.net
-    tensors = to_diffusers(net.state_dict(), structure, net.config.get("attention_order", "new"))
-    left = Left(net=net.config, classes=data.classes, bins=data.bins, sampling=sampling)
+    tensors = to_diffusers(net.state_dict(), structure, attention_order(net))
+    left = Left(net=dict(net.config), classes=data.classes, bins=data.bins, sampling=sampling)
     _write(path, files, tensors, left)
     return notes
 
 
-def _expressible(model: Denoiser) -> tuple[Structure, DataSpec]:
-    """The structure and the data of this model; IncompatibleModel where diffusers lacks anything of it."""
+def _expressible(model: Denoiser) -> tuple[UNet | DDPMUNet, Structure, DataSpec]:
+    """The network, its structure and the data of this model; IncompatibleModel where diffusers lacks anything of it."""
     if not isinstance(model, Denoiser):
         raise IncompatibleModel(
             f"diffusers' pipelines sample denoisers of images, and this is a {type(model).__name__}"
@@ -103,13 +108,13 @@ def _expressible(model: Denoiser) -> tuple[Structure, DataSpec]:
         structure = structure_of(model.net)
     except IncompatibleModel as error:
         raise IncompatibleModel("; nor ".join([str(error), *reasons])) from None
-    if reasons or data is None:
+    if reasons or data is None or not isinstance(model.net, UNet | DDPMUNet):
         raise IncompatibleModel(f"diffusers cannot express {'; nor '.join(reasons)}")
-    return structure, data
+    return model.net, structure, data
 
 
 def _write(
-    path: Path, files: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor], left: Left
+    path: Path, files: Mapping[str, Mapping[str, object]], tensors: Mapping[str, Tensor], left: Left
 ) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder: choose another one for the export")
@@ -138,13 +143,13 @@ class Folder:
     """
 
     model: Denoiser
-    sampling: Mapping[str, Any]
+    sampling: Mapping[str, object]
     notes: tuple[str, ...]
     weights: str = ""
     sha256: str = ""
 
 
-def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """The model of a UNet2DModel's state dict, ready to sample.
 
     flags: {"unet": its config, "scheduler": that of its DDPMScheduler or DDIMScheduler}, as in their JSON
@@ -152,7 +157,14 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser
 
     InputError for what this library cannot express, and for weights that are not this configuration's.
     """
-    return _read(flags.get("unet", {}), flags.get("scheduler", {}), state_dict, None).model
+    return _read(_section(flags, "unet"), _section(flags, "scheduler"), state_dict, None).model
+
+
+def _section(flags: Mapping[str, object], name: str) -> Mapping[str, object]:
+    section = flags.get(name, {})
+    if not isinstance(section, Mapping):
+        raise InputError(f"flags[{name!r}] must be a table, as in diffusers' JSON files; got {section!r}")
+    return section
 
 
 def read_folder(path: Path) -> Folder:
@@ -182,13 +194,16 @@ def read_folder(path: Path) -> Folder:
 
 
 def _read(
-    config: Mapping[str, Any], schedule: Mapping[str, Any], tensors: Mapping[str, Tensor], left: Left | None
+    config: Mapping[str, object],
+    schedule: Mapping[str, object],
+    tensors: Mapping[str, Tensor],
+    left: Left | None,
 ) -> Folder:
     _check_classes(config, schedule)
     unet = parse(UNetConfig, config, "unet")
     structure = read_structure(unet)
     known = {name: value for name, value in schedule.items() if name in SchedulerConfig.model_fields}
-    scheduler = read_scheduler(schedule["_class_name"], parse(SchedulerConfig, known, "scheduler"))
+    scheduler = read_scheduler(str(schedule["_class_name"]), parse(SchedulerConfig, known, "scheduler"))
     _check_channels(structure, scheduler.variance)
     with torch.device("meta"):
         net, own = _own_network(left, structure) or (network(structure), None)
@@ -216,7 +231,7 @@ def _filled(net: UNet | DDPMUNet, structure: Structure, tensors: Mapping[str, Te
     """The network, so far on the meta device, with these weights. InputError unless names and shapes are
     exactly its own.
     """
-    order = net.config.get("attention_order", "new")
+    order = attention_order(net)
     found, expected = shapes_of(tensors), shapes_of(to_diffusers(net.state_dict(), structure, order))
     if found != expected:
         raise InputError(f"the weights are not those of unet/config.json: {listed(found, expected)}")
@@ -239,7 +254,9 @@ def _own_network(left: Left | None, structure: Structure) -> tuple[UNet | DDPMUN
         return None
 
 
-def _own_sampling(own: Left | None, model: Denoiser, schedule: Mapping[str, Any]) -> dict[str, Any] | None:
+def _own_sampling(
+    own: Left | None, model: Denoiser, schedule: Mapping[str, object]
+) -> dict[str, object] | None:
     """How the exported run sampled, if the scheduler still says so."""
     if own is None or scheduler_config(model, own.sampling) != {
         k: v for k, v in schedule.items() if k != "_diffusers_version"
@@ -274,7 +291,7 @@ def _left(file: Path) -> Left | None:
         return None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, object]:
     try:
         values = json.loads(path.read_text())
     except OSError as error:
@@ -305,7 +322,7 @@ def _check_pipeline(path: Path) -> None:
         )
 
 
-def _check_classes(config: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
+def _check_classes(config: Mapping[str, object], schedule: Mapping[str, object]) -> None:
     for what, name, known in (
         ("unet", config.get("_class_name"), ("UNet2DModel",)),
         ("scheduler", schedule.get("_class_name"), SCHEDULERS),

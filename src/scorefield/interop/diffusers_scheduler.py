@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from scorefield.interop.ddpm import SCHEDULES
 from scorefield.models.denoiser import Denoiser
 from scorefield.process import DiscreteProcess, GaussianProcess, cosine, cosine_betas, from_betas
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import Options
+from scorefield.runtime.parsing import Options, parse
 
 __all__ = ["Scheduler", "SchedulerConfig", "lacking", "read_scheduler", "scheduler_config", "usage"]
 
@@ -34,16 +34,26 @@ VARIANCES = {
 }
 
 
-def _cosine(T: int, **options: float) -> dict[str, Any]:
-    if options:
-        return {"trained_betas": cosine_betas(T, **options).tolist()}
+class _Cosine(Options):
+    """A cosine process's description of itself."""
+
+    kind: Literal["cosine"]
+    T: int
+    s: float = 0.008
+    max_beta: float = 0.999
+
+
+def _cosine(spec: Mapping[str, object]) -> dict[str, object]:
+    said = parse(_Cosine, spec)
+    if {"s", "max_beta"} & said.model_fields_set:
+        return {"trained_betas": cosine_betas(said.T, said.s, said.max_beta).tolist()}
     return {"beta_schedule": "squaredcos_cap_v2"}
 
 
 # A process's own description -> the scheduler's; its tables are float32.
-BETAS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+BETAS: dict[str, Callable[[Mapping[str, object]], dict[str, object]]] = {
     "linear": lambda spec: {"beta_schedule": "linear", "beta_start": spec["start"], "beta_end": spec["end"]},
-    "cosine": lambda spec: _cosine(**{name: value for name, value in spec.items() if name != "kind"}),
+    "cosine": _cosine,
     "betas": lambda spec: {"trained_betas": spec["betas"]},
 }
 # The scheduler's name for a table of β's -> the process from (beta_start, beta_end, T).
@@ -74,7 +84,7 @@ def lacking(model: Denoiser) -> list[str]:
     return [name for name, expressed in needs.items() if not expressed]
 
 
-def scheduler_config(model: Denoiser, sampling: SamplingOptions) -> dict[str, Any]:
+def scheduler_config(model: Denoiser, sampling: SamplingOptions) -> dict[str, object]:
     """scheduler/scheduler_config.json of a model that lacks nothing: DDPMScheduler for ancestral sampling,
     otherwise DDIMScheduler.
     """
@@ -170,7 +180,7 @@ class Scheduler(NamedTuple):
     process: GaussianProcess
     parametrization: str
     variance: str | None
-    sampling: dict[str, Any]
+    sampling: dict[str, object]
     notes: list[str]
 
 

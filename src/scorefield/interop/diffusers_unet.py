@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from scorefield.nets import DDPMUNet, UNet
 from scorefield.nets.blocks import GROUPS
+from scorefield.runtime.description import Described
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.parsing import Options
+from scorefield.runtime.parsing import Options, parse
 
-__all__ = ["Structure", "UNetConfig", "network", "read_structure", "structure_of"]
+__all__ = ["Structure", "UNetConfig", "attention_order", "network", "read_structure", "structure_of"]
 
 # What tells the two networks apart in a UNet2DModel: the embedding's order and frequencies, ε of every norm,
 # the padding below.
-FAMILIES: dict[str, dict[str, Any]] = {
+FAMILIES: dict[str, dict[str, object]] = {
     "ddpm-unet": {"flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6, "downsample_padding": 0},
     "unet": {"flip_sin_to_cos": True, "freq_shift": 0, "norm_eps": 1e-5, "downsample_padding": 1},
 }
@@ -49,7 +50,7 @@ class Structure:
     rows: int = 0
     dropout: float = 0.0
 
-    def config(self, size: Sequence[int]) -> dict[str, Any]:
+    def config(self, size: Sequence[int]) -> dict[str, object]:
         """unet/config.json for images of this height and width."""
         kinds = [1 if attends else 2 * self.updown for attends in self.attends]
         return {
@@ -83,26 +84,29 @@ class Structure:
 # From a network
 
 
-def structure_of(net: Any) -> Structure:
+def structure_of(net: object) -> Structure:
     """The structure of one of this library's networks; IncompatibleModel naming everything that UNet2DModel
     lacks.
     """
-    spec: Mapping[str, Any] = getattr(net, "config", {})
-    kind = spec.get("kind", type(net).__name__)
-    if kind not in FAMILIES:
+    if not isinstance(net, UNet | DDPMUNet):
+        kind = net.config["kind"] if isinstance(net, Described) else type(net).__name__
         raise IncompatibleModel(
             f"diffusers' UNet2DModel cannot express the network {kind!r}, only {' and '.join(FAMILIES)}"
         )
-    widths = [int(spec["channels"] * multiplier) for multiplier in spec["channel_mult"]]
-    attends = [2**level in spec["attention"] for level in range(len(widths))]
-    dims = _head_dims(spec, widths, attends)
-    resamples = len(widths) > 1 and not spec.get("updown", False)
-    first = f"a first level of {widths[0]} channels beside {spec['channels']} in the embedding (channel_mult[0] other than 1)"
+    n = parse(_NetOptions, net.config, "net")
+    widths = [int(n.channels * multiplier) for multiplier in n.channel_mult]
+    attends = [2**level in n.attention for level in range(len(widths))]
+    dims = _head_dims(n, widths, attends)
+    resamples = len(widths) > 1 and not n.updown
+    first = (
+        f"a first level of {widths[0]} channels beside {n.channels} in the embedding "
+        "(channel_mult[0] other than 1)"
+    )
     reasons = {
-        "super-resolution input (low_res)": spec.get("low_res", False),
-        "residual rescaling by 1/√2 (rescale_residual)": spec.get("rescale_residual", False),
-        "resampling without convolutions (conv_resample = false)": resamples and not spec["conv_resample"],
-        first: widths[0] != spec["channels"],
+        "super-resolution input (low_res)": n.low_res,
+        "residual rescaling by 1/√2 (rescale_residual)": n.rescale_residual,
+        "resampling without convolutions (conv_resample = false)": resamples and not n.conv_resample,
+        first: widths[0] != n.channels,
         f"attention heads of {', '.join(map(str, dims))} channels in one network (train with net.head_channels)": len(
             dims
         )
@@ -112,33 +116,61 @@ def structure_of(net: Any) -> Structure:
     if lacking:
         raise IncompatibleModel(f"diffusers' UNet2DModel cannot express {'; nor '.join(lacking)}")
     return Structure(
-        kind,
-        spec["in_channels"],
-        spec.get("out_channels", spec["in_channels"]),
+        n.kind,
+        n.in_channels,
+        n.in_channels if n.out_channels is None else n.out_channels,
         tuple(widths),
         tuple(attends),
-        spec["blocks"],
+        n.blocks,
         dims[0],
-        spec.get("scale_shift", False),
-        spec.get("updown", False) and len(widths) > 1,
-        spec.get("num_classes", 0) + spec.get("null_label", False),
-        spec["dropout"],
+        n.scale_shift,
+        n.updown and len(widths) > 1,
+        n.num_classes + n.null_label,
+        n.dropout,
     )
 
 
-def _head_dims(spec: Mapping[str, Any], widths: Sequence[int], attends: Sequence[bool]) -> list[int | None]:
+class _NetOptions(Options):
+    """What decides whether diffusers has a network: the arguments of UNet and DDPMUNet, whichever has them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: str
+    in_channels: int
+    out_channels: int | None = None
+    channels: int
+    channel_mult: tuple[float, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    dropout: float
+    heads: int = 1
+    heads_upsample: int | None = None
+    head_channels: int | None = None
+    scale_shift: bool = False
+    updown: bool = False
+    conv_resample: bool = True
+    num_classes: int = 0
+    null_label: bool = False
+    low_res: bool = False
+    rescale_residual: bool = False
+    attention_order: str = "new"
+
+
+def attention_order(net: UNet | DDPMUNet) -> str:
+    """The order of its attention's channels, "legacy" or "new"."""
+    return parse(_NetOptions, net.config, "net").attention_order
+
+
+def _head_dims(n: _NetOptions, widths: Sequence[int], attends: Sequence[bool]) -> list[int | None]:
     """The different widths of attention heads; [None] where all have one head."""
-    if spec.get("head_channels"):
-        return [spec["head_channels"]]
-    heads = spec.get("heads", 1)
-    down = [(width, heads) for width, here in zip(widths, attends, strict=True) if here]
-    up = [(width, spec.get("heads_upsample") or heads) for width, _ in down]
-    every = {*down, (widths[-1], heads), *up}
-    return (
-        [None]
-        if all(count == 1 for _, count in every)
-        else sorted({width // count for width, count in every})
-    )
+    if n.head_channels:
+        return [n.head_channels]
+    down = [(width, n.heads) for width, here in zip(widths, attends, strict=True) if here]
+    up = [(width, n.heads_upsample or n.heads) for width, _ in down]
+    every = {*down, (widths[-1], n.heads), *up}
+    if all(count == 1 for _, count in every):
+        return [None]
+    return [*sorted({width // count for width, count in every})]
 
 
 # From a configuration
@@ -185,7 +217,7 @@ class UNetConfig(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_private(cls, values: Any) -> Any:
+    def _without_private(cls, values: object) -> object:
         """Keys such as _class_name and _diffusers_version are no options."""
         return (
             {name: value for name, value in values.items() if not name.startswith("_")}
@@ -285,19 +317,33 @@ def network(s: Structure) -> UNet | DDPMUNet:
     """The network of this structure, freshly initialised; its attention channels in the order q, k, v
     ("new").
     """
-    common: dict[str, Any] = {
-        "out_channels": s.out_channels,
-        "channels": s.widths[0],
-        "channel_mult": [_multiplier(s.widths[0], width) for width in s.widths],
-        "blocks": s.blocks,
-        "attention": [2**level for level, attends in enumerate(s.attends) if attends],
-        "dropout": s.dropout,
-    }
+    multipliers = [_multiplier(s.widths[0], width) for width in s.widths]
+    attention = [2**level for level, attends in enumerate(s.attends) if attends]
     if s.kind == "ddpm-unet":
-        return DDPMUNet(s.in_channels, **common)
-    heads: dict[str, Any] = {"heads": 1} if s.head_dim is None else {"head_channels": s.head_dim}
-    options: dict[str, Any] = {"num_classes": s.rows, "scale_shift": s.scale_shift, "updown": s.updown}
-    return UNet(s.in_channels, **common, **heads, **options, attention_order="new")
+        return DDPMUNet(
+            s.in_channels,
+            out_channels=s.out_channels,
+            channels=s.widths[0],
+            channel_mult=multipliers,
+            blocks=s.blocks,
+            attention=attention,
+            dropout=s.dropout,
+        )
+    return UNet(
+        s.in_channels,
+        out_channels=s.out_channels,
+        channels=s.widths[0],
+        channel_mult=multipliers,
+        blocks=s.blocks,
+        attention=attention,
+        dropout=s.dropout,
+        heads=1,
+        head_channels=s.head_dim,
+        num_classes=s.rows,
+        scale_shift=s.scale_shift,
+        updown=s.updown,
+        attention_order="new",
+    )
 
 
 def _multiplier(first: int, width: int) -> float:

@@ -7,19 +7,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
-__all__ = ["Hints", "Original", "Shapes", "count", "fit", "listed", "shapes_of"]
+__all__ = ["Either", "Hints", "Original", "Shapes", "count", "fit", "listed", "network_of", "shapes_of"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 Hints = Mapping[str, Callable[[Shapes], str]]
-Model = TypeVar("Model", Denoiser, NoisyClassifier)
+Either = Denoiser | NoisyClassifier
+Kind = TypeVar("Kind", bound=Either, covariant=True)
+Model = TypeVar("Model", bound=Either)
 
 # A parameter that the networks of one origin have, and no others.
 SIGNS = {
@@ -30,7 +32,7 @@ SIGNS = {
 
 
 @dataclass(frozen=True)
-class Original(Generic[Model]):
+class Original(Generic[Kind]):
     """What flags describe.
 
     model: its network is untrained and on the meta device.   hints: a flag -> what names and shapes say of it
@@ -39,11 +41,18 @@ class Original(Generic[Model]):
     sampling, objective: how the original samples and trains it, as tables of a recipe.
     """
 
-    model: Model
+    model: Kind
     hints: Hints
     details: Hints = field(default_factory=dict)
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    objective: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, object] = field(default_factory=dict)
+    objective: Mapping[str, object] = field(default_factory=dict)
+
+
+def network_of(model: Either) -> nn.Module:
+    """A model's network. IncompatibleModel where it is a function without parameters."""
+    if not isinstance(model.net, nn.Module):
+        raise IncompatibleModel(f"this model's network is a {type(model.net).__name__}, which has no weights")
+    return model.net
 
 
 def shapes_of(state_dict: Mapping[str, Tensor]) -> Shapes:
@@ -67,16 +76,17 @@ def fit(original: Original[Model], state_dict: Mapping[str, Tensor]) -> Model:
     they can be told.
     """
     model = original.model
-    net: Any = model.net
+    net = network_of(model)
     found, expected = shapes_of(state_dict), shapes_of(net.state_dict())
     if found != expected:
         raise InputError(_misfit(original, found, expected))
     net.to_empty(device=next(iter(state_dict.values())).device)
     net.load_state_dict(state_dict, strict=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
-def _misfit(original: Original[Any], found: Shapes, expected: Shapes) -> str:
+def _misfit(original: Original[Either], found: Shapes, expected: Shapes) -> str:
     sign, own = _sign(found), _sign(expected)
     if sign != own:
         what = (

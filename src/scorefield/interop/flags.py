@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator
 
@@ -14,7 +14,7 @@ from scorefield.runtime.parsing import Options, parse
 __all__ = ["Integers", "Numbers", "parse_flags", "read_flags"]
 
 
-def _split(value: Any) -> Any:
+def _split(value: object) -> object:
     """ "32,16,8" -> ["32", "16", "8"], and "" -> []."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -24,13 +24,13 @@ Integers = Annotated[tuple[int, ...], BeforeValidator(_split)]
 Table = TypeVar("Table", bound=Options)
 
 
-def read_flags(table: type[Table], flags: Mapping[str, Any]) -> Table:
+def read_flags(table: type[Table], flags: Mapping[str, object]) -> Table:
     """The flags as a table. Sections (ermongroup's configurations have some) are opened: {"model": {"ch":
     128}} is {"ch": 128}.
 
     InputError for an unknown flag, a value of the wrong type, and a flag that is missing and has no default.
     """
-    opened: dict[str, Any] = {}
+    opened: dict[str, object] = {}
     for name, value in flags.items():
         opened |= value if isinstance(value, Mapping) else {name.rpartition(".")[2]: value}
     return parse(table, opened)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class ClassifierFlags(openai.ProcessFlags):
     classifier_pool: Literal["adaptive", "attention", "spatial", "spatial_v2"] = "attention"
 
 
-def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """A published diffusion model or upsampler, ready to sample.
 
     state_dict: original names -> tensors; the model is made on their device.   flags: the original scripts'
@@ -61,7 +61,7 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
 
-def load_classifier(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> NoisyClassifier:
+def load_classifier(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> NoisyClassifier:
     """A published classifier of noisy images, (x_t, t) -> logits. As in `load`; the flags are the
     classifier's.
 
@@ -71,7 +71,7 @@ def load_classifier(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) 
     return fit(describe_classifier(flags, shapes_of(state_dict)), state_dict)
 
 
-def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
+def describe(flags: Mapping[str, object], shapes: Shapes) -> Original[Denoiser]:
     """The model of these flags; shapes are those of the file, {} if there is none."""
     table = read_flags(Flags, flags)
     return openai.describe(
@@ -85,7 +85,7 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
     )
 
 
-def describe_classifier(flags: Mapping[str, Any], shapes: Shapes) -> Original[NoisyClassifier]:
+def describe_classifier(flags: Mapping[str, object], shapes: Shapes) -> Original[NoisyClassifier]:
     """The classifier of these flags; shapes as in `describe`. The scripts fix 64 channels a head and the
     legacy order.
     """
@@ -111,7 +111,7 @@ def describe_classifier(flags: Mapping[str, Any], shapes: Shapes) -> Original[No
     return Original(model, classifier_hints(), classifier_details(), objective={"kind": "classifier"})
 
 
-def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
     """The network `kind` with the original constructor's arguments; it loads the original state dict.
 
     kind: "UNetModel", "SuperResModel" or "EncoderUNetModel". Arguments left out have the original's defaults.

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
-from scorefield.core.shapes import DataSpec
 from scorefield.interop import ddpm, diffusers, guided_diffusion, improved_diffusion, ncsn
 from scorefield.interop.cards import card, cards_of
-from scorefield.interop.fit import Original, Shapes, fit, shapes_of
+from scorefield.interop.fit import Either, Original, Shapes, fit, shapes_of
 from scorefield.interop.state_dicts import read_weights
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.nets import DDPMUNet
+from scorefield.runtime import description
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.training import RunFolder
@@ -41,8 +40,8 @@ class Imported:
     source: str
     fingerprint: str
     notes: tuple[str, ...] = ()
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    objective: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, object] = field(default_factory=dict)
+    objective: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,11 @@ class Request:
 
     path: Path
     card: str | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, object] = field(default_factory=dict)
     classifier: bool = False
 
 
-Describe = Callable[[Mapping[str, Any], Shapes], Original[Any]]
+Describe = Callable[[Mapping[str, object], Shapes], Original[Either]]
 
 
 def import_run(
@@ -64,7 +63,7 @@ def import_run(
     run: str | Path,
     *,
     card: str | None = None,
-    flags: Mapping[str, Any] | None = None,
+    flags: Mapping[str, object] | None = None,
     classifier: bool = False,
 ) -> Imported:
     """Read a checkpoint of `origin` (see ORIGINS) and write it as a new run.
@@ -100,10 +99,12 @@ def write_run(imported: Imported, run: Path) -> None:
         raise
 
 
-def _description(imported: Imported) -> dict[str, Any]:
+def _description(imported: Imported) -> dict[str, object]:
     """The run's config.toml."""
     model = imported.model
-    net, data = cast(Any, model.net), cast(DataSpec, model.data)
+    data = model.data
+    if data is None:
+        raise InputError("a run says what one example is, and this model has no data")
     seen = {"source": imported.source, "examples": 0, "fingerprint": imported.fingerprint}
     return {
         "name": imported.name,
@@ -111,7 +112,7 @@ def _description(imported: Imported) -> dict[str, Any]:
         "paper": imported.paper,
         "data": {"size": data.shape[-1], "channels": data.shape[0], "range": list(data.range)},
         "process": dict(model.process.config),
-        "net": dict(net.config),
+        "net": description.describe(model.net),
         "model": model.config,
         "objective": dict(imported.objective),
         **({"sampling": dict(imported.sampling)} if imported.sampling else {}),
@@ -164,7 +165,7 @@ def _read(
 
 
 def _alike(
-    original: Original[Any], describe: Describe, origin: str, names: list[str], shapes: Shapes
+    original: Original[Either], describe: Describe, origin: str, names: list[str], shapes: Shapes
 ) -> list[str]:
     """A note where published weights of these names and shapes have flags that no file tells: attention
     order, schedule.
@@ -181,10 +182,14 @@ def _alike(
     return notes
 
 
-def _meaning(original: Original[Any]) -> dict[str, Any]:
+def _meaning(original: Original[Either]) -> dict[str, object]:
     """What changes the results of a network with given weights."""
     model = original.model
-    net = {name: value for name, value in model.net.config.items() if name not in ("dropout", "checkpoint")}
+    net = {
+        name: value
+        for name, value in description.describe(model.net).items()
+        if name not in ("dropout", "checkpoint")
+    }
     return {**net, **model.config, "process": model.process.config}
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ class Flags(openai.UNetFlags):
     rescale_learned_sigmas: bool = True
 
 
-def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """A published diffusion model or upsampler, ready to sample: as `guided_diffusion.load`, with this
     repository's flags.
 
@@ -38,13 +37,13 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
 
-def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
+def describe(flags: Mapping[str, object], shapes: Shapes) -> Original[Denoiser]:
     """The model of these flags; shapes are those of the file, {} if there is none."""
     table = read_flags(Flags, flags)
     return openai.describe(table, unet_model, shapes, variance="lower" if table.sigma_small else "upper")
 
 
-def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
     """The network `kind` with the original constructor's arguments; it loads the original state dict.
 
     kind: "UNetModel" or "SuperResModel". Arguments left out have the original's defaults. Raises InputError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -36,7 +35,7 @@ class Flags(Options):
     logit_transform: bool = False
 
 
-def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser:
+def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """A published NCSN, ready to sample with annealed Langevin dynamics.
 
     state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the
@@ -49,7 +48,7 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, Any]) -> Denoiser
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 
 
-def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
+def describe(flags: Mapping[str, object], shapes: Shapes) -> Original[Denoiser]:
     """The model of these flags."""
     table = read_flags(Flags, flags)
     if table.logit_transform:
@@ -72,7 +71,7 @@ def describe(flags: Mapping[str, Any], shapes: Shapes) -> Original[Denoiser]:
     return Original(model, HINTS, sampling=sampling, objective={"kind": "ncsn"})
 
 
-def network(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
     """The network `kind` ("CondRefineNetDilated") with the fields of the original's configuration.
 
     It loads the original state dict.

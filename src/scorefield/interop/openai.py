@@ -5,7 +5,7 @@ mean here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -81,7 +81,7 @@ def describe(
     *,
     channel_mult: Sequence[float] = (),
     variance: str = "upper",
-    **arguments: Any,
+    **arguments: object,
 ) -> Original[Denoiser]:
     """The denoiser of these flags.
 
@@ -168,12 +168,12 @@ def _enlarges(flags: UNetFlags, shapes: Shapes) -> bool:
     return "image_size" not in given
 
 
-def _sampling(flags: UNetFlags, variance: str) -> Mapping[str, Any]:
+def _sampling(flags: UNetFlags, variance: str) -> Mapping[str, object]:
     """The scripts' default sampler: ancestral, clipped, on every level or on those that timestep_respacing
     keeps.
     """
     kept, T = flags.timestep_respacing.strip(), flags.diffusion_steps
-    sampler: dict[str, Any] = {"kind": "ancestral", "variance": variance}
+    sampler: dict[str, object] = {"kind": "ancestral", "variance": variance}
     if not kept.startswith("ddim"):
         return {"sampler": sampler, "grid": kept or "full", "clip": True}
     steps = int(kept.removeprefix("ddim") or 0) if kept.removeprefix("ddim").isdecimal() else 0
@@ -184,7 +184,7 @@ def _sampling(flags: UNetFlags, variance: str) -> Mapping[str, Any]:
     return {"sampler": {"kind": "ddim", "eta": 0.0}, "grid": "leading", "steps": steps, "clip": True}
 
 
-def _objective(flags: UNetFlags) -> Mapping[str, Any]:
+def _objective(flags: UNetFlags) -> Mapping[str, object]:
     """The loss that these flags train with. [Improved DDPM Sec. 3.4; the plain learned-variance loss adds one
     term of the bound]
     """

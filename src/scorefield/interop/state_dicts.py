@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -87,14 +87,14 @@ def read_weights(path: Path) -> Weights:
     return Weights(tensors, digest, tuple(notes))
 
 
-def _safetensors(path: Path) -> Any:
+def _safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path} is damaged or cut off: as safetensors, {error}") from None
 
 
-def _torch(path: Path) -> Any:
+def _torch(path: Path) -> object:
     try:
         with (
             warnings.catch_warnings(),
@@ -117,7 +117,7 @@ def _torch(path: Path) -> Any:
         raise InputError(f"{path} is damaged, cut off or not a PyTorch checkpoint ({reason})") from None
 
 
-def _unpacked(content: Any, path: Path, notes: list[str]) -> Mapping[str, Tensor]:
+def _unpacked(content: object, path: Path, notes: list[str]) -> Mapping[str, Tensor]:
     """The state dict in what was read."""
     if isinstance(content, Sequence) and content and _is_state(content[0]):
         if len(content) > 4 and _is_state(
@@ -141,7 +141,7 @@ def _unpacked(content: Any, path: Path, notes: list[str]) -> Mapping[str, Tensor
     return content
 
 
-def _is_state(value: Any) -> bool:
+def _is_state(value: object) -> TypeGuard[Mapping[str, Tensor]]:
     return (
         isinstance(value, Mapping)
         and bool(value)

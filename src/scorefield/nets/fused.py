@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.util
 import os
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 __all__ = [
     "available",
@@ -111,10 +111,15 @@ def examples_at_once(q: Tensor, k: Tensor) -> int:
     return max(1, _CACHED // weights) if q.device.type == "cpu" else len(q)
 
 
+class _Context(FunctionCtx):
+    options: tuple[int, float, bool]
+    saved_tensors: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]
+
+
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -132,12 +137,12 @@ class _Norm(torch.autograd.Function):
             read = (x, *_as_read(x, weight, bias, modulation))
             _match_threads()
             numba_kernels.forward_at(*options, *_addresses(*read, y, stats))
-        ctx.save_for_backward(x, weight, bias, modulation, stats)
+        ctx.save_for_backward(x, weight, bias, modulation, stats)  # type: ignore[arg-type]  # None is allowed
         ctx.options = groups, eps, silu
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
+    def backward(ctx: _Context, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, modulation, stats = ctx.saved_tensors
         groups, eps, silu = ctx.options
         if torch.is_grad_enabled():  # create_graph: the loops have no derivative of their own

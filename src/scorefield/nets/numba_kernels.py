@@ -28,18 +28,19 @@ BF16, FLOAT32 = np.uint16(0), np.float32(0)
 _FAST = {"contract", "arcp", "nsz", "reassoc"}
 
 
-def _load(a: Any, b: Any, p: Any, c: Any) -> Any:
+def _load(a: np.ndarray, b: int, p: int, c: int) -> np.float32:
     """a[b, p, c] as float32. This and `_store` are what runs where the loops are interpreted."""
     value = a[b, p, c]
     return (value.astype(np.uint32) << np.uint32(16)).view(np.float32) if a.dtype == np.uint16 else value
 
 
-def _store(a: Any, b: Any, p: Any, c: Any, value: Any) -> None:
+def _store(a: np.ndarray, b: int, p: int, c: int, value: np.float32) -> None:
     """a[b, p, c] = value, rounded to nearest even where a is bf16."""
     if a.dtype == np.uint16:
         bits = np.float32(value).view(np.uint32)
-        value = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    a[b, p, c] = value
+        a[b, p, c] = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    else:
+        a[b, p, c] = value
 
 
 @overload(_load, inline="always")

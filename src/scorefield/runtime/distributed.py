@@ -8,12 +8,15 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.precision import pick_device
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 __all__ = ["Processes", "join_processes"]
 
@@ -107,8 +110,8 @@ def join_processes(device: str | None = None) -> Processes:
     )
 
 
-def _state(device: torch.device) -> Any:
+def _state(device: torch.device) -> PartialState:
     """Accelerate's state of these processes, made on the first call."""
-    from accelerate import PartialState
+    from accelerate import PartialState  # slow to import, and one process needs none
 
     return PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)

@@ -31,7 +31,7 @@ class _Keywords(Options):
 Table = TypeVar("Table", bound=BaseModel)
 
 
-def parse(table: type[Table], values: Mapping[str, Any], where: str = "") -> Table:
+def parse(table: type[Table], values: Mapping[str, object], where: str = "") -> Table:
     """values -> table; InputError naming the first mistake as `where.key`, with a suggestion for an unknown
     key.
     """
@@ -57,7 +57,7 @@ def keyword_options(make: Callable[..., Any], omit: tuple[str, ...] = ()) -> typ
 
 
 def build(
-    kinds: Registry, table: Mapping[str, Any], where: str, given: Mapping[str, Any] | None = None
+    kinds: Registry, table: Mapping[str, object], where: str, given: Mapping[str, object] | None = None
 ) -> Any:
     """The object that {"kind": word, **options} describes, options checked by the signature of what makes it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +56,9 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def is_compiled(net: Any) -> bool:
+def is_compiled(net: object) -> bool:
     """Whether torch.compile was asked for by net.compile()."""
-    return getattr(net, "_compiled_call_impl", None) is not None
+    return isinstance(net, nn.Module) and net._compiled_call_impl is not None
 
 
 class Precision:
@@ -80,7 +79,7 @@ class Precision:
         self._keeps, self._of, self._weights = True, None, {}
 
     def call(
-        self, net: Callable[..., Tensor], dtype: torch.dtype | None, x: Tensor, *rest: Any, **given: Any
+        self, net: Callable[..., Tensor], dtype: torch.dtype | None, x: Tensor, *rest: object, **given: object
     ) -> Tensor:
         """net(x, *rest, **given).   dtype: of autocast, None for plain."""
         if dtype is None:
