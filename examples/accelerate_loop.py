@@ -1,7 +1,7 @@
-"""Train a denoiser in your own loop with Accelerate: accelerate launch examples/accelerate_loop.py --steps 500
+"""Train a denoiser in your own loop with Accelerate: accelerate launch examples/accelerate_loop.py
 
-The objective is prepared like any module, so Accelerate places it on the device and averages its gradients over
-the processes.
+The objective is prepared like any module, so Accelerate places it on the device and averages its gradients
+over the processes.
 """
 
 import argparse

@@ -17,7 +17,7 @@ SIDE = 16
 
 
 class Shapes(Dataset[tuple[Tensor, int]]):
-    """Grey images (1, SIDE, SIDE) of a disc (label 0) or a square (label 1), the same whenever they are read."""
+    """Grey images (1, SIDE, SIDE) of a disc (0) or a square (1), the same whenever they are read."""
 
     def __len__(self) -> int:
         return 10_000

@@ -1,7 +1,8 @@
 """Train a denoiser in your own loop with plain PyTorch: python examples/plain_pytorch_loop.py --steps 500
 
 An objective is an `nn.Module` that turns a batch into one loss per example; the optimizer, the average of the
-weights and the order of the data are yours here. `sf.train` adds exact resume, checkpoints and several processes.
+weights and the order of the data are yours here. `sf.train` adds exact resume, checkpoints and several
+processes.
 """
 
 import argparse

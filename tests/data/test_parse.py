@@ -67,7 +67,7 @@ def test_anything_else_says_what_is_accepted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample.txt").write_text("x")
-    with pytest.raises(InputError, match=r"digits.*folder of pictures.*\.npz.*hf:NAME") as caught:
+    with pytest.raises(InputError, match=r"digits.*folder of images.*\.npz.*hf:NAME") as caught:
         open_source(source)
     assert "\n" not in str(caught.value)
 

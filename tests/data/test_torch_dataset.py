@@ -46,6 +46,7 @@ def scan(index: int) -> dict[str, object]:
         "number": index,
         "mask": data.values[index] > 3,
         "name": f"scan {index}",
+        "names": np.array(["scan", str(index)]),
     }
 
 

@@ -69,7 +69,7 @@ def curve(name: str, u: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["moons", "spiral", "swiss-roll"])
 def test_curves_have_normal_noise_around_them(name: str) -> None:
-    """The distance to the curve has the deviation 0.05 of the noise across it, and u is uniform on every arm."""
+    """The distance to the curve has the deviation 0.05 of the noise, and u is uniform on every arm."""
     u = torch.linspace(0, 1, 4001, dtype=torch.float64)
     arms = [curve(name, u)] + ([] if name == "swiss-roll" else [-curve(name, u)])
     distance, nearest = torch.cdist(points(name)[:5000], torch.cat(arms)).min(dim=1)

@@ -1,8 +1,9 @@
 """Data: sources of examples, the order in which training visits them, and random changes to a batch.
 
-This is no `torch.utils.data.DataLoader`: that one is an iterator whose place in an epoch and whose random state
-cannot be saved and asked for again. Here the batch of any step can be computed from (seed, step) alone, each
-process takes its share of it by rank, and so a resumed run goes on bit for bit, on any number of processes.
+This is no `torch.utils.data.DataLoader`: that one is an iterator whose place in an epoch and whose random
+state cannot be saved and asked for again. Here the batch of any step can be computed from (seed, step) alone,
+each process takes its share of it by rank, and so a resumed run goes on bit for bit, on any number of
+processes.
 """
 
 from scorefield.data.as_source import TrainingData, as_source

@@ -1,4 +1,4 @@
-"""Further arrays of a data set: a mask, an embedding or attributes of each example, beside its values and label."""
+"""Further arrays of a data set: a mask, an embedding or attributes, one entry per example."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ TrainingData = Source | Tensor | tuple[Tensor, Tensor] | MapDataset[object]
 
 
 def as_source(data: TrainingData) -> Source:
-    """A source unchanged, tensors as continuous data in memory, a map-style data set as `torch_dataset` reads it.
+    """The source that reads these data: a source itself, or tensors as continuous data in memory.
 
     Raises:
         InputError: For anything else.
@@ -31,6 +31,6 @@ def as_source(data: TrainingData) -> Source:
         return data
     raise InputError(
         f"data must be a source of sf.data, a tensor, a pair of tensors (examples, labels), or a map-style "
-        f"torch.utils.data.Dataset; got {type(data).__name__} (sf.data.torch_dataset takes anything with __len__ "
-        "and __getitem__)"
+        f"torch.utils.data.Dataset; got {type(data).__name__} (sf.data.torch_dataset takes anything with "
+        "__len__ and __getitem__)"
     )

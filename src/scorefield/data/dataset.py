@@ -67,7 +67,8 @@ class Dataset:
             and int(self.values.max()) >= bins
         ):
             raise InputError(
-                f"{self.source}: the value {int(self.values.max())} is not one of the {bins} bins 0 … {bins - 1}"
+                f"{self.source}: the value {int(self.values.max())} is not one of the {bins} bins 0 … "
+                f"{bins - 1}"
             )
         check_arrays(self.arrays, len(self), self.source)
         if self.labels is None:
@@ -184,7 +185,8 @@ class Dataset:
             raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
         if fraction > 0 and len(self) < 2:
             raise InputError(
-                f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add data"
+                f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add "
+                "data"
             )
         labels = np.zeros(len(self), dtype=np.int64) if self.labels is None else self.labels.numpy()
         shuffled = permutation(len(self), seed, stream=_SPLIT_STREAM)
@@ -253,7 +255,8 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise InputError(
-            f"{source}: labels must be integers or text, one per example (N,); got {labels.dtype} {labels.shape}"
+            f"{source}: labels must be integers or text, one per example (N,); got {labels.dtype} "
+            f"{labels.shape}"
         )
     names, numbers = np.unique(labels, return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)
@@ -282,8 +285,8 @@ def tensor(x: Tensor, y: Tensor | None = None, **arrays: Tensor) -> Dataset:
     """
     if x.ndim < 2 or not len(x) or not x.is_floating_point():
         raise InputError(
-            f"continuous data must be floating point of shape (N, *shape), N at least 1; got {x.dtype} {tuple(x.shape)}"
-            + (": use x[:, None] for single numbers" if x.ndim == 1 else "")
+            f"continuous data must be floating point of shape (N, *shape), N at least 1; got {x.dtype} "
+            f"{tuple(x.shape)}" + (": use x[:, None] for single numbers" if x.ndim == 1 else "")
         )
     values = x.detach().to("cpu", torch.float32, copy=True).contiguous()
     check_finite(values, "examples", "remove them first")

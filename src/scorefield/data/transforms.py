@@ -21,7 +21,8 @@ def flip(x: Tensor, coin: Tensor) -> Tensor:
     """
     if x.ndim != 4 or coin.shape != x.shape[:1]:
         raise InputError(
-            f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and {tuple(coin.shape)}"
+            f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and "
+            f"{tuple(coin.shape)}"
         )
     return torch.where((coin < 0.5).to(x.device).reshape(-1, 1, 1, 1), x.flip(-1), x)
 
@@ -35,7 +36,8 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
     """
     if x.ndim != 4 or offsets.shape != (len(x), 2) or offsets.is_floating_point():
         raise InputError(
-            f"shift takes images (B, C, H, W) and two integers each (B, 2), got {tuple(x.shape)} and {offsets.dtype} "
+            f"shift takes images (B, C, H, W) and two integers each (B, 2), got {tuple(x.shape)} and "
+            f"{offsets.dtype} "
             f"{tuple(offsets.shape)}"
         )
     rows, columns = (
@@ -63,7 +65,8 @@ def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
         raise InputError("this data is continuous: it has no bins to dequantize (bins is None)")
     if values.shape != u.shape or values.is_floating_point():
         raise InputError(
-            f"dequantize takes integer bins and one u for each value, got {values.dtype} {tuple(values.shape)} "
+            f"dequantize takes integer bins and one u for each value, got {values.dtype} "
+            f"{tuple(values.shape)} "
             f"and u {tuple(u.shape)}"
         )
     low, high = spec.range
@@ -73,8 +76,8 @@ def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
 def reduced(x: Tensor, side: int) -> Tensor:
     """Reduce images by averaging areas: each pixel is the mean of the pixels that it covers.
 
-    The published super-resolution models were trained on this (interpolation by "area"). Where `side` does not
-    divide H and W, the areas are rounded outwards to whole pixels and overlap.
+    The published super-resolution models were trained on this (interpolation by "area"). Where `side` does
+    not divide H and W, the areas are rounded outwards to whole pixels and overlap.
 
     Args:
         x: Images (B, C, H, W).
@@ -85,6 +88,7 @@ def reduced(x: Tensor, side: int) -> Tensor:
     """
     if x.ndim != 4 or not 1 <= side <= min(x.shape[2:]):
         raise InputError(
-            f"images (B, C, H, W) are reduced to a side of 1 … min(H, W) pixels; got {side} for {tuple(x.shape)}"
+            f"images (B, C, H, W) are reduced to a side of 1 … min(H, W) pixels; got {side} for "
+            f"{tuple(x.shape)}"
         )
     return F.adaptive_avg_pool2d(x, side)

@@ -45,7 +45,7 @@ def read_unresized(path: str | Path, channels: int | None) -> Dataset:
 
 
 def images_of(path: str | Path, data: DataSpec) -> Dataset:
-    """Read images of the size, channels and range of a model's data, and of its bins where it has fewer than 256.
+    """Read images of the size, channels and range of a model's data, and of its bins if fewer than 256.
 
     Images that a run has made, saved with 256 bins, are rounded back to the run's bins, unchanged.
 
@@ -67,8 +67,8 @@ def images_of(path: str | Path, data: DataSpec) -> Dataset:
     found = read_unresized(path, channels)
     if found.spec.shape[1:] != (height, width):
         raise InputError(
-            f"{path}: this run's images have {width}×{height} pixels, and these have {found.spec.shape[2]}×{found.spec.shape[1]}: "
-            "resize them first"
+            f"{path}: this run's images have {width}×{height} pixels, and these have "
+            f"{found.spec.shape[2]}×{found.spec.shape[1]}: resize them first"
         )
     spec = replace(found.spec, range=data.range)
     if data.bins is None or data.bins >= 256:
@@ -96,7 +96,8 @@ def mask_of(path: str | Path, data: DataSpec) -> Tensor:
         raise InputError(f"{path}: a mask is one image, and there are {len(known)}")
     if bool(known.all()):
         raise InputError(
-            f"{path}: this mask is black everywhere, so nothing is to be filled: paint what is to be filled white"
+            f"{path}: this mask is black everywhere, so nothing is to be filled: paint what is to be filled "
+            "white"
         )
     return known[0]
 

@@ -79,8 +79,8 @@ class Decoder:
         array = np.asarray(image)
         if array.ndim == 3 and channels == 1:
             raise InputError(
-                f"{self.source}: {name} is in colour, and the images that were probed are grey: give the number of "
-                f"channels (channels = 1 or 3)"
+                f"{self.source}: {name} is in colour, and the images that were probed are grey: give the "
+                f"number of channels (channels = 1 or 3)"
             )
         # A grey image among colour images has the same value in every channel.
         return np.broadcast_to(array, self.shape) if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -88,7 +88,5 @@ class Decoder:
 
 @cache
 def threads() -> ThreadPoolExecutor:
-    """The threads that decode. Pillow decodes without Python's lock, and waiting for a disk needs no processor,
-    so a few are enough.
-    """
+    """The threads that decode: a few are enough, since Pillow decodes without Python's lock."""
     return ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="decode")

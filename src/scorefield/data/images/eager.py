@@ -78,7 +78,8 @@ def decode_all(
             height, width = outcome.shape[:2]
             raise InputError(
                 f"{source}: images differ in size ({first} is {values.shape[3]}×{values.shape[2]}, "
-                f"{name} is {width}×{height}): give the size to reduce and crop them to, or make them one size"
+                f"{name} is {width}×{height}): give the size to reduce and crop them to, or make them one "
+                "size"
             )
         colour = colour or outcome.ndim == 3
         values[len(kept)] = outcome[None] if outcome.ndim == 2 else outcome.transpose(2, 0, 1)
@@ -132,7 +133,8 @@ class _Failures:
         if self.unreadable and (options.strict or 2 * len(self.unreadable) > self.count):
             hint = "repair or remove them" + ("" if options.strict else "; that is more than half")
             raise InputError(
-                f"{self.source}: {len(self.unreadable)} {total} cannot be read ({_first(self.unreadable)}): {hint}"
+                f"{self.source}: {len(self.unreadable)} {total} cannot be read ({_first(self.unreadable)}): "
+                f"{hint}"
             )
 
 

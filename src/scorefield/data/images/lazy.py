@@ -73,8 +73,8 @@ def lazy_images(
 class LazyImages:
     """Images indexed like a uint8 tensor (M, C, H, W), and decoded by a few threads when they are.
 
-    An unreadable image is logged and replaced by the next readable one of its class, in the order of `numbers`,
-    so what an index gives depends on the files alone.
+    An unreadable image is logged and replaced by the next readable one of its class, in the order of
+    `numbers`, so what an index gives depends on the files alone.
 
     Attributes:
         files: The encoded images.

@@ -14,7 +14,7 @@ from scorefield.runtime.errors import InputError
 __all__ = ["EXTENSIONS", "ImageOptions", "TooSmall", "convert", "fit", "read_image"]
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# Listed, because Pillow would also give a file with an image's name to readers that start other programs (EPS).
+# Listed, because Pillow's reader of EPS starts another program, whatever the name of the file.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -56,8 +56,8 @@ def read_image(source: Path | bytes) -> Image.Image:
     """Decode a file, or its bytes, into mode "L" or "RGB".
 
     EXIF orientation is applied, transparency is composited over white, and of animations the first frame is
-    read. Any exception may be raised for a file that is damaged, of an unknown format, or larger than Pillow's
-    limit against decompression bombs.
+    read. Any exception may be raised for a file that is damaged, of an unknown format, or larger than
+    Pillow's limit against decompression bombs.
     """
     if isinstance(source, Path) and not source.is_file():
         raise OSError("not a regular file")  # a pipe named like an image would block forever
@@ -100,8 +100,8 @@ def convert(image: Image.Image, channels: int | None) -> Image.Image:
 def fit(image: Image.Image, size: int | None, upscale: bool) -> Image.Image:
     """The central square, resized to size × size with an antialiased Lanczos filter.
 
-    An image whose shorter side is `size` is only cropped: its pixels are unchanged. TooSmall is raised for one
-    whose shorter side is less, unless `upscale`. None changes nothing.
+    An image whose shorter side is `size` is only cropped: its pixels are unchanged. TooSmall is raised for
+    one whose shorter side is less, unless `upscale`. None changes nothing.
     """
     if size is None or image.size == (size, size):
         return image

@@ -71,7 +71,8 @@ def list_images(root: Path, source: str) -> Listing:
         source: What the user named, for messages.
 
     Raises:
-        InputError: If there is no such folder, it holds no images, or images both beside and inside subfolders.
+        InputError: If there is no such folder, it holds no images, or images both beside and inside
+            subfolders.
     """
     if not os.path.exists(root):
         raise InputError(f"{source}: no such folder")
@@ -91,8 +92,9 @@ def list_images(root: Path, source: str) -> Listing:
             counts.append(len(names) - before)
     if here and classes:
         raise InputError(
-            f"{source}: images lie both in the folder itself ({text(here[0])}, …) and in subfolders ({classes[0]}, …): "
-            f"put every image into a subfolder (its class), or all into one folder (no classes)"
+            f"{source}: images lie both in the folder itself ({text(here[0])}, …) and in subfolders "
+            f"({classes[0]}, …): put every image into a subfolder (its class), or "
+            "all into one folder (no classes)"
         )
     if not len(names):
         raise InputError(f"{source}: no images found; expected files ending in {', '.join(EXTENSIONS)}")

@@ -1,4 +1,4 @@
-"""The order in which training visits the data: a pure function of (seed, step), so any step can be asked for."""
+"""The order in which training visits the data: a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def positions(batch_size: int, step: int, rank: int = 0, world: int = 1) -> Tens
         raise InputError(f"rank must be between 0 and world - 1, got rank {rank} of {world}")
     if batch_size % world:
         raise InputError(
-            f"a batch of {batch_size} cannot be shared equally by {world} processes: make batch_size a multiple of {world}"
+            f"a batch of {batch_size} cannot be shared equally by {world} processes: make batch_size a "
+            f"multiple of {world}"
         )
     share = batch_size // world
     return torch.arange(rank * share, (rank + 1) * share)
@@ -78,7 +79,7 @@ class EpochOrder:
         return positions(self.batch_size, step, rank, world)
 
     def indices(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
-        """The examples of this process at `step`, int64 (batch_size / world,); the ranks in turn are the batch."""
+        """The examples of this process at `step`, int64 (batch_size / world,)."""
         # Python integers carry the position, so that no run is too long for int64.
         epoch, start = divmod(step * self.batch_size, self.length)
         places = self.positions(step, rank, world).numpy() + start

@@ -41,7 +41,8 @@ class Microbatch(NamedTuple):
 
 
 class _Reader:
-    """A thread that reads steps in the order in which they are submitted, and after an error drops the others.
+    """A thread that reads steps in the order in which they are submitted, and after an error drops the
+    others.
 
     It is a daemon, so that the process can end while a disk or a network has stalled.
     """
@@ -85,8 +86,8 @@ class Prefetcher:
     """This process's share of each step's batch, read ahead of time where reading takes time.
 
     Any step can be asked for; asked for in turn, they are ready ahead of time. What a step gets is a function
-    of (batches, step, rank, world) alone, and the shares of all ranks, in turn, are the batch. `waited` counts
-    the seconds that the caller has waited for data.
+    of (batches, step, rank, world) alone, and the shares of all ranks, in turn, are the batch. `waited`
+    counts the seconds that the caller has waited for data.
 
     Args:
         batches: What `order` of the data returns.

@@ -36,11 +36,13 @@ def digits() -> Dataset:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     except (OSError, ValueError, EOFError) as fault:
         raise InputError(
-            f"the embedded digits are not where scikit-learn kept them ({path}: {fault}): reinstall scikit-learn"
+            f"the embedded digits are not where scikit-learn kept them ({path}: {fault}): reinstall "
+            "scikit-learn"
         ) from fault
     if table.shape != (1797, 65):
         raise InputError(
-            f"{path} holds {table.shape}, expected 1,797 digits of 64 pixels and a label: reinstall scikit-learn"
+            f"{path} holds {table.shape}, expected 1,797 digits of 64 pixels and a label: reinstall "
+            "scikit-learn"
         )
     values = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8).copy())
     spec = DataSpec(shape=(1, 8, 8), classes=tuple("0123456789"), bins=17)

@@ -32,11 +32,12 @@ def folder(
 ) -> Dataset:
     """The images of a folder, in the order of their sorted paths, as a data set of 256 bins.
 
-    Subfolders that hold images, at any depth, are the classes, named and sorted by folder; without any the data
-    are unlabelled. Every mode is read: 16-bit images are scaled, transparency is composited over white, EXIF
-    orientation is applied, and of animations the first frame is read. Hidden files are ignored; symbolic links
-    are followed and have names of their own. Unreadable files are skipped and named in `skipped`; of images
-    that are decoded on demand they are found when their turn comes, and replaced by the next one of the class.
+    Subfolders that hold images, at any depth, are the classes, named and sorted by folder; without any the
+    data are unlabelled. Every mode is read: 16-bit images are scaled, transparency is composited over white,
+    EXIF orientation is applied, and of animations the first frame is read. Hidden files are ignored; symbolic
+    links are followed and have names of their own. Unreadable files are skipped and named in `skipped`; of
+    images that are decoded on demand they are found when their turn comes, and replaced by the next one of
+    the class.
 
     Args:
         path: The folder.
@@ -51,7 +52,8 @@ def folder(
         probe: How many images to decode at once, evenly spread, where the others are decoded on demand.
 
     Raises:
-        InputError: If there is no such folder, it holds no images, or images both beside and inside subfolders;
+        InputError: If there is no such folder, it holds no images, or images both beside and inside
+            subfolders;
             if images are smaller than `size`; if more than half are unreadable, or all of one class.
     """
     source = text(str(path))
@@ -69,6 +71,7 @@ def folder(
         lost = sorted(set(range(len(classes))) - set(labels.tolist()))
         if lost:
             raise InputError(
-                f"{source}: no image of class {classes[lost[0]]!r} can be read: repair them or remove the subfolder"
+                f"{source}: no image of class {classes[lost[0]]!r} can be read: repair them or remove the "
+                "subfolder"
             )
     return Dataset(spec, torch.from_numpy(found.values), labels, source, found.skipped)

@@ -1,5 +1,5 @@
-"""Data sets read with Hugging Face `datasets` (an optional extra), from the hub or a local folder: completely, or
-as a stream.
+"""Data sets read with Hugging Face `datasets` (an optional extra), from the hub or a local folder:
+completely, or as a stream.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def hf(
 ) -> Dataset:
     """A data set of the Hugging Face Hub, or a local folder that `datasets` reads, with 256 bins.
 
-    Images are the first Image column. Labels are the ClassLabel column (`label` before others), with its names,
-    or an integer or text column called `label`, `labels` or `cls` (webdataset's name). Unreadable and small
-    images are treated as in `folder`.
+    Images are the first Image column. Labels are the ClassLabel column (`label` before others), with its
+    names, or an integer or text column called `label`, `labels` or `cls` (webdataset's name). Unreadable and
+    small images are treated as in `folder`.
 
     Args:
         name: Name on the hub, or a local folder.
@@ -125,7 +125,8 @@ def stream(
     library, source, options = _library(name), f"hf:{name}", ImageOptions(size, channels, upscale, strict)
     if is_saved(name):
         raise InputError(
-            f"{source} was written by save_to_disk, so its rows can be read in any order: open it with sf.data.hf instead"
+            f"{source} was written by save_to_disk, so its rows can be read in any order: open it with "
+            "sf.data.hf instead"
         )
     if classes is not None and classes < 1:
         raise InputError(f"classes is the number of classes, at least 1; got {classes}")
@@ -306,8 +307,8 @@ def _stream_labels(
         return [], ()
     if classes is None:
         raise InputError(
-            f"{source}: column {column!r} holds plain integers, and a stream is not read to its end to count the classes: "
-            f"give their number (classes = K for the labels 0 … K−1; in a recipe data.classes)"
+            f"{source}: column {column!r} holds plain integers, and a stream is not read to its end to count "
+            f"the classes: give their number (classes = K for the labels 0 … K−1; in a recipe data.classes)"
         )
     return [column], tuple(map(str, range(classes)))
 

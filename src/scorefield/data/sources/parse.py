@@ -21,7 +21,7 @@ from scorefield.runtime.errors import InputError
 __all__ = ["open_source"]
 
 _ACCEPTED = (
-    "`digits`, `portraits`, toy:NAME, a folder of pictures (subfolders are classes), an .npz file, or hf:NAME"
+    "`digits`, `portraits`, toy:NAME, a folder of images (subfolders are classes), an .npz file, or hf:NAME"
 )
 
 
@@ -39,8 +39,8 @@ def open_source(
     """Open `digits`, `portraits`, toy:NAME, a folder, an .npz file or hf:NAME. size and channels None mean what each of
     these does by itself.
 
-    A folder called digits is ./digits.   stream: decode the pictures of a folder when a batch asks for them,
-    and read hf:NAME while training, without keeping it; None: pictures are decoded when a batch asks for them
+    A folder called digits is ./digits.   stream: decode the images of a folder when a batch asks for them,
+    and read hf:NAME while training, without keeping it; None: images are decoded when a batch asks for them
     where they would take more than 2 GiB.
     classes, buffer: of a stream, see `stream`.
     """

@@ -22,9 +22,9 @@ def portraits() -> Dataset:
     photographs, and no person is shown. docs/portraits.md is the data card.
 
     Returns:
-        uint8 values (12800, 3, 16, 16), 256 bins, classes "plain", "glasses", "hat", "beard", of which an image
-        has one. Further arrays: glasses, hat, beard, happy, long_hair (bool), skin_color (0 light … 7 dark) and
-        hair_color (0 … 10).
+        uint8 values (12800, 3, 16, 16), 256 bins, classes "plain", "glasses", "hat", "beard", of which an
+        image has one. Further arrays: glasses, hat, beard, happy, long_hair (bool), skin_color (0 light … 7
+        dark) and hair_color (0 … 10).
     Raises:
         InputError: If the installed package lacks its data.
     """

@@ -1,4 +1,4 @@
-"""Streams: examples that are read forwards once per epoch and are never all at hand, such as archives on the hub."""
+"""Streams: examples that are read forwards once per epoch, such as archives on the hub."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Rows(Protocol):
         ...
 
     def digest(self) -> bytes:
-        """What the order depends on beside the seed: the number of archives and how their rows are shuffled."""
+        """What the order depends on beside the seed: the number of archives, and the size of the buffer."""
         ...
 
     def versions(self) -> dict[str, str]:
@@ -78,8 +78,8 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stream:
-    """Examples in the order of a seed, without their number and without random access. `sf.train` reads it like
-    a `Dataset`.
+    """Examples in the order of a seed, without their number and without random access. `sf.train` reads it
+    like a `Dataset`.
 
     Attributes:
         spec: What one example is.
@@ -145,7 +145,8 @@ class Stream:
 
         Args:
             count: How many rows to read.
-            memory: Bytes of decoded images that they may take; fewer rows are read where they would take more.
+            memory: Bytes of decoded images that they may take; fewer rows are read where they would take
+                more.
         """
         count = min(count, max(1, memory // int(np.prod(self.spec.shape))))
         rows = list(islice(self._shuffled(self.split_seed), count))
@@ -186,7 +187,8 @@ class Stream:
         """This row. InputError for a label that is not one of the classes."""
         if self.labelled and not 0 <= row.label < self.spec.num_classes:
             raise InputError(
-                f"{self.source}: {row} has the label {row.label}, and the classes are 0 … {self.spec.num_classes - 1}"
+                f"{self.source}: {row} has the label {row.label}, and the classes are 0 … "
+                f"{self.spec.num_classes - 1}"
             )
         return row
 
@@ -223,12 +225,12 @@ class StreamOrder:
     """The batches of a stream, one after another.
 
     Position p = step·batch_size + i is row p of an endless sequence of epochs. Epoch e is the stream shuffled
-    with a seed made of (seed, e); a row that cannot be used is replaced by the next usable one. What a step gets
-    is therefore a function of (stream, batch_size, seed, step); a step out of turn reads past the rows before
-    it.
+    with a seed made of (seed, e); a row that cannot be used is replaced by the next usable one. What a step
+    gets is therefore a function of (stream, batch_size, seed, step); a step out of turn reads past the rows
+    before it.
 
-    epoch_length is 0 while it is not known; setting it, where it is known from before, saves reading the first
-    epoch to its end.
+    epoch_length is 0 while it is not known; setting it, where it is known from before, saves reading the
+    first epoch to its end.
     """
 
     def __init__(self, stream: Stream, batch_size: int, seed: int) -> None:
@@ -303,7 +305,7 @@ class StreamOrder:
         self._rows, self._epoch, self._read = self.data.epoch(int(seed)), epoch, 0
 
     def _go_to(self, position: int) -> None:
-        """Empty the window and start it at a position. The length of an epoch is found where it is not known."""
+        """Empty the window and start it at a position; finds the length of an epoch where it is unknown."""
         self._window.clear()
         self._start = position
         epoch, offset = divmod(position, self.epoch_length) if self.epoch_length else (0, position)

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple, Protocol, SupportsIndex
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as MapDataset
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data.arrays import RESERVED, add_tensor, check_name, is_numeric, numeric_tensor
+from scorefield.data.arrays import add_tensor, check_name
 from scorefield.data.base import Share
 from scorefield.data.dataset import range_of
-from scorefield.data.images.unreadable import UnreadableLog, reason_of
+from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder
+from scorefield.data.sources.torch_items import MapStyle, as_array, as_class, as_values, read_item
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
-__all__ = ["MapStyle", "TorchDataset", "torch_dataset"]
-
-_ACCEPTED = (
-    'a tensor, a pair (image, label), or a dict with "image" (or "x"), "label" (or "y") and further arrays'
-)
-
-
-class MapStyle(Protocol):
-    """What is read: `len(dataset)` items, `dataset[index]` for each index from 0."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> object: ...
+__all__ = ["TorchDataset", "torch_dataset"]
 
 
 class Item(NamedTuple):
@@ -126,14 +113,14 @@ class TorchDataset:
     def item(self, index: int) -> Item:
         """Item `index`. InputError that names it where it cannot be read or differs from the others."""
         where = f"{self.source}: item {index}"
-        found = _read(self.dataset, index, where)
-        values = _values(found.values, self.spec, where)
-        label = _class(found.label, self.spec.num_classes, where) if self.labelled else None
+        found = read_item(self.dataset, index, where)
+        values = as_values(found.values, self.spec, where)
+        label = as_class(found.label, self.spec.num_classes, where) if self.labelled else None
         arrays = {}
         for name, shape in self.array_shapes.items():
             if name not in found.arrays:
                 raise InputError(f"{where} has no array {name!r}, and the first item has one")
-            array = _array(name, found.arrays[name], where)
+            array = as_array(name, found.arrays[name], where)
             if tuple(array.shape) != shape:
                 raise InputError(
                     f"{where}: {name!r} has shape {tuple(array.shape)}, and {shape} in the first item"
@@ -189,9 +176,9 @@ def torch_dataset(
     _check_numbers(len(items), threads, probe, source)
     chosen = sorted({k * len(items) // probe for k in range(probe)})
     where = f"{source}: item {chosen[0]}"
-    first = _read(items, chosen[0], where)
+    first = read_item(items, chosen[0], where)
     spec = _with_classes(data_spec or _spec_of(first.values, where), classes, first.label is not None, source)
-    shapes = {key: tuple(_array(key, array, where).shape) for key, array in first.arrays.items()}
+    shapes = {key: tuple(as_array(key, array, where).shape) for key, array in first.arrays.items()}
     found = TorchDataset(
         spec, items, source, shapes, dict.fromkeys(["", *shapes], fingerprint or ""), threads
     )
@@ -199,124 +186,24 @@ def torch_dataset(
     share = found.share(indices, indices)
     if data_spec is None and spec.bins is None:
         found = replace(found, spec=replace(spec, range=range_of(share.values)))
-    if fingerprint is not None:
-        return found
-    if _digests(found.share(indices[:1], indices[:1])) != _digests(_first(share)):
-        raise InputError(
-            f"{where} is another one each time it is read, so a run could not be resumed exactly: remove the random "
-            "transforms and use the training options flip, shift and dequantize, or give fingerprint='a name for "
-            "these data' to train all the same"
-        )
-    return replace(found, digests=_digests(share))
-
-
-class _Raw(NamedTuple):
-    """The parts of an item as the data set returns them."""
-
-    values: Tensor
-    label: object
-    arrays: Mapping[str, object]
+    return found if fingerprint is not None else _with_digests(found, share)
 
 
 def _map_style(dataset: MapStyle | MapDataset[object]) -> MapStyle:
     kind = type(dataset).__name__
     if isinstance(dataset, IterableDataset):
         raise InputError(
-            f"{kind} is iterable-style, so no step of its order can be asked for again: use a map-style data set "
-            "(__len__ and __getitem__), or sf.data.stream for shards on the hub or in a folder"
+            f"{kind} is iterable-style, so no step of its order can be asked for again: use a map-style data "
+            "set (__len__ and __getitem__), or sf.data.stream for shards on the hub or in a folder"
         )
     if isinstance(dataset, DataLoader):
         raise InputError(
-            "a DataLoader makes batches in an order of its own: give its data set (loader.dataset); training makes "
-            "the batches"
+            "a DataLoader makes batches in an order of its own: give its data set (loader.dataset); training "
+            "makes the batches"
         )
     if not isinstance(dataset, Sized):
         raise InputError(f"{kind} has no __len__: a map-style data set says how many items it has")
     return dataset
-
-
-def _read(dataset: MapStyle, index: int, where: str) -> _Raw:
-    try:
-        found = dataset[index]
-    except Exception as fault:  # code of the user's own may raise anything
-        raise InputError(f"{where} cannot be read ({type(fault).__name__}: {reason_of(fault)})") from fault
-    if isinstance(found, Mapping):
-        return _of_dict(found, where)
-    parts = found if isinstance(found, tuple | list) else (found,)
-    if len(parts) not in (1, 2):
-        raise InputError(f"{where} has {len(parts)} parts; expected {_ACCEPTED}")
-    return _Raw(_tensor(parts[0], where), parts[1] if len(parts) == 2 else None, {})
-
-
-def _of_dict(found: Mapping[str, object], where: str) -> _Raw:
-    images = [key for key in ("image", "x") if key in found]
-    labels = [key for key in ("label", "y") if key in found]
-    if len(images) != 1 or len(labels) > 1:
-        raise InputError(
-            f"{where} is a dict with {', '.join(map(repr, found)) or 'nothing'}; expected {_ACCEPTED}"
-        )
-    arrays = {
-        key: value
-        for key, value in found.items()
-        if key not in (*images, *labels) and isinstance(value, Tensor | np.ndarray | np.generic | int | float)
-    }
-    for key in arrays:
-        if key in RESERVED:
-            raise InputError(f"{where}: an array cannot be called {key!r}; expected {_ACCEPTED}")
-    return _Raw(_tensor(found[images[0]], where), found[labels[0]] if labels else None, arrays)
-
-
-def _tensor(value: object, where: str) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    raise InputError(
-        f"{where} is a {type(value).__name__}; expected {_ACCEPTED}, with images as tensors "
-        "(of Pillow images torchvision.transforms.PILToTensor makes uint8 tensors)"
-    )
-
-
-def _values(values: Tensor, spec: DataSpec, where: str) -> Tensor:
-    """uint8 bins or continuous float32 values, as the spec says."""
-    if tuple(values.shape) != spec.shape:
-        raise InputError(f"{where} has shape {tuple(values.shape)}; expected {spec.shape}")
-    if not values.is_floating_point():
-        if values.dtype != torch.uint8 or spec.bins is None:
-            raise InputError(
-                f"{where} is {values.dtype}; expected {'floating point' if spec.bins is None else 'uint8'}"
-            )
-        if int(values.max()) >= spec.bins:
-            raise InputError(f"{where} has the value {int(values.max())}; the bins are 0 … {spec.bins - 1}")
-        return values
-    values = values.float()
-    if not bool(torch.isfinite(values).all()):
-        raise InputError(f"{where} holds NaN or infinite values: repair or remove it")
-    if spec.bins is None:
-        return values
-    try:
-        return spec.exact_bins(values).to(torch.uint8)
-    except InputError as fault:
-        raise InputError(f"{where}: {fault}") from None
-
-
-def _class(label: object, count: int, where: str) -> int:
-    try:
-        number = operator.index(label) if isinstance(label, SupportsIndex) else None
-    except TypeError:  # of a tensor, which may hold anything
-        number = None
-    if number is None:
-        raise InputError(
-            f"{where} has the label {label!r}; expected an integer 0 … {count - 1}, or classes=() to ignore labels"
-        )
-    if not 0 <= number < count:
-        raise InputError(f"{where} has the label {number}, and the {count} classes are 0 … {count - 1}")
-    return number
-
-
-def _array(name: str, value: object, where: str) -> Tensor:
-    array = value.detach().cpu() if isinstance(value, Tensor) else np.asarray(value)
-    if isinstance(array, np.ndarray) and not is_numeric(array.dtype):
-        raise InputError(f"{where}: {name!r} must hold numbers or booleans, got {array.dtype}")
-    return numeric_tensor(name, array[None], where)[0]
 
 
 def _check_numbers(count: int, threads: int, probe: int, source: str) -> None:
@@ -333,7 +220,8 @@ def _spec_of(values: Tensor, where: str) -> DataSpec:
         return DataSpec(shape, bins=256)
     if not values.is_floating_point() or not shape:
         raise InputError(
-            f"{where} is {values.dtype} {shape}; expected uint8 images (C, H, W) or floating-point values (*shape)"
+            f"{where} is {values.dtype} {shape}; expected uint8 images (C, H, W) or floating-point values "
+            "(*shape)"
         )
     return DataSpec(shape)
 
@@ -344,8 +232,9 @@ def _with_classes(
     if classes is None:
         if labelled and not spec.classes:
             raise InputError(
-                f"{source}: items have labels, and it is not said what they are: give sf.data.torch_dataset(dataset, "
-                "classes=K) for the labels 0 … K-1, classes=[names], or classes=() to ignore them"
+                f"{source}: items have labels, and it is not said what they are: give "
+                "sf.data.torch_dataset(dataset, classes=K) for the labels 0 … K-1, classes=[names], or "
+                "classes=() to ignore them"
             )
         return spec
     if spec.classes:
@@ -356,9 +245,18 @@ def _with_classes(
     return replace(spec, classes=names)
 
 
-def _first(share: Share) -> Share:
-    labels = None if share.labels is None else share.labels[:1]
-    return Share(share.values[:1], labels, share.positions[:1], {k: v[:1] for k, v in share.arrays.items()})
+def _with_digests(data: TorchDataset, probed: Share) -> TorchDataset:
+    """The data with the digests of what was probed; InputError where an item changes when read again."""
+    index = probed.positions[:1]  # which are the indices here
+    labels = None if probed.labels is None else probed.labels[:1]
+    arrays = {name: array[:1] for name, array in probed.arrays.items()}
+    if _digests(data.share(index, index)) != _digests(Share(probed.values[:1], labels, index, arrays)):
+        raise InputError(
+            f"{data.source}: item {int(index)} is another one each time it is read, so a run could not be "
+            "resumed exactly: remove the random transforms and use the training options flip, shift and "
+            "dequantize, or give fingerprint='a name for these data' to train all the same"
+        )
+    return replace(data, digests=_digests(probed))
 
 
 def _digests(share: Share) -> dict[str, str]:

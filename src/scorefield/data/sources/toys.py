@@ -21,11 +21,14 @@ _CURVE_NOISE = 0.05
 def toy(name: str, n: int = 10_000, seed: int = 0) -> Dataset:
     """n independent points of the plane from a known density.
 
-    "mixture" is ⅕N((−5, −5), I) + ⅘N((5, 5), I), the slow-mixing density of NCSN §3.2. "checkerboard" has density
-    1/8 on the squares of [−2, 2)² where ⌊x⌋ + ⌊y⌋ is even. The others are curves with noise N(0, 0.05² I), u
-    uniform in [0, 1): "moons" two half circles with equal weight, (cos πu − ½, sin πu − ¼) and (½ − cos πu,
-    ¼ − sin πu); "spiral" two arms with equal weight, of radius 2√u at angle 3π√u and at 3π√u + π; "swiss-roll"
-    one arm, of radius 4θ/9π at angle θ = 3π/2·(1 + 2u).
+    - "mixture": ⅕N((−5, −5), I) + ⅘N((5, 5), I), the slow-mixing density of NCSN §3.2.
+    - "checkerboard": density 1/8 on the squares of [−2, 2)² where ⌊x⌋ + ⌊y⌋ is even.
+
+    The others are curves with noise N(0, 0.05² I), u uniform in [0, 1):
+
+    - "moons": two half circles with equal weight, (cos πu − ½, sin πu − ¼) and (½ − cos πu, ¼ − sin πu).
+    - "spiral": two arms with equal weight, of radius 2√u at angle 3π√u and at 3π√u + π.
+    - "swiss-roll": one arm, of radius 4θ/9π at angle θ = 3π/2·(1 + 2u).
 
     Args:
         name: "mixture", "checkerboard", "moons", "spiral" or "swiss-roll".
