@@ -259,7 +259,7 @@ MISTAKES = [
     (["sample", "{run}", "--sampler", "magic"], "ancestral, ddim"),
     (["sample", "{run}", "--out", "{tmp}/x.jpg"], "written as"),
     (["sample", "{run}", "--sampler", "ancestral", "--variance", "learned"], "variance head"),
-    (["evaluate", "{run}", "--metrics", "fidd"], "no metric 'fidd'"),
+    (["evaluate", "{run}", "--metrics", "fidd"], "got 'fidd'"),
     (["info", "{tmp}"], "no recipe"),
     (["nonsense"], "No such command"),
 ]

@@ -335,7 +335,7 @@ def broken_folders(tmp_path):
 
 
 MISTAKES = [
-    (["--metrics", "fidd"], "no metric 'fidd', did you mean 'fd'"),
+    (["--metrics", "fidd"], "got 'fidd', did you mean 'fd'"),
     (["--metrics", "fd,kid,fd"], "fd is asked for twice"),
     (["--metrics", ""], "no metric ''"),
     (["--metrics", "bpd", "--variance", "learned"], "needs a model with a variance head"),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from scorefield.data import open_source, toy
-from scorefield.data.sources.toys import TOYS
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import TOYS
 
 N = 20_000
 

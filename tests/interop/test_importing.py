@@ -209,5 +209,5 @@ def test_the_run_must_be_free_before_anything_is_read(tmp_path) -> None:
     (tmp_path / "run" / "config.toml").write_text("")
     with pytest.raises(InputError, match="already holds a run"):
         import_run("ddpm", tmp_path / "no such file", tmp_path / "run", flags=DDPM)
-    with pytest.raises(InputError, match=r"no origin 'guided-difusion', did you mean"):
+    with pytest.raises(InputError, match="got 'guided-difusion', did you mean"):
         import_run("guided-difusion", tmp_path / "no such file", tmp_path / "other")

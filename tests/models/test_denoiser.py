@@ -8,8 +8,9 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.core.prediction import Level
-from scorefield.models.parametrization import NOISE_INPUTS, coefficients, noise_input
+from scorefield.models.parametrization import coefficients, noise_input
 from scorefield.process import transitions
+from scorefield.runtime.registry import NOISE_INPUTS
 
 F64 = torch.float64
 PROCESSES = {

@@ -11,7 +11,6 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.data.sources.toys import TOYS
 from scorefield.planning.facts import expected_data, recipe_facts
 from scorefield.runs.build import (
     build_model,
@@ -23,6 +22,7 @@ from scorefield.runs.build import (
     recipe_names,
     with_overrides,
 )
+from scorefield.runtime.registry import TOYS
 
 TOY_RECIPES = [f"toy-{name}" for name in TOYS]
 

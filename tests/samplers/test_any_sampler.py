@@ -14,9 +14,8 @@ from support import relative_error
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
-from scorefield.models.parametrization import PARAMETRIZATIONS
 from scorefield.process import ContinuousProcess, Interpolated
-from scorefield.runtime.registry import GRIDS
+from scorefield.runtime.registry import GRIDS, PARAMETRIZATIONS
 from scorefield.samplers import (
     DDIM,
     Ancestral,

@@ -223,8 +223,8 @@ def _scales(guidance: str | None) -> list[Any]:
 
 def _check_scales(scales: list[Any], options: EvaluationOptions) -> None:
     """InputError where several scales would give the same figures."""
-    from scorefield.evaluation.metrics import SAMPLE_METRICS
     from scorefield.runtime.errors import InputError
+    from scorefield.runtime.registry import SAMPLE_METRICS
 
     if len(scales) < 2:
         return

@@ -4,7 +4,6 @@ from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.copies import copying_ratio, nearest_distances
 from scorefield.evaluation.efficientnet import imagenet_features
 from scorefield.evaluation.evaluator import (
-    METRICS,
     Evaluation,
     EvaluationOptions,
     EvaluationTarget,
@@ -23,7 +22,6 @@ from scorefield.evaluation.precision_and_recall import PrecisionRecall, precisio
 from scorefield.evaluation.reference import Reference
 
 __all__ = [
-    "METRICS",
     "Evaluation",
     "EvaluationOptions",
     "Extractor",

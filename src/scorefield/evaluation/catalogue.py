@@ -10,10 +10,10 @@ from scorefield.evaluation.efficientnet import imagenet_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.features import train_classifier
 from scorefield.evaluation.inception import inception_features
-from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import FEATURES
 
-__all__ = ["KINDS", "open_features"]
+__all__ = ["open_features"]
 
 Progress = Callable[[int, int], None]
 
@@ -35,15 +35,14 @@ def open_features(
             else "imagenet"
         )
     name, _, file = kind.partition(":")
-    make = KINDS.get(f"{name}:FILE" if file else kind)
-    if make is None:
-        raise InputError(
-            f"features must be one of {', '.join(KINDS)}; got {kind!r}{did_you_mean(kind, KINDS)}"
-        )
+    entry = f"{name}:FILE"
+    make: Callable[[str, DataSpec, Dataset | None, Progress | None], Extractor] = FEATURES.find(
+        entry if file and entry in FEATURES else kind
+    )
     return make(file, spec, train, progress)
 
 
-def _classifier(file: str, spec: DataSpec, train: Dataset | None, progress: Progress | None) -> Extractor:
+def classifier(file: str, spec: DataSpec, train: Dataset | None, progress: Progress | None) -> Extractor:
     if train is None:
         raise InputError(
             "the classifier's features need labelled training images, and no data is given: use imagenet instead"
@@ -51,12 +50,9 @@ def _classifier(file: str, spec: DataSpec, train: Dataset | None, progress: Prog
     return train_classifier(train, progress=progress)
 
 
-def _imagenet(file: str, spec: DataSpec, train: Dataset | None, progress: Progress | None) -> Extractor:
+def imagenet(file: str, spec: DataSpec, train: Dataset | None, progress: Progress | None) -> Extractor:
     return imagenet_features(spec)
 
 
-def _inception(file: str, spec: DataSpec, train: Dataset | None, progress: Progress | None) -> Extractor:
+def inception(file: str, spec: DataSpec, train: Dataset | None, progress: Progress | None) -> Extractor:
     return inception_features(file, spec)
-
-
-KINDS = {"classifier": _classifier, "imagenet": _imagenet, "inception:FILE": _inception}

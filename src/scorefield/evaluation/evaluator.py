@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,17 +21,17 @@ from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
 from scorefield.evaluation.metric_value import MetricValue, Stamp, append_line
-from scorefield.evaluation.metrics import SAMPLE_METRICS
 from scorefield.evaluation.sample_evaluator import SampleEvaluator
 from scorefield.generation.sampling import Sampling
 from scorefield.process.transitions import Variance
-from scorefield.runtime.checks import did_you_mean
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.runtime.registry import LIKELIHOODS, METRICS, SAMPLE_METRICS
 
-__all__ = ["METRICS", "Evaluation", "EvaluationOptions", "EvaluationTarget", "evaluate", "evaluate_each"]
+__all__ = ["Evaluation", "EvaluationOptions", "EvaluationTarget", "evaluate", "evaluate_each"]
 
 
 @dataclass(frozen=True)
@@ -164,28 +164,18 @@ def evaluate_each(
     return results
 
 
-def _bpd(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
+def bpd(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
     return bound_figures(examples, plan, stamp, watch)
 
 
-def _ode(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
+def ode(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
     return flow_figures(examples, stamp, watch)
-
-
-LIKELIHOODS: dict[str, Callable[[Examples, BoundPlan, Stamp, Reporter], list[MetricValue]]] = {
-    "bpd": _bpd,
-    "ode": _ode,
-}
-METRICS = (*LIKELIHOODS, *SAMPLE_METRICS)
 
 
 def _known(names: Sequence[str]) -> Sequence[str]:
     """The names, if each is a metric and none comes twice."""
     for i, name in enumerate(names):
-        if name not in METRICS:
-            raise InputError(
-                f"there is no metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}"
-            )
+        one_of("a metric", name, METRICS)
         if name in names[:i]:
             raise InputError(f"the metric {name} is asked for twice: name each once")
     if not names:

@@ -23,7 +23,7 @@ from scorefield.evaluation.reference import Reference
 from scorefield.evaluation.statistics import SetStatistics
 from scorefield.runtime.errors import InputError
 
-__all__ = ["SAMPLE_METRICS", "MetricInputs", "SampleMetric"]
+__all__ = ["FD", "IS", "KID", "PR", "MetricInputs", "SampleMetric"]
 
 _NEAREST = (
     0.01  # held-out images nearer to the training set than all others: below their distance a sample is near
@@ -243,13 +243,9 @@ def _variation(labels: Tensor | None, data: Dataset) -> float:
     return float((p - q).abs().sum() / 2)
 
 
-SAMPLE_METRICS = {
-    "fd": SampleMetric(
-        _fd, frozenset({"nearest"}), True, lambda judged: _of_covariances(judged) + _of_classes(judged)
-    ),
-    "kid": SampleMetric(_kid, frozenset({"features"}), True, _of_classes),
-    "is": SampleMetric(_is, frozenset({"log_probs"}), False, lambda judged: []),
-    "pr": SampleMetric(
-        _pr, frozenset({"features"}), True, lambda judged: _of_counts(judged) + _of_classes(judged)
-    ),
-}
+FD = SampleMetric(
+    _fd, frozenset({"nearest"}), True, lambda judged: _of_covariances(judged) + _of_classes(judged)
+)
+KID = SampleMetric(_kid, frozenset({"features"}), True, _of_classes)
+IS = SampleMetric(_is, frozenset({"log_probs"}), False, lambda judged: [])
+PR = SampleMetric(_pr, frozenset({"features"}), True, lambda judged: _of_counts(judged) + _of_classes(judged))

@@ -13,11 +13,12 @@ from scorefield.evaluation.copies import copying_ratio
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.generated import Generated
 from scorefield.evaluation.metric_value import MetricValue, Stamp
-from scorefield.evaluation.metrics import SAMPLE_METRICS, MetricInputs
+from scorefield.evaluation.metrics import MetricInputs, SampleMetric
 from scorefield.evaluation.reference import Reference
 from scorefield.evaluation.statistics import Images, SetStatistics, compute_statistics, real
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.progress import SILENT, Bar, Reporter
+from scorefield.runtime.registry import SAMPLE_METRICS
 
 __all__ = ["SampleEvaluator"]
 
@@ -88,7 +89,7 @@ class SampleEvaluator:
             "features": {"extractor": self.extractor.name, "dimension": self.extractor.dimension},
         }
         compared = known if self.reference is None else {**known, "reference": _describe(self.reference)}
-        chosen = {name: SAMPLE_METRICS[name] for name in self.names}
+        chosen: dict[str, SampleMetric] = {name: SAMPLE_METRICS[name] for name in self.names}
         figures = {
             name: metric.measure(judged, compared if metric.compares else known)
             for name, metric in chosen.items()

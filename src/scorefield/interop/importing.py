@@ -15,12 +15,12 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.nets import DDPMUNet
 from scorefield.runtime import description
-from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import ORIGINS
 from scorefield.training import RunFolder
 from scorefield.training.checkpoint import save_weights
 
-__all__ = ["ORIGINS", "Imported", "Request", "import_run", "write_run"]
+__all__ = ["Imported", "Request", "import_run", "write_run"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,9 @@ def import_run(
     InputError for a file that cannot be read or would run code, flags that do not describe it, and a `run`
     that is not free.
     """
-    if origin not in ORIGINS:
-        raise InputError(
-            f"there is no origin {origin!r}{did_you_mean(origin, ORIGINS)}; there are {', '.join(ORIGINS)}"
-        )
+    read: Callable[[Request], Imported] = ORIGINS.find(origin, "the origin")
     RunFolder(Path(run)).check_free()
-    imported = ORIGINS[origin](Request(Path(path), card, flags or {}, classifier))
+    imported = read(Request(Path(path), card, flags or {}, classifier))
     write_run(imported, Path(run))
     return imported
 
@@ -218,16 +215,14 @@ _IDDPM = "Improved DDPM (Nichol & Dhariwal 2021)"
 _DDPM = "DDPM (Ho et al. 2020)"
 _NCSN = "NCSN (Song & Ermon 2019)"
 
-ORIGINS: dict[str, Callable[[Request], Imported]] = {
-    "guided-diffusion": partial(
-        _read,
-        "guided-diffusion",
-        _ADM,
-        guided_diffusion.describe,
-        describe_classifier=guided_diffusion.describe_classifier,
-    ),
-    "improved-diffusion": partial(_read, "improved-diffusion", _IDDPM, improved_diffusion.describe),
-    "ddpm": partial(_read, "ddpm", _DDPM, ddpm.describe),
-    "ncsn": partial(_read, "ncsn", _NCSN, ncsn.describe),
-    "diffusers": _read_diffusers,
-}
+GUIDED_DIFFUSION = partial(
+    _read,
+    "guided-diffusion",
+    _ADM,
+    guided_diffusion.describe,
+    describe_classifier=guided_diffusion.describe_classifier,
+)
+IMPROVED_DIFFUSION = partial(_read, "improved-diffusion", _IDDPM, improved_diffusion.describe)
+DDPM = partial(_read, "ddpm", _DDPM, ddpm.describe)
+NCSN = partial(_read, "ncsn", _NCSN, ncsn.describe)
+DIFFUSERS = _read_diffusers

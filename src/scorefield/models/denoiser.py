@@ -23,8 +23,6 @@ from scorefield.models.base import (
     as_gaussian,
 )
 from scorefield.models.parametrization import (
-    NOISE_INPUTS,
-    PARAMETRIZATIONS,
     Affine,
     coefficients,
     noise_input,
@@ -32,6 +30,7 @@ from scorefield.models.parametrization import (
 from scorefield.process.base import GaussianProcess, Time, as_time
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
 
 __all__ = ["Denoiser", "Given", "Wrapper", "as_labels", "per_example"]
 

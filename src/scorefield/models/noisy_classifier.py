@@ -12,10 +12,11 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.models.base import ClassifierModel, ModelBase
-from scorefield.models.parametrization import NOISE_INPUTS, noise_input
+from scorefield.models.parametrization import noise_input
 from scorefield.process.base import GaussianProcess, Time, as_time
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import NOISE_INPUTS
 
 __all__ = ["NoisyClassifier"]
 

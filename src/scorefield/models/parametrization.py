@@ -14,10 +14,10 @@ from torch import Tensor
 
 from scorefield.process.base import GaussianProcess, Process, as_time
 from scorefield.process.transitions import posterior_coefficients
-from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel
+from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
 
-__all__ = ["NOISE_INPUTS", "PARAMETRIZATIONS", "Affine", "coefficients", "noise_input"]
+__all__ = ["Affine", "coefficients", "noise_input"]
 
 
 class Affine(NamedTuple):
@@ -31,32 +31,32 @@ class Affine(NamedTuple):
 Coefficients = Callable[[GaussianProcess, Tensor, float], Affine]
 
 
-def _eps(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
+def eps(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = ε̂: x̂0 = (x_t − σ F)/α.  [DDPM Eq. 11]"""
     alpha, sigma = process.level(t)
     return Affine(1 / alpha, -sigma / alpha, torch.ones_like(alpha))
 
 
-def _x0(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
+def x0(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = x̂0."""
     alpha, _ = process.level(t)
     return Affine(torch.zeros_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha))
 
 
-def _v(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
+def v(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = (α ε̂ − σ x̂0)/n at input x_t/n, n² = α² + σ²: the velocity of Salimans & Ho 2022, on any process."""
     alpha, sigma = process.level(t)
     n2 = alpha**2 + sigma**2
     return Affine(alpha / n2, -sigma / n2.sqrt(), 1 / n2.sqrt())
 
 
-def _score(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
+def score(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = ∇ log p_t(x_t): x̂0 = (x_t + σ² F)/α.  [NCSN Eq. 2, Tweedie]"""
     alpha, sigma = process.level(t)
     return Affine(1 / alpha, sigma**2 / alpha, torch.ones_like(alpha))
 
 
-def _mean(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
+def mean(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = the mean of p(x_{t−1} | x_t) = c_0 x̂0 + c_t x_t for neighbours of the training process.  [DDPM Eq.
     8]
     """
@@ -68,7 +68,7 @@ def _mean(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     return Affine(-c_t / c_0, 1 / c_0, torch.ones_like(c_0))
 
 
-def _edm(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
+def edm(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """Unit-variance input and target for data of standard deviation σ_d: k² = α²σ_d² + σ².  [Karras et al.
     2022, Table 1]
     """
@@ -77,32 +77,22 @@ def _edm(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     return Affine(alpha * sigma_data**2 / k2, sigma * sigma_data / k2.sqrt(), 1 / k2.sqrt())
 
 
-PARAMETRIZATIONS: dict[str, Coefficients] = {
-    "eps": _eps,
-    "x0": _x0,
-    "v": _v,
-    "score": _score,
-    "mean": _mean,
-    "edm": _edm,
-}
-
-
 def coefficients(name: str, process: GaussianProcess, t: Tensor, sigma_data: float = 0.5) -> Affine:
     """The coefficients of parametrization `name` at t > 0, float64, in t's shape. Unknown names: InputError."""
-    one_of("parametrization", name, PARAMETRIZATIONS)
-    return PARAMETRIZATIONS[name](process, t, sigma_data)
+    make: Coefficients = PARAMETRIZATIONS[name]
+    return make(process, t, sigma_data)
 
 
-def _index(process: Process, t: Tensor) -> Tensor:
+def index(process: Process, t: Tensor) -> Tensor:
     _need_index(process, "index")
     return (t - 1).clamp_min(0)
 
 
-def _scaled(process: Process, t: Tensor) -> Tensor:
+def scaled(process: Process, t: Tensor) -> Tensor:
     return 1000 * t if process.levels is None else 1000 * (t - 1).clamp_min(0) / process.levels
 
 
-def _rank(process: Process, t: Tensor) -> Tensor:
+def rank(process: Process, t: Tensor) -> Tensor:
     _need_index(process, "rank")
     rank = (process.T - t).round().long()
     if bool((rank != process.T - t).any()):
@@ -117,16 +107,8 @@ def _need_index(process: Process, name: str) -> None:
         )
 
 
-def _log_sigma(process: Process, t: Tensor) -> Tensor:
+def log_sigma(process: Process, t: Tensor) -> Tensor:
     return process.level(t).ratio.log() / 4
-
-
-NOISE_INPUTS: dict[str, Callable[[Process, Tensor], Tensor]] = {
-    "index": _index,
-    "scaled": _scaled,
-    "rank": _rank,
-    "log_sigma": _log_sigma,
-}
 
 
 def noise_input(name: str, process: Process, t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -138,8 +120,7 @@ def noise_input(name: str, process: Process, t: Tensor, dtype: torch.dtype) -> T
     Float32 for every x but float64 (then float64), never bf16, where t = 999 would become 1,000; int64 for
     "rank".
     """
-    one_of("noise_input", name, NOISE_INPUTS)
-    c = NOISE_INPUTS[name](process, as_time(t))
+    c: Tensor = NOISE_INPUTS[name](process, as_time(t))
     if c.dtype == torch.long and name == "rank":
         return c
     return c.to(torch.float64 if dtype == torch.float64 else torch.float32)

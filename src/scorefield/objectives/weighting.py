@@ -9,57 +9,48 @@ from torch import Tensor
 
 from scorefield.models.denoiser import Denoiser
 from scorefield.runtime.checks import one_of
+from scorefield.runtime.registry import WEIGHTINGS
 
-__all__ = ["WEIGHTINGS", "check_weighting", "weight"]
+__all__ = ["check_weighting", "weight"]
 
 _SNR_LIMIT = 5.0
 
 
-def _eps(model: Denoiser, t: Tensor) -> Tensor:
+def eps(model: Denoiser, t: Tensor) -> Tensor:
     """w = 1: L_simple, and NCSN's λ(σ) = σ².  [DDPM Eq. 14; NCSN Eq. 6]"""
     return torch.ones_like(model.process.level(t).alpha)
 
 
-def _x0(model: Denoiser, t: Tensor) -> Tensor:
+def x0(model: Denoiser, t: Tensor) -> Tensor:
     """w = σ²/α²: plain mean squared error of x̂0."""
     alpha, sigma = model.process.level(t)
     return sigma**2 / alpha**2
 
 
-def _v(model: Denoiser, t: Tensor) -> Tensor:
+def v(model: Denoiser, t: Tensor) -> Tensor:
     """w = n²/α² with n² = α² + σ²: plain mean squared error of the velocity, 1/α² on a VP process."""
     alpha, sigma = model.process.level(t)
     return (alpha**2 + sigma**2) / alpha**2
 
 
-def _network(model: Denoiser, t: Tensor) -> Tensor:
+def network(model: Denoiser, t: Tensor) -> Tensor:
     """w = (σ/(α c_out))²: plain mean squared error of the network's output, whatever it means."""
     alpha, sigma = model.process.level(t)
     return (sigma / (alpha * model.coefficients(t).out)) ** 2
 
 
-def _min_snr(model: Denoiser, t: Tensor) -> Tensor:
+def min_snr(model: Denoiser, t: Tensor) -> Tensor:
     """w = min(SNR, 5)/SNR with SNR = α²/σ².  [Hang et al. 2023]"""
     alpha, sigma = model.process.level(t)
     return (_SNR_LIMIT * sigma**2 / alpha**2).clamp_max(1)
 
 
-def _edm(model: Denoiser, t: Tensor) -> Tensor:
+def edm(model: Denoiser, t: Tensor) -> Tensor:
     """w = (σ̃² + σ_d²)/σ_d² with σ̃ = σ/α: unit weight on the network's own target.  [Karras et al. 2022,
     Table 1]
     """
     alpha, sigma = model.process.level(t)
     return 1 + (sigma / (alpha * model.sigma_data)) ** 2
-
-
-WEIGHTINGS: dict[str, Callable[[Denoiser, Tensor], Tensor]] = {
-    "eps": _eps,
-    "x0": _x0,
-    "v": _v,
-    "network": _network,
-    "min-snr": _min_snr,
-    "edm": _edm,
-}
 
 
 def check_weighting(name: str) -> str:
@@ -69,4 +60,5 @@ def check_weighting(name: str) -> str:
 
 def weight(name: str, model: Denoiser, t: Tensor) -> Tensor:
     """w at t, float64 (B,). Unknown names: InputError."""
-    return WEIGHTINGS[check_weighting(name)](model, t)
+    make: Callable[[Denoiser, Tensor], Tensor] = WEIGHTINGS[name]
+    return make(model, t)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from scorefield.core.shapes import DataSpec
+from scorefield.data.sources.parse import expected_spec
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
@@ -45,20 +47,14 @@ __all__ = [
 ]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
-_DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 
 
 def expected_data(recipe: Recipe) -> DataSpec:
     """What the recipe's data will look like, without opening it."""
     if recipe.trained_on is not None:
         return recipe.trained_on.spec
-    if recipe.data.source == "digits":
-        return DataSpec((1, 8, 8), recipe.data.range, _DIGIT_CLASSES, 17)
-    if (recipe.data.source or "").startswith("toy:"):
-        return DataSpec((2,), recipe.data.range)
-    size, labelled = recipe.data.size or 32, recipe.model.conditional or recipe.is_classifier
-    classes = tuple(str(k) for k in range(recipe.data.classes or 10)) if labelled else ()
-    return DataSpec((recipe.data.channels or 3, size, size), recipe.data.range, classes, 256)
+    spec = expected_spec(recipe.data, recipe.model.conditional or recipe.is_classifier)
+    return replace(spec, range=recipe.data.range)
 
 
 def recipe_facts() -> list[dict[str, Any]]:

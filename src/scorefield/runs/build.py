@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Stream, open_source
+from scorefield.data.sources.base import SourceOptions
 from scorefield.generation.options import SamplingOptions, build_grid
 from scorefield.generation.sampling import Sampling, build_sampling
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
@@ -105,9 +106,7 @@ def _open(options: DataOptions) -> Dataset | Stream:
         raise InputError(
             "this recipe needs data of yours: give --data with a folder of images, an .npz file or hf:NAME"
         )
-    asked = options.model_dump(
-        include={"size", "channels", "upscale", "strict", "stream", "classes", "buffer"}
-    )
+    asked = options.model_dump(include=set(SourceOptions.model_fields) - {"source"})
     data = open_source(options.source, **asked)
     if data.spec.bins is not None:
         data = replace(data, spec=replace(data.spec, range=options.range))

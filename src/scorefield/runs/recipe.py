@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data.sources.stream import BUFFER
+from scorefield.data.sources.base import SourceOptions
 from scorefield.generation.options import SamplingOptions
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
@@ -32,27 +32,16 @@ __all__ = [
 ]
 
 
-class DataOptions(Options):
-    """Where the examples come from. size and channels None: as the source has them (a folder: 32 × 32 RGB).
+class DataOptions(SourceOptions):
+    """Where the examples come from, their range, and the share that is held out."""
 
-    classes: how many to expect; it counts only for what is told before the data are seen (`recipes`, `info`),
-    and where the labels of a stream are plain integers.
-    stream: decode pictures when a batch asks for them, not before, and read hf:NAME while training, without
-    keeping it; not given, pictures are decoded when asked for where they would take more than 2 GiB.
-    buffer: encoded pictures among which hf:NAME is shuffled.
-    """
-
-    source: str | None = None
-    size: int | None = Field(None, ge=1)
-    channels: int | None = None
-    classes: int | None = Field(None, ge=1)
-    upscale: bool = False
-    strict: bool = False
-    stream: bool | None = None
-    buffer: int = Field(BUFFER, ge=1)
-    range: tuple[float, float] = (-1.0, 1.0)
-    holdout: float = Field(0.1, ge=0, lt=1)
-    split_seed: int = Field(0, ge=0, lt=2**64)
+    range: tuple[float, float] = Field(
+        (-1.0, 1.0), description="the least and the largest value of an example"
+    )
+    holdout: float = Field(
+        0.1, ge=0, lt=1, description="share of the examples that is never trained on, of each class alike"
+    )
+    split_seed: int = Field(0, ge=0, lt=2**64, description="seed of which examples are held out")
 
 
 class ModelOptions(Options):

@@ -13,6 +13,16 @@ from typing import Any
 from scorefield.runtime.checks import one_of
 
 __all__ = [
+    "PARAMETRIZATIONS",
+    "NOISE_INPUTS",
+    "WEIGHTINGS",
+    "SOURCES",
+    "TOYS",
+    "LIKELIHOODS",
+    "SAMPLE_METRICS",
+    "FEATURES",
+    "ORIGINS",
+    "METRICS",
     "CATEGORICAL_SAMPLERS",
     "GRIDS",
     "KAPPAS",
@@ -159,6 +169,103 @@ GRIDS = Registry(  # in a number of steps; "full", "staircase" and counts of sec
         "karras": "scorefield.samplers.grids:karras",
     },
 )
+
+PARAMETRIZATIONS = Registry(
+    "parametrization",
+    {
+        "eps": "scorefield.models.parametrization:eps",
+        "x0": "scorefield.models.parametrization:x0",
+        "v": "scorefield.models.parametrization:v",
+        "score": "scorefield.models.parametrization:score",
+        "mean": "scorefield.models.parametrization:mean",
+        "edm": "scorefield.models.parametrization:edm",
+    },
+)
+
+NOISE_INPUTS = Registry(
+    "noise_input",
+    {
+        "index": "scorefield.models.parametrization:index",
+        "scaled": "scorefield.models.parametrization:scaled",
+        "rank": "scorefield.models.parametrization:rank",
+        "log_sigma": "scorefield.models.parametrization:log_sigma",
+    },
+)
+
+WEIGHTINGS = Registry(
+    "weighting",
+    {
+        "eps": "scorefield.objectives.weighting:eps",
+        "x0": "scorefield.objectives.weighting:x0",
+        "v": "scorefield.objectives.weighting:v",
+        "network": "scorefield.objectives.weighting:network",
+        "min-snr": "scorefield.objectives.weighting:min_snr",
+        "edm": "scorefield.objectives.weighting:edm",
+    },
+)
+
+SOURCES = Registry(  # by what a user writes: a word, PREFIX:NAME, FOLDER, or FILE.SUFFIX
+    "source",
+    {
+        "digits": "scorefield.data.sources.digits:SOURCE",
+        "portraits": "scorefield.data.sources.portraits:SOURCE",
+        "toy:NAME": "scorefield.data.sources.toys:SOURCE",
+        "FOLDER": "scorefield.data.sources.folder:SOURCE",
+        "FILE.npz": "scorefield.data.sources.npz:SOURCE",
+        "hf:NAME": "scorefield.data.sources.hub:SOURCE",
+    },
+)
+
+TOYS = Registry(
+    "toy",
+    {
+        "mixture": "scorefield.data.sources.toys:mixture",
+        "moons": "scorefield.data.sources.toys:moons",
+        "spiral": "scorefield.data.sources.toys:spiral",
+        "checkerboard": "scorefield.data.sources.toys:checkerboard",
+        "swiss-roll": "scorefield.data.sources.toys:swiss_roll",
+    },
+)
+
+LIKELIHOODS = Registry(
+    "metric",
+    {
+        "bpd": "scorefield.evaluation.evaluator:bpd",
+        "ode": "scorefield.evaluation.evaluator:ode",
+    },
+)
+
+SAMPLE_METRICS = Registry(
+    "metric",
+    {
+        "fd": "scorefield.evaluation.metrics:FD",
+        "kid": "scorefield.evaluation.metrics:KID",
+        "is": "scorefield.evaluation.metrics:IS",
+        "pr": "scorefield.evaluation.metrics:PR",
+    },
+)
+
+FEATURES = Registry(
+    "features",
+    {
+        "classifier": "scorefield.evaluation.catalogue:classifier",
+        "imagenet": "scorefield.evaluation.catalogue:imagenet",
+        "inception:FILE": "scorefield.evaluation.catalogue:inception",
+    },
+)
+
+ORIGINS = Registry(
+    "origin",
+    {
+        "guided-diffusion": "scorefield.interop.importing:GUIDED_DIFFUSION",
+        "improved-diffusion": "scorefield.interop.importing:IMPROVED_DIFFUSION",
+        "ddpm": "scorefield.interop.importing:DDPM",
+        "ncsn": "scorefield.interop.importing:NCSN",
+        "diffusers": "scorefield.interop.importing:DIFFUSERS",
+    },
+)
+
+METRICS = (*LIKELIHOODS, *SAMPLE_METRICS)
 
 _DESCRIBED = (PROCESSES, NETS, OBJECTIVES, TIMES, SAMPLERS, CATEGORICAL_SAMPLERS)
 

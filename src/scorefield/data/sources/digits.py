@@ -10,9 +10,12 @@ import torch
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
+from scorefield.data.sources.base import Embedded
 from scorefield.runtime.errors import InputError
 
 __all__ = ["digits"]
+
+_SPEC = DataSpec((1, 8, 8), classes=tuple("0123456789"), bins=17)
 
 
 def digits() -> Dataset:
@@ -45,5 +48,7 @@ def digits() -> Dataset:
             "scikit-learn"
         )
     values = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8).copy())
-    spec = DataSpec(shape=(1, 8, 8), classes=tuple("0123456789"), bins=17)
-    return Dataset(spec, values, torch.from_numpy(table[:, 64].astype(np.int64)), "digits")
+    return Dataset(_SPEC, values, torch.from_numpy(table[:, 64].astype(np.int64)), "digits")
+
+
+SOURCE = Embedded(digits, _SPEC, "the embedded digits are 8×8 and grey")

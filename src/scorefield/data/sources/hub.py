@@ -24,6 +24,7 @@ from scorefield.data.images.eager import decode_all
 from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
 from scorefield.data.images.read import ImageOptions
 from scorefield.data.images.unreadable import reason_of
+from scorefield.data.sources.base import Source, SourceOptions
 from scorefield.data.sources.stream import BUFFER, Row, Stream
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
@@ -340,3 +341,15 @@ def _label_column(library: ModuleType, features: datasets.Features) -> str | Non
     )
     plain = [key for key in ("label", "labels", "cls") if isinstance(features.get(key), library.Value)]
     return next(iter(named + plain), None)
+
+
+class _Hub(Source):
+    def open(self, name: str, options: SourceOptions) -> Dataset | Stream:
+        lazily = options.stream
+        size, channels, upscale, strict = options.size, options.channels, options.upscale, options.strict
+        if lazily and not is_saved(name):
+            return stream(name, "train", size, channels, upscale, strict, options.classes, options.buffer)
+        return hf(name, "train", size, channels, upscale, strict, lazily)
+
+
+SOURCE = _Hub()

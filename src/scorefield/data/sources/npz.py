@@ -15,6 +15,7 @@ from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
+from scorefield.data.sources.base import Source, SourceOptions
 from scorefield.runtime.atomic import array_headers, read_arrays
 from scorefield.runtime.errors import InputError
 
@@ -107,3 +108,11 @@ def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarr
             ) from small
         fitted.append(found[None] if found.ndim == 2 else found.transpose(2, 0, 1))
     return np.stack(fitted)
+
+
+class _Npz(Source):
+    def open(self, name: str, options: SourceOptions) -> Dataset:
+        return npz(name, options.size, options.channels, options.upscale)
+
+
+SOURCE = _Npz()

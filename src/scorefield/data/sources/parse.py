@@ -1,80 +1,73 @@
-"""What a user may write after --data, and the function that reads each."""
+"""What a user may write after --data: the source that a word names, opened."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
-from typing import Any
 
+from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
-from scorefield.data.sources.digits import digits
-from scorefield.data.sources.folder import folder
-from scorefield.data.sources.hub import hf, is_saved
-from scorefield.data.sources.hub import stream as stream_of
-from scorefield.data.sources.npz import npz
-from scorefield.data.sources.portraits import portraits
-from scorefield.data.sources.stream import BUFFER, Stream
-from scorefield.data.sources.toys import toy
+from scorefield.data.sources.base import Source, SourceOptions
+from scorefield.data.sources.stream import Stream
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import parse
+from scorefield.runtime.registry import SOURCES
 
-__all__ = ["open_source"]
+__all__ = ["expected_spec", "open_source"]
 
-_ACCEPTED = (
-    "`digits`, `portraits`, toy:NAME, a folder of images (subfolders are classes), an .npz file, or hf:NAME"
-)
+_NAME = ":NAME"
+_SAID = {"FOLDER": "a folder of images (subfolders are classes)", "FILE.npz": "an .npz file"}
 
 
-def open_source(
-    source: str,
-    *,
-    size: int | None = None,
-    channels: int | None = None,
-    upscale: bool = False,
-    strict: bool = False,
-    stream: bool | None = None,
-    classes: int | None = None,
-    buffer: int = BUFFER,
-) -> Dataset | Stream:
-    """Open `digits`, `portraits`, toy:NAME, a folder, an .npz file or hf:NAME. size and channels None mean what each of
-    these does by itself.
+def open_source(source: str, **options: object) -> Dataset | Stream:
+    """Open the data that a word names: `digits`, `portraits`, toy:NAME, a folder, an .npz file or hf:NAME.
 
-    A folder called digits is ./digits.   stream: decode the images of a folder when a batch asks for them,
-    and read hf:NAME while training, without keeping it; None: images are decoded when a batch asks for them
-    where they would take more than 2 GiB.
-    classes, buffer: of a stream, see `stream`.
+    A folder called digits is ./digits.
+
+    Args:
+        source: What a user writes after --data.
+        options: How it is read, see `SourceOptions`.
+    Raises:
+        InputError: For a word that names no source, and options that it does not take.
     """
-    options: dict[str, Any] = {"upscale": upscale, "strict": strict}
-    if source == "digits":
-        if size not in (None, 8) or channels not in (None, 1):
-            raise InputError(
-                f"the embedded digits are 8×8 and grey, not size {size or 8} with {channels or 1} channels: "
-                f"leave size and channels out, or use images of your own"
-            )
-        return digits()
-    if source == "portraits":
-        if size not in (None, 16) or channels not in (None, 3):
-            raise InputError(
-                f"the embedded portraits are 16×16 in colour, not size {size or 16} with {channels or 3} channels: "
-                f"leave size and channels out, or use images of your own"
-            )
-        return portraits()
-    if source.startswith("toy:"):
-        if size is not None or channels is not None:
-            raise InputError(f"{source} is points of the plane, not images: leave size and channels out")
-        return toy(source.removeprefix("toy:"))
-    if source.startswith("hf:"):
-        name = source.removeprefix("hf:")
-        if stream and not is_saved(name):
-            return stream_of(name, size=size, channels=channels, classes=classes, buffer=buffer, **options)
-        return hf(name, size=size, channels=channels, on_demand=stream, **options)
-    path = Path(os.path.expanduser(source))
-    if source and os.path.isdir(path):
-        return folder(source, size=size or 32, channels=channels or 3, on_demand=stream, **options)
-    if path.suffix.lower() == ".npz":
-        return npz(source, size=size, channels=channels, upscale=upscale)
-    if source and os.path.exists(path):
-        raise InputError(f"{source}: a file of this kind is not a source of data; accepted are {_ACCEPTED}")
-    close = difflib.get_close_matches(source.lower(), ["digits", "portraits"])
-    problem = f"did you mean {close[0]!r}?" if close else "there is no such file or folder."
-    raise InputError(f"{source!r} is not a source of data: {problem} Accepted are {_ACCEPTED}")
+    asked = parse(SourceOptions, {**options, "source": source}, "data")
+    entry, name = _entry(source)
+    if entry is None:
+        raise InputError(_unknown(source))
+    opener: Source = SOURCES[entry]
+    return opener.open(name, asked)
+
+
+def expected_spec(options: SourceOptions, labelled: bool) -> DataSpec:
+    """What an example of the source will be, without opening it; images where none is named.
+
+    Args:
+        labelled: Whether labels are asked for.
+    """
+    entry, _ = _entry(options.source or "")
+    source: Source = SOURCES[entry or "FOLDER"]
+    return source.expected(options, labelled)
+
+
+def _entry(word: str) -> tuple[str | None, str]:
+    """The entry of `SOURCES` that takes a word, and the word without that entry's prefix."""
+    if word in SOURCES:
+        return word, word
+    for entry in SOURCES:
+        if entry.endswith(_NAME) and word.startswith(prefix := entry.removesuffix("NAME")):
+            return entry, word.removeprefix(prefix)
+    path = Path(os.path.expanduser(word))
+    if word and os.path.isdir(path):
+        return "FOLDER", word
+    file = f"FILE{path.suffix.lower()}"
+    return (file if path.suffix and file in SOURCES else None), word
+
+
+def _unknown(word: str) -> str:
+    accepted = ", ".join(_SAID.get(entry, entry) for entry in SOURCES)
+    if word and os.path.exists(os.path.expanduser(word)):
+        return f"{word}: a file of this kind is not a source of data; accepted are {accepted}"
+    near = did_you_mean(word.lower(), [entry for entry in SOURCES if entry.islower()])
+    problem = f"{near.removeprefix(', ')}" if near else "there is no such file or folder."
+    return f"{word!r} is not a source of data: {problem} Accepted are {accepted}"

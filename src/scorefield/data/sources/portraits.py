@@ -7,12 +7,14 @@ from importlib.resources import as_file, files
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
+from scorefield.data.sources.base import Embedded
 from scorefield.data.sources.npz import npz
 from scorefield.runtime.errors import InputError
 
 __all__ = ["CLASSES", "portraits"]
 
 CLASSES = ("plain", "glasses", "hat", "beard")
+_SPEC = DataSpec((3, 16, 16), classes=CLASSES, bins=256)
 
 
 def portraits() -> Dataset:
@@ -36,5 +38,7 @@ def portraits() -> Dataset:
     # The archive's classes are in alphabetical order; the data's begin with the plain ones.
     order = [CLASSES.index(name) for name in data.spec.classes]
     labels = None if data.labels is None else data.labels.new_tensor(order)[data.labels]
-    spec = DataSpec(data.spec.shape, classes=CLASSES, bins=256)
-    return replace(data, spec=spec, labels=labels, source="portraits")
+    return replace(data, spec=_SPEC, labels=labels, source="portraits")
+
+
+SOURCE = Embedded(portraits, _SPEC, "the embedded portraits are 16×16 in colour")

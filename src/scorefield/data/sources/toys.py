@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
+from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, tensor
-from scorefield.runtime.checks import one_of, positive_int
+from scorefield.data.sources.base import Source, SourceOptions
+from scorefield.runtime.checks import positive_int
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.registry import TOYS
 
-__all__ = ["TOYS", "toy"]
+__all__ = ["toy"]
 
 _CURVE_NOISE = 0.05
 
@@ -41,30 +45,30 @@ def toy(name: str, n: int = 10_000, seed: int = 0) -> Dataset:
     Raises:
         InputError: For other names and for n < 1.
     """
-    one_of("a toy", name, TOYS)
+    make: Callable[[Tensor, Tensor], Tensor] = TOYS.find(name, "a toy")
     positive_int("the number of points", n)
     noise = NoiseSource(seed)
     u, z = noise.uniform((n, 2)).double(), noise.normal((n, 2)).double()
-    return replace(tensor(TOYS[name](u, z)), source=f"toy:{name}")
+    return replace(tensor(make(u, z)), source=f"toy:{name}")
 
 
-def _mixture(u: Tensor, z: Tensor) -> Tensor:
+def mixture(u: Tensor, z: Tensor) -> Tensor:
     return torch.where(u[:, :1] < 0.2, -5.0, 5.0) + z
 
 
-def _moons(u: Tensor, z: Tensor) -> Tensor:
+def moons(u: Tensor, z: Tensor) -> Tensor:
     angle = math.pi * u[:, 1]
     upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], dim=1)
     return torch.where(u[:, :1] < 0.5, upper, -upper) + _CURVE_NOISE * z
 
 
-def _spiral(u: Tensor, z: Tensor) -> Tensor:
+def spiral(u: Tensor, z: Tensor) -> Tensor:
     root = u[:, 1].sqrt()
     arm = _polar(2 * root, 3 * math.pi * root)
     return torch.where(u[:, :1] < 0.5, arm, -arm) + _CURVE_NOISE * z
 
 
-def _checkerboard(u: Tensor, z: Tensor) -> Tensor:
+def checkerboard(u: Tensor, z: Tensor) -> Tensor:
     # One uniform number is cut in two: which of the 8 squares, and where in it along x.
     square = (8 * u[:, 0]).floor()
     row = (square / 2).floor()
@@ -72,7 +76,7 @@ def _checkerboard(u: Tensor, z: Tensor) -> Tensor:
     return torch.stack([column + 8 * u[:, 0] - square, row + u[:, 1]], dim=1) - 2
 
 
-def _swiss_roll(u: Tensor, z: Tensor) -> Tensor:
+def swiss_roll(u: Tensor, z: Tensor) -> Tensor:
     angle = 1.5 * math.pi * (1 + 2 * u[:, 1])
     return _polar(4 / (9 * math.pi) * angle, angle) + _CURVE_NOISE * z
 
@@ -81,11 +85,14 @@ def _polar(radius: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
 
 
-# Each maps uniform and standard normal numbers u, z (n, 2) to points (n, 2).
-TOYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mixture": _mixture,
-    "moons": _moons,
-    "spiral": _spiral,
-    "checkerboard": _checkerboard,
-    "swiss-roll": _swiss_roll,
-}
+class _Toys(Source):
+    def open(self, name: str, options: SourceOptions) -> Dataset:
+        if options.size is not None or options.channels is not None:
+            raise InputError(f"toy:{name} is points of the plane, not images: leave size and channels out")
+        return toy(name)
+
+    def expected(self, options: SourceOptions, labelled: bool) -> DataSpec:
+        return DataSpec((2,))
+
+
+SOURCE = _Toys()
