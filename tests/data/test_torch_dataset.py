@@ -74,6 +74,7 @@ def same(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> bool:
 def test_batches_are_those_of_the_same_items_in_memory(source: TorchDataset) -> None:
     assert isinstance(source, Source)
     assert source.array_names == ("mask", "number")  # the text is ignored
+    assert repr(source) == "TorchDataset('Made', 30 items of (1, 8, 8), 10 classes, arrays mask, number)"
     expected = Prefetcher(in_memory().order(8, SEED), cuts=2)
     found = Prefetcher(source.order(8, SEED), cuts=2)
     for step in (0, 1, 2, 3, 9, 4):

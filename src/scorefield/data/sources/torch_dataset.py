@@ -35,7 +35,7 @@ class Item(NamedTuple):
     arrays: Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TorchDataset:
     """A map-style data set as a source of training; `torch_dataset` makes it.
 
@@ -59,6 +59,12 @@ class TorchDataset:
     digests: Mapping[str, str]
     threads: int = 1
     unreadable: UnreadableLog = field(default_factory=UnreadableLog)
+
+    def __repr__(self) -> str:
+        said = [repr(self.source), f"{len(self):,} items of {self.spec.shape}"]
+        said += [f"{self.spec.num_classes} classes"] if self.labelled else []
+        said += [f"arrays {', '.join(self.array_names)}"] if self.array_shapes else []
+        return f"TorchDataset({', '.join(said)})"
 
     def __len__(self) -> int:
         return len(self.dataset)
