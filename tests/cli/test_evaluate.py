@@ -2,6 +2,7 @@
 every mistake.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -14,6 +15,8 @@ import scorefield as sf
 import scorefield.cli
 from scorefield.core.noise import NoiseSource
 from scorefield.data.loading.epoch_order import permutation
+from scorefield.evaluation import train_classifier
+from scorefield.evaluation.bits import flow_figures
 from scorefield.runs.build import read_run
 
 MLP = 'net={kind="mlp", hidden=32, layers=2}'
@@ -38,8 +41,8 @@ def quick_judge(monkeypatch):
     """One step of training in place of hundreds: these tests read no figure that depends on how good the
     judge is.
     """
-    monkeypatch.setattr("scorefield.evaluation.features._EXAMPLES", 1)
-    monkeypatch.setattr("scorefield.evaluation.features._FEWEST_PASSES", 0)
+    quick = functools.partial(train_classifier, examples=1, passes=(0, 1))
+    monkeypatch.setattr("scorefield.evaluation.catalogue.train_classifier", quick)
 
 
 def blocks(run):
@@ -47,9 +50,9 @@ def blocks(run):
 
 
 def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
-    monkeypatch.setattr(
-        "scorefield.evaluation.bits._TOLERANCE", 0.1
-    )  # a network that has learnt nothing makes a stiff flow
+    # A network that has learnt nothing makes a stiff flow.
+    loosely = functools.partial(flow_figures, tolerance=0.1)
+    monkeypatch.setattr("scorefield.evaluation.evaluator.flow_figures", loosely)
     status, out, err = call(
         capsys, "evaluate", run, "--metrics", "fd, kid,is,pr,bpd,ode", "--bound-steps", 5, *FAST, "--json"
     )
@@ -299,7 +302,8 @@ def test_the_bound_is_that_of_the_library(capsys, run):
 
 
 def test_points_have_likelihoods_in_nats(capsys, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("scorefield.evaluation.bits._TOLERANCE", 0.1)
+    loosely = functools.partial(flow_figures, tolerance=0.1)
+    monkeypatch.setattr("scorefield.evaluation.evaluator.flow_figures", loosely)
     tiny_run.copy(tmp_path / "run", "toy-moons")
     found, _ = figures(capsys, tmp_path / "run", "--metrics", "bpd,ode", "-n", 30, "--device", "cpu")
     assert found["bpd"]["unit"] == found["ode"]["unit"] == "nats"

@@ -2,6 +2,7 @@
 bytes.
 """
 
+import functools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from support import call
 
 import scorefield as sf
 import scorefield.cli
+from scorefield.evaluation import train_classifier
 from scorefield.generation.blocks import sample_blocks
 from scorefield.runs.build import build_sampling, read_run
 
@@ -156,8 +158,8 @@ def test_evaluate_reads_the_folder(capsys, tiny_run, tmp_path):
     for target in (tmp_path / "a", tmp_path / "a.npz"):
         sample(capsys, run, target, "-n", 70, "--label", "7,3")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("scorefield.evaluation.features._EXAMPLES", 1)
-            patch.setattr("scorefield.evaluation.features._FEWEST_PASSES", 0)
+            quick = functools.partial(train_classifier, examples=1, passes=(0, 1))
+            patch.setattr("scorefield.evaluation.catalogue.train_classifier", quick)
             status, out, err = call(capsys, "evaluate", run, "--samples", target, *common)
         assert status == 0, err
         figures = json.loads(out)["figures"]

@@ -11,7 +11,6 @@ import torch
 import scorefield as sf
 from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
-from scorefield.evaluation import bits
 from scorefield.evaluation.bits import BoundPlan, Examples, bound_figures, flow_figures
 from scorefield.runtime.progress import SILENT
 
@@ -67,12 +66,13 @@ def by_name(figures):
 
 @pytest.mark.parametrize("classes", [(), ("a", "b", "c")], ids=["unconditional", "conditional"])
 @pytest.mark.parametrize("clip", [False, True], ids=["as it is", "clipped"])
-def test_the_bound_is_the_mean_of_the_examples_bounds(monkeypatch, classes, clip):
+def test_the_bound_is_the_mean_of_the_examples_bounds(classes, clip):
     """In batches of 7 what the whole data set gives at once, under the examples' own labels and noise."""
     data = levels(classes=classes)
     model = model_of(data)
-    monkeypatch.setattr(bits, "_BOUND_VALUES", 7 * 6)
-    found = by_name(bound_figures(examples(model, data), BoundPlan(clip=clip), STAMP, SILENT))
+    found = by_name(
+        bound_figures(examples(model, data), BoundPlan(clip=clip), STAMP, SILENT, batch_values=7 * 6)
+    )
     x0, y = data.batch(torch.arange(40))
     given = model if y is None else model.given(y)
     whole = sf.likelihood.bits_per_dim(
@@ -138,7 +138,7 @@ def test_an_estimate_agrees_within_its_error():
 
 
 @pytest.mark.parametrize("process", [PROCESS, sf.process.vp()], ids=["discrete", "continuous"])
-def test_continuous_data_are_measured_in_nats(process, monkeypatch):
+def test_continuous_data_are_measured_in_nats(process):
     """The exact model's bound lies above the entropy, and its flow's figure is −ln p_{t_min}, both in nats a
     point.
     """
@@ -153,8 +153,7 @@ def test_continuous_data_are_measured_in_nats(process, monkeypatch):
     assert found["bpd"].unit == "nats"
     exact = -MIXTURE.log_prob(x0)
     assert found["bpd"].value > exact.mean() - 4 * exact.std() / 100**0.5
-    monkeypatch.setattr(bits, "_TOLERANCE", 1e-4)
-    flow = by_name(flow_figures(examples(model, data), STAMP, SILENT))
+    flow = by_name(flow_figures(examples(model, data), STAMP, SILENT, tolerance=1e-4))
     between = (
         process if isinstance(process, sf.process.ContinuousProcess) else sf.process.Interpolated(process)
     )
@@ -164,13 +163,12 @@ def test_continuous_data_are_measured_in_nats(process, monkeypatch):
     assert flow["ode"].stamp["flow"]["trace"] == "exact"
 
 
-def test_the_flow_is_the_mean_of_the_examples_bits(monkeypatch):
+def test_the_flow_is_the_mean_of_the_examples_bits():
     """Network calls and the default prior's error are reported; batches differ by no more than the solver's
     tolerance.
     """
     data = levels(14, ("a", "b"))
     model = model_of(data)
-    monkeypatch.setattr(bits, "_FLOW_VALUES", 7 * 6)
     done = []
 
     class Bar:
@@ -182,7 +180,7 @@ def test_the_flow_is_the_mean_of_the_examples_bits(monkeypatch):
             assert total == 14
             return nullcontext(Bar())
 
-    value, prior = flow_figures(examples(model, data), STAMP, Watched())
+    value, prior = flow_figures(examples(model, data), STAMP, Watched(), batch_values=7 * 6)
     x0, y = data.batch(torch.arange(14))
     whole = sf.likelihood.ode_bits_per_dim(model.given(y), x0, NoiseSource(5, range(14)), trace="exact")
     assert value.value == pytest.approx(float(whole.bits.mean()), abs=1e-3)

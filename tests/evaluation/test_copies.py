@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.evaluation import copies, copying_ratio, nearest_distances
+from scorefield.evaluation import copying_ratio, nearest_distances
 from scorefield.runtime.errors import InputError
 
 
@@ -14,11 +14,10 @@ def brute(queries, references):
 
 
 @pytest.mark.parametrize("block", [1, 5000, 2**22])
-def test_equals_brute_force(monkeypatch, block):
-    monkeypatch.setattr(copies, "_BLOCK", block)
+def test_equals_brute_force(block):
     generator = torch.Generator().manual_seed(0)
     queries, references = (torch.randn(n, 3, 4, 4, generator=generator) for n in (30, 70))
-    found = nearest_distances(queries, references)
+    found = nearest_distances(queries, references, block=block)
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found, brute(queries, references), rtol=1e-13)
 

@@ -1,5 +1,6 @@
 """Extractors around modules of any kind, and the choice among the built-in ones."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,14 @@ from support import assert_close
 from torch import nn
 
 from scorefield.core.shapes import DataSpec
-from scorefield.evaluation import FeatureNet, ModuleFeatures, Observed, enough, open_features
+from scorefield.evaluation import (
+    FeatureNet,
+    ModuleFeatures,
+    Observed,
+    enough,
+    open_features,
+    train_classifier,
+)
 from scorefield.evaluation.extractors import Pretrained
 from scorefield.runtime.errors import InputError
 
@@ -122,7 +130,9 @@ def test_too_few_examples():
 @pytest.fixture
 def quick(monkeypatch):
     """The classifier trains for two passes only."""
-    monkeypatch.setattr("scorefield.evaluation.features._EXAMPLES", 0)
+    monkeypatch.setattr(
+        "scorefield.evaluation.catalogue.train_classifier", functools.partial(train_classifier, examples=0)
+    )
 
 
 def test_open_features(quick, split):

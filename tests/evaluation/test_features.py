@@ -1,5 +1,6 @@
 """The classifier trained on the spot: accurate, deterministic, independent of torch's global state."""
 
+import functools
 import re
 from dataclasses import replace
 
@@ -37,10 +38,9 @@ def test_digits(split, classifier):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 20, 13), (1, 28, 28), (3, 64, 64), (2, 1, 4)])
-def test_other_sizes_and_ranges(shape, monkeypatch):
-    monkeypatch.setattr(features, "_EXAMPLES", 0)  # two passes
+def test_other_sizes_and_ranges(shape):
     data = bars(256, shape, spec_range=(0.0, 1.0))
-    net = train_classifier(data)
+    net = train_classifier(data, examples=0)  # two passes
     found = net.features(data.batch(torch.arange(7))[0])
     assert found.shape == (7, 64)
     assert found.dtype == torch.float32
@@ -52,19 +52,19 @@ def test_learns_rectangles():
     assert train_classifier(bars(200, (3, 12, 20))).accuracy(bars(99, (3, 12, 20), seed=1)) == 1.0
 
 
-def test_same_seed_same_features_whatever_the_global_state(monkeypatch):
-    monkeypatch.setattr(features, "_EXAMPLES", 0)
+def test_same_seed_same_features_whatever_the_global_state():
+    train_quickly = functools.partial(train_classifier, examples=0)
     data = bars(256, (1, 8, 8))
     x0 = data.batch(torch.arange(20))[0]
     torch.manual_seed(1)
-    first = train_classifier(data, seed=3).features(x0)
+    first = train_quickly(data, seed=3).features(x0)
     before = torch.manual_seed(2).get_state()
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.set_default_dtype(torch.float64)
     try:
         with torch.inference_mode():
-            net = train_classifier(data, seed=3)
+            net = train_quickly(data, seed=3)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_default_dtype(torch.float32)
@@ -74,10 +74,10 @@ def test_same_seed_same_features_whatever_the_global_state(monkeypatch):
     assert torch.equal(first, again)
     assert (
         net.name
-        == train_classifier(data, seed=3).name
-        != train_classifier(data.subset(torch.arange(255)), seed=3).name
+        == train_quickly(data, seed=3).name
+        != train_quickly(data.subset(torch.arange(255)), seed=3).name
     )
-    assert not torch.equal(first, train_classifier(data, seed=4).features(x0))
+    assert not torch.equal(first, train_quickly(data, seed=4).features(x0))
 
 
 def test_features_do_not_depend_on_the_batch(split, classifier):
@@ -89,10 +89,11 @@ def test_features_do_not_depend_on_the_batch(split, classifier):
     assert classifier.features(x0[:0]).shape == (0, 64)
 
 
-def test_progress_counts_every_step(monkeypatch):
-    monkeypatch.setattr(features, "_EXAMPLES", 0)
+def test_progress_counts_every_step():
     seen = []
-    train_classifier(bars(256, (1, 8, 8)), progress=lambda done, total: seen.append((done, total)))
+    train_classifier(
+        bars(256, (1, 8, 8)), progress=lambda done, total: seen.append((done, total)), examples=0
+    )
     assert seen == [(i, 8) for i in range(1, 9)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.evaluation import kernel, kernel_distance
+from scorefield.evaluation import kernel_distance
 from scorefield.runtime.errors import InputError
 
 
@@ -25,13 +25,12 @@ def double_loop(a, b):
     return sum(within_a) / len(within_a) + sum(within_b) / len(within_b) - 2 * sum(between) / len(between)
 
 
-def test_equals_a_double_loop(monkeypatch):
+def test_equals_a_double_loop():
     a, b = features(17, 5, 0), features(11, 5, 1, shift=0.3)
     expected = double_loop(a, b)
     assert kernel_distance(a, b).mean == pytest.approx(expected, rel=1e-12)
     assert kernel_distance(a, b).std is None
-    monkeypatch.setattr(kernel, "_ROWS", 4)
-    assert kernel_distance(a, b).mean == pytest.approx(expected, rel=1e-12)
+    assert kernel_distance(a, b, rows=4).mean == pytest.approx(expected, rel=1e-12)
     assert kernel_distance(b, a).mean == pytest.approx(expected, rel=1e-12)
 
 
@@ -87,15 +86,14 @@ def test_subsets():
     assert kernel_distance(a, b, subsets=1, subset_size=60).std is None
 
 
-def test_defaults_by_count(monkeypatch):
-    monkeypatch.setattr(kernel, "_WHOLE", 300)
-    monkeypatch.setattr(kernel, "_SUBSETS", 7)
-    monkeypatch.setattr(kernel, "_SUBSET_SIZE", 100)
+def test_defaults_by_count():
     a, b = features(300, 4, 7), features(301, 4, 8)
-    assert kernel_distance(a, a[:50]).std is None
-    assert kernel_distance(a, b) == kernel_distance(a, b, subsets=7, subset_size=100)
-    assert kernel_distance(a[:20], b) == kernel_distance(a[:20], b, subsets=7, subset_size=20)
-    assert kernel_distance(a, a, subset_size=30) == kernel_distance(a, a, subsets=7, subset_size=30)
+    assert kernel_distance(a, a[:50], whole=300).std is None
+    assert kernel_distance(a, b, whole=300) == kernel_distance(a, b, subsets=100, subset_size=300)
+    assert kernel_distance(a[:20], b, whole=300) == kernel_distance(a[:20], b, subsets=100, subset_size=20)
+    assert kernel_distance(a, a, subset_size=30) == kernel_distance(a, a, subsets=100, subset_size=30)
+    many = features(1200, 4, 9)
+    assert kernel_distance(many, many, subsets=2) == kernel_distance(many, many, 2, subset_size=1000)
 
 
 def test_bad_input():

@@ -231,12 +231,11 @@ def test_a_reference_file_serves_in_place_of_the_training_images(split, classifi
         )
 
 
-def test_one_batch_of_images_in_memory(split, classifier, monkeypatch):
+def test_one_batch_of_images_in_memory(split, classifier):
     """Batches are let go of as they are seen; for distances to the training images a bounded number is put
     together.
     """
     train, heldout = split[0].subset(torch.arange(300)), split[1].subset(torch.arange(160))
-    monkeypatch.setattr("scorefield.evaluation.statistics._TOGETHER", 32 * 64)
     alive, most = [], []
 
     def images():
@@ -247,7 +246,7 @@ def test_one_batch_of_images_in_memory(split, classifier, monkeypatch):
             alive.append(weakref.ref(x0))
             yield x0, labels
 
-    seen = compute_statistics(images(), classifier, train, {"nearest", "features"})
+    seen = compute_statistics(images(), classifier, train, {"nearest", "features"}, together=32 * 64)
     assert seen.count == 160
     assert max(most) <= 3
     whole = compute_statistics(real(heldout), classifier, train, {"nearest", "features"})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.evaluation import precision_and_recall, precision_recall
+from scorefield.evaluation import precision_recall
 from scorefield.runtime.errors import InputError
 
 
@@ -27,16 +27,14 @@ def brute_force(generated, reference, k):
 
 @pytest.mark.parametrize("k", [1, 3, 8])
 @pytest.mark.parametrize(("dimension", "spread"), [(1, 40), (2, 6), (7, 3), (40, 2)])
-def test_equals_brute_force_with_ties_and_duplicates(dimension, spread, k, monkeypatch):
+def test_equals_brute_force_with_ties_and_duplicates(dimension, spread, k):
     rng = np.random.default_rng(100 * dimension + k)
     x = torch.from_numpy(rng.integers(-spread, spread + 1, (70, dimension))).float()
     y = torch.from_numpy(rng.integers(-spread, spread + 1, (50, dimension))).float() + 1
     x[10:15], y[20:24] = y[0], y[1]  # copies of one another and of themselves
     expected = brute_force(x, y, k)
     assert precision_recall(x, y, k) == expected
-    monkeypatch.setattr(precision_and_recall, "_BLOCK", 200)
-    monkeypatch.setattr(precision_and_recall, "_COLUMNS", 16)
-    assert precision_recall(x, y, k) == expected
+    assert precision_recall(x, y, k, block=200, columns=16) == expected
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])

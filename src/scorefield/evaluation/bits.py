@@ -40,13 +40,8 @@ from scorefield.samplers.grids import full, uniform
 __all__ = ["BoundPlan", "Examples", "bound_figures", "flow_figures"]
 
 _STEPS = 1000  # of a bound where t is real
-_BOUND_VALUES, _FLOW_VALUES, _MOST = (
-    2**18,
-    2**17,
-    256,
-)  # in a batch, and examples in one; the flow keeps the network's graph
+_MOST = 256  # examples in a batch
 _EXACT = 16  # dimensions up to which the flow's trace is exact
-_TOLERANCE = 1e-5
 _OVER = "standard error over examples"
 
 
@@ -153,14 +148,17 @@ class BoundPlan:
         )
 
 
-def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
+def bound_figures(
+    examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Reporter, *, batch_values: int = 2**18
+) -> list[MetricValue]:
     """The variational bound on −log₂ p(x_0)/D: total, prior, decoder (L_0), the sum of the others; every
     term's mean in `parts`.
 
     An estimate has the total and the prior only. The network runs in float32, and guidance is left out.
+    batch_values: most values of x_0 in a batch, over the number of categories where there are some.
     """
     bound, grid = plan.bound(examples), plan.grid(examples.process)
-    found = _measure_bound(examples, plan, bound, grid, watch)
+    found = _measure_bound(examples, plan, bound, grid, watch, batch_values)
     count, known = len(grid) - 1, examples.process.T
     facts = {
         **_facts(examples),
@@ -200,22 +198,31 @@ def bound_figures(examples: Examples, plan: BoundPlan, stamp: Stamp, watch: Repo
     ]
 
 
-def flow_figures(examples: Examples, stamp: Stamp, watch: Reporter) -> list[MetricValue]:
+def flow_figures(
+    examples: Examples,
+    stamp: Stamp,
+    watch: Reporter,
+    *,
+    tolerance: float = 1e-5,
+    batch_values: int = 2**17,
+) -> list[MetricValue]:
     """−log₂ p(x_0)/D by the probability-flow ODE, uniformly dequantized; and by how much the default prior
     moves it at the most.
 
     Continuous data: −ln p_{t_min} at the data, in nats. Hutchinson's trace by one probe, exact up to 16
     dimensions; the standard error over examples contains the probes'. The network runs in float32, and
     guidance is left out.
+    tolerance: relative and absolute, of the solver.   batch_values: most values of x_0 in a batch, whose
+    network graphs are kept.
     """
     as_gaussian(examples.model, "the flow's likelihood", categorical="the bound, bpd")
     quantized, exact = examples.data.spec.bins is not None, examples.data.spec.dimensions <= _EXACT
-    options = {"trace": "exact" if exact else "hutchinson", "rtol": _TOLERANCE, "atol": _TOLERANCE}
+    options = {"trace": "exact" if exact else "hutchinson", "rtol": tolerance, "atol": tolerance}
     found: list[tuple[Tensor, Tensor]] = []
     calls: list[int] = []
     done = 0
     with _in_float32(examples.model), watch.progress("the flow", len(examples.indices)) as bar:
-        for x0, given, noise in examples.batches(_FLOW_VALUES):
+        for x0, given, noise in examples.batches(batch_values):
             watched = _Watched(
                 as_gaussian(given, "the flow's likelihood"), _Solved(bar, done, len(x0) / examples.process.T)
             )
@@ -227,7 +234,7 @@ def flow_figures(examples: Examples, stamp: Stamp, watch: Reporter) -> list[Metr
     facts = {
         **_facts(examples),
         "solver": "dopri5",
-        "tolerance": _TOLERANCE,
+        "tolerance": tolerance,
         "calls": sorted({min(calls), max(calls)}),
         "trace": "exact" if exact else "Hutchinson, 1 probe",
         "dequantization": "uniform" if quantized else "none",
@@ -268,13 +275,13 @@ class _Watched(Wrapper):
 
 
 def _measure_bound(
-    examples: Examples, plan: BoundPlan, bound: Bound | None, grid: Tensor, watch: Reporter
+    examples: Examples, plan: BoundPlan, bound: Bound | None, grid: Tensor, watch: Reporter, batch_values: int
 ) -> dict[str, Tensor]:
     """In the unit: the bound and its parts for each example, (N,); "terms", the sums of every term over each
     batch, (batches, S).
     """
     process = examples.process
-    batch = _BOUND_VALUES // (process.classes if isinstance(process, CategoricalProcess) else 1)
+    batch = batch_values // (process.classes if isinstance(process, CategoricalProcess) else 1)
     calls = len(grid) - 1 if plan.terms is None else plan.terms + 1
     columns: dict[str, list[Tensor]] = {}
     with (

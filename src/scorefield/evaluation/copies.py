@@ -9,18 +9,21 @@ from scorefield.runtime.errors import InputError
 
 __all__ = ["copying_ratio", "nearest_distances"]
 
-_BLOCK = 2**22  # float64 values in one block: 32 MiB
 
-
-def nearest_distances(queries: Tensor, references: Tensor) -> Tensor:
+def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22) -> Tensor:
     """min_j |q_i - r_j|, the Euclidean distance of each query to its nearest reference, float64 (N,) on the
     CPU.
 
-    queries: (N, *), references: (M, *), of the same data shape, flattened; both are read in blocks of 32 MiB.
     The nearest is found by |q|² - 2 q·r + |r|² in float64 and its distance computed again from the
     difference, so a copy has distance 0 and the result exceeds the smallest distance by a relative 1e-13
     (|q|/d)² at most.
-    InputError: no references, or other shapes.
+
+    Args:
+        queries: (N, *), flattened.
+        references: (M, *), of the same data shape.
+        block: Most float64 values in memory at a time. Default: 32 MiB.
+    Raises:
+        InputError: No references, or other shapes.
     """
     if queries.ndim < 2 or queries.shape[1:] != references.shape[1:]:
         raise InputError(
@@ -30,7 +33,7 @@ def nearest_distances(queries: Tensor, references: Tensor) -> Tensor:
         raise InputError("there are no references to be near to")
     q, r = queries.detach().flatten(1).cpu(), references.detach().flatten(1).cpu()
     best = torch.full((len(q),), torch.inf, dtype=torch.float64)
-    rows = max(_BLOCK // max(q.shape[1], 1024), 1)
+    rows = max(block // max(q.shape[1], 1024), 1)
     for near in r.split(rows):
         near = near.double()
         squares = near.square().sum(dim=1)

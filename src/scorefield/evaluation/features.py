@@ -20,11 +20,6 @@ __all__ = ["FeatureNet", "batches", "train_classifier"]
 FEATURES = 64
 _BATCH = 64  # of training
 _READ = 256  # images in memory at a time when nothing is trained
-_EXAMPLES, _FEWEST_PASSES, _MOST_PASSES = (
-    50_000,
-    2,
-    30,
-)  # training passes: as many as make this many examples, within bounds
 _LR, _DROPOUT = 1e-3, 0.25
 
 
@@ -80,23 +75,34 @@ def batches(data: Dataset, size: int = _READ) -> Iterator[Tensor]:
 
 
 def train_classifier(
-    data: Dataset, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    data: Dataset,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    examples: int = 50_000,
+    passes: tuple[float, float] = (2, 30),
 ) -> FeatureNet:
     """Train the classifier on the labelled images of `data`, on the CPU, independently of any generative
     model.
 
-    Cross-entropy, Adam, dropout, images shifted by up to an eighth of their size. It reads 50,000 examples,
-    but at least 2 and at most 30 passes of the data. The result depends on (data, seed) alone: one
-    thread is used, and torch's global generator is neither read nor changed.
+    Cross-entropy, Adam, dropout, images shifted by up to an eighth of their size. The result depends on the
+    arguments alone: one thread is used, and torch's global generator is neither read nor changed.
 
-    progress: called with (steps done, steps in all) after every step.
-    InputError: data without labels, with fewer than two classes, or that are not images (C, H, W).
+    Args:
+        data: Labelled images (C, H, W) of at least two classes.
+        seed: Seed for weight initialisation, data order, shifts and dropout.
+        progress: Called with (steps done, steps in all) after every step.
+        examples: Examples to read in training, some of them many times.
+        passes: The fewest and the most passes of the data, whatever `examples` is.
+    Raises:
+        InputError: Data without labels, with fewer than two classes, or that are not images.
     """
     labels = _labels(data)
     with _one_thread(), torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         trunk, head = _trunk(data.spec.shape), nn.Linear(FEATURES, data.spec.num_classes, dtype=torch.float32)
-        _fit(nn.Sequential(trunk, head), data, labels, seed, progress)
+        read = min(max(examples / len(data), passes[0]), passes[1])
+        _fit(nn.Sequential(trunk, head), data, labels, seed, read, progress)
     weights = sha256({**trunk.state_dict(prefix="trunk."), **head.state_dict(prefix="head.")})[:SHOWN]
     name = f"classifier trained on {len(data)} {data.source} images, seed {seed}, weights {weights}"
     return FeatureNet(trunk, head, data.spec, name)
@@ -151,9 +157,13 @@ def _trunk(shape: tuple[int, ...]) -> nn.Sequential:
 
 
 def _fit(
-    net: nn.Module, data: Dataset, all_labels: Tensor, seed: int, progress: Callable[[int, int], None] | None
+    net: nn.Module,
+    data: Dataset,
+    all_labels: Tensor,
+    seed: int,
+    passes: float,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
-    passes = min(max(_EXAMPLES / len(data), _FEWEST_PASSES), _MOST_PASSES)
     batch = min(_BATCH, len(data))
     total = max(round(passes * len(data) / batch), 1)
     order, draws = EpochOrder(len(data), batch, seed), torch.Generator().manual_seed(seed)

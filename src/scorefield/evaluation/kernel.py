@@ -13,9 +13,7 @@ from scorefield.runtime.errors import InputError
 
 __all__ = ["KernelDistance", "kernel_distance"]
 
-_WHOLE = 10_000  # up to so many examples in either set, the sets are compared whole
-_SUBSETS, _SUBSET_SIZE = 100, 1000  # beyond, as in the paper
-_ROWS = 1024  # of a kernel matrix in memory
+_SUBSETS, _SUBSET_SIZE = 100, 1000  # as in the paper
 
 
 class KernelDistance(NamedTuple):
@@ -28,19 +26,34 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(
-    a: Tensor, b: Tensor, subsets: int | None = None, subset_size: int | None = None, seed: int = 0
+    a: Tensor,
+    b: Tensor,
+    subsets: int | None = None,
+    subset_size: int | None = None,
+    seed: int = 0,
+    *,
+    whole: int = 10_000,
+    rows: int = 1024,
 ) -> KernelDistance:
     """E k(a, a') + E k(b, b') - 2 E k(a, b), a ≠ a' and b ≠ b', with k(x, y) = (x·y/D + 1)³  [Bińkowski et
     al. 2018 Eq. 4]
 
-    The unbiased estimate of the squared maximum mean discrepancy, in float64. a: features (M, D), b: (N, D).
-    Unlike a Fréchet distance its expectation does not depend on the counts.
+    The unbiased estimate of the squared maximum mean discrepancy, in float64. Unlike a Fréchet distance its
+    expectation does not depend on the counts.
 
-    subsets, subset_size: the mean over so many random subsets of this size from each set, drawn by `seed`
-    without replacement, each subset anew. Neither given: the whole sets in one estimate where neither exceeds
-    10,000 examples, which is less noisy; beyond, 100 subsets of 1,000, as in the paper. One given: the other
-    is 100 or 1,000 (fewer where a set is smaller).
-    InputError: features of other shapes or not finite, subsets of fewer than 2 or more than there are.
+    Args:
+        a: Features (M, D).
+        b: Features (N, D).
+        subsets: Number of random subsets, drawn without replacement and each anew, whose distances are
+            averaged. Default: the sets are compared in one estimate, which is less noisy, where neither
+            exceeds `whole`; 100 subsets otherwise, and where only subset_size is given.
+        subset_size: Examples of a subset from each set, at least 2. Default: 1,000, as in the paper, or all
+            of the smaller set.
+        seed: Seed of the subsets.
+        whole: Most examples of a set that are compared in one estimate by default.
+        rows: Most rows of a kernel matrix in memory.
+    Raises:
+        InputError: Features of other shapes or not finite, subsets of fewer than 2 or more than there are.
     """
     check_features(a, b)
     a, b = a.detach().cpu(), b.detach().cpu()
@@ -49,8 +62,8 @@ def kernel_distance(
         raise InputError(
             f"a kernel distance needs at least 2 examples of each, and there are {len(a)} and {len(b)}"
         )
-    if subsets is None and subset_size is None and max(len(a), len(b)) <= _WHOLE:
-        return KernelDistance(_mmd(a, b), None)
+    if subsets is None and subset_size is None and max(len(a), len(b)) <= whole:
+        return KernelDistance(_mmd(a, b, rows), None)
     subsets = _SUBSETS if subsets is None else subsets
     size = min(_SUBSET_SIZE, smaller) if subset_size is None else subset_size
     if subsets < 1:
@@ -60,7 +73,7 @@ def kernel_distance(
             f"subset_size must be between 2 and {smaller}, the smaller of the two counts; got {size}"
         )
     drawn = ((_draw(a, size, seed, k, 0), _draw(b, size, seed, k, 1)) for k in range(subsets))
-    found = torch.tensor([_mmd(*pair) for pair in drawn], dtype=torch.float64)
+    found = torch.tensor([_mmd(*pair, rows) for pair in drawn], dtype=torch.float64)
     return KernelDistance(float(found.mean()), float(found.std(correction=0)) if subsets > 1 else None)
 
 
@@ -68,17 +81,18 @@ def _draw(x: Tensor, size: int, seed: int, subset: int, side: int) -> Tensor:
     return x[torch.from_numpy(permutation(len(x), seed, epoch=subset, stream=side)[:size])]
 
 
-def _mmd(a: Tensor, b: Tensor) -> float:
+def _mmd(a: Tensor, b: Tensor, rows: int) -> float:
     (m, n), (a, b) = (len(a), len(b)), (a.double(), b.double())
-    return _within(a) / (m * (m - 1)) + _within(b) / (n * (n - 1)) - 2 * _sum(a, b) / (m * n)
+    within = _within(a, rows) / (m * (m - 1)) + _within(b, rows) / (n * (n - 1))
+    return within - 2 * _sum(a, b, rows) / (m * n)
 
 
-def _within(x: Tensor) -> float:
+def _within(x: Tensor, rows: int) -> float:
     """Σ_{i≠j} k(x_i, x_j)"""
     own = (x.square().sum(dim=1) / x.shape[1] + 1).pow(3).sum()
-    return _sum(x, x) - float(own)
+    return _sum(x, x, rows) - float(own)
 
 
-def _sum(x: Tensor, y: Tensor) -> float:
+def _sum(x: Tensor, y: Tensor, rows: int) -> float:
     """Σ_ij k(x_i, y_j)"""
-    return sum(float((rows @ y.T / x.shape[1] + 1).pow_(3).sum()) for rows in x.split(_ROWS))
+    return sum(float((part @ y.T / x.shape[1] + 1).pow_(3).sum()) for part in x.split(rows))

@@ -24,7 +24,6 @@ from scorefield.samplers.grids import uniform
 __all__ = ["NoisyAccuracy", "noisy_accuracy"]
 
 _LEVELS = 20
-_READ = 256  # examples in memory at a time
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ def noisy_accuracy(
     times: Sequence[float] | Tensor | None = None,
     noise: NoiseSource | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    batch_size: int = 256,
 ) -> NoisyAccuracy:
     """Accuracy and cross-entropy of a classifier at x_t = α_t x_0 + σ_t ε, at each of `times`.
 
@@ -69,6 +70,7 @@ def noisy_accuracy(
     noise: each example has its own at every level, so neither the batch nor the order matters; NoiseSource(0)
     if not given.
     progress: called with (levels done, levels in all).
+    batch_size: examples in memory at a time.
     InputError: data without labels or with classes that the classifier does not know, times outside (0, T].
     """
     labels, process = _labels(classifier, data), classifier.process
@@ -79,7 +81,7 @@ def noisy_accuracy(
     noise = noise or NoiseSource(0)
     rows = []
     for k, t in enumerate(chosen):
-        hits, nats = _judge(classifier, data, labels, t, noise.at(k))
+        hits, nats = _judge(classifier, data, labels, t, noise.at(k), batch_size)
         rows.append((*_mean(hits), *_mean(nats)))
         if progress is not None:
             progress(k + 1, len(chosen))
@@ -125,12 +127,12 @@ def _times(process: GaussianProcess) -> list[float]:
 
 @torch.no_grad()
 def _judge(
-    classifier: Any, data: Dataset, labels: Tensor, t: float, noise: NoiseSource
+    classifier: Any, data: Dataset, labels: Tensor, t: float, noise: NoiseSource, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """(1 where the likeliest class is y, −ln p(y | x_t)) of every example, (N,) float64."""
     device = getattr(classifier, "device", torch.device("cpu"))
     hits, nats = [], []
-    for indices in torch.arange(len(data)).split(_READ):
+    for indices in torch.arange(len(data)).split(batch_size):
         x0, y = data.batch(indices)[0], labels[indices]
         x_t = classifier.process.sample(x0, t, noise.of(indices).normal_like(x0))
         logits = classifier(x_t.to(device), t).cpu().double()

@@ -23,9 +23,6 @@ __all__ = ["Images", "SetStatistics", "compute_statistics", "real"]
 Images = Iterable[
     tuple[Tensor, Tensor | None]
 ]  # x0 (B, *shape) in spec.range and labels (B,), a batch at a time
-_TOGETHER = (
-    2**24
-)  # float32 values searched for copies at once (64 MiB), for each pass over the training images
 _REFERENCES = 4096  # training images in memory as floats at a time
 
 
@@ -65,17 +62,28 @@ def compute_statistics(
     train: Dataset,
     keep: Collection[str] = (),
     device: str | torch.device = "cpu",
+    *,
+    together: int = 2**24,
 ) -> SetStatistics:
     """See every image once.
 
     Images are rounded to the data's levels, as they are when written; those of continuous data are clamped to
     spec.range.
-    keep: of "features", "log_probs" and "nearest".   device: where the extractor gets its images.
-    InputError: images of another shape, labels of another number or class, values or features that are not
-    finite, an extractor without the log_probs that are to be kept.
+
+    Args:
+        images: Batches of x0 (B, *shape) in spec.range, and labels (B,) or None.
+        extractor: What makes features and class probabilities of them.
+        train: The training images, to which "nearest" are distances; its spec is that of the images.
+        keep: Of "features", "log_probs" and "nearest".
+        device: Where the extractor gets its images.
+        together: Most float32 values that are compared with the training images at once; each time reads all
+            of these. Default: 64 MiB.
+    Raises:
+        InputError: Images of another shape, labels of another number or class, values or features that are
+            not finite, an extractor without the log_probs that are to be kept.
     """
     moments, kept = Moments(), _Kept()
-    nearest = _Nearest(train) if "nearest" in keep else None
+    nearest = _Nearest(train, together) if "nearest" in keep else None
     for x0, labels in images:
         _check(x0, labels, train.spec)
         x0 = _as_written(x0.detach().to("cpu", torch.float32), train.spec)
@@ -127,14 +135,14 @@ class _Nearest:
     at once.
     """
 
-    def __init__(self, train: Dataset) -> None:
-        self.train = train
+    def __init__(self, train: Dataset, together: int) -> None:
+        self.train, self.together = train, together
         self._waiting: list[Tensor] = []
         self._found: list[Tensor] = []
 
     def add(self, x0: Tensor) -> None:
         self._waiting.append(x0)
-        if sum(part.numel() for part in self._waiting) >= _TOGETHER:
+        if sum(part.numel() for part in self._waiting) >= self.together:
             self._search()
 
     def distances(self) -> Tensor:
