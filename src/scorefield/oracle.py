@@ -12,7 +12,7 @@ from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
 from scorefield.models.base import ClassifierModel, GaussianModel
-from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.errors import InputError
 
 __all__ = ["GaussianMixture", "MixtureClassifier", "MixtureDenoiser"]
@@ -149,10 +149,7 @@ class MixtureDenoiser(GaussianModel):
         return f"MixtureDenoiser({self.mixture!r}, {self.process!r})"
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
-        time = as_time(t)
-        if bool((time <= 0).any()):
-            raise InputError("no model is called at t = 0, where x_t is the data itself")
-        level = self.process.level(time)
+        level = self.process.level(self.process.positive_time(t))
         x0 = self.mixture.x0(x_t, level)
         return Prediction(x_t, level, x0, raw=x0)
 

@@ -349,9 +349,9 @@ MISTAKES = [
     (["--metrics", "bpd", "--split", "test"], "option split"),
     (
         ["--metrics", "bpd", "--data", "{tmp}/bytes.npz"],
-        "other data than this run was trained on: its levels 256, the run's 17",
+        "bytes.npz has bins 256, the run was trained on bins 17",
     ),
-    (["--data", "toy:moons"], "its shape (2,), the run's (1, 8, 8)"),
+    (["--data", "toy:moons"], "has shape (2,), the run was trained on shape (1, 8, 8)"),
     (["--samples", "{tmp}/large"], "a.png has 16×16 pixels, but the run makes 8×8"),
     (["--samples", "{tmp}/large.npz"], "images of shape (1, 16, 16), but the run makes (1, 8, 8)"),
     (["--samples", "{tmp}/few.npz", "-n", "70"], "holds 3 images, fewer than one set of 70"),

@@ -239,7 +239,7 @@ MISTAKES = [
     (["decode", "{run}", "{files}/none.npz", "--out", "{tmp}/a.png"], "no such file"),
     (["decode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/a.png"], "no `latents`"),
     (["decode", "{run}", "{files}/broken.png", "--out", "{tmp}/a.png"], "not an .npz archive"),
-    (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.png"], "other weights"),
+    (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.png"], "different weights"),
     (["decode", "{run}", "{tmp}/unlabelled.npz", "--out", "{tmp}/a.png"], "no labels, and the run needs"),
     (["decode", "{run}", "{tmp}/nan.npz", "--out", "{tmp}/a.png"], "NaN"),
     (["decode", "{run}", "{tmp}/shape.npz", "--out", "{tmp}/a.png"], "float32 (N, 1, 8, 8)"),

@@ -141,10 +141,10 @@ MISTAKES = [
     (["sample", "{run}", "--low-res", "{small}/bare.npz"], "--label"),
     (["sample", "{run}", "--low-res", "{small}/pictures"], "--label"),
     (["sample", "{run}", "--low-res", "{small}/strange.npz"], "no class '17'"),
-    (["evaluate", "{run}"], "enlarges images"),
+    (["evaluate", "{run}"], "super-resolution run, which has no metrics"),
     (["train", "digits-upsampler", "--set", "model.low_res=9"], "square and larger"),
-    (["train", "toy-moons", "--set", "model.low_res=1"], "enlarges no images"),
-    (["sample", "{plain}", "--low-res", "{small}/labelled.npz"], "leave --low-res out"),
+    (["train", "toy-moons", "--set", "model.low_res=1"], "not one for super-resolution"),
+    (["sample", "{plain}", "--low-res", "{small}/labelled.npz"], "remove --low-res"),
 ]
 
 

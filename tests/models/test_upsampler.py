@@ -269,8 +269,8 @@ def test_the_recipes_are_the_published_networks(name, origin, side):
     ("settings", "message"),
     [
         (["model.low_res=8"], "square and larger"),
-        (["net.low_res=false"], "enlarges no images"),
-        (["net={kind='refinenet'}", "model.conditional=false"], "enlarges no images"),
+        (["net.low_res=false"], "not one for super-resolution"),
+        (["net={kind='refinenet'}", "model.conditional=false"], "not one for super-resolution"),
         (["net.low_res=true", "model={parametrization='v'}"], "model.low_res=64"),
         (["objective={kind='score-matching'}", "model={low_res=4}"], "levels of Gaussian noise"),
     ],
@@ -288,7 +288,7 @@ def test_images_that_do_not_fit_are_refused(exact):
         exact.enlarging(torch.zeros(2, 1, 4, 4))
     with pytest.raises(sf.InputError, match="give them as low_res"):
         next(sample_blocks(exact, sf.samplers.DDIM(), [50, 0], 2, 0))
-    with pytest.raises(sf.InputError, match="leave low_res out"):
+    with pytest.raises(sf.InputError, match="remove low_res"):
         next(sample_blocks(plain, sf.samplers.DDIM(), [50, 0], 2, 0, low_res=small))
     for wrong in (small[0], small[:0]):
         with pytest.raises(sf.InputError, match=r"\(B, C, h, w\)"):

@@ -202,7 +202,7 @@ def _check_makes_images(run: str, recipe: Recipe) -> None:
 
     if recipe.model.low_res is not None:
         raise InputError(
-            f"{run} enlarges images, and there are no figures of that: see its samples, by scorefield sample --low-res"
+            f"{run} is a super-resolution run, which has no metrics yet: look at samples of `scorefield sample --low-res`"
         )
 
 

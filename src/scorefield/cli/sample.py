@@ -187,7 +187,7 @@ def _small_images(run: str, recipe: Recipe, spec: DataSpec, low_res: Path | None
 
     side = recipe.model.low_res
     if side is None and low_res is not None:
-        raise InputError(f"{run} is a run of {recipe.name}, which enlarges no images: leave --low-res out")
+        raise InputError(f"{run} is not a super-resolution run: remove --low-res")
     if side is not None and low_res is None:
         raise InputError(
             f"{run} enlarges images of {side}×{side} pixels: give them by --low-res, an .npz, a picture or a folder"

@@ -190,7 +190,7 @@ def _check_data(subject: EvaluationTarget) -> None:
     for what, a, b in (
         ("shape", made_for.shape, found.shape),
         ("range", made_for.range, found.range),
-        ("levels", made_for.bins, found.bins),
+        ("bins", made_for.bins, found.bins),
         (
             "classes",
             made_for.classes if subject.conditional else (),
@@ -199,7 +199,8 @@ def _check_data(subject: EvaluationTarget) -> None:
     ):
         if a != b:
             raise InputError(
-                f"{subject.train.source} is other data than this run was trained on: its {what} {b or 'none'}, the run's {a or 'none'}"
+                f"data mismatch: {subject.train.source} has {what} {b or 'none'}, "
+                f"the run was trained on {what} {a or 'none'}"
             )
 
 

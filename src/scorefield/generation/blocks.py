@@ -78,7 +78,7 @@ def _check_low_res(model: Any, low_res: Tensor | None) -> None:
             f"this model enlarges images of {side}×{side} pixels: give them as low_res, (M, C, {side}, {side})"
         )
     if side is None and low_res is not None:
-        raise InputError("this model enlarges no images: leave low_res out")
+        raise InputError("this is not a super-resolution model: remove low_res")
 
 
 def _shape(model: Any) -> torch.Size:

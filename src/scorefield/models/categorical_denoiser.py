@@ -16,7 +16,7 @@ from scorefield.core.shapes import DataSpec, shown
 from scorefield.models.base import CategoricalModel, Labels, Model, ModelBase, as_model
 from scorefield.models.denoiser import as_labels, per_example
 from scorefield.models.parametrization import noise_input
-from scorefield.process.base import Time, as_time
+from scorefield.process.base import Time
 from scorefield.process.categorical import CategoricalProcess, check_categories
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -110,11 +110,7 @@ class CategoricalDenoiser(ModelBase, CategoricalModel):
         InputError at t = 0, where x_t is the data; for another output of the network; for an x_t that no x_0
         leads to at t.
         """
-        time = as_time(t)
-        if bool((time <= 0).any()):
-            raise InputError(
-                "no model is called at t = 0, where x_t is the data itself; the smallest time is 1"
-            )
+        time = self.process.positive_time(t)
         logits = self._network(x_t, time, y)
         log_likelihood = self.process.log_likelihood(x_t, time, 0, logits.dtype)[:, : self.process.classes]
         possible = self.process.possible(log_likelihood)

@@ -27,7 +27,7 @@ from scorefield.models.parametrization import (
     coefficients,
     noise_input,
 )
-from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
@@ -126,11 +126,7 @@ class Denoiser(ModelBase, ConditionalModel):
 
     def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
         """x_t: (B, *) floating point; t: a number or (B,), 0 < t ≤ T; y: (B,) int64 labels or None."""
-        time = as_time(t)
-        if bool((time <= 0).any()):
-            raise InputError(
-                "no model is called at t = 0, where x_t is the data itself; the smallest time of a discrete process is 1"
-            )
+        time = self.process.positive_time(t)
         c = self.coefficients(time)
         raw = self._network(expand(c.inp, x_t) * x_t, time, y)
         raw, head = self._split(raw, x_t)

@@ -13,7 +13,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec
 from scorefield.models.base import ClassifierModel, ModelBase
 from scorefield.models.parametrization import noise_input
-from scorefield.process.base import GaussianProcess, Time, as_time
+from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.registry import NOISE_INPUTS
@@ -83,11 +83,7 @@ class NoisyClassifier(ModelBase, ClassifierModel):
 
         InputError at t = 0, and where the network's output has another shape.
         """
-        time = as_time(t)
-        if bool((time <= 0).any()):
-            raise InputError(
-                "no classifier is called at t = 0, where x_t is the data itself; the smallest time of a discrete process is 1"
-            )
+        time = self.process.positive_time(t)
         c = noise_input(self.noise_input, self.process, time, x_t.dtype).to(x_t.device).expand(x_t.shape[0])
         logits = self.run_network(x_t, c)
         self._check(logits, x_t)

@@ -147,8 +147,8 @@ def count_levels(process: Process, what: str) -> int:
     if isinstance(process.T, int):  # `is_discrete`, in the words of a type checker
         return process.T
     raise IncompatibleModel(
-        f"{what} counts the levels of a discrete process, and t is continuous here: use a process such as sf.process.cosine(T), "
-        "or a grid such as sf.grids.uniform(process, n)"
+        f"{what} needs a discrete-time process, such as sf.process.cosine(T): for continuous time there are grids "
+        "such as sf.grids.uniform(process, n)"
     )
 
 

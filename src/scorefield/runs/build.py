@@ -187,7 +187,7 @@ def build_net(
     network: torch.nn.Module = build(kinds, recipe.net, "net", given)
     if conditional and not getattr(network, "config", {}).get("num_classes"):
         raise InputError(
-            f"the network {recipe.net['kind']} takes no labels: use --set model.conditional=false, or another net.kind"
+            f"the network {recipe.net['kind']} is unconditional: use --set model.conditional=false, or another net.kind"
         )
     _check_enlarging(enlarges, network, recipe)
     return network
@@ -197,11 +197,12 @@ def _check_enlarging(enlarges: bool, network: torch.nn.Module, recipe: Recipe) -
     takes = bool(getattr(network, "config", {}).get("low_res"))
     if enlarges and not takes:
         raise InputError(
-            f"the network {recipe.net['kind']} enlarges no images: leave model.low_res out, or use net.kind=unet"
+            f"the network {recipe.net['kind']} is not one for super-resolution: remove model.low_res, "
+            "or use net.kind=unet"
         )
     if takes and not enlarges:
         raise InputError(
-            "this network enlarges images: say the side of the small ones, such as --set model.low_res=64"
+            "this is a super-resolution network: give the side of the small images, such as --set model.low_res=64"
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from scorefield.runtime.atomic import atomic_write, read_arrays
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.weights import SHOWN
 
 __all__ = ["Latents", "check_latents_target"]
 
@@ -53,8 +54,9 @@ class Latents:
         found = _arrays(path)
         if str(found["weights"]) != weights:
             raise InputError(
-                f"{path}: these latents were encoded by other weights than this run's, and decode to nothing of theirs here: give the "
-                "run that encoded them, or encode the images again by this one (a run that trained on has new weights)"
+                f"{path}: these latents were encoded with different weights (sha256 {str(found['weights'])[:SHOWN]}, this run "
+                f"has {weights[:SHOWN]}), so this run cannot decode them: give the run that encoded them, or encode the "
+                "images again (a run that was trained further has new weights)"
             )
         latents, labels = found["latents"], found.get("labels")
         if latents.dtype != np.float32 or latents.shape[1:] != tuple(shape) or not len(latents):

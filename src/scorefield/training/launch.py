@@ -24,7 +24,7 @@ def make_accelerator(
     """
     chosen = None if device is None else pick_device(device)
     if options.compile and options.shard:
-        raise InputError("compile and shard have not been tried together: choose one of them")
+        raise InputError("compile and shard cannot be combined (untested): choose one of them")
     for what, asked in (
         ("trackers write into", options.trackers),
         ("rollback reads", options.on_divergence == "rollback"),
