@@ -228,10 +228,10 @@ def _to_be_enlarged(trainer: Trainer, side: int, conditional: bool) -> dict[str,
     from scorefield.data import reduced
     from scorefield.generation.sampling import LowRes
 
-    x0, y = trainer.data.some(40)
+    first = trainer.data.some(40)
     return {
-        "low_res": LowRes(reduced(x0, side), ""),
-        "labels": y.tolist() if conditional and y is not None else None,
+        "low_res": LowRes(reduced(first.x0, side), ""),
+        "labels": first.y.tolist() if conditional and first.y is not None else None,
     }
 
 

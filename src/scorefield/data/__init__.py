@@ -7,10 +7,10 @@ processes.
 """
 
 from scorefield.data.as_source import TrainingData, as_source
-from scorefield.data.base import Batches, Share, Source
+from scorefield.data.base import Batches, Microbatch, Share, Source
 from scorefield.data.dataset import Dataset, tensor
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder
-from scorefield.data.loading.prefetch import Microbatch, Prefetcher
+from scorefield.data.loading.prefetch import Prefetcher
 from scorefield.data.sources.digits import digits
 from scorefield.data.sources.folder import folder
 from scorefield.data.sources.hub import hf, stream

@@ -10,7 +10,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec
 from scorefield.data.images.unreadable import UnreadableLog
 
-__all__ = ["Batches", "Share", "Source"]
+__all__ = ["Batches", "Microbatch", "Share", "Source", "microbatch"]
 
 
 class Share(NamedTuple):
@@ -27,6 +27,30 @@ class Share(NamedTuple):
     labels: Tensor | None
     positions: Tensor
     arrays: Mapping[str, Tensor]
+
+
+class Microbatch(NamedTuple):
+    """Examples of a batch, on the CPU.
+
+    Attributes:
+        x0: float32 (B, *) in the data's range.
+        y: Labels, int64 (B,), or None.
+        values: (B, *), what x0 was made of.
+        positions: int64 (B,), the places in the batch of all processes, which key the noise.
+        arrays: Further arrays (B, *) by name.
+    """
+
+    x0: Tensor
+    y: Tensor | None
+    values: Tensor
+    positions: Tensor
+    arrays: Mapping[str, Tensor]
+
+
+def microbatch(share: Share, spec: DataSpec) -> Microbatch:
+    """A share with its values in the data's range."""
+    x0 = share.values if spec.bins is None else spec.from_bins(share.values)
+    return Microbatch(x0, share.labels, share.values, share.positions, share.arrays)
 
 
 class Batches(Protocol):
@@ -88,8 +112,8 @@ class Source(Protocol):
         """The batches of training."""
         ...
 
-    def some(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) of the first `count` examples, or of all where there are fewer."""
+    def some(self, count: int) -> Microbatch:
+        """The first `count` examples, or all where there are fewer."""
         ...
 
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:

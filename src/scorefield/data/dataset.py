@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import add_tensor, check_arrays, check_name, numeric_tensor
-from scorefield.data.base import Share
+from scorefield.data.base import Microbatch, Share, microbatch
 from scorefield.data.images.lazy import LazyImages
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permutation
@@ -146,9 +146,10 @@ class Dataset:
         """The further arrays at `indices` (B,), each (B, *)."""
         return {name: array[indices] for name, array in self.arrays.items()}
 
-    def some(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) of the first `count` examples, or of all where there are fewer."""
-        return self.batch(torch.arange(min(count, len(self))))
+    def some(self, count: int) -> Microbatch:
+        """The first `count` examples, or all where there are fewer."""
+        first = torch.arange(min(count, len(self)))
+        return microbatch(self.share(first, first), self.spec)
 
     def share(self, indices: Tensor, positions: Tensor) -> Share:
         """The examples at `indices` (B,), which have these positions (B,) in a batch."""

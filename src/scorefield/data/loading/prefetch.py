@@ -5,39 +5,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from scorefield.data.base import Batches, Share
+from scorefield.data.base import Batches, Microbatch, Share, microbatch
 
-__all__ = ["Prefetcher", "Microbatch"]
+__all__ = ["Prefetcher"]
 
 AHEAD = 4  # steps: a slow file delays training only if reading it takes longer than they do
 _PATIENCE = 2.0  # seconds that closing waits for a read that is under way
-
-
-class Microbatch(NamedTuple):
-    """Examples of a batch, on the CPU.
-
-    Attributes:
-        x0: float32 (B, *) in the data's range.
-        y: Labels, int64 (B,), or None.
-        values: (B, *), what x0 was made of.
-        positions: int64 (B,), the places in the batch of all processes, which key the noise.
-        arrays: Further arrays (B, *) by name.
-    """
-
-    x0: Tensor
-    y: Tensor | None
-    values: Tensor
-    positions: Tensor
-    arrays: Mapping[str, Tensor]
 
 
 class _Reader:
@@ -152,9 +132,7 @@ class Prefetcher:
 
     def _part(self, share: Share, start: int, stop: int) -> Microbatch:
         """Examples `start` … `stop` − 1 of a share."""
-        spec = self.batches.data.spec
-        values = share.values[start:stop]
-        x0 = values if spec.bins is None else spec.from_bins(values)
-        y = None if share.labels is None else share.labels[start:stop]
+        labels = None if share.labels is None else share.labels[start:stop]
         arrays = {name: array[start:stop] for name, array in share.arrays.items()}
-        return Microbatch(x0, y, values, share.positions[start:stop], arrays)
+        cut = Share(share.values[start:stop], labels, share.positions[start:stop], arrays)
+        return microbatch(cut, self.batches.data.spec)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import check_name
-from scorefield.data.base import Share
+from scorefield.data.base import Microbatch, Share
 from scorefield.data.dataset import Dataset
 from scorefield.data.images.decode import IN_A_ROW, Decoder, threads
 from scorefield.data.images.lazy import MEMORY
@@ -154,8 +154,8 @@ class Stream:
         train, heldout = (self._dataset(part) for part in parts)
         return train, heldout
 
-    def some(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) of at most `count` training examples, always the same: of the first rows, unshuffled."""
+    def some(self, count: int) -> Microbatch:
+        """At most `count` training examples, always the same: of the first rows, unshuffled."""
         rows = [self.checked(row) for row in self.rows.first(2 * count)]
         return self._dataset([row for row in rows if not self._held_out(row)][:count]).some(count)
 

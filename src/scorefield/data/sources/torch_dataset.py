@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as MapDataset
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import add_tensor, check_name
-from scorefield.data.base import Share
+from scorefield.data.base import Microbatch, Share, microbatch
 from scorefield.data.dataset import range_of
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder
@@ -101,12 +101,10 @@ class TorchDataset:
         arrays = {name: torch.stack([item.arrays[name] for item in items]) for name in self.array_names}
         return Share(torch.stack([item.values for item in items]), labels, positions, arrays)
 
-    def some(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) of the first `count` items, or of all where there are fewer."""
+    def some(self, count: int) -> Microbatch:
+        """The first `count` items, or all where there are fewer."""
         first = torch.arange(min(count, len(self)))
-        share = self.share(first, first)
-        x0 = share.values if self.spec.bins is None else self.spec.from_bins(share.values)
-        return x0, share.labels
+        return microbatch(self.share(first, first), self.spec)
 
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
         """16 hexadecimal digits of SHA-256 over the number of items and the items that were probed."""
