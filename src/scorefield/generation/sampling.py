@@ -28,6 +28,7 @@ from scorefield.samplers.base import Grid, Step, as_sampler, trajectory
 from scorefield.samplers.grids import as_floats, steps
 from scorefield.samplers.ode import LARGEST_RATIO
 from scorefield.store.block_store import BLOCK, Block
+from scorefield.store.formats import first_names
 
 __all__ = ["Guide", "LowRes", "Sampling", "Start", "Wrap", "build_sampling"]
 
@@ -125,13 +126,17 @@ class Sampling:
         """
         network, process = getattr(self.model, "net", None), getattr(self.model, "process", None)
         made_of = [getattr(part, "config", None) for part in (self.model, network, process)]
+        made_of = [
+            None if config is None else first_names(config, name)
+            for config, name in zip(made_of, ("model", "net", "process"), strict=True)
+        ]
         labels = self.labels
         rare = {
             "compiled": getattr(self.model, "is_compiled", False),
             "low_res": None if self.low_res is None else self.low_res.fingerprint,
         }
         return {
-            "model": _digest([config if config is None else dict(config) for config in made_of]),
+            "model": _digest(made_of),
             "weights": self.weights,
             "sampler": _name(self.sampler),
             "grid": as_floats(self.grid),

@@ -18,6 +18,7 @@ from scorefield.generation.options import SamplingOptions
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options, parse
+from scorefield.store.formats import upgraded
 from scorefield.training import TrainingOptions
 
 __all__ = [
@@ -137,7 +138,7 @@ def read_recipe(name: str) -> Recipe:
             f"there is no recipe {name!r}{did_you_mean(name, known)}; `scorefield recipes` lists those there are, or give a .toml file"
         )
     try:
-        return parse(Recipe, {"name": Path(name).stem, **tomllib.loads(text)})
+        return parse(Recipe, {"name": Path(name).stem, **upgraded(tomllib.loads(text), f"the recipe {name}")})
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"the recipe {name} is not valid TOML: {error}") from None
 

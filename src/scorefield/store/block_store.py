@@ -24,10 +24,12 @@ from scorefield.runtime.atomic import MANIFEST, abandoned, atomic_write
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
+from scorefield.store.formats import check_format, stamp, without_stamp
 
 __all__ = ["BLOCK", "Block", "BlockFolder", "StoredSamples", "finite"]
 
 BLOCK = 64  # samples that a model is run on at once
+_OF_SAMPLES = {"shape", "block"}  # what a manifest of samples says
 _BRIEF = 120  # characters of two values that an error shows side by side
 
 
@@ -115,10 +117,10 @@ class BlockFolder(ABC):
             there = _manifest(manifest)
             if there is None:
                 with atomic_write(manifest) as partial:
-                    partial.write_text(json.dumps(self.what, indent=1))
+                    partial.write_text(json.dumps({**self.what, **stamp()}, indent=1))
         except OSError as error:
             raise self._unwritable(self.folder, error) from None
-        if there is not None and not {"shape", "block"} <= there.keys():
+        if there == {}:
             raise InputError(f"the {MANIFEST} of {self.folder} is not one of samples: choose another folder")
         if there is not None and not _same(there, self.what):
             raise InputError(
@@ -251,4 +253,7 @@ def _manifest(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or not found.keys() >= _OF_SAMPLES:
+        return {}
+    check_format(found, path)
+    return without_stamp(found)

@@ -13,6 +13,7 @@ import tomli_w
 from scorefield.runtime.atomic import atomic_write, drop_abandoned
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.store.formats import stamp, upgraded, without_stamp
 
 __all__ = ["RunFolder"]
 
@@ -73,12 +74,14 @@ class RunFolder:
         return path == self.lock or unfinished
 
     def write_config(self, description: Mapping[str, Any]) -> None:
-        _replace_text(self.config, tomli_w.dumps(_without_none(description)))
+        _replace_text(self.config, tomli_w.dumps({**stamp(), **_without_none(without_stamp(description))}))
 
     def read_config(self) -> dict[str, Any]:
-        """config.toml as a dictionary. InputError where it is missing or not TOML."""
+        """config.toml as a dictionary, in today's names and without its format. InputError where it is missing, not
+        TOML, or of a newer version.
+        """
         try:
-            return tomllib.loads(self.require().config.read_text())
+            return upgraded(tomllib.loads(self.require().config.read_text()), self.config)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{self.config} is not valid TOML: {error}") from None
 

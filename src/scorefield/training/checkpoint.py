@@ -21,12 +21,14 @@ from torch import Tensor
 from scorefield.runtime.atomic import atomic_folder, atomic_write, drop_abandoned, usual_permissions
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.store.formats import check_format
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
 
 Accept = Callable[[Mapping[str, Any]], bool]
 
 _MANIFEST = "manifest.json"
+_STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def save(
         with atomic_folder(final, replace=True) as partial:
             for name, tensors in groups.items():
                 _save(tensors, partial / f"{name}.safetensors")
-            (partial / "state.json").write_text(json.dumps(state, indent=1))
+            (partial / _STATE).write_text(json.dumps(state, indent=1))
             _write_manifest(partial)
     except (OSError, SafetensorError) as error:
         intact = _steps(folder)
@@ -103,7 +105,8 @@ def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | No
         if problem is not None:
             skipped.append(f"{path.name} ({problem})")
             continue
-        if accept(state := _read_state(path)):
+        check_format(state := _read_state(path), path / _STATE)
+        if accept(state):
             groups = {file.stem: load_file(file) for file in _listed(path)}
             return Checkpoint(path, groups, state, tuple(skipped))
     if skipped and len(skipped) == len(steps):
@@ -139,7 +142,7 @@ def _steps(folder: Path) -> list[Path]:
 def _read_state(path: Path) -> dict[str, Any]:
     """The numbers of a checkpoint; none where they cannot be read."""
     try:
-        return json.loads((path / "state.json").read_text())
+        return json.loads((path / _STATE).read_text())
     except (OSError, ValueError):
         return {}
 
@@ -169,7 +172,7 @@ def _damage(folder: Path) -> str | None:
     """Why this checkpoint cannot be trusted, or None."""
     try:
         files = json.loads((folder / _MANIFEST).read_text())
-        if "state.json" not in files:
+        if _STATE not in files:
             return f"{_MANIFEST} does not list what was written"
         for name, expected in files.items():
             path = folder / name

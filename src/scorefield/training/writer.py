@@ -14,6 +14,7 @@ from torch import Tensor
 from scorefield.nets import fused
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
+from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
 from scorefield.training import checkpoint
 from scorefield.training.checkpoint import Checkpoint
@@ -204,7 +205,8 @@ class RunWriter:
             and not self.state.in_a_row
             and self.state.step % self.options.checkpoint_every == 0
         )
-        numbers = {**self.state.numbers(), "good": good, "seed": self.options.seed, **self._environment()}
+        said = {"good": good, "seed": self.options.seed, **self._environment(), **stamp()}
+        numbers = {**self.state.numbers(), **said}
         return checkpoint.save(self.folder.checkpoints, self.state.step, snapshot.groups, numbers)
 
     def _tidy(self, snapshot: _Snapshot, changed: Mapping[str, Any]) -> None:
