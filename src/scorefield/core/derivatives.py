@@ -1,6 +1,4 @@
-"""Derivatives of networks with respect to their input, by double backward, whatever the caller's gradient
-mode.
-"""
+"""Derivatives of networks with respect to their input, by double backward, in any gradient mode."""
 
 from __future__ import annotations
 

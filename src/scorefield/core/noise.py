@@ -1,6 +1,4 @@
-"""Randomness as an argument with identity: what is drawn depends on (seed, sample, step, draw) and on nothing
-else.
-"""
+"""Reproducible random numbers: every draw is a function of (seed, sample, step, draw)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pair (α, σ), and the one value that crosses the border between model and sampler."""
+"""Noise levels (α, σ), and `Prediction`, what a model returns to a sampler."""
 
 from __future__ import annotations
 

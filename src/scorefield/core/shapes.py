@@ -1,4 +1,4 @@
-"""Broadcasting and reduction over data dimensions, and the description of what one example is."""
+"""Broadcasting and reduction over data dimensions; `DataSpec`, the description of one example."""
 
 from __future__ import annotations
 

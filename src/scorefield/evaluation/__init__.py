@@ -1,4 +1,4 @@
-"""Evaluation: figures that say how good samples are, each next to that of held-out real images."""
+"""Evaluation of samples, models and classifiers; each metric beside its value on held-out data."""
 
 from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.copies import copying_ratio, nearest_distances

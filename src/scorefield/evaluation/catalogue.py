@@ -1,4 +1,4 @@
-"""What a user may write to choose features, and the function that makes each."""
+"""Feature extractors by name: what `--features` accepts."""
 
 from __future__ import annotations
 

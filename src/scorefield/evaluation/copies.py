@@ -1,4 +1,4 @@
-"""Are the samples copies? Distances to the nearest training image, next to those of held-out images."""
+"""Detection of memorized samples by distances to the nearest training image."""
 
 from __future__ import annotations
 

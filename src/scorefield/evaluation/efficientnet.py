@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose ImageNet weights come with a small package: the features that need no download."""
+"""EfficientNet-Lite0 features; the ImageNet weights come with a small package, without a download."""
 
 from __future__ import annotations
 

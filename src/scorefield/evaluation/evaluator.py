@@ -1,4 +1,4 @@
-"""The evaluator: metrics by name, each figure with the stamp of what it was measured with."""
+"""The evaluator: metrics by name, each value with its provenance."""
 
 from __future__ import annotations
 

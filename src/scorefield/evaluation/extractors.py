@@ -1,4 +1,4 @@
-"""What images are compared in: the protocol of feature extractors, and those around a network of any kind."""
+"""Feature extractors: the protocol, and wrappers around networks."""
 
 from __future__ import annotations
 

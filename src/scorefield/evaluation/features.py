@@ -1,4 +1,4 @@
-"""Features to compare images in: a small classifier trained on the spot on labelled training images."""
+"""Features of a small classifier that is trained on the labelled training images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact likelihood of the probability-flow ODE: instantaneous change of variables, solved by torchdiffeq.
+"""Exact likelihood of the probability-flow ODE: instantaneous change of variables, solved by torchdiffeq.
 
 With n = √(α² + σ²), u = x_t/n, ℓ = ln(σ/α):  du/dℓ = (α/n)(σ/n)·v̂(x_t, t),  d ln p(u)/dℓ = −(α/n)(σ/n)·tr
 ∂v̂/∂u, where v̂ is the velocity. u stays of order one on every process and every ℓ, so that one tolerance

@@ -1,6 +1,4 @@
-"""Where the images that are judged come from: sampled from a model and stored as they are made, or given by
-the user.
-"""
+"""Sets of images to evaluate: sampled from a model and stored, or given by the user."""
 
 from __future__ import annotations
 

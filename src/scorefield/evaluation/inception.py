@@ -1,6 +1,4 @@
-"""Inception-v3 as the Fréchet Inception distance uses it: the network of published figures, from a weights
-file of the user's.
-"""
+"""Inception-v3 features of the published Fréchet Inception distance, from a weights file of the user."""
 
 from __future__ import annotations
 

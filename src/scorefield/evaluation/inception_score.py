@@ -1,4 +1,4 @@
-"""The Inception Score: are images distinct, and of many classes?"""
+"""Inception Score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features: unbiased at any count."""
+"""Kernel distance (KID) between two sets of features: unbiased at any count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A figure: one number with its uncertainty, and the stamp that says what it was measured with."""
+"""The value of a metric, with its uncertainty and its provenance."""
 
 from __future__ import annotations
 

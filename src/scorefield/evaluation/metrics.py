@@ -1,6 +1,4 @@
-"""How good are a model's samples? Generated sets are judged beside held-out images, by the same figures at
-the same count.
-"""
+"""Metrics of samples, each computed on generated and on held-out images at the same count."""
 
 from __future__ import annotations
 

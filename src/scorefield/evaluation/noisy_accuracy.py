@@ -1,6 +1,4 @@
-"""How well a classifier tells classes apart under noise: accuracy and cross-entropy, one noise level at a
-time.
-"""
+"""Accuracy and cross-entropy of a noisy classifier at each noise level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Precision and recall of generated images: do they look real, and do they cover the data?"""
+"""Precision (fidelity) and recall (coverage) of generated images by nearest neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference statistics: what samples are compared with, saved once and recognized wherever they are used."""
+"""Reference statistics of real images, saved once and checked against what they are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge of samples: an extractor, the reference statistics, and the held-out images seen by it."""
+"""Evaluation of samples with one extractor, its reference statistics and the held-out images."""
 
 from __future__ import annotations
 

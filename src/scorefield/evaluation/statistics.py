@@ -1,6 +1,4 @@
-"""Sets of images and what judges see of them in one pass: a batch of them is in memory, and for distances at
-most 64 MiB.
-"""
+"""Statistics of sets of images, computed in one pass with one batch in memory."""
 
 from __future__ import annotations
 

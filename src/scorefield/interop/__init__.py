@@ -1,4 +1,4 @@
-"""Weights and options of the original implementations, under their own names; the published ones have cards."""
+"""Weights and options of the original implementations, under their own names."""
 
 from scorefield.interop import cards, ddpm, diffusers, guided_diffusion, improved_diffusion, ncsn
 

@@ -1,4 +1,4 @@
-"""Networks from an original constructor's name and arguments; a builder's signature says which it allows."""
+"""Networks from the name and the arguments of an original constructor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published checkpoints: their flags, and what tells them apart (cards.json)."""
+"""Published checkpoints: their flags, and the names and shapes that identify them (cards.json)."""
 
 from __future__ import annotations
 

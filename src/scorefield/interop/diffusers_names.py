@@ -1,4 +1,4 @@
-"""The tensors of this library's U-Nets under the names that diffusers' UNet2DModel has for them, and back."""
+"""Tensor names: this library's U-Nets to and from diffusers' UNet2DModel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""diffusers' DDPMScheduler and DDIMScheduler against a process, a parametrization and a way of sampling."""
+"""Conversion between diffusers' DDPMScheduler or DDIMScheduler and a process, parametrization and sampler."""
 
 from __future__ import annotations
 

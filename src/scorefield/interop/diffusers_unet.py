@@ -1,4 +1,4 @@
-"""diffusers' UNet2DModel against this library's U-Nets: which are the same function, and its configuration."""
+"""Conversion between diffusers' UNet2DModel and this library's U-Nets: which are the same function."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Weights into a model that flags describe: the names and shapes must be equal, and where they differ the
-flag is named.
-"""
+"""Loading weights into the model that flags describe; names the flag where they differ."""
 
 from __future__ import annotations
 

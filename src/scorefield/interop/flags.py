@@ -1,4 +1,4 @@
-"""The flags of the original scripts: text becomes values, what is left out has the original's default."""
+"""Flags of the original scripts: text to values, with the original defaults."""
 
 from __future__ import annotations
 

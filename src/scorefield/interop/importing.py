@@ -1,4 +1,4 @@
-"""A checkpoint of someone else's becomes an ordinary run: a folder that describes itself."""
+"""Import of a checkpoint of another implementation as an ordinary run."""
 
 from __future__ import annotations
 

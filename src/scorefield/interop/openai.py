@@ -1,6 +1,4 @@
-"""What guided-diffusion and improved-diffusion share: flags of the network and the process, and what they
-mean here.
-"""
+"""Flags of network and process that guided-diffusion and improved-diffusion share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the names and shapes of a guided-diffusion or improved-diffusion checkpoint say about its flags."""
+"""Flags of guided-diffusion and improved-diffusion, inferred from names and shapes of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Weights from a file of someone else's: told by what is inside, read without running anything, unpacked and
-converted.
-"""
+"""Reading weights of other software: recognized by content, never unpickled, unpacked and converted."""
 
 from __future__ import annotations
 

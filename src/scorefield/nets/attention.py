@@ -1,4 +1,4 @@
-"""Attention of the networks, computed here and nowhere else; `fused` says by which kernel."""
+"""Attention of the networks; `fused` chooses the kernel."""
 
 from __future__ import annotations
 

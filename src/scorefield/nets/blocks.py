@@ -1,4 +1,4 @@
-"""What the networks are built of: embeddings, normalization, resampling and the ADM residual block.
+"""Building blocks of the networks: embeddings, normalization, resampling and the ADM residual block.
 
 Normalization, with modulation and activation, is computed here and nowhere else; `fused` says by which
 kernel.

@@ -1,6 +1,4 @@
-"""The noisy classifier of "Diffusion Models Beat GANs" (ADM): the way down of its U-Net, under the published
-parameter names.
-"""
+"""The noisy classifier of ADM: the downsampling half of its U-Net, under the published parameter names."""
 
 from __future__ import annotations
 

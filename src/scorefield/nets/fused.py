@@ -1,7 +1,8 @@
-"""Normalization, modulation and SiLU at once on a CPU, in channels-last memory, in bf16 or float32.
+"""Fused normalization, modulation and SiLU on a CPU, in channels-last memory, in bf16 or float32.
 
-A convolution is fastest in channels-last memory, and torch's group normalization is slowest there; this
-closes the gap. Where the compiled loops cannot be used the plain formula is, and memory stays as it was.
+Convolutions are fastest in channels-last memory, where torch's group normalization is slowest; these loops are
+most of what makes the ADM U-Net train 2.2 times as fast as diffusers' (docs/performance.md). Where they cannot be
+compiled, the plain formula is used in the usual memory layout.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ _enabled = True
 
 @cache
 def available() -> bool:
-    """Whether the loops can be compiled here: numba is installed, and not told to leave everything to the
-    interpreter.
-    """
+    """Whether the loops can be compiled here: numba is installed, and its compiler is not switched off."""
     return importlib.util.find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""What training will take: memory counted on tensors without numbers, time from a short trial."""
+"""Memory, operations and time of training, estimated before training."""
 
 from scorefield.planning.activation_memory import step_memory
 from scorefield.planning.estimate import Plan, make_plan

@@ -1,4 +1,4 @@
-"""How much memory a step of training takes, counted on tensors that have shapes and no numbers."""
+"""Memory of a training step, estimated with fake tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training will take, before it is spent: memory, operations and time."""
+"""Estimate of the memory, operations and time of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a step of training takes: a few real ones, on made-up data."""
+"""Time of a training step, measured on a few steps with synthetic data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DDPM algebra on two levels: everything a step from t to s needs is (α, σ) at both ends."""
+"""DDPM posteriors and transitions between two levels (α, σ)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Names become objects here and nowhere else: one table of kinds for each concept, and what builds a recipe
-or loads a run with them.
-"""
+"""Objects from recipes, and models from runs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The machine: errors, typed options, atomic files, precision, the processes of a job, hashes of weights."""
+"""The machine and the files: errors, typed options, atomic files, precision, processes, hashes of weights."""

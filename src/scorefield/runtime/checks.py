@@ -1,4 +1,4 @@
-"""Checks that many modules make of what a user gives, each with one message."""
+"""Checks of user input that many modules share, each with one message."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The processes that one command was launched as, by torchrun or accelerate: who takes what, and how they
-wait for each other.
-"""
+"""The processes of one job, launched by torchrun or accelerate: ranks, shares and barriers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed options: how a table of values from a user becomes an object, and how its mistakes are explained."""
+"""Typed options: a table of values from a user becomes an object, or an error that names the option."""
 
 from __future__ import annotations
 

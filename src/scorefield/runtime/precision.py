@@ -1,4 +1,4 @@
-"""What the machine can do: the one place that picks a precision by device."""
+"""Device and precision: bf16 where there are units for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told what goes on during an evaluation: nobody in a library, a terminal in the command."""
+"""Progress reporting during evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in files of others: read without unpickling, fitted exactly, told apart by their SHA-256."""
+"""Reading weights without unpickling, loading them strictly, and hashing them."""
 
 from __future__ import annotations
 

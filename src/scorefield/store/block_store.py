@@ -1,6 +1,4 @@
-"""Samples on disk, a block a file: made by any number of processes, interrupted at any moment, gone on with
-exactly.
-"""
+"""Resumable on-disk store of samples, one file per block."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Samples as files of their own, as people and other programs want them: made by many processes, gone on with
-exactly.
-"""
+"""Resumable on-disk store of samples, one file per sample."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Latents on disk, with everything that decoding needs to walk back: the grid, the labels, and whose weights
-they belong to.
-"""
+"""Latents on disk, with what decoding needs: the grid, the labels and the hash of the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written under a temporary name, synced, renamed, verified when read.
+"""Checkpoints: atomic when written, verified when read.
 
 A checkpoint is a folder `step-00001000` with one .safetensors file a group of tensors, `state.json`, and
 `manifest.json` with the size and SHA-256 of each. Nothing is ever unpickled.

@@ -1,6 +1,4 @@
-"""What is done about steps whose loss or gradient is not finite: they are skipped; too many in a row stop the
-run, or send it back.
-"""
+"""Handling of non-finite steps: skip, stop or roll back."""
 
 from __future__ import annotations
 

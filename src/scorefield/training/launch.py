@@ -1,4 +1,4 @@
-"""What training computes with: Accelerate's view of devices and processes, and the optimizer."""
+"""Accelerator and optimizer of a training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training costs: speed, the share of time spent waiting for data, and memory."""
+"""Speed, time spent waiting for data, and memory of training."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Weights in pieces, one for each process (FSDP2): what cuts them, and what puts them together where whole
-tensors are wanted.
+"""Sharded training (FSDP2): sharding an objective, and gathering full tensors.
 
 Every function that takes tensors takes whole ones too, and leaves them as they are. Where some are in pieces,
 every process calls it, with the same tensors in the same order.

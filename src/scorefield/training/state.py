@@ -1,6 +1,4 @@
-"""What changes in training, and is therefore saved: weights, averages, the optimizer, times, and a few
-numbers.
-"""
+"""The state of training that checkpoints hold: weights, averages, optimizer, times and counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may write after --data: the source that a word names, opened."""
+"""Parsing of `--data`."""
 
 from __future__ import annotations
 
