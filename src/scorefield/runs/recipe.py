@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from scorefield.core.shapes import DataSpec
-from scorefield.data.sources.base import SourceOptions
+from scorefield.data.sources.opener import SourceOptions
 from scorefield.generation.options import SamplingOptions
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError

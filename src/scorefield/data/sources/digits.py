@@ -10,7 +10,7 @@ import torch
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
-from scorefield.data.sources.base import Embedded
+from scorefield.data.sources.opener import Embedded
 from scorefield.runtime.errors import InputError
 
 __all__ = ["digits"]

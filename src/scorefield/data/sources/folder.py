@@ -13,7 +13,7 @@ from scorefield.data.images.eager import decode_all
 from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
 from scorefield.data.images.read import ImageOptions
 from scorefield.data.images.scan import list_images, text
-from scorefield.data.sources.base import Source, SourceOptions
+from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
@@ -78,7 +78,7 @@ def folder(
     return Dataset(spec, torch.from_numpy(found.values), labels, source, found.skipped)
 
 
-class _Folder(Source):
+class _Folder(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset:
         size, channels = options.size or 32, options.channels or 3
         return folder(name, size, channels, options.upscale, options.strict, options.stream)

@@ -24,7 +24,7 @@ from scorefield.data.images.eager import decode_all
 from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
 from scorefield.data.images.read import ImageOptions
 from scorefield.data.images.unreadable import reason_of
-from scorefield.data.sources.base import Source, SourceOptions
+from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.data.sources.stream import BUFFER, Row, Stream
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
@@ -343,7 +343,7 @@ def _label_column(library: ModuleType, features: datasets.Features) -> str | Non
     return next(iter(named + plain), None)
 
 
-class _Hub(Source):
+class _Hub(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset | Stream:
         lazily = options.stream
         size, channels, upscale, strict = options.size, options.channels, options.upscale, options.strict

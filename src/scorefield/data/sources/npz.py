@@ -15,7 +15,7 @@ from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
-from scorefield.data.sources.base import Source, SourceOptions
+from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.atomic import array_headers, read_arrays
 from scorefield.runtime.errors import InputError
 
@@ -110,7 +110,7 @@ def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarr
     return np.stack(fitted)
 
 
-class _Npz(Source):
+class _Npz(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset:
         return npz(name, options.size, options.channels, options.upscale)
 

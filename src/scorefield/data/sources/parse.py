@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
-from scorefield.data.sources.base import Source, SourceOptions
+from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.data.sources.stream import Stream
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
@@ -35,7 +35,7 @@ def open_source(source: str, **options: object) -> Dataset | Stream:
     entry, name = _entry(source)
     if entry is None:
         raise InputError(_unknown(source))
-    opener: Source = SOURCES[entry]
+    opener: Opener = SOURCES[entry]
     return opener.open(name, asked)
 
 
@@ -46,7 +46,7 @@ def expected_spec(options: SourceOptions, labelled: bool) -> DataSpec:
         labelled: Whether labels are asked for.
     """
     entry, _ = _entry(options.source or "")
-    source: Source = SOURCES[entry or "FOLDER"]
+    source: Opener = SOURCES[entry or "FOLDER"]
     return source.expected(options, labelled)
 
 

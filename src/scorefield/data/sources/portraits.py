@@ -7,8 +7,8 @@ from importlib.resources import as_file, files
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
-from scorefield.data.sources.base import Embedded
 from scorefield.data.sources.npz import npz
+from scorefield.data.sources.opener import Embedded
 from scorefield.runtime.errors import InputError
 
 __all__ = ["CLASSES", "portraits"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, tensor
-from scorefield.data.sources.base import Source, SourceOptions
+from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.registry import TOYS
@@ -85,7 +85,7 @@ def _polar(radius: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
 
 
-class _Toys(Source):
+class _Toys(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset:
         if options.size is not None or options.channels is not None:
             raise InputError(f"toy:{name} is points of the plane, not images: leave size and channels out")

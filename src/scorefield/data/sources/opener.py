@@ -1,4 +1,4 @@
-"""What a source of data is: it opens what a user named, and says what it will look like before it is opened."""
+"""The contract of a word after --data: it opens the data, and says what an example will be before that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scorefield.data.sources.stream import BUFFER, Stream
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 
-__all__ = ["Embedded", "Source", "SourceOptions"]
+__all__ = ["Embedded", "Opener", "SourceOptions"]
 
 
 class SourceOptions(Options):
@@ -26,15 +26,15 @@ class SourceOptions(Options):
     size: int | None = Field(
         None,
         ge=1,
-        description="side in pixels that images are reduced and cropped to; default: 32 of a folder, as it is of others",
+        description="side in pixels to reduce and crop images to; default: 32 for a folder, unchanged for others",
     )
     channels: int | None = Field(
-        None, description="1 (grey) or 3 (RGB); default: 3 of a folder, as it is of others"
+        None, description="1 (grey) or 3 (RGB); default: 3 for a folder, unchanged for others"
     )
     classes: int | None = Field(
         None,
         ge=1,
-        description="how many classes to expect: for what is said before data are opened, and for integer labels of a stream",
+        description="number of classes: of integer labels of a stream, and for what is printed before data are opened",
     )
     upscale: bool = Field(
         False, description="enlarge images that are smaller than `size` instead of refusing them"
@@ -46,21 +46,27 @@ class SourceOptions(Options):
         "default: decode so where images would take more than 2 GiB",
     )
     buffer: int = Field(
-        BUFFER, ge=1, description="encoded images among which a stream of hf:NAME is shuffled"
+        BUFFER, ge=1, description="number of encoded images that a stream of hf:NAME is shuffled within"
     )
 
 
-class Source(ABC):
+class Opener(ABC):
     """One kind of word after --data; its entry in `runtime.registry.SOURCES` says which words those are."""
 
     @abstractmethod
     def open(self, name: str, options: SourceOptions) -> Dataset | Stream:
-        """The data. name: what the user wrote, without the prefix of the entry."""
-
-    def expected(self, options: SourceOptions, labelled: bool) -> DataSpec:
-        """What an example will be, as far as that can be said without opening the data.
+        """Open the data.
 
         Args:
+            name: What the user wrote, without the prefix of the entry.
+            options: How it is read.
+        """
+
+    def expected(self, options: SourceOptions, labelled: bool) -> DataSpec:
+        """What an example will be, as far as that is known without opening the data.
+
+        Args:
+            options: How it is read.
             labelled: Whether labels are asked for.
         """
         size = options.size or 32
@@ -69,10 +75,13 @@ class Source(ABC):
 
 
 @dataclass(frozen=True)
-class Embedded(Source):
-    """Data that come with an installed package and are as they are.
+class Embedded(Opener):
+    """Data that come with an installed package, in one size.
 
-    what: The beginning of a sentence that says how large they are.
+    Attributes:
+        make: Opens them.
+        spec: What one example is.
+        what: Begins the message that refuses another size.
     """
 
     make: Callable[[], Dataset]
