@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,23 +15,30 @@ from scorefield.data.dataset import Dataset
 from scorefield.data.images.eager import decode_all
 from scorefield.data.images.read import ImageOptions
 from scorefield.data.sources.folder import folder
-from scorefield.data.sources.npz import npz
+from scorefield.data.sources.npz import from_arrays, npz
 from scorefield.runtime.errors import InputError
 
-__all__ = ["images_of", "low_res_images", "mask_of", "read_unresized"]
+__all__ = ["UserImages", "images_of", "low_res_images", "mask_of", "read_unresized"]
+
+UserImages = str | Path | np.ndarray  # a file or folder; uint8 (N, H, W) or (N, H, W, C)
 
 
-def read_unresized(path: str | Path, channels: int | None) -> Dataset:
+def read_unresized(
+    path: UserImages, channels: int | None, labels: np.ndarray | None = None
+) -> Dataset:
     """Read images in their own size.
 
     Args:
-        path: An .npz with `images` and optional `labels`, an image file, or a folder of them (subfolders are
-            classes).
-        channels: 1 (grey) or 3 (RGB). None: an .npz and an image file keep theirs.
+        path: An .npz with `images` and optional `labels`, an image file, a folder of them (subfolders are
+            classes), or an array: uint8 (N, H, W) or (N, H, W, C).
+        channels: 1 (grey) or 3 (RGB). None: an .npz, an array and an image file keep theirs.
+        labels: Of an array, (N,).
 
     Raises:
         InputError: If there is nothing, anything is unreadable, or images differ in size.
     """
+    if isinstance(path, np.ndarray):
+        return from_arrays(path, labels, _named(path), ImageOptions(channels=channels))
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         return folder(path, size=None, channels=channels or 3, strict=True)
@@ -44,14 +52,15 @@ def read_unresized(path: str | Path, channels: int | None) -> Dataset:
     )
 
 
-def images_of(path: str | Path, data: DataSpec) -> Dataset:
-    """Read images of the size, channels and range of a model's data, and of its bins if fewer than 256.
+def images_of(path: UserImages, data: DataSpec, labels: np.ndarray | None = None) -> Dataset:
+    """Read images of the size, channels and range of a model's data, and of its bins where it has fewer than 256.
 
     Images that a run has made, saved with 256 bins, are rounded back to the run's bins, unchanged.
 
     Args:
         path: As for `read_unresized`.
         data: What one example of the model is.
+        labels: As for `read_unresized`.
 
     Returns:
         N images; `batch` gives them in data.range.
@@ -61,14 +70,14 @@ def images_of(path: str | Path, data: DataSpec) -> Dataset:
     """
     if not are_images(data.shape):
         raise InputError(
-            f"{path}: images need a model of images, and an example of this one has shape {tuple(data.shape)}"
+            f"{_named(path)}: images need a model of images, and an example of this one has shape {tuple(data.shape)}"
         )
     channels, height, width = data.shape
-    found = read_unresized(path, channels)
+    found = read_unresized(path, channels, labels)
     if found.spec.shape[1:] != (height, width):
         raise InputError(
-            f"{path}: this run's images have {width}×{height} pixels, and these have "
-            f"{found.spec.shape[2]}×{found.spec.shape[1]}: resize them first"
+            f"{_named(path)}: this run's images have {width}×{height} pixels, and these have {found.spec.shape[2]}×{found.spec.shape[1]}: "
+            "resize them first"
         )
     spec = replace(found.spec, range=data.range)
     if data.bins is None or data.bins >= 256:
@@ -78,11 +87,11 @@ def images_of(path: str | Path, data: DataSpec) -> Dataset:
     )
 
 
-def mask_of(path: str | Path, data: DataSpec) -> Tensor:
+def mask_of(path: UserImages, data: DataSpec) -> Tensor:
     """Read a black and white image as a mask for `Inpaint`.
 
     Args:
-        path: An image file. Grey counts as the nearer of black and white.
+        path: An image file, or an array uint8 (1, H, W). Grey counts as the nearer of black and white.
         data: What one example of the model is.
 
     Returns:
@@ -93,22 +102,24 @@ def mask_of(path: str | Path, data: DataSpec) -> Tensor:
     """
     known = images_of(path, DataSpec((1, *data.shape[1:]), bins=256)).everything()[:, 0] < 128
     if len(known) != 1:
-        raise InputError(f"{path}: a mask is one image, and there are {len(known)}")
+        raise InputError(f"{_named(path)}: a mask is one image, and there are {len(known)}")
     if bool(known.all()):
         raise InputError(
-            f"{path}: this mask is black everywhere, so nothing is to be filled: paint what is to be filled "
-            "white"
+            f"{_named(path)}: this mask is black everywhere, so nothing is to be filled: paint what is to be filled white"
         )
     return known[0]
 
 
-def low_res_images(path: str | Path, side: int, data: DataSpec) -> Dataset:
+def low_res_images(
+    path: UserImages, side: int, data: DataSpec, labels: np.ndarray | None = None
+) -> Dataset:
     """Read low-resolution images for a super-resolution model.
 
     Args:
         path: As for `read_unresized`.
         side: Their side in pixels.
         data: What one example of the model is, a high-resolution image.
+        labels: As for `read_unresized`.
 
     Returns:
         N images (channels of `data`, side, side); `batch` gives them in data.range.
@@ -116,10 +127,15 @@ def low_res_images(path: str | Path, side: int, data: DataSpec) -> Dataset:
     Raises:
         InputError: As `read_unresized`, and for images that are not side × side.
     """
-    small = read_unresized(path, data.shape[0])
+    small = read_unresized(path, data.shape[0], labels)
     if small.spec.shape[1:] != (side, side):
         height, width = small.spec.shape[1:]
         raise InputError(
-            f"{path}: this run upsamples images of {side}×{side} pixels, and these are {width}×{height}"
+            f"{_named(path)}: this run upsamples images of {side}×{side} pixels, and these are {width}×{height}"
         )
     return replace(small, spec=replace(small.spec, range=data.range))
+
+
+def _named(images: UserImages) -> str:
+    """What messages call images."""
+    return "the images given as an array" if isinstance(images, np.ndarray) else str(images)

@@ -4,6 +4,7 @@ from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.copies import copying_ratio, nearest_distances
 from scorefield.evaluation.efficientnet import imagenet_features
 from scorefield.evaluation.evaluator import (
+    AccuracyReport,
     Evaluation,
     EvaluationOptions,
     EvaluationTarget,
@@ -22,6 +23,7 @@ from scorefield.evaluation.precision_and_recall import PrecisionRecall, precisio
 from scorefield.evaluation.reference import Reference
 
 __all__ = [
+    "AccuracyReport",
     "Evaluation",
     "EvaluationOptions",
     "Extractor",

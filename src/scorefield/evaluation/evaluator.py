@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,8 @@ from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
 from scorefield.evaluation.metric_value import MetricValue, Stamp, append_line
+
+from scorefield.evaluation.noisy_accuracy import NoisyAccuracy
 from scorefield.evaluation.sample_evaluator import SampleEvaluator
 from scorefield.generation.sampling import Sampling
 from scorefield.process.transitions import Variance
@@ -31,7 +33,17 @@ from scorefield.runtime.parsing import Options
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.runtime.registry import LIKELIHOODS, METRICS, SAMPLE_METRICS
 
-__all__ = ["Evaluation", "EvaluationOptions", "EvaluationTarget", "evaluate", "evaluate_each"]
+_KEYS = {"held-out": "heldout", "training": "train"}  # in JSON
+
+__all__ = [
+
+    "AccuracyReport",
+    "Evaluation",
+    "EvaluationOptions",
+    "EvaluationTarget",
+    "evaluate",
+    "evaluate_each",
+]
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,21 @@ class Evaluation:
             "figures": {figure.name: figure.as_dict() for figure in self.figures},
             "warnings": list(self.warnings),
         }
+
+
+@dataclass(frozen=True)
+class AccuracyReport(Evaluation):
+    """What a classifier of noisy examples is judged by: its accuracy and cross-entropy at each noise level.
+
+    Attributes:
+        parts: By "held-out" and "training", where there are such examples.
+    """
+
+    parts: Mapping[str, NoisyAccuracy] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its parts, for JSON."""
+        return {_KEYS[name]: part.as_dict() for name, part in self.parts.items()}
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -48,6 +49,7 @@ __all__ = [
     "build_objective",
     "build_sampling",
     "describe",
+    "fill_weights",
     "load",
     "open_data",
     "open_training_data",
@@ -256,8 +258,13 @@ def load(run: str | Path, net: torch.nn.Module | None = None, kind: type[M] | No
         raise IncompatibleModel(
             f"{folder.path} holds a {type(model).__name__}, and a {kind.__name__} is needed here"
         )
+    return fill_weights(model, lambda: load_file(folder.weights), folder)
+
+
+def fill_weights(model: M, read: Callable[[], Mapping[str, torch.Tensor]], folder: RunFolder) -> M:
+    """The model with the weights that `read` gives, in evaluation mode. InputError where they do not fit it."""
     try:
-        model.load_state_dict(load_file(folder.weights))
+        model.load_state_dict(read())
     except FileNotFoundError:
         raise InputError(
             f"{folder.path} has no model.safetensors yet: train it until its first checkpoint"

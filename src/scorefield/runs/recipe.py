@@ -143,23 +143,36 @@ def read_recipe(name: str) -> Recipe:
         raise InputError(f"the recipe {name} is not valid TOML: {error}") from None
 
 
-def with_overrides(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with `a.b=c` settings applied: c is a TOML value, or text where it is none."""
+def with_overrides(
+    recipe: Recipe, settings: Sequence[str] | Mapping[str, object], within: str = ""
+) -> Recipe:
+    """The recipe with settings applied.
+
+    Args:
+        settings: `a.b=c` each, where c is a TOML value, or text where it is none; or {"a.b": value}.
+        within: The table that all names are in. Default: they start at the top.
+    """
     values = recipe.model_dump()
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"a setting is written a.b=c, got {setting!r}")
-        *path, last = key.strip().split(".")
+    changes = settings.items() if isinstance(settings, Mapping) else map(_setting, settings)
+    for name, value in changes:
+        key = f"{within}.{name}" if within else name
+        *path, last = key.split(".")
         table = values
         for part in path:
             if not isinstance(table.get(part), dict):
                 raise InputError(
-                    f"there is no table {part!r} in {key.strip()}{did_you_mean(part, [k for k in table if isinstance(table[k], dict)])}"
+                    f"there is no table {part!r} in {key}{did_you_mean(part, [k for k in table if isinstance(table[k], dict)])}"
                 )
             table = table[part]
-        table[last] = _toml_value(text.strip())
+        table[last] = value
     return parse(Recipe, values)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"a setting is written a.b=c, got {text!r}")
+    return key.strip(), _toml_value(value.strip())
 
 
 def _recipes() -> Any:

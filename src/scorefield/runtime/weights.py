@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from scorefield.runtime.errors import InputError
 
-__all__ = ["SHOWN", "file_sha256", "fill", "read_tensors", "sha256"]
+__all__ = ["SHOWN", "WeightsFile", "file_sha256", "fill", "read_tensors", "sha256"]
 
 SHOWN = 12  # digits of a SHA-256 that stamps show
 
@@ -22,6 +24,36 @@ def file_sha256(path: Path) -> str:
     """64 hexadecimal digits over the bytes of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class WeightsFile:
+    """A .safetensors file as it was when it was opened: its hash and its tensors are of the same bytes, even where
+    another process puts a new file in its place.
+
+    The descriptor stays open as long as this object lives. Nothing is kept in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._state = self._stat()
+        self.sha256 = file_sha256(self._file)
+
+    def load(self) -> dict[str, Tensor]:
+        """The tensors. InputError for a file that was overwritten in its place; SafetensorError for a broken one."""
+        tensors = load_file(self._file)
+        if self._stat() != self._state:
+            raise InputError(f"{self.path} was overwritten while it was in use: open the run again")
+        return tensors
+
+    @property
+    def _file(self) -> Path:
+        return Path(f"/dev/fd/{self._descriptor}")
+
+    def _stat(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
 
 
 def sha256(tensors: Mapping[str, Tensor], *texts: str) -> str:

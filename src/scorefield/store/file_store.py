@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from scorefield.core.shapes import are_images
+from scorefield.core.shapes import DataSpec, are_images
 from scorefield.runtime.atomic import atomic_write
+from scorefield.runtime.errors import InputError
 from scorefield.store.block_store import Block, BlockFolder, finite
 from scorefield.store.writers import channels_last
 
-__all__ = ["SampleFiles", "classes_of"]
+__all__ = ["SampleFiles", "classes_of", "write_samples"]
 
 _LABELS = "labels.csv"
 
@@ -48,7 +49,7 @@ class SampleFiles(BlockFolder):
         )
 
     def _write(self, k: int, block: Block, count: int) -> None:
-        contents = self._contents(block.x[:count])
+        contents = _contents(block.x[:count], self.spec)
         for path, content in zip(self._paths(k, count), contents, strict=True):
             if _content(path) != content:
                 self._put(path, content, sync=False)  # the hashes find what a power cut took
@@ -63,12 +64,6 @@ class SampleFiles(BlockFolder):
         except OSError as error:
             raise self._unwritable(path, error) from None
 
-    def _contents(self, x: Tensor) -> list[bytes]:
-        """The bytes of each sample's file."""
-        if are_images(self.spec.shape):
-            return [_png(image) for image in channels_last(self.spec.to_uint8(x))]
-        return [_npy(sample) for sample in finite(x).cpu().numpy()]
-
     def _hashes(self, k: int) -> list[str]:
         """What the files of a block should hash to; nothing where that is not known."""
         try:
@@ -81,10 +76,7 @@ class SampleFiles(BlockFolder):
         return self.folder / ".blocks" / f"{k:08d}.json"
 
     def _paths(self, k: int, count: int) -> list[Path]:
-        return [self.folder / self._name(i) for i in range(k * self.size, k * self.size + count)]
-
-    def _name(self, i: int) -> str:
-        return f"{i:06d}.{'png' if are_images(self.spec.shape) else 'npy'}"
+        return [self.folder / _name(i, self.spec) for i in range(k * self.size, k * self.size + count)]
 
     def _labels_text(self, n: int, labels: Sequence[int]) -> str:
         lines, classes = io.StringIO(), self.spec.classes
@@ -92,8 +84,25 @@ class SampleFiles(BlockFolder):
         writer.writerow(("file", "label", "class"))
         for i in range(n):
             label = labels[i % len(labels)]
-            writer.writerow((self._name(i), label, classes[label] if label < len(classes) else ""))
+            writer.writerow((_name(i, self.spec), label, classes[label] if label < len(classes) else ""))
         return lines.getvalue()
+
+
+def write_samples(folder: Path, values: Tensor, spec: DataSpec) -> None:
+    """uint8 images (N, C, H, W), or points (N, *), into a new or empty folder, a file each. InputError where that
+    is not possible.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder: choose another one for the samples")
+    contents = (
+        [_png(x) for x in channels_last(values)] if are_images(spec.shape) else map(_npy, values.numpy())
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, content in enumerate(contents):
+            (folder / _name(i, spec)).write_bytes(content)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror or error})") from None
 
 
 def classes_of(folder: Path) -> dict[str, str]:
@@ -105,6 +114,17 @@ def classes_of(folder: Path) -> dict[str, str]:
             return {row["file"]: row["class"] for row in csv.DictReader(lines)}
     except (OSError, ValueError, KeyError, csv.Error):
         return {}
+
+
+def _name(i: int, spec: DataSpec) -> str:
+    return f"{i:06d}.{'png' if are_images(spec.shape) else 'npy'}"
+
+
+def _contents(x: Tensor, spec: DataSpec) -> list[bytes]:
+    """The bytes of each sample's file."""
+    if are_images(spec.shape):
+        return [_png(image) for image in channels_last(spec.to_uint8(x))]
+    return [_npy(sample) for sample in finite(x).cpu().numpy()]
 
 
 def _content(path: Path) -> bytes | None:

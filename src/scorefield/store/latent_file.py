@@ -15,7 +15,7 @@ from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.weights import SHOWN
 
-__all__ = ["Latents", "check_latents_target"]
+__all__ = ["Latents", "check_latents_target", "check_weights"]
 
 _MOST = np.iinfo(np.int64).max
 _FIELDS = ("latents", "grid", "weights")
@@ -33,6 +33,7 @@ class Latents:
     labels: list[int] | None
     grid: list[float]
     weights: str
+    reconstruction_mse: float | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. InputError where it cannot be written."""
@@ -50,12 +51,7 @@ class Latents:
     def read(cls, path: Path, shape: Sequence[int], weights: str) -> Latents:
         """Latents of examples of this shape, encoded by these weights. InputError for everything else."""
         found = _arrays(path)
-        if str(found["weights"]) != weights:
-            raise InputError(
-                f"{path}: these latents were encoded with different weights (sha256 {str(found['weights'])[:SHOWN]}, this run "
-                f"has {weights[:SHOWN]}), so this run cannot decode them: give the run that encoded them, or encode the "
-                "images again (a run that was trained further has new weights)"
-            )
+        check_weights(str(found["weights"]), weights, str(path))
         latents, labels = found["latents"], found.get("labels")
         if latents.dtype != np.float32 or latents.shape[1:] != tuple(shape) or not len(latents):
             raise InputError(
@@ -75,6 +71,16 @@ class Latents:
             None if labels is None else labels.tolist(),
             found["grid"].tolist(),
             weights,
+        )
+
+
+def check_weights(of_latents: str, of_run: str, what: str) -> None:
+    """InputError where latents were encoded with other weights than those that are to decode them."""
+    if of_latents != of_run:
+        raise InputError(
+            f"{what}: these latents were encoded with different weights (sha256 {of_latents[:SHOWN]}), so this run "
+            f"({of_run[:SHOWN]}) cannot decode them: give the run that encoded them, or encode the images again with this "
+            "one (a run that trained on has new weights)"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.atomic import array_headers, read_arrays
 from scorefield.runtime.errors import InputError
 
-__all__ = ["npz"]
+__all__ = ["from_arrays", "npz"]
 
 
 def npz(
@@ -44,7 +45,28 @@ def npz(
     source = text(str(path))
     file = Path(os.path.expanduser(path))
     arrays = _arrays(file, source)
-    images, labels = arrays["images"], arrays.get("labels")
+    found = from_arrays(arrays["images"], arrays.get("labels"), source, options)
+    return replace(found, arrays=_further_arrays(file, source, len(found)))
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    source: str,
+    options: ImageOptions,
+) -> Dataset:
+    """Images in memory -> a data set of 256 bins.
+
+    Args:
+        images: As `npz` takes them.
+        labels: As `npz` takes them.
+        source: What messages call them.
+        options: How they are fitted.
+
+    Raises:
+        InputError: If they have other types or sizes.
+    """
+    shape = images.shape
     if images.dtype != np.uint8:
         hint = "scale them to 0 … 255 and use .astype('uint8')"
         if images.dtype.kind == "f" and not np.isfinite(images).all():
@@ -56,16 +78,14 @@ def npz(
         swap = images.ndim == 4 and images.shape[1] in (1, 3)
         raise InputError(
             f"{source}: `images` must be (N, H, W) or (N, H, W, C), C 1 or 3 and N at least 1, "
-            f"got {arrays['images'].shape}"
-            + (": channels come last, use images.transpose(0, 2, 3, 1)" if swap else "")
+            f"got {shape}" + (": channels come last, use images.transpose(0, 2, 3, 1)" if swap else "")
         )
     numbers, classes = (None, ()) if labels is None else number_labels(labels, source)
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
     values = _fit_all(images, source, options)
     spec = DataSpec(shape=values.shape[1:], classes=classes, bins=256)
-    further = _further_arrays(file, source, len(values))
-    return Dataset(spec, torch.from_numpy(values), numbers, source, arrays=further)
+    return Dataset(spec, torch.from_numpy(values), numbers, source)
 
 
 def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:

@@ -1,0 +1,113 @@
+"""Images through the deterministic flow and back, a batch at a time: latents, and walks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.generation.blocks import given
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.samplers import latents
+from scorefield.store.writers import (
+    channels_last,
+    check_animation,
+    check_target,
+    save_animation,
+    save_images,
+)
+
+__all__ = ["AT_ONCE", "Interpolation", "check_walk_target", "decode", "encode"]
+
+AT_ONCE = 64  # images that a model is run on at once
+_WIDEST = 16  # frames in a row of a .png
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Interpolation:
+    """A walk from one image to another through their latents.
+
+    Attributes:
+        frames: uint8 (F, C, H, W), both ends included.
+        steps: Steps of the grid by which each frame was decoded.
+        label: The class of the whole walk, or None.
+        cosine: Of the angle between the two latents.
+    """
+
+    frames: Tensor
+    steps: int
+    label: int | None
+    cosine: float
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 (F, H, W, C), or (F, H, W) of grey images."""
+        return channels_last(self.frames)
+
+    def save(self, path: str | Path) -> None:
+        """Write a .gif (an animation) or a .png (the frames in a grid). InputError where that is not possible."""
+        target = Path(path)
+        check_walk_target(target)
+        if target.suffix.lower() == ".gif":
+            save_animation(target, list(self.frames.split(1)))
+        else:
+            save_images(target, self.frames, columns=min(len(self.frames), _WIDEST))
+
+    def __repr__(self) -> str:
+        return f"Interpolation({len(self.frames)} frames {tuple(self.frames.shape[1:])}, cosine {self.cosine:.2f})"
+
+
+def check_walk_target(path: Path) -> None:
+    """InputError unless an `Interpolation` can be saved to this path."""
+    if path.suffix.lower() == ".gif":
+        check_animation(path)
+    elif path.suffix.lower() == ".png":
+        check_target(path)
+    else:
+        raise InputError(f"{path}: a walk is written as .gif (an animation) or .png (the frames in a grid)")
+
+
+def encode(
+    model: Any, x0: Tensor, labels: Sequence[int] | None, grid: Tensor, progress: Reporter = SILENT
+) -> Tensor:
+    """Latents of images x0 (N, *) under labels, one per image; float32 on the CPU."""
+    return _in_parts(
+        "encoding", lambda bound, part: latents.encode(bound, part, grid), model, x0, labels, progress
+    )
+
+
+def decode(
+    model: Any,
+    x_T: Tensor,
+    labels: Sequence[int] | None,
+    grid: Tensor,
+    progress: Reporter = SILENT,
+    what: str = "decoding",
+) -> Tensor:
+    """Images of latents x_T (N, *) under labels, one per latent; float32 on the CPU."""
+    return _in_parts(
+        what, lambda bound, part: latents.decode(bound, part, grid), model, x_T, labels, progress
+    )
+
+
+def _in_parts(
+    what: str,
+    walk: Callable[[Any, Tensor], Tensor],
+    model: Any,
+    x: Tensor,
+    labels: Sequence[int] | None,
+    progress: Reporter,
+) -> Tensor:
+    parts = []
+    with progress.progress(what, len(x)) as bar:
+        for indices in torch.arange(len(x)).split(AT_ONCE):
+            bound = given(model, None if labels is None else [labels[i] for i in indices.tolist()])
+            parts.append(walk(bound, x[indices].to(model.device)).cpu())
+            bar.update(int(indices[-1]) + 1)
+    return torch.cat(parts)

@@ -1,0 +1,155 @@
+"""One job of many samples: into a folder as they are made, or into one file at the end; resumable, and shared by
+processes.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from scorefield.generation.samples import Samples, grid_columns
+from scorefield.generation.sampling import Sampling
+from scorefield.runtime.atomic import abandoned
+from scorefield.runtime.distributed import Processes
+from scorefield.runtime.progress import SILENT, Bar, Reporter
+from scorefield.samplers.base import Step
+from scorefield.store.block_store import BLOCK, Block, BlockFolder, StoredSamples
+from scorefield.store.file_store import SampleFiles
+from scorefield.store.writers import save_animation
+
+__all__ = ["SampleJob"]
+
+_FRAMES = 100  # of an animation, at the most
+
+
+@dataclass
+class SampleJob:
+    """Samples 0 … n−1 of a seed, and where they go.
+
+    Attributes:
+        sampling: How they are made.
+        seed: Sample i of a seed does not depend on n.
+        n: How many.
+        target: A folder, .npz or .png.
+        size: Samples computed at once, at least 32.
+        animation: A .gif of the first block, if one is wanted.
+        progress: Reports what is done.
+        kept: Blocks of this process that were there already.
+    """
+
+    sampling: Sampling
+    seed: int
+    n: int
+    target: Path
+    size: int = BLOCK
+    animation: Path | None = None
+    progress: Reporter = SILENT
+    kept: int = field(default=0, init=False)
+    _frames: list[Tensor] = field(default_factory=list, init=False)
+    _seen: int = field(default=0, init=False)  # steps of the first block
+
+    def run(self, processes: Processes | None = None) -> None:
+        """Make what is missing, in shares; the first process writes what is written once. What is made
+        survives any end.
+
+        Raises:
+            InputError: The target holds other samples or cannot be written; samples that are not finite.
+        """
+        processes = processes or Processes()
+        if not self.target.suffix:
+            self._into_folder(processes)
+        elif self.n > self.size:
+            self._through_blocks(processes)
+        else:  # nothing to share or to go on with
+            if processes.first:
+                self._write(self._drawn(self.n, [0]))
+            processes.leave()
+        if processes.first and self.animation is not None:
+            save_animation(self.animation, self._frames, grid_columns(self.sampling.labels))
+            self.progress.say(f"wrote {self.animation}")
+
+    def in_memory(self) -> Samples:
+        """The samples, of the same bytes as those that `run` writes."""
+        n = self.n if self.n <= self.size else -(-self.n // self.size) * self.size
+        blocks = self._drawn(n, list(range(-(-n // self.size))))
+        return Samples.of(self._cut(blocks), self.sampling.model.data, self.sampling.labels)
+
+    def _cut(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """The first n samples of whole blocks."""
+        for block in blocks:
+            count = min(len(block.x), self.n - block.indices.start)
+            labels = None if block.labels is None else block.labels[:count]
+            yield Block(block.indices[:count], block.x[:count], labels)
+
+    def _into_folder(self, processes: Processes) -> None:
+        files = SampleFiles(
+            self.target, self.sampling.identity(self.seed), self.sampling.model.data, self.size
+        )
+        self._make(files, processes)
+        if processes.first and self.sampling.labels is not None:
+            files.write_labels(self.n, self.sampling.labels)
+
+    def _through_blocks(self, processes: Processes) -> None:
+        """One file, from blocks that wait beside it until there are all of them."""
+        beside = self.target.with_name(self.target.name + ".blocks")
+        what, spec = self.sampling.identity(self.seed), self.sampling.model.data
+        stored = StoredSamples.within(beside, what, spec, self.size)
+        self._make(stored, processes)
+        if processes.first:
+            self._write(stored.blocks(self.n))
+            shutil.rmtree(stored.folder)
+            if not any(beside.iterdir()):  # blocks of another job may wait there
+                beside.rmdir()
+
+    def _make(self, store: BlockFolder, processes: Processes) -> None:
+        """The missing blocks of this process's share, then wait for the other processes."""
+        share = len(processes.share(range(store.rounded(self.n) // store.size)))
+
+        def sample(numbers: list[int]) -> Iterator[Block]:
+            if len(numbers) < share:
+                whose = " of the first process" if processes.world > 1 else ""
+                self.progress.say(
+                    f"{share - len(numbers)} of {share} blocks{whose} are in {store.folder} and kept"
+                )
+            return self._drawn(store.rounded(self.n), numbers)
+
+        with self._interruptible(store.folder):
+            self.kept = share - store.make(self.n, sample, processes)
+            if processes.first and self.animation is not None and not self._frames:
+                list(self._drawn(store.rounded(self.n), [0]))  # of a block that was there already
+        processes.leave()
+
+    def _drawn(self, n: int, numbers: list[int]) -> Iterator[Block]:
+        with self.progress.progress("sampling", len(numbers) * self.sampling.steps) as bar:
+            on_step = partial(self._on_step, bar)
+            yield from self.sampling.blocks(n, self.seed, size=self.size, blocks=numbers, on_step=on_step)
+
+    def _on_step(self, bar: Bar, k: int, step: Step) -> None:
+        bar.advance()
+        if k == 0 and self.animation is not None:
+            self._seen += 1
+            steps = self.sampling.steps
+            if self._seen % max(1, steps // _FRAMES) == 0 or self._seen == steps:
+                self._frames.append(self.sampling.model.data.to_uint8(step.x[: self.n]).cpu())
+
+    def _write(self, blocks: Iterator[Block]) -> None:
+        """The .npz or the grid of all the samples."""
+        for unfinished in abandoned(self.target.parent.glob(f".{glob.escape(self.target.name)}.*.partial")):
+            unfinished.unlink(missing_ok=True)
+        Samples.of(blocks, self.sampling.model.data, self.sampling.labels).save(self.target)
+
+    @contextmanager
+    def _interruptible(self, folder: Path) -> Iterator[None]:
+        """An end between two files comes with a word on how it goes on."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self.progress.say(f"what is made stays in {folder}: the same command goes on from there")
+            raise

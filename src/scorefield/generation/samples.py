@@ -1,0 +1,103 @@
+"""Samples in memory: uint8 images or points, with their labels, as an .npz of `scorefield sample` holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.core.shapes import DataSpec, are_images
+from scorefield.runtime.errors import InputError
+from scorefield.store.block_store import Block, finite
+from scorefield.store.file_store import write_samples
+from scorefield.store.writers import channels_last, check_target, save_images, save_points
+
+__all__ = ["Samples", "grid_columns"]
+
+
+class Samples:
+    """Samples of a run, on the CPU.
+
+    `len(samples)` is their number; `images` of runs of images, `samples` of all others.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        spec: DataSpec,
+        labels: Sequence[int] | None = None,
+        columns: int | None = None,
+    ) -> None:
+        self.spec = spec
+        self._values, self._labels, self._columns = values, labels, columns
+
+    @classmethod
+    def of(cls, blocks: Iterable[Block], spec: DataSpec, labels: Sequence[int] | None = None) -> Samples:
+        """The samples of consecutive blocks.
+
+        Args:
+            blocks: In their order; each is let go once it is read.
+            spec: What one sample is.
+            labels: Those that are cycled over the samples, for the columns of a picture.
+
+        Raises:
+            InputError: For samples that hold NaN or infinite values.
+        """
+        images = are_images(spec.shape)
+        parts: list[Tensor] = []
+        chosen: list[int] = []
+        for block in blocks:
+            parts.append((spec.to_uint8(block.x) if images else finite(block.x)).cpu())
+            chosen += block.labels or []
+        return cls(torch.cat(parts), spec, chosen or None, grid_columns(labels))
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 (N, H, W, C), or (N, H, W) of grey images. InputError where samples are no images."""
+        if not are_images(self.spec.shape):
+            raise InputError(f"these samples have shape {self.spec.shape} and are not images: use .samples")
+        return channels_last(self._values)
+
+    @property
+    def samples(self) -> np.ndarray:
+        """float32 (N, *) in the model's data units. InputError where samples are images."""
+        if are_images(self.spec.shape):
+            raise InputError("these samples are images, kept as bytes: use .images")
+        return self._values.numpy()
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int64 (N,); None without classes."""
+        return None if self._labels is None else np.asarray(self._labels, dtype=np.int64)
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz (arrays), a .png of images in a grid, or a new or empty folder (a .png or .npy each).
+
+        Raises:
+            InputError: Where that is not possible.
+        """
+        target = Path(path)
+        check_target(target, self.spec.shape)
+        if not target.suffix:
+            write_samples(target, self._values, self.spec)
+        elif are_images(self.spec.shape):
+            save_images(target, self._values, self._labels, self._columns)
+        else:
+            save_points(target, self._values, self._labels)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        array = "images" if are_images(self.spec.shape) else "samples"
+        shape = (len(self), *self.spec.shape)
+        labels = "" if self._labels is None else f", {len(set(self._labels))} classes"
+        return f"Samples({array} {self._values.dtype} {shape}{labels})".replace("torch.", "")
+
+
+def grid_columns(labels: Sequence[int] | None) -> int | None:
+    """Columns of a picture of samples: a class each, if there are not too many."""
+    return len(labels) if labels is not None and 1 < len(labels) <= 20 else None
