@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from scorefield.process import Process as Process
     from scorefield.runs.build import load as load
     from scorefield.runs.recipe import Recipe as Recipe
+    from scorefield.runs.run import Run as Run
     from scorefield.runtime.errors import IncompatibleModel as IncompatibleModel
     from scorefield.runtime.errors import InputError as InputError
     from scorefield.runtime.errors import ScorefieldError as ScorefieldError
@@ -98,6 +99,7 @@ _NAMES = {
     "Prediction": "scorefield.core.prediction",
     "Process": "scorefield.process",
     "Recipe": "scorefield.runs.recipe",
+    "Run": "scorefield.runs.run",
     "Sampler": "scorefield.samplers.base",
     "SamplingOptions": "scorefield.generation.options",
     "ScoreFunction": "scorefield.models.base",

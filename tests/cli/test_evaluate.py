@@ -15,9 +15,10 @@ import scorefield as sf
 import scorefield.cli
 from scorefield.core.noise import NoiseSource
 from scorefield.data.loading.epoch_order import permutation
-from scorefield.evaluation import train_classifier
+from scorefield.evaluation import ModuleFeatures, train_classifier
 from scorefield.evaluation.bits import flow_figures
 from scorefield.runs.build import read_run
+from scorefield.runtime.distributed import Processes
 
 MLP = 'net={kind="mlp", hidden=32, layers=2}'
 FAST = ["--steps", 2, "--sets", 2, "-n", 70, "--device", "cpu"]
@@ -183,22 +184,15 @@ def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeyp
     """As if there were two: the second one makes blocks 1, 3, … and leaves; the first makes the others and
     has the figures.
     """
-    from scorefield.cli.evaluate import _subjects
-    from scorefield.evaluation import EvaluationOptions, ModuleFeatures, evaluate
-    from scorefield.runtime.distributed import Processes
-
-    recipe, spec = read_run(run)
-    sampling = recipe.sampling.model_copy(update={"steps": 2})
-    options = EvaluationOptions(metrics=("kid",), n=70, sets=1)
     monkeypatch.setattr(Processes, "leave", lambda self: None)
-    pixels = ModuleFeatures(lambda x: x.flatten(1), spec, "pixels")
+    pixels = ModuleFeatures(lambda x: x.flatten(1), read_run(run)[1], "pixels")
     results, stored = [], []
     for rank in (1, 0):
-        (subject,) = _subjects(str(run), recipe, [sampling], None, None, torch.device("cpu"))
-        results.append(evaluate(subject, options, Processes(rank, 2), extractor=pixels))
+        options = {"n": 70, "sets": 1, "steps": 2, "extractor": pixels, "processes": Processes(rank, 2)}
+        results.append(sf.Run(run).evaluate("kid", **options))
         stored.append(sorted(int(path.stem.removeprefix("block-")) for path in blocks(run)))
     assert stored == [[1], [0, 1]]
-    assert results[0] is None
+    assert not results[0].figures
     assert results[1].figures[0].stamp["features"]["extractor"] == "pixels"
 
 
@@ -367,7 +361,7 @@ MISTAKES = [
     (["--guidance", "1,1"], "each once"),
     (["--guidance", "0,nan"], "finite"),
     (["--guidance", "0,1", "--metrics", "pr,bpd"], "bpd ignore guidance"),
-    (["--guidance", "0,1", "--samples", "{tmp}/few.npz"], "--samples are as they are"),
+    (["--guidance", "0,1", "--samples", "{tmp}/few.npz"], "not sampled again"),
     (["-n", "1"], "-n"),
 ]
 

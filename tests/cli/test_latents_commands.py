@@ -240,7 +240,10 @@ MISTAKES = [
     (["decode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/a.png"], "no `latents`"),
     (["decode", "{run}", "{files}/broken.png", "--out", "{tmp}/a.png"], "not an .npz archive"),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.png"], "different weights"),
-    (["decode", "{run}", "{tmp}/unlabelled.npz", "--out", "{tmp}/a.png"], "no labels, and the run needs"),
+    (
+        ["decode", "{run}", "{tmp}/unlabelled.npz", "--out", "{tmp}/a.png"],
+        "no labels here, and the run needs",
+    ),
     (["decode", "{run}", "{tmp}/nan.npz", "--out", "{tmp}/a.png"], "NaN"),
     (["decode", "{run}", "{tmp}/shape.npz", "--out", "{tmp}/a.png"], "float32 (N, 1, 8, 8)"),
     (["decode", "{run}", "{tmp}/label.npz", "--out", "{tmp}/a.png"], "labels must lie in 0"),
@@ -328,7 +331,7 @@ def others(tiny_run, tmp_path_factory):
     ("name", "message"),
     [
         ("classifier", "is a classifier"),
-        ("upsampler", "enlarges images"),
+        ("upsampler", "upsamples images"),
         ("categories", "of categories"),
         ("points", "shape (2,); from Python"),
         ("score", "without noise levels"),

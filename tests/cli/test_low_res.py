@@ -132,7 +132,7 @@ def test_what_it_writes_it_reads(capsys, run, small, tmp_path):
 
 
 MISTAKES = [
-    (["sample", "{run}"], "4×4 pixels: give them by --low-res"),
+    (["sample", "{run}"], "4×4 pixels: give them by low_res (--low-res)"),
     (["sample", "{run}", "--low-res", "{small}/nothing.npz"], "no such file"),
     (["sample", "{run}", "--low-res", "{small}/nothing.png"], "no such file"),
     (["sample", "{run}", "--low-res", "{small}/large.npz"], "4×4 pixels, and these are 8×8"),
@@ -144,7 +144,7 @@ MISTAKES = [
     (["evaluate", "{run}"], "super-resolution run, which has no metrics"),
     (["train", "digits-upsampler", "--set", "model.low_res=9"], "square and larger"),
     (["train", "toy-moons", "--set", "model.low_res=1"], "not one for super-resolution"),
-    (["sample", "{plain}", "--low-res", "{small}/labelled.npz"], "remove --low-res"),
+    (["sample", "{plain}", "--low-res", "{small}/labelled.npz"], "remove low_res (--low-res)"),
 ]
 
 

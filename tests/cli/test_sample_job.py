@@ -180,7 +180,7 @@ def test_signals_keep_what_is_made(capsys, run, tmp_path, monkeypatch, target, n
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.cli.sample_job.SampleJob._on_step", on_step)
+        patch.setattr("scorefield.generation.job.SampleJob._on_step", on_step)
         found, _, err = call(capsys, "sample", run, *FEW, "-n", 130, "--out", tmp_path / target)
     assert found == status
     assert f"what is made stays in {tmp_path / target}" in err
@@ -199,7 +199,7 @@ def test_a_failure_says_so_and_what_was_made_stays(capsys, run, tmp_path, monkey
             step.x.fill_(float("nan"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.cli.sample_job.SampleJob._on_step", diverge)
+        patch.setattr("scorefield.generation.job.SampleJob._on_step", diverge)
         status, _, err = call(capsys, "sample", run, *FEW, "-n", 130, "--out", tmp_path / "a")
     assert status == 1
     assert "the model that made them has diverged" in err

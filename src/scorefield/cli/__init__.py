@@ -1,33 +1,22 @@
-"""The command: parse, build, call. What it calls lives in the library; heavy imports wait until a command
-needs them.
-"""
+"""The command: parse, call, say. A command's module is imported only when that command runs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from scorefield.cli import (
-    encode,
-    evaluate,
-    export,
-    import_,
-    info,
-    interpolate,
-    plan,
-    plot,
-    recipes,
-    sample,
-    train,
-)
+from scorefield import __version__
 from scorefield.cli.console import complain
 from scorefield.cli.malloc import keep_memory
+from scorefield.runtime.errors import ScorefieldError
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
 
 _INTERRUPTED = 130
 _NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
@@ -36,14 +25,21 @@ _NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
 # name.
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
-app = typer.Typer(
-    name="scorefield",
-    help="Score-based generative models: train, sample and judge them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+# Name: (module:function, what `scorefield --help` says of it, at most 45 characters).
+COMMANDS = {
+    "recipes": ("recipes:recipes", "List the recipes, or print one"),
+    "info": ("info:info", "Model size, FLOPs and noise levels"),
+    "train": ("train:train", "Train a model: make a run, or resume one"),
+    "sample": ("sample:sample", "Sample a run: images, or points"),
+    "encode": ("encode:encode", "Turn images into latents by DDIM"),
+    "decode": ("encode:decode", "Turn latents back into images"),
+    "interpolate": ("interpolate:interpolate", "Walk from one image to another"),
+    "evaluate": ("evaluate:evaluate", "Measure quality, likelihood or accuracy"),
+    "plot": ("plot:plot", "Draw a run: its data, samples and training"),
+    "plan": ("plan:plan", "Memory and time of training, before it"),
+    "import": ("import_:import_", "Make a run of a published checkpoint"),
+    "export": ("export:export", "Write a run for other software"),
+}
 
 
 def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,37 +56,49 @@ def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-_COMMANDS: dict[str, Callable[..., Any]] = {
-    "recipes": recipes.recipes,
-    "info": info.info,
-    "train": train.train,
-    "sample": sample.sample,
-    "encode": encode.encode,
-    "decode": encode.decode,
-    "interpolate": interpolate.interpolate,
-    "evaluate": evaluate.evaluate,
-    "plot": plot.plot,
-    "plan": plan.plan,
-    "import": import_.import_,
-    "export": export.export,
-}
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_interruptible(_command))
+class _LazyGroup(TyperGroup):
+    """The commands by their names; the module of one is imported when it is to run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _command(str(name)), rest
+
+
+def _command(name: str) -> Any:
+    module, _, function = COMMANDS[name][0].partition(":")
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(_interruptible(getattr(import_module(f"scorefield.cli.{module}"), function)))
+    return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    name="scorefield",
+    cls=_LazyGroup,
+    help="Score-based generative models: train, sample and evaluate them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _not_imported() -> None:
+    """Stands for a command in the list of commands."""
+
+
+for _name, (_, _summary) in COMMANDS.items():
+    app.command(_name, short_help=_summary)(_not_imported)
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
-        from scorefield import __version__
-
         print(__version__)
         raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; mistakes of the user become one line on stderr and an exit status other than 0."""
-    from scorefield.runtime.errors import ScorefieldError
-
     keep_memory()
     try:
         status = app(arguments, standalone_mode=False)
@@ -112,8 +120,9 @@ def main(arguments: list[str] | None = None) -> None:
         if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
             raise
         complain(
-            "there is not enough memory for this: take a smaller network or smaller images; training also fits with a smaller "
-            "training.batch_size, or cut into training.accumulation parts (`scorefield plan RECIPE` says what it needs)"
+            "there is not enough memory for this: take a smaller network or smaller images; training also fits with a "
+            "smaller training.batch_size, or cut into training.accumulation parts (`scorefield plan RECIPE` says what it "
+            "needs)"
         )
         status = 1
     sys.exit(status or 0)

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.parameters import Json, Run
+from scorefield.cli.parameters import Json, RunFolder
 
 TARGETS = ("diffusers",)
 
 
 def export(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="diffusers.")],
-    run: Run,
+    run: RunFolder,
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder to make, which diffusers loads.")
     ],

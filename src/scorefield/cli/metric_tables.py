@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import matplotlib.figure
 
 from scorefield.cli.console import print_json, print_table, say
-
-if TYPE_CHECKING:
-    import matplotlib.figure
-
-    from scorefield.evaluation import Evaluation, MetricValue
+from scorefield.evaluation import Evaluation, MetricValue
+from scorefield.evaluation.metric_value import grouped, stamp_lines
+from scorefield.plots.evaluation_figures import draw_bound, draw_guidance
+from scorefield.plots.style import save_figure
 
 __all__ = ["report", "report_scales"]
 
@@ -29,8 +29,6 @@ _COLUMNS = {
 
 def report(run: str, folder: Path, result: Evaluation, as_json: bool) -> None:
     """Warnings, the picture of the bound, then the figures: a table under each stamp, or JSON."""
-    from scorefield.evaluation.metric_value import grouped, stamp_lines
-    from scorefield.plots.evaluation_figures import draw_bound
 
     _warn(result.warnings)
     bounds = [figure for figure in result.figures if "terms" in figure.parts]
@@ -46,8 +44,6 @@ def report(run: str, folder: Path, result: Evaluation, as_json: bool) -> None:
 
 def report_scales(run: str, folder: Path, results: Mapping[float, Evaluation], as_json: bool) -> None:
     """A table with a row for each scale of the guidance, and the picture; or JSON."""
-    from scorefield.evaluation.metric_value import grouped, stamp_lines
-    from scorefield.plots.evaluation_figures import draw_guidance
 
     _warn(list(dict.fromkeys(text for result in results.values() for text in result.warnings)))
     picture = _save(draw_guidance(results, run), folder.parent, "guidance")
@@ -80,7 +76,6 @@ def _warn(warnings: Sequence[str]) -> None:
 
 def _save(drawn: matplotlib.figure.Figure, run: Path, name: str) -> str:
     """The picture as figures/NAME.png of the run's folder."""
-    from scorefield.plots.style import save_figure
 
     target = run / "figures" / f"{name}.png"
     target.parent.mkdir(exist_ok=True)

@@ -1,168 +1,144 @@
-"""Options that several commands share, and how they change what a run says of itself."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import inspect
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
-from scorefield.cli.console import say
-
-if TYPE_CHECKING:
-    import torch
-
-    from scorefield.data import Dataset
-    from scorefield.generation.sampling import Guide
-    from scorefield.runs.build import Recipe, Sampling, SamplingOptions
+from scorefield.process.transitions import Variance as VarianceKind
+from scorefield.runs.run import StepKeywords
+from scorefield.runtime.registry import GRIDS, SAMPLERS
 
 __all__ = [
-    "Classifier",
+    "Allow",
     "Compile",
     "Device",
-    "Eta",
     "Grid",
-    "Guidance",
     "Json",
-    "Run",
-    "SamplerName",
+    "RunFolder",
+    "SamplingFlags",
     "Seed",
-    "Settings",
     "Steps",
-    "Variance",
-    "load_classifier",
-    "load_model",
-    "note_other_data",
-    "sampling_options",
-    "say_caution",
-    "weights_hash",
+    "ends_on_sigterm",
+    "split_labels",
+    "with_sampling_flags",
 ]
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
+_TERMINATED = 75
+
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Seed = Annotated[
-    int, typer.Option(min=0, help="Sample i of a seed is the same image however many are asked for.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the fastest one found if not given.")]
-SamplerName = Annotated[
-    str | None,
+Seed = Annotated[int, typer.Option(min=0, help="Random seed. Sample i does not depend on -n.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps. Default: the fastest one found.")]
+Allow = Annotated[
+    list[str] | None,
     typer.Option(
-        "--sampler",
-        help="ancestral, ddim, euler, heun, dpm-solver, dpm-solver-2s or langevin; the run's own if not given.",
+        "--allow",
+        metavar="MODULE",
+        help="A module of your own that the run may import; repeat it for several.",
     ),
 ]
-Steps = Annotated[
-    int | None, typer.Option(min=1, help="Steps of the grid; the run's own number if not given.")
+SamplerName = Annotated[
+    str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: the run's own.")
 ]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the grid. Default: the run's own number.")]
 Grid = Annotated[
     str | None,
     typer.Option(
-        help="full, uniform (= trailing), quadratic, log_snr, karras, linspace, leading, ddim_quadratic, staircase (annealed Langevin), or "
-        "counts such as 10,15,20."
+        help=f"full, {', '.join(GRIDS)}, staircase (annealed Langevin), or counts such as 10,15,20. Default: the run's own."
     ),
 ]
 Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Have torch.compile compile the network first: minutes, which many samples on a GPU win back.",
+        help="Compile the network by torch.compile first: takes minutes; worth it for many samples on a GPU.",
     ),
 ]
 Eta = Annotated[float | None, typer.Option(help="DDIM's η, 0 (deterministic) to 1 (ancestral).")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="A=C", help="Change one value of the run's [sampling] table, such as repeats=10."
+        "--set",
+        metavar="A=C",
+        help="Override a value of the run's [sampling] table, e.g. repeats=10 (see `scorefield options sampling`).",
     ),
 ]
-Variance = Annotated[str | None, typer.Option(help="Of ancestral sampling: lower, upper or learned.")]
-Classifier = Annotated[str | None, typer.Option(metavar="RUN", help="Guide by the run of a classifier.")]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        metavar="S",
-        help="Scale of the guidance: by --classifier (0 is none, 1 if not given), otherwise classifier-free (1 is the model as it is).",
-    ),
+Variance = Annotated[
+    str | None, typer.Option(help="Variance of ancestral sampling: lower, upper or learned.")
 ]
+Classifier = Annotated[str | None, typer.Option(metavar="RUN", help="Classifier guidance with this run.")]
 
 
-def sampling_options(
-    recipe: Recipe,
-    sampler: str | None,
-    steps: int | None,
-    grid: str | None,
-    eta: float | None,
-    variance: str | None,
-    settings: list[str] | None = None,
-    classifier: str | None = None,
-    guidance: float | None = None,
-) -> SamplingOptions:
-    """The run's own sampling with what the command line says in its place."""
-    from scorefield.runs.build import with_overrides
+@dataclass(frozen=True)
+class SamplingFlags:
+    """How a run is sampled, as `sample` and `evaluate` take it."""
 
-    options = recipe.sampling.changed(
-        sampler=sampler,
-        steps=steps,
-        grid=grid,
-        eta=eta,
-        variance=variance,
-        guidance=guidance,
-        by_classifier=classifier is not None,
-    )
-    changed = recipe.model_copy(update={"sampling": options})
-    return with_overrides(changed, [f"sampling.{setting}" for setting in settings or []]).sampling
+    sampler: SamplerName = None
+    steps: Steps = None
+    grid: Grid = None
+    eta: Eta = None
+    variance: Variance = None
+    settings: Settings = None
+    classifier: Classifier = None
+
+    def keywords(self) -> StepKeywords:
+        """The keywords of `Run.sample`."""
+        return {
+            "sampler": self.sampler,
+            "steps": self.steps,
+            "grid": self.grid,
+            "eta": self.eta,
+            "variance": cast(VarianceKind | None, self.variance),  # which is checked where it is used
+            "settings": self.settings,
+            "classifier": self.classifier,
+        }
 
 
-def load_model(run: str, recipe: Recipe, device: torch.device, compiled: bool = False) -> Any:
-    """The model of a run on this device, in that run's precision; its weights stay as they are.   compiled:
-    by torch.compile.
-    """
-    from scorefield.runs.build import load
-    from scorefield.runtime.precision import autocast_dtype
+def with_sampling_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `SamplingFlags` in place of its parameter `flags`."""
+    hints = get_type_hints(SamplingFlags, include_extras=True)
+    names = [field.name for field in fields(SamplingFlags)]
+    parameters = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name != "flags":
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name])
+            for name in names
+        ]
 
-    model = load(run).to(device)
-    model.autocast_dtype = autocast_dtype(recipe.training.precision, device)
-    model.keep_weights()
-    if compiled:
-        model.compile_network()
-    return model
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(flags=SamplingFlags(**{name: given.pop(name) for name in names}), **given)
 
-
-def load_classifier(run: str | None, device: torch.device) -> Guide | None:
-    """The classifier of a run; None without one. InputError for the run of anything else."""
-    from scorefield.generation.sampling import Guide
-    from scorefield.runs.build import read_run
-    from scorefield.runtime.errors import InputError
-
-    if run is None:
-        return None
-    recipe, _ = read_run(run)
-    if not recipe.is_classifier:
-        raise InputError(
-            f"--classifier takes the run of a classifier, and {run} is a run of {recipe.name}, which makes samples"
-        )
-    return Guide(load_model(run, recipe, device), run, weights_hash(run))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
-def note_other_data(recipe: Recipe, train: Dataset) -> None:
-    """Say so where a run was trained on something else. Of a stream, `train` is the first examples."""
-    if recipe.trained_on is None:
-        return
-    found = train.fingerprint(recipe.trained_on.arrays) if train.first_of is None else train.first_of
-    if found != recipe.trained_on.fingerprint:
-        say(f"note: {train.source} is not what this run was trained on (fingerprint {found})")
+def split_labels(label: list[str] | None) -> list[str] | None:
+    """The classes of --label, which is repeated or has commas."""
+    return [part.strip() for entry in label for part in entry.split(",")] if label else None
 
 
-def weights_hash(run: str) -> str:
-    """The first digits of the SHA-256 of a run's weights."""
-    from scorefield.runtime.weights import SHOWN, file_sha256
-    from scorefield.training import RunFolder
+@contextmanager
+def ends_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the work between two files, with exit status 75."""
 
-    return file_sha256(RunFolder(Path(run)).weights)[:SHOWN]
+    def terminate(number: int, frame: object) -> None:
+        raise SystemExit(_TERMINATED)
 
-
-def say_caution(sampling: Sampling) -> None:
-    """What the user should know before samples are made."""
-    text = sampling.caution()
-    if text is not None:
-        say(f"note: {text}")
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.parameters import Json, Run
+from scorefield.cli.parameters import Json, RunFolder
 
 
 def plot(
-    run: Run,
+    run: RunFolder,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Where to; into the run's figures/ if not given.")
     ] = None,

@@ -23,9 +23,7 @@ __all__ = ["UserImages", "images_of", "low_res_images", "mask_of", "read_unresiz
 UserImages = str | Path | np.ndarray  # a file or folder; uint8 (N, H, W) or (N, H, W, C)
 
 
-def read_unresized(
-    path: UserImages, channels: int | None, labels: np.ndarray | None = None
-) -> Dataset:
+def read_unresized(path: UserImages, channels: int | None, labels: np.ndarray | None = None) -> Dataset:
     """Read images in their own size.
 
     Args:
@@ -110,9 +108,7 @@ def mask_of(path: UserImages, data: DataSpec) -> Tensor:
     return known[0]
 
 
-def low_res_images(
-    path: UserImages, side: int, data: DataSpec, labels: np.ndarray | None = None
-) -> Dataset:
+def low_res_images(path: UserImages, side: int, data: DataSpec, labels: np.ndarray | None = None) -> Dataset:
     """Read low-resolution images for a super-resolution model.
 
     Args:

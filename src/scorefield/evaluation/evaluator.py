@@ -21,7 +21,6 @@ from scorefield.evaluation.catalogue import open_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
 from scorefield.evaluation.metric_value import MetricValue, Stamp, append_line
-
 from scorefield.evaluation.noisy_accuracy import NoisyAccuracy
 from scorefield.evaluation.sample_evaluator import SampleEvaluator
 from scorefield.generation.sampling import Sampling
@@ -36,7 +35,6 @@ from scorefield.runtime.registry import LIKELIHOODS, METRICS, SAMPLE_METRICS
 _KEYS = {"held-out": "heldout", "training": "train"}  # in JSON
 
 __all__ = [
-
     "AccuracyReport",
     "Evaluation",
     "EvaluationOptions",

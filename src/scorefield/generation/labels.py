@@ -46,12 +46,12 @@ def class_labels(model: Any, labels: ClassNames | None, classifier: Any = None) 
     return [_number(labelled, label) for label in chosen]
 
 
-def labels_of_images(images: Dataset, model: Any, classifier: Any = None) -> list[int] | None:
+def labels_of_images(images: Dataset | None, model: Any, classifier: Any = None) -> list[int] | None:
     """The classes of a user's images, in the numbering of the model, or of the classifier of an unconditional
     one; None where neither has classes.
     """
     labelled = model if model.num_classes else classifier
-    if labelled is None:
+    if labelled is None or images is None:
         return None
     if images.labels is None:
         raise InputError(

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
+from scorefield.generation.sampling import Sampling
 from scorefield.plots.style import ACCENT, DARK, plot_style, save_figure
-from scorefield.runs.build import Recipe, Sampling, build_sampling, load, open_data, read_run
+from scorefield.runs.build import open_data
+from scorefield.runs.recipe import Recipe
+from scorefield.runs.run import Run
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import trajectory
 from scorefield.training import RunFolder
@@ -29,31 +32,32 @@ _SAMPLES, _PATHS, _STATES, _SEED = 3000, 7, 40, 0
 _BINS, _ARROWS, _MARGIN = 80, 23, 0.1
 
 
-def plot_run(run: str | Path, out: Path | None = None) -> Path:
+def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
     """Draw a run and return where the picture is: `out`, or RUN/figures/plane.png for 2-D data,
     RUN/figures/training.png else.
 
     InputError where there is no run, no weights or no metrics yet, and where `out` is not a .png in an
     existing folder.
     """
-    recipe, spec = read_run(run)
-    plane = spec.shape == (2,) and not recipe.is_classifier
+    run = run if isinstance(run, Run) else Run(run)
+    recipe = run.recipe
+    plane = run.data_spec.shape == (2,) and not recipe.is_classifier
     if out is None:
-        out = RunFolder(Path(run)).path / "figures" / ("plane.png" if plane else "training.png")
+        out = run.path / "figures" / ("plane.png" if plane else "training.png")
         out.parent.mkdir(exist_ok=True)
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise InputError(f"{out}: a figure is written as .png into a folder that exists")
-    figure = _draw_plane(run, recipe) if plane else _draw_training(RunFolder(Path(run)), recipe.name)
+    figure = _draw_plane(run) if plane else _draw_training(run.folder, recipe.name)
     save_figure(figure, out)
     return out
 
 
-def _draw_plane(run: str | Path, recipe: Recipe) -> Figure:
+def _draw_plane(run: Run) -> Figure:
     """Data, samples, the score as arrows, and the sampler's paths."""
     from matplotlib.figure import Figure
 
-    model = load(run)
-    sampling = build_sampling(recipe.sampling, model)
+    recipe, sampling = run.recipe, run.sampling(device="cpu", precision="fp32")
+    model = sampling.model
     samples, paths = _walk(model, sampling)
     data = samples if recipe.data.source is None else open_data(recipe.data)[0].everything()
     limits = _limits(data)
@@ -120,7 +124,7 @@ def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float
     count = [max(3, round(_ARROWS * (b - a) / max(right - left, high - low))) for a, b in limits]
     lattice = torch.cartesian_prod(torch.linspace(left, right, count[0]), torch.linspace(low, high, count[1]))
     t, title = None, "score of the data"
-    if hasattr(model, "process"):
+    if model.process is not None:
         times = torch.arange(1, model.process.T + 1)
         level = model.process.level(times)
         ratio = level.ratio

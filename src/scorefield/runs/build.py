@@ -271,4 +271,5 @@ def fill_weights(model: M, read: Callable[[], Mapping[str, torch.Tensor]], folde
         ) from None
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder.weights} does not fit this run: {str(error).splitlines()[0]}") from None
-    return model.eval()
+    model.eval()
+    return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,6 @@ from scorefield.evaluation import (
     noisy_accuracy,
 )
 from scorefield.evaluation.extractors import Extractor
-from scorefield.evaluation.metrics import SAMPLE_METRICS
 from scorefield.generation import flow
 from scorefield.generation.job import SampleJob
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
@@ -37,15 +36,17 @@ from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Guide, LowRes, Sampling, build_sampling
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.process import CategoricalProcess
 from scorefield.process.transitions import Variance
-from scorefield.runs.build import Model, build_model, fill_weights, open_data, read_run
+from scorefield.runs.build import Model, build_model, build_process, fill_weights, open_data, read_run
 from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype, pick_device
-from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.runtime.progress import SILENT, Bar, Reporter
+from scorefield.runtime.registry import SAMPLE_METRICS
 from scorefield.runtime.weights import SHOWN, WeightsFile
 from scorefield.samplers import Inpaint, Sampler
 from scorefield.samplers.base import Grid
@@ -55,20 +56,26 @@ from scorefield.store.latent_file import Latents, check_weights
 from scorefield.store.run_folder import RunFolder
 from scorefield.store.writers import check_animation, check_target
 
-__all__ = ["Run", "SampleKeywords", "SavedSamples", "SamplingKeywords"]
+__all__ = ["Run", "EvaluateKeywords", "SampleKeywords", "SamplingKeywords", "SavedSamples", "StepKeywords"]
 
 _EXAMPLES = 2000  # of a classifier's evaluation: a standard error of at most 1.1 %
 
 
-class SamplingKeywords(TypedDict, total=False):
-    """How a run is sampled, as `Run.sample` explains it."""
+class StepKeywords(TypedDict, total=False):
+    """How steps are made, as `Run.sample` explains it."""
 
     sampler: str | Sampler | None
     steps: int | None
     grid: str | Grid | None
     eta: float | None
+    variance: Variance | None
     settings: Mapping[str, object] | Sequence[str] | None
     classifier: str | Path | Run | None
+
+
+class SamplingKeywords(StepKeywords, total=False):
+    """How a run is sampled, as `Run.sample` explains it."""
+
     device: str | torch.device | None
     precision: str | None
     compiled: bool
@@ -77,11 +84,9 @@ class SamplingKeywords(TypedDict, total=False):
 class SampleKeywords(SamplingKeywords, total=False):
     """How samples are made, as `Run.sample` explains it."""
 
-    variance: Variance | None
     guidance: float | None
     low_res: UserImages | Samples | None
     inpaint: tuple[UserImages, UserImages] | None
-    block: int
 
 
 class EvaluateKeywords(SamplingKeywords, total=False):
@@ -98,7 +103,6 @@ class EvaluateKeywords(SamplingKeywords, total=False):
     reference: str | Path | None
     terms: int | None
     bound_steps: int | None
-    variance: Variance | None
     processes: Processes | None
     progress: Reporter
 
@@ -310,10 +314,9 @@ class Run:
             InputError: For what this run cannot be asked for.
             IncompatibleModel: For parts that do not fit together.
         """
-        small = self._low_res(low_res)
-        sampling = self._sampling(
+        sampling = self.sampling(
             labels,
-            small,
+            low_res=low_res,
             sampler=sampler,
             steps=steps,
             grid=grid,
@@ -328,7 +331,7 @@ class Run:
             compiled=compiled,
         )
         _note(sampling.caution(), progress)
-        count = _count(n, small)
+        count = _count(n, sampling)
         return SampleJob(sampling, seed, count, self.path, block, progress=progress).in_memory()
 
     def save_samples(
@@ -338,6 +341,7 @@ class Run:
         seed: int = 0,
         labels: ClassNames | None = None,
         *,
+        block: int = BLOCK,
         trajectory: str | Path | None = None,
         processes: Processes | None = None,
         progress: Reporter = SILENT,
@@ -350,6 +354,7 @@ class Run:
             n: How many; a larger n adds to a folder. Default: as of `sample`.
             seed: As of `sample`.
             labels: As of `sample`.
+            block: As of `sample`; recorded in the folder.
             trajectory: A .gif that shows the first block being made.
             processes: Those that share the work, as `join_processes` gives them. Default: this one alone.
             progress: Reports what is done. Default: nobody.
@@ -360,21 +365,22 @@ class Run:
             IncompatibleModel: As of `sample`.
         """
         processes = processes or Processes(device=pick_device(None))
-        size, small = how.pop("block", BLOCK), self._low_res(how.pop("low_res", None))
-        count = _count(n, small)
-        where = self._target(None if target is None else Path(target), f"seed-{seed}-n-{count}")
+        if target is not None:
+            check_target(Path(target), self.data_spec.shape)
         animation = None if trajectory is None else Path(trajectory)
         if animation is not None:
             check_animation(animation, self.data_spec.shape)
         how.setdefault("device", processes.device)
-        sampling = self._sampling(labels, small, **how)
+        sampling = self.sampling(labels, **how)
+        count = _count(n, sampling)
+        where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
         _note(sampling.caution(), progress)
         facts = [str(sampling.sampler), f"{sampling.calls} network calls", f"seed {seed}", sampling.precision]
         facts += [sampling.guidance] if sampling.guidance else []
         facts += [f"{processes.world} processes"] if processes.world > 1 else []
         progress.say(f"{self.path}: EMA weights, {', '.join(facts)}")
         start = perf_counter()
-        job = SampleJob(sampling, seed, count, where, size, animation, progress)
+        job = SampleJob(sampling, seed, count, where, block, animation, progress)
         job.run(processes)
         return SavedSamples(where, count, seed, sampling, perf_counter() - start, job.kept)
 
@@ -383,17 +389,6 @@ class Run:
         labels: ClassNames | None = None,
         *,
         low_res: UserImages | Samples | None = None,
-        **how: Unpack[SampleKeywords],
-    ) -> Sampling:
-        """How `sample` would make samples with these options: model, sampler, grid, labels and guidance as objects."""
-        how.pop("block", None)
-        return self._sampling(labels, self._low_res(low_res), **how)
-
-    def _sampling(
-        self,
-        labels: ClassNames | None,
-        small: Dataset | None,
-        *,
         classifier: str | Path | Run | None = None,
         inpaint: tuple[UserImages, UserImages] | None = None,
         sampler: str | Sampler | None = None,
@@ -403,6 +398,17 @@ class Run:
         compiled: bool = False,
         **changes: Unpack[_Changes],
     ) -> Sampling:
+        """How `sample` makes samples with these options, as objects: model, sampler, grid, labels, guidance.
+
+        Args:
+            labels, low_res, classifier, inpaint, sampler, grid, device, precision, compiled: As of `sample`.
+            **changes: steps, eta, variance, settings, guidance, as of `sample`.
+
+        Raises:
+            InputError: As of `sample`.
+            IncompatibleModel: As of `sample`.
+        """
+        small = self._low_res(low_res)
         model = self._model(device, precision, compiled)
         guide = self._guide(classifier, model.device)
         options = self._options(sampler, grid, guide is not None, **changes)
@@ -416,11 +422,9 @@ class Run:
         if inpaint is not None:
             sampling = replace(sampling, sampler=self._inpainting(sampling, *inpaint))
         judge = None if guide is None else guide.model
-        if labels is None and small is not None:
-            chosen = labels_of_images(small, model, judge)
-        else:
-            chosen = class_labels(model, labels, judge)
-        images = None if small is None else LowRes(small.everything(), small.fingerprint())
+        own = labels is None and small is not None
+        chosen = labels_of_images(small, model, judge) if own else class_labels(model, labels, judge)
+        images = None if small is None else LowRes(_values(small), small.fingerprint())
         return replace(sampling, labels=chosen, weights=self.weights_sha256[:SHOWN], low_res=images)
 
     def _options(
@@ -475,9 +479,7 @@ class Run:
         """What a super-resolution run upsamples; None for any other run."""
         side = self.recipe.model.low_res
         if side is None and images is not None:
-            raise InputError(
-                f"{self.path} is a run of {self.recipe.name} and not of super-resolution: leave low_res (--low-res) out"
-            )
+            raise InputError(f"{self.path} is not a super-resolution run: remove low_res (--low-res)")
         if side is None:
             return None
         if images is None:
@@ -502,16 +504,13 @@ class Run:
         data = images_of(_batched(image, self.data_spec, 3), self.data_spec)
         if len(data) != 1:
             raise InputError(f"{why}, and {data.source} holds {len(data)} images")
-        return data.everything()[0]
+        return _values(data)[0]
 
-    def _target(self, target: Path | None, name: str) -> Path:
-        """Where samples go: `target`, or a file of this name in the run. InputError where they cannot go there."""
-        if target is None:
-            folder = self.folder.samples
-            folder.mkdir(exist_ok=True)
-            target = folder / (name + (".png" if are_images(self.data_spec.shape) else ".npz"))
-        check_target(target, self.data_spec.shape)
-        return target
+    def _target(self, name: str) -> Path:
+        """A file of this name among the run's own samples."""
+        folder = self.folder.samples
+        folder.mkdir(exist_ok=True)
+        return folder / (name + (".png" if are_images(self.data_spec.shape) else ".npz"))
 
     # Latents
 
@@ -547,7 +546,7 @@ class Run:
         chosen = labels_of_images(data, model) if labels is None else class_labels(model, labels)
         each = None if chosen is None else [chosen[i % len(chosen)] for i in range(len(data))]
         times = self._flow_grid(model, steps, grid)
-        x0 = data.everything()
+        x0 = _values(data)
         x_T = flow.encode(model, x0, each, times, progress)
         error = None
         if check:
@@ -575,23 +574,29 @@ class Run:
             InputError: For latents of other weights, of another shape, or without the labels that are needed.
             IncompatibleModel: For a run without such a flow.
         """
+        found = latents if isinstance(latents, Latents) else self.latents(latents)
+        check_weights(found.weights, self.weights_sha256, found.source)
         model = self._flow_model(device)
-        what = "these latents" if isinstance(latents, Latents) else str(latents)
-        if isinstance(latents, Latents):
-            check_weights(latents.weights, self.weights_sha256, what)
-            found = latents
-        else:
-            found = Latents.read(Path(latents), self.data_spec.shape, self.weights_sha256)
         if (found.labels is None) == bool(model.num_classes):
-            have, needs = ("no", "needs") if found.labels is None else ("", "takes none")
+            have, needs = ("no labels", "needs them") if found.labels is None else ("labels", "takes none")
             raise InputError(
-                f"{what}: this file has {have} labels, and the run {needs}: encode the images again"
+                f"{found.source}: there are {have} here, and the run {needs}: encode the images again"
             )
         try:
             images = flow.decode(model, found.latents, found.labels, torch.tensor(found.grid), progress)
         except InputError as error:  # of its grid, which the model cannot walk
-            raise InputError(f"{what}: {error}") from None
+            raise InputError(f"{found.source}: {error}") from None
         return Samples(self.data_spec.to_uint8(images), self.data_spec, found.labels)
+
+    def latents(self, path: str | Path) -> Latents:
+        """Latents that `encode` made with this run and saved.
+
+        Raises:
+            InputError: For latents of other weights or of another shape, and for what is no such file.
+            IncompatibleModel: For a run without such a flow.
+        """
+        self._check_flow()
+        return Latents.read(Path(path), self.data_spec.shape, self.weights_sha256)
 
     def interpolate(
         self,
@@ -653,30 +658,29 @@ class Run:
 
     def _flow_model(self, device: str | torch.device | None) -> Denoiser:
         """The model in fp32. IncompatibleModel unless this is a run of images with noise levels."""
-        recipe, spec = self._described
+        self._check_flow()
         model = self._model(device, "fp32")
-        reasons = (
-            (recipe.is_classifier, "is a classifier, which makes no images"),
-            (
-                recipe.model.low_res is not None,
-                "upsamples images, and what it makes depends on the small ones",
-            ),
-            (recipe.process is None, "is a score without noise levels, which has no flow from data to noise"),
-            (
-                not isinstance(model, Denoiser),
-                "is a model of categories, which has no flow from data to noise",
-            ),
-            (
-                not are_images(spec.shape),
-                f"makes examples of shape {tuple(spec.shape)}; from Python sf.latents.encode takes them",
-            ),
-        )
-        for applies, reason in reasons:
-            if applies or not isinstance(model, Denoiser):
-                raise IncompatibleModel(
-                    f"latents are of runs of images with noise levels, and {self.path} {reason}"
-                )
+        if not isinstance(model, Denoiser):
+            raise self._without_flow(f"holds a {type(model).__name__}")
         return model
+
+    def _check_flow(self) -> None:
+        recipe, spec = self._described
+        if recipe.is_classifier:
+            raise self._without_flow("is a classifier, which makes no images")
+        if recipe.model.low_res is not None:
+            raise self._without_flow("upsamples images, and what it makes depends on the small ones")
+        if recipe.process is None:
+            raise self._without_flow("is a score without noise levels, which has no flow from data to noise")
+        if isinstance(build_process(recipe), CategoricalProcess):
+            raise self._without_flow("is a model of categories, which has no flow from data to noise")
+        if not are_images(spec.shape):
+            raise self._without_flow(
+                f"makes examples of shape {tuple(spec.shape)}; from Python sf.latents.encode takes them"
+            )
+
+    def _without_flow(self, reason: str) -> IncompatibleModel:
+        return IncompatibleModel(f"latents are of runs of images with noise levels, and {self.path} {reason}")
 
     def _flow_grid(self, model: Denoiser, steps: int | None, grid: str | None) -> Tensor:
         """The grid that DDIM would sample on."""
@@ -700,6 +704,14 @@ class Run:
         guidance: Sequence[float],
         **options: Unpack[EvaluateKeywords],
     ) -> list[Evaluation]: ...
+
+    @overload
+    def evaluate(
+        self,
+        metrics: str | Sequence[str] | None = None,
+        guidance: float | Sequence[float] | None = None,
+        **options: Unpack[EvaluateKeywords],
+    ) -> Evaluation | list[Evaluation]: ...
 
     def evaluate(
         self,
@@ -745,7 +757,8 @@ class Run:
             return self._accuracy(names, guidance, options)
         if self.recipe.model.low_res is not None:
             raise InputError(
-                f"{self.path}: super-resolution runs have no metrics yet; see its samples, by scorefield sample --low-res"
+                f"{self.path} is a super-resolution run, which has no metrics yet: look at samples of "
+                "`scorefield sample --low-res`"
             )
         several = guidance is not None and not isinstance(guidance, int | float)
         scales = list(guidance) if isinstance(guidance, Sequence) else [guidance]
@@ -770,7 +783,7 @@ class Run:
         """The run and its data, with each way to sample it."""
         how = {name: options[name] for name in _HOW if name in options}  # type: ignore[literal-required]
         how.setdefault("device", processes.device if options.get("processes") else None)
-        ways = [self._sampling(None, None, guidance=scale, **how) for scale in scales]
+        ways = [self.sampling(guidance=scale, **how) for scale in scales]
         _note(ways[0].caution(), progress)
         train, heldout = self._data(options.get("data"), progress)
         decay = None if self.step is None else self.recipe.training.ema
@@ -814,12 +827,7 @@ class Run:
             first = permutation(len(part), seed=0)[: options.get("n") or _EXAMPLES]
             chosen = part.subset(torch.from_numpy(first))
             with progress.progress(f"{name} examples", 1) as bar:
-                parts[name] = noisy_accuracy(
-                    model,
-                    chosen,
-                    noise=NoiseSource(seed),
-                    progress=lambda done, total, bar=bar: bar.update(done, total=total),
-                )
+                parts[name] = noisy_accuracy(model, chosen, noise=NoiseSource(seed), progress=_told(bar))
         return AccuracyReport((), (), parts)
 
 
@@ -831,7 +839,9 @@ def _check_scales(scales: Sequence[float | None], options: EvaluationOptions) ->
     if len(scales) < 2:
         return
     if options.samples is not None:
-        raise InputError("samples are as they are: give guidance one scale at the most, or leave samples out")
+        raise InputError(
+            "the images of samples (--samples) are not sampled again: give one scale of guidance at most, or leave samples out"
+        )
     unguided = [name for name in options.metrics if name not in SAMPLE_METRICS]
     if unguided:
         raise InputError(f"{' and '.join(unguided)} ignore guidance: ask for them without guidance")
@@ -854,9 +864,14 @@ def _batched(image: UserImages, spec: DataSpec, most: int) -> UserImages:
     return image
 
 
-def _count(n: int | None, small: Dataset | None) -> int:
+def _values(data: Dataset) -> Tensor:
+    """All examples, (N, *) in the data's range."""
+    return data.batch(torch.arange(len(data)))[0]
+
+
+def _count(n: int | None, sampling: Sampling) -> int:
     if n is None:
-        return 64 if small is None else len(small)
+        return 64 if sampling.low_res is None else len(sampling.low_res.images)
     return positive_int("n, the number of samples,", n)
 
 
@@ -890,3 +905,7 @@ _HOW = (
     "precision",
     "compiled",
 )
+
+
+def _told(bar: Bar) -> Callable[[int, int], None]:
+    return lambda done, total: bar.update(done, total=total)

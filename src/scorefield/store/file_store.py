@@ -15,11 +15,12 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.runtime.atomic import atomic_write
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.store.block_store import Block, BlockFolder, finite
 from scorefield.store.writers import channels_last
 
-__all__ = ["SampleFiles", "classes_of", "write_samples"]
+__all__ = ["SampleFiles", "check_new_folder", "classes_of", "write_samples"]
 
 _LABELS = "labels.csv"
 
@@ -88,12 +89,17 @@ class SampleFiles(BlockFolder):
         return lines.getvalue()
 
 
+def check_new_folder(folder: Path) -> None:
+    """InputError unless this is a folder that is empty, or does not exist."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder: choose another one for the samples")
+
+
 def write_samples(folder: Path, values: Tensor, spec: DataSpec) -> None:
     """uint8 images (N, C, H, W), or points (N, *), into a new or empty folder, a file each. InputError where that
     is not possible.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty folder: choose another one for the samples")
+    check_new_folder(folder)
     contents = (
         [_png(x) for x in channels_last(values)] if are_images(spec.shape) else map(_npy, values.numpy())
     )
@@ -102,7 +108,7 @@ def write_samples(folder: Path, values: Tensor, spec: DataSpec) -> None:
         for i, content in enumerate(contents):
             (folder / _name(i, spec)).write_bytes(content)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror or error})") from None
+        raise unwritable(folder, error) from None
 
 
 def classes_of(folder: Path) -> dict[str, str]:

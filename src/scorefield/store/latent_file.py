@@ -23,10 +23,15 @@ _FIELDS = ("latents", "grid", "weights")
 
 @dataclass(frozen=True)
 class Latents:
-    """What `encode` makes, as an .npz under these names.
+    """What `encode` makes; the first four are kept in an .npz under these names.
 
-    latents: x_T, float32 (N, *shape).   labels: of the examples, int64 (N,) in the file, or None.
-    grid: the times that decoding walks down.   weights: the SHA-256 of the weights that they were encoded by.
+    Attributes:
+        latents: x_T, float32 (N, *shape).
+        labels: Of the examples, int64 (N,) in the file, or None.
+        grid: The times that decoding walks down.
+        weights: SHA-256 of the weights that they were encoded with.
+        reconstruction_mse: Mean squared error of a pixel in [0, 1] after decoding again, where that was asked for.
+        source: What messages call them.
     """
 
     latents: Tensor
@@ -34,9 +39,16 @@ class Latents:
     grid: list[float]
     weights: str
     reconstruction_mse: float | None = None
+    source: str = "these latents"
 
-    def save(self, path: Path) -> None:
+    @property
+    def steps(self) -> int:
+        """Steps of the grid."""
+        return len(self.grid) - 1
+
+    def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all. InputError where it cannot be written."""
+        path = Path(path)
         check_latents_target(path)
         arrays = {"latents": self.latents.cpu().to(torch.float32).numpy(), "grid": np.asarray(self.grid)}
         if self.labels is not None:
@@ -71,6 +83,7 @@ class Latents:
             None if labels is None else labels.tolist(),
             found["grid"].tolist(),
             weights,
+            source=str(path),
         )
 
 

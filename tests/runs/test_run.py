@@ -1,0 +1,323 @@
+"""sf.Run: the bytes of the command, lazily and of one moment; mistakes teach."""
+
+import json
+import pydoc
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from support import call
+
+import scorefield as sf
+import scorefield.cli
+from scorefield.evaluation import ModuleFeatures
+from scorefield.runtime.weights import file_sha256
+
+TINY = [
+    "net.channels=32",
+    "net.channel_mult=[1]",
+    "net.blocks=1",
+    "net.attention=[]",
+    "training.batch_size=8",
+]
+TINY += ["training.sample_every=0", "training.lr=0.01", "training.warmup=0"]
+RECIPES = {
+    "conditional": ["digits", "training.label_dropout=0.2", "training.precision=bf16"],
+    "unconditional": ["digits", "model.conditional=false", "training.precision=fp32"],
+    "classifier": ["digits-classifier", "training.precision=fp32"],
+    "upsampler": ["digits-upsampler", "training.precision=fp32"],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of two steps, by name."""
+    folder = tmp_path_factory.mktemp("runs")
+    recipes = {name: [recipe, *TINY, *rest] for name, (recipe, *rest) in RECIPES.items()}
+    recipes["moons"] = ["toy-moons", "net.hidden=16"]
+    for name, (recipe, *settings) in recipes.items():
+        words = [word for setting in settings for word in ("--set", setting)]
+        words += ["--steps", "2", "--device", "cpu", "--run", str(folder / name)]
+        with pytest.raises(SystemExit) as stop:
+            scorefield.cli.main(["train", recipe, *words])
+        assert not stop.value.code
+    return folder
+
+
+def command(capsys, *words):
+    status, out, err = call(capsys, *words, "--device", "cpu")
+    assert status == 0, err
+    return out
+
+
+def assert_same(samples, path):
+    """Samples in memory are those of an .npz, with its types."""
+    arrays = np.load(path)
+    name = "samples" if "samples" in arrays.files else "images"
+    found = getattr(samples, name)
+    assert found.dtype == arrays[name].dtype
+    assert found.tobytes() == arrays[name].tobytes()
+    assert found.shape == arrays[name].shape
+    assert ("labels" in arrays.files) == (samples.labels is not None)
+    if samples.labels is not None:
+        assert samples.labels.dtype == arrays["labels"].dtype
+        assert samples.labels.tolist() == arrays["labels"].tolist()
+
+
+CASES = {
+    "with labels": ("conditional", {"n": 8, "labels": [3, "5"]}, ["-n", 8, "--label", "3,5"]),
+    "every class": ("conditional", {"n": 70}, ["-n", 70]),
+    "without labels": ("unconditional", {"n": 70}, ["-n", 70]),
+    "few": ("unconditional", {}, []),
+    "classifier-free": (
+        "conditional",
+        {"n": 4, "labels": 7, "guidance": 2},
+        ["-n", 4, "--label", 7, "--guidance", 2],
+    ),
+    "eta": ("conditional", {"n": 3, "eta": 0.5}, ["-n", 3, "--eta", 0.5]),
+    "settings": (
+        "unconditional",
+        {"n": 3, "settings": {"clip": True, "start": "uniform"}},
+        ["-n", 3, "--set", "clip=true", "--set", "start=uniform"],
+    ),
+    "sampler and grid": (
+        "unconditional",
+        {"n": 3, "sampler": "heun", "grid": "quadratic"},
+        ["-n", 3, "--sampler", "heun", "--grid", "quadratic"],
+    ),
+    "points": ("moons", {"n": 70}, ["-n", 70]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_samples_are_those_of_the_command(capsys, runs, tmp_path, name):
+    run, options, words = CASES[name]
+    command(capsys, "sample", runs / run, "--seed", 3, "--steps", 20, *words, "--out", tmp_path / "x.npz")
+    samples = sf.Run(runs / run).sample(seed=3, steps=20, device="cpu", **options)
+    assert_same(samples, tmp_path / "x.npz")
+    samples.save(tmp_path / "y.npz")
+    assert (tmp_path / "y.npz").read_bytes() == (tmp_path / "x.npz").read_bytes()
+
+
+def test_guided_by_a_classifier(capsys, runs, tmp_path):
+    words = ["-n", 4, "--steps", 3, "--classifier", runs / "classifier", "--guidance", 5]
+    command(capsys, "sample", runs / "unconditional", *words, "--out", tmp_path / "x.npz")
+    run, options = sf.Run(runs / "unconditional"), {"n": 4, "steps": 3, "guidance": 5, "device": "cpu"}
+    assert_same(run.sample(classifier=runs / "classifier", **options), tmp_path / "x.npz")
+    assert_same(run.sample(classifier=sf.Run(runs / "classifier"), **options), tmp_path / "x.npz")
+
+
+def test_upsampling(capsys, runs, tmp_path):
+    small = np.random.default_rng(0).integers(0, 256, (3, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "small.npz", images=small, labels=[7, 1, 1])
+    words = ["--low-res", tmp_path / "small.npz", "--steps", 3, "--out", tmp_path / "x.npz"]
+    command(capsys, "sample", runs / "upsampler", *words)
+    run, options = sf.Run(runs / "upsampler"), {"steps": 3, "device": "cpu"}
+    assert_same(run.sample(low_res=tmp_path / "small.npz", **options), tmp_path / "x.npz")
+    assert_same(run.sample(low_res=small, labels=[7, 1, 1], **options), tmp_path / "x.npz")
+    first = sf.Run(runs / "conditional").sample(n=2, labels=[4, 2], **options)
+    with pytest.raises(sf.InputError, match="4×4 pixels, and these are 8×8"):
+        run.sample(low_res=first, **options)
+    first._values = first._values[:, :, ::2, ::2]  # what a run of smaller images would have made
+    assert run.sample(low_res=first, **options).labels.tolist() == [4, 2]
+
+
+def test_inpainting(capsys, runs, tmp_path):
+    image = sf.Run(runs / "unconditional").sample(n=1, steps=2, device="cpu").images[0]
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[4:] = 255
+    Image.fromarray(image).save(tmp_path / "image.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    words = ["-n", 3, "--steps", 3, "--inpaint", tmp_path / "image.png", tmp_path / "mask.png"]
+    command(capsys, "sample", runs / "unconditional", *words, "--out", tmp_path / "x.npz")
+    run, options = sf.Run(runs / "unconditional"), {"n": 3, "steps": 3, "device": "cpu"}
+    assert_same(run.sample(inpaint=(image, mask), **options), tmp_path / "x.npz")
+    assert_same(run.sample(inpaint=(image, mask > 0), **options), tmp_path / "x.npz")
+    files = (tmp_path / "image.png", tmp_path / "mask.png")
+    assert_same(run.sample(inpaint=files, **options), tmp_path / "x.npz")
+
+
+def test_objects_in_place_of_names(runs):
+    run, options = sf.Run(runs / "unconditional"), {"n": 3, "seed": 1, "device": "cpu"}
+    named = run.sample(sampler="heun", grid="uniform", steps=4, **options)
+    grid = sf.grids.uniform(run.model("cpu").process, 4)
+    assert np.array_equal(run.sample(sampler=sf.samplers.Heun(), grid=grid, **options).images, named.images)
+    with pytest.raises(sf.InputError, match="leave eta and variance out"):
+        run.sample(sampler=sf.samplers.DDIM(), eta=0.5)
+    with pytest.raises(sf.InputError, match="leave steps out"):
+        run.sample(grid=grid, steps=5)
+
+
+def test_saved_samples(capsys, runs, tmp_path):
+    """A folder, an archive and a picture, each of the bytes of the command; what is there is kept."""
+    run = sf.Run(runs / "conditional")
+    for target in ("a", "a.npz", "a.png"):
+        command(capsys, "sample", runs / "conditional", "-n", 70, "--steps", 3, "--out", tmp_path / target)
+        saved = run.save_samples(tmp_path / f"b{target}", 70, steps=3, device="cpu")
+        assert (saved.n, saved.kept, saved.target) == (70, 0, tmp_path / f"b{target}")
+        first, second = tmp_path / target, tmp_path / f"b{target}"
+        paths = [path.relative_to(first) for path in first.rglob("*") if path.is_file()] or [Path()]
+        assert all((first / path).read_bytes() == (second / path).read_bytes() for path in paths)
+    assert run.save_samples(tmp_path / "ba", 70, steps=3, device="cpu").kept == 2
+    with pytest.raises(sf.InputError, match="with other settings"):
+        run.save_samples(tmp_path / "ba", 70, steps=4, device="cpu")
+    assert run.save_samples(n=2, steps=2, device="cpu").target == run.folder.samples / "seed-0-n-2.png"
+
+
+def test_the_block_is_recorded(runs, tmp_path):
+    run, options = sf.Run(runs / "conditional"), {"steps": 2, "device": "cpu"}
+    small = run.sample(40, block=32, **options)
+    run.save_samples(tmp_path / "a", 40, block=32, **options)
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["block"] == 32
+    pictures = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "a").glob("*.png"))]
+    assert np.array_equal(np.stack(pictures), small.images)
+    with pytest.raises(sf.InputError, match="at least 32"):
+        run.sample(40, block=16, **options)
+
+
+def test_latents(capsys, runs, tmp_path):
+    run = sf.Run(runs / "conditional")
+    images = run.sample(n=3, labels=[7, 1, 1], steps=3, device="cpu")
+    images.save(tmp_path / "images.npz")
+    words = [tmp_path / "images.npz", "--steps", 4, "--out", tmp_path / "z.npz"]
+    command(capsys, "encode", run.path, *words)
+    latents = run.encode(tmp_path / "images.npz", steps=4, device="cpu")
+    latents.save(tmp_path / "y.npz")
+    assert (tmp_path / "y.npz").read_bytes() == (tmp_path / "z.npz").read_bytes()
+    for given in ((images,), (images.images, [7, 1, 1])):
+        assert torch.equal(run.encode(*given, steps=4, device="cpu").latents, latents.latents)
+    command(capsys, "decode", run.path, tmp_path / "z.npz", "--out", tmp_path / "back.npz")
+    assert_same(run.decode(latents, device="cpu"), tmp_path / "back.npz")
+    assert_same(run.decode(tmp_path / "z.npz", device="cpu"), tmp_path / "back.npz")
+    with pytest.raises(sf.InputError, match="different weights"):
+        sf.Run(runs / "unconditional").decode(latents, device="cpu")
+
+
+def test_interpolation(capsys, runs, tmp_path):
+    run = sf.Run(runs / "conditional")
+    image = run.sample(n=1, steps=2, device="cpu").images[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    words = [tmp_path / "a.png", "5", "--frames", 4, "--label", 3, "--steps", 3]
+    for target in ("x.gif", "x.png"):
+        command(capsys, "interpolate", run.path, *words, "--out", tmp_path / target)
+        walk = run.interpolate(image, 5, frames=4, label=3, steps=3, device="cpu")
+        walk.save(tmp_path / f"y{target}")
+        assert (tmp_path / f"y{target}").read_bytes() == (tmp_path / target).read_bytes()
+    assert walk.images.shape == (4, 8, 8)
+    assert (walk.steps, walk.label) == (3, 3)
+
+
+def test_evaluation(capsys, runs, tmp_path):
+    shutil.copytree(runs / "conditional", tmp_path / "run")
+    run = sf.Run(tmp_path / "run")
+    words = ["--metrics", "bpd,is", "--bound-steps", 3, "--steps", 2, "--sets", 1, "-n", 20, "--json"]
+    found = run.evaluate("bpd,is", bound_steps=3, steps=2, sets=1, n=20, device="cpu").as_dict()
+    printed = json.loads(command(capsys, "evaluate", run.path, *words))
+    assert json.loads(json.dumps(found["figures"], default=str)) == printed["figures"]
+    pixels = ModuleFeatures(lambda x: x.flatten(1), run.data_spec, "pixels")
+    options = {"steps": 2, "sets": 1, "n": 20, "extractor": pixels, "device": "cpu"}
+    several = run.evaluate(["kid"], guidance=[1, 2], **options)
+    assert several[0] == run.evaluate(["kid"], guidance=1, **options)
+    assert several[0] != several[1]
+    with pytest.raises(sf.InputError, match="finite numbers, each once"):
+        run.evaluate(["kid"], guidance=[1, 1], **options)
+
+
+def test_a_classifier_has_an_accuracy(capsys, runs):
+    found = sf.Run(runs / "classifier").evaluate(n=50, device="cpu")
+    printed = json.loads(command(capsys, "evaluate", runs / "classifier", "-n", 50, "--json"))
+    assert json.loads(json.dumps(found.as_dict())) == {name: printed[name] for name in ("heldout", "train")}
+
+
+def test_nothing_is_read_before_it_is_asked_for(runs, tmp_path):
+    """A run is described once, and a Run of nothing can be made, but not asked."""
+    run = sf.Run(tmp_path / "later")
+    assert repr(run) == f"Run({str(tmp_path / 'later')!r}: no run)"
+    shutil.copytree(runs / "moons", tmp_path / "later")
+    assert run.recipe.name == "toy-moons"
+    (run.path / "config.toml").unlink()
+    assert run.data_spec.shape == (2,)
+    assert run.step == 2
+    assert repr(run) == f"Run({str(run.path)!r}: toy-moons, 2, step 2 of 2)"
+
+
+def test_hash_and_weights_are_of_one_moment(runs, tmp_path):
+    shutil.copytree(runs / "moons", tmp_path / "run")
+    path = tmp_path / "run" / "model.safetensors"
+    run, weights, digest = sf.Run(tmp_path / "run"), load_file(path), file_sha256(path)
+    before = run.sample(5, seed=1, steps=20, device="cpu").samples
+    assert run.weights_sha256 == digest
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "new")
+    (tmp_path / "new").replace(path)
+    assert run.weights_sha256 == digest
+    torch.testing.assert_close(dict(run.model("cpu").state_dict()), weights, rtol=0, atol=0)
+    assert np.array_equal(run.sample(5, seed=1, steps=20, device="cpu").samples, before)
+    again = sf.Run(tmp_path / "run")
+    assert again.weights_sha256 == file_sha256(path) != digest
+    assert not np.array_equal(again.sample(5, seed=1, steps=20, device="cpu").samples, before)
+
+
+def test_the_model_is_in_the_runs_precision(runs):
+    run = sf.Run(runs / "conditional")
+    model = run.model("cpu")
+    assert model.autocast_dtype is torch.bfloat16
+    assert not model.training
+    assert run.model("cpu", precision="fp32").autocast_dtype is None
+    assert run.model("cpu") is not model
+
+
+MISTAKES = [
+    (lambda runs, run: sf.Run(runs / "none").sample(), "not a run"),
+    (lambda runs, run: sf.Run(runs / "none").weights_sha256, "not a run"),
+    (lambda runs, run: sf.Run(runs / "classifier").sample(device="cpu"), "cannot be sampled"),
+    (lambda runs, run: run.sample(labels="seven", device="cpu"), "no class 'seven'"),
+    (lambda runs, run: run.sample(labels=[10], device="cpu"), "0 … 9"),
+    (lambda runs, run: run.sample(labels=[], device="cpu"), "empty list"),
+    (lambda runs, run: run.sample(n=0, device="cpu"), "number of samples"),
+    (lambda runs, run: run.sample(sampler="ddimm", device="cpu"), "did you mean 'ddim'"),
+    (lambda runs, run: run.sample(settings={"stepz": 3}, device="cpu"), "did you mean 'steps'"),
+    (lambda runs, run: run.sample(classifier=run, device="cpu"), "takes the run of a classifier"),
+    (lambda runs, run: run.sample(low_res=np.zeros((1, 4, 4), np.uint8), device="cpu"), "remove low_res"),
+    (lambda runs, run: run.sample(device="gpu"), "cpu, cuda, mps"),
+    (lambda runs, run: run.sample(n=1, steps=2, device="cpu").samples, "use .images"),
+    (lambda runs, run: sf.Run(runs / "moons").sample(n=1, steps=20, device="cpu").images, "use .samples"),
+    (lambda runs, run: sf.Run(runs / "unconditional").sample(labels=3, device="cpu"), "is unconditional"),
+    (lambda runs, run: sf.Run(runs / "upsampler").sample(device="cpu"), "give them by low_res"),
+    (lambda runs, run: sf.Run(runs / "upsampler").evaluate(), "no metrics yet"),
+    (lambda runs, run: sf.Run(runs / "moons").encode(np.zeros((1, 2, 1), np.uint8)), "of images"),
+    (lambda runs, run: run.encode(np.zeros((1, 9, 9), np.uint8), 3), "8×8 pixels"),
+    (lambda runs, run: run.interpolate(1, 2, device="cpu"), "class-conditional"),
+    (lambda runs, run: run.evaluate("fidd", device="cpu"), "did you mean 'fd'"),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_mistakes_teach(runs, act, message):
+    with pytest.raises(sf.ScorefieldError, match=message):
+        act(runs, sf.Run(runs / "conditional"))
+
+
+def test_help_is_readable():
+    text = pydoc.render_doc(sf.Run.sample, renderer=pydoc.plaintext)
+    for word in ("labels:", "guidance:", "Args:", "Returns:", "Raises:", "steps: int | None = None"):
+        assert word in text.replace("'", "")
+    assert max(map(len, sf.Run.sample.__doc__.splitlines())) <= 130
+
+
+def test_a_command_imports_its_own_module_only():
+    code = (
+        "import sys, scorefield.cli\n"
+        "try: scorefield.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in sys.modules if m == 'torch' or m.startswith('scorefield.cli.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert eval(done.stdout.splitlines()[-1]) == ["scorefield.cli.console", "scorefield.cli.malloc"]
+    assert "…" not in done.stdout
+    assert all(len(summary) <= 45 for _, summary in scorefield.cli.COMMANDS.values())
