@@ -63,7 +63,7 @@ def enlarged(run, images, labels, n):
     model = sf.load(run)
     low_res = torch.from_numpy(images)[:, None][torch.arange(n) % len(images)] / 127.5 - 1
     bound = sf.guidance.ClipX0(
-        model.enlarging(low_res).given([int(labels[i % len(labels)]) for i in range(n)])
+        model.given(low_res=low_res).given([int(labels[i % len(labels)]) for i in range(n)])
     )
     noise = sf.noise.NoiseSource(0, range(n))
     x = sf.sample(bound, sf.samplers.DDIM(), sf.grids.uniform(model.process, 3), n=n, noise=noise)
@@ -171,7 +171,7 @@ def test_blocks_give_what_the_command_gives(run, small):
     model = sf.load(run)
     low_res = torch.from_numpy(images)[:, None] / 127.5 - 1
     wrap = lambda model, labels: sf.guidance.ClipX0(model.given(labels))  # noqa: E731
-    options = {"labels": labels.tolist(), "low_res": low_res, "wrap": wrap, "size": 32}
+    options = {"labels": labels.tolist(), "conditions": {"low_res": low_res}, "wrap": wrap, "size": 32}
     blocks = sample_blocks(model, sf.samplers.DDIM(), sf.grids.uniform(model.process, 3), 40, 0, **options)
     x = model.data.to_uint8(torch.cat([block.x for block in blocks]))[:, 0].numpy()
     assert close(x, enlarged(run, images, labels, 40))

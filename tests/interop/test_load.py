@@ -80,7 +80,7 @@ def test_flags_make_the_golden_network(case: str) -> None:
     if case.startswith("C11"):
         output = model(x, model.process.T - golden["in.y"]).raw  # the paper's rank, counted from the noisiest
     elif "superres" in case:
-        output = model.enlarging(golden["in.low_res"])(x, golden["in.t"] + 1).raw
+        output = model.given(low_res=golden["in.low_res"])(x, golden["in.t"] + 1).raw
     else:
         y = golden.tensors.get("in.y")
         output = model(x, golden["in.t"] + 1, *([] if y is None else [y])).raw
@@ -223,13 +223,13 @@ def test_an_upsampler_samples() -> None:
     golden = Golden("C10_superres")
     model = guided_diffusion.load(state_of(golden), C10)
     x, small = golden["in.x"], golden["in.low_res"]
-    samples = sf.sample(sf.guidance.ClipX0(model.enlarging(small)), sf.samplers.DDIM(), [1000, 0], x_T=x)
+    samples = sf.sample(sf.guidance.ClipX0(model.given(low_res=small)), sf.samplers.DDIM(), [1000, 0], x_T=x)
     with (
         torch.no_grad()
     ):  # attention may be another kernel where gradients are recorded, and x̂0 magnifies its rounding
-        torch.testing.assert_close(samples, model.enlarging(small)(x, 1000).x0.clamp(-1, 1))
+        torch.testing.assert_close(samples, model.given(low_res=small)(x, 1000).x0.clamp(-1, 1))
     assert (
-        model.enlarging(small.flip(-1))(x, 1000).raw - model.enlarging(small)(x, 1000).raw
+        model.given(low_res=small.flip(-1))(x, 1000).raw - model.given(low_res=small)(x, 1000).raw
     ).abs().max() > 0.01
     with pytest.raises(InputError, match="needs the images to be enlarged"):
         model(x, 1000)

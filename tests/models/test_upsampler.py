@@ -117,7 +117,8 @@ def test_every_objective_shows_the_reduced_data(kind, options, heads):
         recipe = with_overrides(read_recipe("digits"), []).model_copy(
             update={"objective": {"kind": kind, **options}}
         )
-        result = build_objective(recipe, model)(x0, y, sf.noise.NoiseSource(1, range(6)))
+        arrays = model.conditioning(x0, {})
+        result = build_objective(recipe, model)(x0, y, sf.noise.NoiseSource(1, range(6)), **arrays)
         gradients = torch.autograd.grad(
             result.per_example.sum(), [p for p in net.parameters() if p.requires_grad]
         )
@@ -136,7 +137,9 @@ SAMPLERS = [sf.samplers.Ancestral("lower"), sf.samplers.DDIM(0.0), sf.samplers.E
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
 def test_every_sampler_enlarges_each_image_into_its_own_sample(exact, sampler):
     small = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    blocks = list(sample_blocks(exact, sampler, sf.grids.uniform(PROCESS, 10), 70, 0, low_res=small))
+    blocks = list(
+        sample_blocks(exact, sampler, sf.grids.uniform(PROCESS, 10), 70, 0, conditions={"low_res": small})
+    )
     x = torch.cat([block.x for block in blocks])
     assert len(blocks) == 2
     torch.testing.assert_close(box_means(x), small[torch.arange(70) % 5], rtol=0, atol=2e-5)
@@ -148,7 +151,7 @@ def test_what_the_small_images_leave_open_is_sampled(exact):
     """
     small = torch.tensor([[[[2.0, -1.0], [0.0, 3.0]]]])
     (block,) = sample_blocks(
-        exact, sf.samplers.Heun(), sf.grids.full(PROCESS), 640, 0, low_res=small, size=640
+        exact, sf.samplers.Heun(), sf.grids.full(PROCESS), 640, 0, conditions={"low_res": small}, size=640
     )
     rest = (block.x - by_pixels(small)).unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4).double()
     n = len(rest)
@@ -165,13 +168,13 @@ def test_count_order_and_padding_of_blocks_do_not_matter():
         return sf.guidance.ClassifierFree(model, labels, 2.0)
 
     def images(n, **options):
-        given = {"low_res": small, "labels": [0, 1], "wrap": wrap, "size": 32, **options}
+        given = {"conditions": {"low_res": small}, "labels": [0, 1], "wrap": wrap, "size": 32, **options}
         blocks = list(sample_blocks(model, sf.samplers.DDIM(), sf.grids.uniform(PROCESS, 2), n, 3, **given))
         return torch.cat([block.x for block in blocks])
 
     many = images(40)
     assert (images(3) - many[:3]).abs().max() < 1e-4
-    assert (images(40, low_res=small.flip(-1)) - many).abs().amax((1, 2, 3)).min() > 1e-3
+    assert (images(40, conditions={"low_res": small.flip(-1)}) - many).abs().amax((1, 2, 3)).min() > 1e-3
     model.autocast_dtype = torch.bfloat16
     many = images(40)
     assert torch.equal(images(3), many[:3])
@@ -187,7 +190,7 @@ def test_both_branches_of_guidance_see_the_small_image():
     y, c = torch.tensor([2, 0]), torch.full((2,), 49.0)
     with torch.no_grad():
         conditional, free = net(x, c, y, low_res=small), net(x, c, torch.tensor([3, 3]), low_res=small)
-        guided = sf.guidance.ClassifierFree(model.enlarging(small), y, 3.0)(x, 50)
+        guided = sf.guidance.ClassifierFree(model.given(low_res=small), y, 3.0)(x, 50)
     torch.testing.assert_close(guided.guided(50).eps, free + 3 * (conditional - free), rtol=1e-4, atol=1e-5)
 
 
@@ -205,7 +208,7 @@ def test_a_classifier_guides_an_upsampler(exact):
 
     def sampled(wrap):
         grid = sf.grids.uniform(PROCESS, 20)
-        options = {"labels": [0, 1, 2], "low_res": small, "wrap": wrap}
+        options = {"labels": [0, 1, 2], "conditions": {"low_res": small}, "wrap": wrap}
         (block,) = sample_blocks(exact, sf.samplers.Ancestral("lower"), grid, 60, 0, **options)
         return block.x
 
@@ -233,7 +236,7 @@ def test_a_run_says_what_it_enlarges(tmp_path):
     loaded = sf.load(tmp_path / "run")
     assert (loaded.low_res, loaded.config["low_res"]) == (2, 2)
     small = torch.zeros(3, 1, 2, 2)
-    assert loaded.enlarging(small)(torch.zeros(3, 1, 4, 4), 10).x0.shape == (3, 1, 4, 4)
+    assert loaded.given(low_res=small)(torch.zeros(3, 1, 4, 4), 10).x0.shape == (3, 1, 4, 4)
 
 
 def test_other_models_do_not_mention_it():
@@ -282,18 +285,20 @@ def test_recipes_that_do_not_fit_are_refused(settings, message):
 
 
 def test_images_that_do_not_fit_are_refused(exact):
-    plain = sf.Denoiser(Exact(), PROCESS, "x0", data=SPEC)
+    plain = sf.Denoiser(
+        sf.nets.UNet(1, channels=32, channel_mult=(1,), blocks=1, attention=()), PROCESS, "x0", data=SPEC
+    )
     small = torch.zeros(2, 1, 2, 2)
     with pytest.raises(sf.InputError, match="2×2 pixels"):
-        exact.enlarging(torch.zeros(2, 1, 4, 4))
+        exact.given(low_res=torch.zeros(2, 1, 4, 4))
     with pytest.raises(sf.InputError, match="give them as low_res"):
         next(sample_blocks(exact, sf.samplers.DDIM(), [50, 0], 2, 0))
     with pytest.raises(sf.InputError, match="remove low_res"):
-        next(sample_blocks(plain, sf.samplers.DDIM(), [50, 0], 2, 0, low_res=small))
-    for wrong in (small[0], small[:0]):
-        with pytest.raises(sf.InputError, match=r"\(B, C, h, w\)"):
-            plain.enlarging(wrong)
-    bound = sf.Denoiser(unet(), PROCESS, data=SPEC, low_res=2).enlarging(small)
+        next(sample_blocks(plain, sf.samplers.DDIM(), [50, 0], 2, 0, conditions={"low_res": small}))
+    for wrong, message in ((small[0], r"\(B, C, h, w\)"), (small[:0], "one row per example")):
+        with pytest.raises(sf.InputError, match=message):
+            exact.given(low_res=wrong)
+    bound = sf.Denoiser(unet(), PROCESS, data=SPEC, low_res=2).given(low_res=small)
     with pytest.raises(sf.InputError, match=r"got shape \(2, 1, 2, 2\)"):
         bound(torch.zeros(3, 1, 4, 4), 10)
     for wrong in (0, 4, True, 2.0):

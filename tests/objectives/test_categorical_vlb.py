@@ -278,10 +278,10 @@ def test_refusals():
     for act, message in (
         (lambda: sf.objectives.CategoricalVLB(gaussian), "trains a CategoricalDenoiser"),
         (lambda: sf.objectives.VLB(model), "of categories"),
-        (lambda: sf.objectives.Simple(model), "of categories"),
+        (lambda: sf.objectives.Simple(model), "is trained by CategoricalVLB"),
         (lambda: sf.objectives.Hybrid(model), "of categories"),
-        (lambda: sf.objectives.NCSN(model), "of categories"),
-        (lambda: sf.objectives.ScoreMatching(model), "of categories"),
+        (lambda: sf.objectives.NCSN(model), "is trained by CategoricalVLB"),
+        (lambda: sf.objectives.ScoreMatching(model), "is trained by CategoricalVLB"),
         (lambda: sf.likelihood.estimate_bits_per_dim(model, x0, noise, 2), "of categories"),
         (lambda: sf.likelihood.ode_log_prob(model, x0.float()), "of categories"),
         (lambda: sf.likelihood.bits_per_dim(model, x0, noise), "of categories"),

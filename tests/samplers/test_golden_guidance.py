@@ -8,7 +8,7 @@ from support import MEANS, VARIANCES, Golden, assert_close, schedule
 
 import scorefield as sf
 from scorefield.core.noise import Recorded
-from scorefield.models.denoiser import Wrapper
+from scorefield.models.wrappers import Wrapper
 from scorefield.process.transitions import posterior
 
 TOLERANCE = 1e-9

@@ -23,9 +23,9 @@ from scorefield.evaluation.likelihood import (
     ode_log_prob,
 )
 from scorefield.evaluation.metric_value import MetricValue, Stamp
-from scorefield.models.base import CategoricalModel, Denoise, GaussianModel, Model, as_gaussian
-from scorefield.models.denoiser import Wrapper
+from scorefield.models.base import CategoricalModel, Denoise, GaussianModel, Model
 from scorefield.models.guidance import ClipX0
+from scorefield.models.wrappers import Wrapper, as_gaussian
 from scorefield.objectives.vlb import Bound
 from scorefield.process import CategoricalProcess, ContinuousProcess, Process
 from scorefield.process.base import Time
@@ -71,6 +71,8 @@ class Examples:
                 f"{self.data.source} has {found or 'no'} levels and the model was trained on data of {bins or 'no'} levels: "
                 "likelihoods are of data on the same levels"
             )
+        made = {"low_res"} if self.model.low_res is not None else set()
+        self.model.refuse_missing({*self.data.arrays, *made})
         if not len(self.indices):
             raise InputError(
                 f"{self.data.source}: there are no {self.split} examples: train with data.holdout above 0"
@@ -80,7 +82,8 @@ class Examples:
         """(x0 (B, *), the model given its labels, noise) with about so many values in x0."""
         for part in self._parts(values):
             x0, labels = self.data.batch(part)
-            given = self.model.given(labels if self.model.num_classes else None)
+            arrays = self.model.conditioning(x0, self.data.arrays_at(part))
+            given = self.model.given(labels if self.model.num_classes else None, **arrays)
             yield x0.to(given.device), given, NoiseSource(self.seed, part)
 
     @property

@@ -18,7 +18,8 @@ from torch import Tensor
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.core.shapes import expand, sum_flat
-from scorefield.models.base import Denoise, as_gaussian, as_model
+from scorefield.models.base import Denoise
+from scorefield.models.wrappers import as_gaussian, as_model
 from scorefield.objectives.vlb import prior_term
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.checks import one_of, positive_int
@@ -191,9 +192,10 @@ def _between_levels(model: Denoise) -> tuple[ContinuousProcess, Denoise]:
     """A process with a level at every real t, and the model on it: a shallow copy on `Interpolated` where its
     own is a table.
     """
-    as_gaussian(
+    asked = as_gaussian(
         model, "the ODE likelihood", categorical="sf.likelihood.categorical_bits_per_dim, which is a bound"
     )
+    asked.refuse_missing()
     between = between_levels(model)
     if not isinstance(between.process, ContinuousProcess):
         raise IncompatibleModel(

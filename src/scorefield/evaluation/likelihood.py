@@ -13,7 +13,8 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.evaluation.flow import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
-from scorefield.models.base import CategoricalDenoise, CategoricalModel, Denoise, as_model
+from scorefield.models.base import CategoricalDenoise, CategoricalModel, Denoise
+from scorefield.models.wrappers import as_model
 from scorefield.objectives.categorical_vlb import categorical_prior_term, categorical_term
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
 from scorefield.process.base import GaussianProcess, Process
@@ -91,6 +92,7 @@ def bits_per_dim(
     down to 0; every level if not given.   variance: "learned" where the model has a head and "upper"
     otherwise, if not given.   cdf: see `Bound`.
     """
+    as_model(model).refuse_missing()
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
     with torch.no_grad():
         columns = [
@@ -119,6 +121,7 @@ def categorical_bits_per_dim(
         raise IncompatibleModel(
             f"{asked.kind} is no model of categories: its bound is sf.likelihood.bits_per_dim(model, x0, noise)"
         )
+    asked.refuse_missing()
     process, steps, columns = model.process, _descending(model.process, grid).flip(0), []
     levels = asked.categories(x0)
     with torch.no_grad():
@@ -150,6 +153,7 @@ def estimate_bits_per_dim(
     step, then the ε of it.
     """
     positive_int("terms", terms, at_least=2)  # fewer have no standard error
+    as_model(model).refuse_missing()
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
     others = len(steps.t) - 1
     if others < 1:

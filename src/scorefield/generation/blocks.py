@@ -4,59 +4,75 @@ blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise, NoiseSource
-from scorefield.models.categorical_denoiser import has_categories
+from scorefield.models.base import Model
+from scorefield.models.wrappers import as_model
 from scorefield.runtime.errors import InputError
-from scorefield.samplers.base import Grid, Sampler, Step, trajectory
+from scorefield.samplers.base import AnySampler, Grid, Step, trajectory
 from scorefield.store.block_store import BLOCK, Block
 
 __all__ = ["given", "sample_blocks"]
 
 
 def sample_blocks(
-    model: Any,
-    sampler: Sampler,
+    model: Model,
+    sampler: AnySampler,
     grid: Grid,
     n: int,
     seed: int,
     *,
     labels: Sequence[int] | None = None,
-    wrap: Callable[[Any, list[int] | None], Any] | None = None,
+    wrap: Callable[[Model, list[int] | None], Model] | None = None,
     start: Callable[[Sequence[int], Noise], Tensor] | None = None,
-    low_res: Tensor | None = None,
+    conditions: Mapping[str, Tensor] | None = None,
     size: int = BLOCK,
     on_step: Callable[[int, Step], None] | None = None,
     blocks: Iterable[int] | None = None,
 ) -> Iterator[Block]:
     """Samples 0 … n−1 of a seed in blocks of `size` consecutive ones.
 
-    labels: cycled over the samples, sample i gets labels[i mod len].   wrap(model, labels): what is sampled,
-    given the labels of a block or None; model.given(labels) where there are labels if not given.
-    start(shape, noise): the first state; a draw of the process's prior if not given.
-    low_res: (M, C, h, w) in the data's range, of a model that enlarges images, cycled like the labels.
-    on_step(k, step): called after every step of block k.   blocks: which ones; all if not given.
     A network that runs in bf16 rounds differently at another batch size, and the last bit can decide which
     category is drawn, so with either the last block is padded to full size.
+
+    Args:
+        model: What is sampled.
+        sampler: How.
+        grid: At which times.
+        n: How many.
+        seed: Of all draws; sample i of a seed does not depend on n or `size`.
+        labels: Cycled over the samples, sample i gets labels[i mod len]. Default: none.
+        wrap: (model, labels of a block or None) -> what is sampled; the model has the block's conditions bound.
+            Default: model.given(labels).
+        start: (shape, noise) -> the first state. Default: a draw of the process's prior.
+        conditions: Further inputs of the network by name, (M, *) each, cycled like the labels; of a super-resolution
+            model `low_res`, (M, C, h, w) in the data's range. Default: none.
+        size: How many at once, at least 32.
+        on_step: Called (k, step) after every step of block k.
+        blocks: Which ones. Default: all.
+
+    Raises:
+        InputError: For numbers out of range, and for conditions that are missing or that the network does not take.
     """
     if n < 1 or size < 32:
         raise InputError(
             f"at least one sample in blocks of at least 32 is needed, got n = {n} in blocks of {size}"
         )
-    _check_low_res(model, low_res)
-    pad = getattr(model, "autocast_dtype", None) is not None or has_categories(model)
+    model, conditions = as_model(model), conditions or {}
+    model.check_arrays(conditions)
+    model.refuse_missing(conditions.keys())
+    pad = model.autocast_dtype is not None or model.family == "categorical"
     for k in range(-(-n // size)) if blocks is None else blocks:
         indices = range(k * size, (k + 1) * size if pad else min(n, (k + 1) * size))
         chosen = None if labels is None else [labels[i % len(labels)] for i in indices]
-        shown = model if low_res is None else model.enlarging(low_res[[i % len(low_res) for i in indices]])
-        bound = (wrap or given)(shown, chosen)
+        rows = {name: array[[i % len(array) for i in indices]] for name, array in conditions.items()}
+        bound = (wrap or given)(model.given(**rows), chosen)
         noise = NoiseSource(seed, indices)
-        x = (start or model.process.prior)((len(indices), *_shape(model)), noise.at(0)).to(model.device)
+        x = (start or _prior(model))((len(indices), *_shape(model)), noise.at(0)).to(model.device)
         for step in trajectory(bound, sampler, grid, x, noise):
             x = step.x
             if on_step is not None:
@@ -65,23 +81,20 @@ def sample_blocks(
         yield Block(indices[:kept], x[:kept], None if chosen is None else chosen[:kept])
 
 
-def given(model: Any, labels: list[int] | None) -> Any:
+def given(model: Model, labels: list[int] | None) -> Model:
     """The model with these labels bound; the model itself without labels."""
-    return model if labels is None else model.given(labels)
+    return model.given(labels)
 
 
-def _check_low_res(model: Any, low_res: Tensor | None) -> None:
-    """InputError where images to be enlarged are missing, or are given to a model that enlarges none."""
-    side = getattr(model, "low_res", None)
-    if side is not None and low_res is None:
+def _prior(model: Model) -> Callable[[Sequence[int], Noise], Tensor]:
+    if model.process is None:
         raise InputError(
-            f"this model enlarges images of {side}×{side} pixels: give them as low_res, (M, C, {side}, {side})"
+            f"{model.kind} has a score without noise levels, so there is no prior to start from: give start"
         )
-    if side is None and low_res is not None:
-        raise InputError("this is not a super-resolution model: remove low_res")
+    return model.process.prior
 
 
-def _shape(model: Any) -> torch.Size:
+def _shape(model: Model) -> torch.Size:
     if model.data is None:
         raise InputError(
             "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape))"

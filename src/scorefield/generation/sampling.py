@@ -167,17 +167,23 @@ class Sampling:
             labels=self.labels,
             wrap=self.wrap,
             start=self.start,
-            low_res=None if self.low_res is None else self.low_res.images,
+            conditions=self._conditions,
             size=size,
             on_step=on_step,
             blocks=blocks,
         )
 
+    @property
+    def _conditions(self) -> dict[str, Tensor]:
+        """Further inputs of the network by name, (M, *)."""
+        return {} if self.low_res is None else {"low_res": self.low_res.images}
+
     def check(self) -> None:
         """InputError or IncompatibleModel where the parts do not fit together. Nothing is computed."""
         labels = None if self.labels is None else [self.labels[0]]
         x = (self.start or self.model.process.prior)((1, *self.model.data.shape), NoiseSource(0).at(0))
-        trajectory(self.wrap(self.model, labels), self.sampler, self.grid, x.to(self.model.device))
+        arrays = {name: array[:1] for name, array in self._conditions.items()}
+        trajectory(self.wrap(self.model.given(**arrays), labels), self.sampler, self.grid, x.to(self.model.device))
 
     def caution(self) -> str | None:
         """A sentence where a classifier's gradient will be multiplied by a very large σ²/α, as an ε̂-shifting
@@ -252,7 +258,7 @@ def _check_categories(options: SamplingOptions, guide: Guide | None) -> None:
 
 
 def _wrap(options: SamplingOptions, model: Any, classifier: NoisyClassifier | None) -> Wrap:
-    clipped = ClipX0 if options.clip and not isinstance(model, ScoreModel) else _itself
+    clipped: Callable[[Any], Any] = ClipX0 if options.clip and not isinstance(model, ScoreModel) else _itself
     scale = options.guidance
     if classifier is not None:
         wrap = _by_classifier(

@@ -4,9 +4,8 @@ training and evaluation may ask.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +13,20 @@ from torch import Tensor, nn
 from scorefield.core.distributions import Categorical
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec
+from scorefield.models.network import NetworkFacts, Null, describe_network
 from scorefield.process.base import GaussianProcess, Process, Time
 from scorefield.process.categorical import CategoricalProcess
-from scorefield.runtime.contracts import refuse_misspelt
+from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.precision import Precision, is_compiled
 
 __all__ = [
+    "AnyModel",
     "CategoricalDenoise",
     "CategoricalModel",
     "Classifier",
     "ClassifierModel",
+    "ConditionalCategories",
     "ConditionalModel",
     "Denoise",
     "Family",
@@ -34,17 +36,11 @@ __all__ = [
     "Model",
     "ModelBase",
     "ScoreFunction",
-    "as_classifier",
-    "as_gaussian",
-    "as_model",
-    "on_process",
-    "with_process",
 ]
 
 Labels = int | Sequence[int] | Tensor
 LogDensity = Callable[[Tensor], Tensor]  # x (B, *) -> ln p(x) up to a constant, (B,)
 Family = Literal["gaussian", "categorical", "score", "classifier"]
-T = TypeVar("T")
 
 
 @runtime_checkable
@@ -93,7 +89,7 @@ class Model:
     process: whose levels it was made for; None without levels.   data: what one example is; None where the model
     does not know.
 
-    Foreign objects become a `Model` by `as_model`.
+    Foreign objects become a `Model` by `wrappers.as_model`.
     """
 
     family: Family = "score"
@@ -121,6 +117,23 @@ class Model:
     def null_label(self) -> int | None:
         """The label that means "no class", where the network was trained with one; otherwise None."""
         return None
+
+    @property
+    def arrays(self) -> frozenset[str]:
+        """Names of the further arrays (B, *) that its network takes beside labels, such as "low_res" or "mask"; without
+        those that are bound already.
+        """
+        return frozenset()
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Those of `arrays` without which it cannot be called."""
+        return frozenset()
+
+    @property
+    def nulls(self) -> Mapping[str, Null]:
+        """What stands for "not given" in its arrays, bound ones too, by name; of labels it is `null_label`."""
+        return {}
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -201,11 +214,47 @@ class Model:
     def run_in(self, dtype: torch.dtype | None) -> None:
         """Have the network run in this dtype under autocast, plainly if None; nothing where there is no choice."""
 
-    def given(self, y: Labels | None = None) -> Model:
-        """This model with its labels bound: y is one class for every example, or (B,) of them."""
-        if y is None:
+    def given(self, y: Labels | None = None, **arrays: Tensor) -> Model:
+        """This model with conditioning bound, so that samplers never see it.
+
+        Args:
+            y: One class for every example, or (B,) of them. Default: labels stay unbound.
+            arrays: Further inputs of the network by name, (B, *), or (1, *) for every example.
+
+        Raises:
+            InputError: For labels that it does not know, and for arrays that it does not take or of a wrong shape.
+        """
+        if y is None and not arrays:
             return self
-        raise IncompatibleModel(f"{self.kind} takes no labels: leave them out")
+        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: leave them out")
+
+    def conditioning(self, x0: Tensor, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What it is shown of an example's further arrays, beside its labels, and of the example itself.
+
+        Args:
+            x0: Data (B, *).
+            arrays: The further arrays of the same examples, (B, *) by name; those that it does not take are left out.
+
+        Returns:
+            The keywords of a call; of a super-resolution model also `low_res`, x0 reduced.
+        """
+        return {name: array for name, array in arrays.items() if name in self.arrays}
+
+    def check_arrays(self, arrays: Mapping[str, Tensor]) -> None:
+        """InputError for arrays that it does not take, or of a wrong shape.   arrays: (B, *) by name."""
+        if arrays:
+            raise InputError(f"{self.kind} takes no array {next(iter(arrays))!r}: remove it")
+
+    def refuse_missing(self, bound: Collection[str] = ()) -> None:
+        """InputError where an array is missing without which it cannot be called.   bound: names of further ones."""
+        for name in sorted(self.missing - set(bound)):
+            raise InputError(
+                f"the network of this model needs the array {name!r} of every example: bind it by model.given({name}=...), or sample "
+                f"with conditions={{{name!r}: ...}}"
+            )
+
+
+AnyModel = Model | ScoreFunction | CategoricalDenoise  # of the library, or of one's own
 
 
 class GaussianModel(Model):
@@ -218,10 +267,22 @@ class GaussianModel(Model):
         """The prediction at x_t (B, *) and t, a number or (B,), 0 < t ≤ T."""
         raise NotImplementedError
 
-    def given(self, y: Labels | None = None) -> GaussianModel:
-        if y is None:
+    def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:
+        if y is None and not arrays:
             return self
-        raise IncompatibleModel(f"{self.kind} takes no labels: leave them out")
+        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: leave them out")
+
+    def branches(self, batch: int, labels: Tensor | None) -> GaussianModel:
+        """This model for two copies of `batch` examples, without conditioning and with it, for classifier-free guidance.
+
+        Args:
+            batch: B.
+            labels: (2B,), the null label B times and then those of the examples; None without labels.
+
+        Returns:
+            A model of 2B examples. In the first half every bound array that has a null is replaced by it.
+        """
+        raise IncompatibleModel(f"{self.kind} takes no conditioning, so it has no unconditional branch")
 
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
         """∇ log p_t(x), (B, *)."""
@@ -233,10 +294,12 @@ class GaussianModel(Model):
 
 
 class ConditionalModel(GaussianModel):
-    """A model that takes its labels at every call; `given` binds them."""
+    """A model that takes its conditioning at every call; `given` binds it."""
 
-    def __call__(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
-        """The prediction at x_t (B, *) and t, a number or (B,), with labels y (B,) int64 or None."""
+    def __call__(self, x_t: Tensor, t: Time, y: Tensor | None = None, **arrays: Tensor) -> Prediction:
+        """The prediction at x_t (B, *) and t, a number or (B,), with labels y (B,) int64 or None and further arrays
+        (B, *) by name.
+        """
         raise NotImplementedError
 
 
@@ -250,14 +313,22 @@ class CategoricalModel(Model):
         """p(x_0 | x_t) at integers x_t (B, *) and t, a number or (B,), 0 < t ≤ T."""
         raise NotImplementedError
 
-    def given(self, y: Labels | None = None) -> CategoricalModel:
-        if y is None:
+    def given(self, y: Labels | None = None, **arrays: Tensor) -> CategoricalModel:
+        if y is None and not arrays:
             return self
-        raise IncompatibleModel(f"{self.kind} takes no labels: leave them out")
+        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: leave them out")
 
     def categories(self, x0: Tensor) -> Tensor:
         """Data as categories, int64 (B, *); integers as they are."""
         return x0
+
+
+class ConditionalCategories(CategoricalModel):
+    """A model of categories that takes its conditioning at every call; `given` binds it."""
+
+    def __call__(self, x_t: Tensor, t: Time, y: Tensor | None = None, **arrays: Tensor) -> Categorical:
+        """p(x_0 | x_t), as `CategoricalModel`, with labels y (B,) int64 or None and further arrays (B, *) by name."""
+        raise NotImplementedError
 
 
 class ClassifierModel(Model):
@@ -283,6 +354,8 @@ class ModelBase(nn.Module, Model):
     plainly if None.
     """
 
+    summary: ClassVar[str] = "a model around a network"  # what it is, for messages
+    objectives: ClassVar[str] = "an objective of its own"  # by which it is trained
     autocast_dtype: torch.dtype | None = None
 
     def __init__(self, net: Callable[..., Tensor], data: DataSpec | None) -> None:
@@ -291,6 +364,7 @@ class ModelBase(nn.Module, Model):
         self.data = data
         self.autocast_dtype = None
         self._precision = Precision()
+        self._described: tuple[Callable[..., Tensor], NetworkFacts] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -299,8 +373,40 @@ class ModelBase(nn.Module, Model):
         return torch.device("cpu") if parameter is None else parameter.device
 
     @property
+    def network(self) -> NetworkFacts:
+        """What the network says of itself."""
+        if self._described is None or self._described[0] is not self.net:
+            self._described = (self.net, describe_network(self.net))
+        return self._described[1]
+
+    @property
     def net_config(self) -> Mapping[str, Any] | None:
-        return getattr(self.net, "config", None)
+        return self.network.config
+
+    @property
+    def arrays(self) -> frozenset[str]:
+        return self.network.arrays
+
+    @property
+    def missing(self) -> frozenset[str]:
+        return self.network.required
+
+    @property
+    def nulls(self) -> Mapping[str, Null]:
+        return self.network.nulls
+
+    def check_arrays(self, arrays: Mapping[str, Tensor]) -> None:
+        takes = self.arrays
+        for name, array in arrays.items():
+            if name not in takes and not self.network.takes_any:
+                known = f"it takes {', '.join(sorted(takes))}" if takes else "it takes none"
+                raise InputError(
+                    f"the network of this model takes no array {name!r} ({known}{did_you_mean(name, takes)}): remove {name}"
+                )
+            if array.ndim < 1 or not len(array):
+                raise InputError(
+                    f"{name} must hold one row per example, (B, *), or one for all, (1, *); got shape {tuple(array.shape)}"
+                )
 
     def run_in(self, dtype: torch.dtype | None) -> None:
         self.autocast_dtype = dtype
@@ -349,306 +455,3 @@ def _need_compiler() -> None:
             f"torch.compile needs a C++ compiler on a CPU ({str(error).splitlines()[0]}): install g++, name another one in CXX, or leave "
             "compile out"
         ) from None
-
-
-def as_model(thing: object) -> Model:
-    """A `Model` itself, or a model of one's own behind the members of `Model`.
-
-    This is the only place that looks at the attributes of a foreign object by name. A class of one's own needs
-    `process`, `__call__` and `score` (`Denoise`); `process` and `__call__` where the process is categorical
-    (`CategoricalDenoise`); or `score` alone (`ScoreFunction`). Any other member of `Model` is used where it has it.
-
-    Args:
-        thing: The model, of the library or of one's own. A wrapper of one's own keeps the model that it is around
-            in the attribute `model`.
-
-    Raises:
-        IncompatibleModel: For what is no model, and for a misspelt optional member.
-    """
-    if isinstance(thing, Model):
-        return thing
-    refuse_misspelt(thing, _OPTIONAL, "model", beyond=nn.Module)
-    process = getattr(thing, "process", None)
-    if callable(thing) and isinstance(process, CategoricalProcess):
-        return _ForeignCategorical(thing, process)
-    if not isinstance(thing, ScoreFunction):
-        raise IncompatibleModel(
-            f"scorefield needs a model with a method score(x, t=None), and {type(thing).__name__} has none; one with noise levels also "
-            "has a `process` and is called (x_t, t) -> sf.Prediction, see sf.Denoise"
-        )
-    if callable(thing) and process is not None:
-        return _ForeignGaussian(thing, process)
-    return _Foreign(thing)
-
-
-def as_gaussian(thing: object, asker: str, *, categorical: str = "") -> GaussianModel:
-    """A model that predicts x̂0 at noise levels, as `as_model` gives it.
-
-    Args:
-        thing: The model.
-        asker: Who needs the levels, for the message.
-        categorical: What to use for a model of categories in its place, for the message.
-
-    Raises:
-        IncompatibleModel: For any other model, and for what is no model.
-    """
-    model = as_model(thing)
-    if isinstance(model, GaussianModel):
-        return model
-    if model.family == "categorical":
-        instead = f": use {categorical}" if categorical else ""
-        raise IncompatibleModel(
-            f"{asker} is for Gaussian noise, and {model.kind} is of categories, which have no α, σ or score{instead}"
-        )
-    what = (
-        "is a classifier"
-        if model.family == "classifier"
-        else "has a score only: sample it with Langevin, or train it at noise levels (for example sf.process.geometric "
-        "and sf.objectives.NCSN)"
-    )
-    raise IncompatibleModel(
-        f"{asker} needs a model with noise levels (a Denoiser or a wrapper of one), and {model.kind} {what}"
-    )
-
-
-def as_classifier(thing: object) -> ClassifierModel:
-    """A classifier of noisy examples, or a callable of one's own behind the members of `ClassifierModel`.
-
-    Args:
-        thing: (x_t, t) -> logits, of the library or of one's own, see `Classifier`.
-
-    Raises:
-        IncompatibleModel: For another kind of model, for what is not callable, and for a misspelt optional member.
-    """
-    if isinstance(thing, ClassifierModel):
-        return thing
-    if (
-        isinstance(thing, Model)
-        or not callable(thing)
-        or (_has_process(thing) and isinstance(thing, ScoreFunction))
-    ):
-        raise IncompatibleModel(
-            "a classifier is called (x_t, t) and returns logits (B, K), such as sf.load(run) of a classifier's run; got "
-            f"{type(thing).__name__}"
-        )
-    refuse_misspelt(thing, ("num_classes", "process"), "classifier", beyond=nn.Module)
-    return _ForeignClassifier(thing)
-
-
-def with_process(thing: object) -> Model:
-    """A model or a classifier of whatever kind, as far as its levels and its options go."""
-    if isinstance(thing, Model):
-        return thing
-    found = _Foreign(thing)
-    process = getattr(thing, "process", None)
-    found.process = process if isinstance(process, Process) else None
-    return found
-
-
-def on_process(thing: T, process: Process) -> T:
-    """A shallow copy of a model or classifier on another process, with the wrappers in it; the network is shared."""
-    new: Any = copy.copy(thing)
-    if isinstance(new, nn.Module):  # of which a shallow copy shares the table of its parts
-        new._modules = dict(new._modules)
-    new.process = process
-    around = getattr(new, "model", None)
-    if _has_process(around):
-        new.model = on_process(around, process)
-    found: T = new
-    return found
-
-
-# What is looked for in a model of one's own, and long enough for a name that is close to it to be a mistake.
-_OPTIONAL = (
-    "num_classes",
-    "null_label",
-    "autocast_dtype",
-    "is_compiled",
-    "grad_at",
-    "variance",
-    "low_res",
-    "has_energy",
-    "log_prob",
-    "categories",
-)
-
-
-class _Foreign(Model):
-    """A model of one's own: what it does not say has the default."""
-
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
-
-    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
-        score: Tensor = self.thing.score(x) if t is None else self.thing.score(x, t)
-        return score
-
-    @property
-    def data(self) -> DataSpec | None:
-        return self._optional("data", None)
-
-    @data.setter
-    def data(self, data: DataSpec | None) -> None:
-        self.thing.data = data
-
-    @property
-    def device(self) -> torch.device:
-        return self._optional("device", torch.device("cpu"))
-
-    @property
-    def kind(self) -> str:
-        return type(self.thing).__name__
-
-    @property
-    def num_classes(self) -> int:
-        return self._optional("num_classes", 0)
-
-    @property
-    def null_label(self) -> int | None:
-        return self._optional("null_label", None)
-
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        return self._inherited("autocast_dtype", None)
-
-    @property
-    def is_compiled(self) -> bool:
-        return self._inherited("is_compiled", False)
-
-    @property
-    def guided(self) -> bool:
-        return self._inherited("guided", False)
-
-    @property
-    def grad_at(self) -> str | None:
-        return self._inherited("grad_at", None)
-
-    @property
-    def clips(self) -> bool:
-        return self._inherited("clips", False)
-
-    @property
-    def variance(self) -> str | None:
-        return self._inherited("variance", None)
-
-    @property
-    def low_res(self) -> int | None:
-        return self._inherited("low_res", None)
-
-    @property
-    def has_energy(self) -> bool:
-        return self._optional("has_energy", False)
-
-    @property
-    def keeps_to_levels(self) -> str | None:
-        inner = self.inner
-        return _keeps_to_levels(self.thing) if inner is None else inner.keeps_to_levels
-
-    @property
-    def config(self) -> Mapping[str, Any] | None:
-        return self._optional("config", None)
-
-    @property
-    def net_config(self) -> Mapping[str, Any] | None:
-        return getattr(getattr(self.thing, "net", None), "config", None)
-
-    @property
-    def inner(self) -> Model | None:
-        around = getattr(self.thing, "model", None)
-        return with_process(around) if _has_process(around) else None
-
-    @property
-    def log_density(self) -> LogDensity | None:
-        if self.has_energy:
-            return lambda x: -self.thing.energy(x)
-        return self._optional("log_prob", None)
-
-    def run_in(self, dtype: torch.dtype | None) -> None:
-        if hasattr(self.thing, "autocast_dtype"):
-            self.thing.autocast_dtype = dtype
-
-    def _optional(self, name: str, default: T) -> T:
-        return getattr(self.thing, name, default)
-
-    def _inherited(self, name: str, default: T) -> T:
-        """Of a wrapper that does not say, what the model inside says."""
-        inner = self.inner
-        return self._optional(name, default if inner is None else getattr(inner, name))
-
-
-class _ForeignGaussian(_Foreign, ConditionalModel):
-    """(x_t, t) -> Prediction; labels are passed where there are any."""
-
-    family: Family = "gaussian"
-
-    def __init__(self, thing: Any, process: GaussianProcess) -> None:
-        super().__init__(thing)
-        self.process = process
-
-    def __call__(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
-        pred: Prediction = self.thing(x_t, t) if y is None else self.thing(x_t, t, y)
-        return pred
-
-    def given(self, y: Labels | None = None) -> GaussianModel:
-        bind = self._optional("given", None)
-        return super().given(y) if bind is None else as_gaussian(bind(y), "a model's given(y)")
-
-    @property
-    def log_density(self) -> LogDensity | None:
-        return None  # of a level, not of the data
-
-
-class _ForeignCategorical(_Foreign, CategoricalModel):
-    """(x_t, t) -> Categorical; labels are passed where there are any."""
-
-    family: Family = "categorical"
-
-    def __init__(self, thing: Any, process: CategoricalProcess) -> None:
-        super().__init__(thing)
-        self.process = process
-
-    def __call__(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Categorical:
-        p0: Categorical = self.thing(x_t, t) if y is None else self.thing(x_t, t, y)
-        return p0
-
-    def given(self, y: Labels | None = None) -> CategoricalModel:
-        bind = self._optional("given", None)
-        found = super().given(y) if bind is None else as_model(bind(y))
-        if not isinstance(found, CategoricalModel):
-            raise IncompatibleModel(f"given(y) of {self.kind} gave another kind of model, {found.kind}")
-        return found
-
-    def categories(self, x0: Tensor) -> Tensor:
-        convert = self._optional("categories", None)
-        return x0 if convert is None else convert(x0)
-
-
-class _ForeignClassifier(_Foreign, ClassifierModel):
-    """(x_t, t) -> logits."""
-
-    family: Family = "classifier"
-
-    def __init__(self, thing: Any) -> None:
-        super().__init__(thing)
-        process = getattr(thing, "process", None)
-        self.process = process if isinstance(process, Process) else None
-
-    def __call__(self, x_t: Tensor, t: Time) -> Tensor:
-        logits: Tensor = self.thing(x_t, t)
-        return logits
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        parameter = next(self.thing.parameters(), None) if isinstance(self.thing, nn.Module) else None
-        return None if parameter is None else parameter.dtype
-
-
-def _has_process(thing: object) -> bool:
-    return getattr(thing, "process", None) is not None
-
-
-def _keeps_to_levels(thing: object) -> str | None:
-    for name, value in (("parametrization", "mean"), ("noise_input", "rank")):
-        if getattr(thing, name, None) == value:
-            return f'{name}="{value}"'
-    return None

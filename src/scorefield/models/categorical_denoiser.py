@@ -4,7 +4,7 @@ no score.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,42 +12,22 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scorefield.core.distributions import Categorical
-from scorefield.core.shapes import DataSpec, shown
-from scorefield.models.base import CategoricalModel, Labels, Model, ModelBase, as_model
-from scorefield.models.denoiser import as_labels, per_example
+from scorefield.core.shapes import DataSpec
+from scorefield.models.base import CategoricalModel, ConditionalCategories, Labels, ModelBase
 from scorefield.models.parametrization import noise_input
+from scorefield.models.wrappers import GivenCategories
 from scorefield.process.base import Time
 from scorefield.process.categorical import CategoricalProcess, check_categories
 from scorefield.runtime.checks import one_of
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.errors import InputError
 
-__all__ = [
-    "CategoricalDenoiser",
-    "GivenCategories",
-    "has_categories",
-    "refuse_categories",
-]
+__all__ = ["CategoricalDenoiser"]
 
 NOISE_INPUTS = ("index", "scaled", "rank")  # the others ask for σ/α
 PARAMETRIZATIONS = ("x0", "bayes")
 
 
-def has_categories(model: object) -> bool:
-    """Whether this is a model of a categorical process."""
-    return as_model(model).family == "categorical"
-
-
-def refuse_categories(what: str, model: object, instead: str) -> None:
-    """IncompatibleModel where the model is of categories, and `what` is made for Gaussian noise.   instead:
-    what is for categories.
-    """
-    if has_categories(model):
-        raise IncompatibleModel(
-            f"{what} is for Gaussian noise, and {type(model).__name__} is of categories, which have no α, σ or score: use {instead}"
-        )
-
-
-class CategoricalDenoiser(ModelBase, CategoricalModel):
+class CategoricalDenoiser(ModelBase, ConditionalCategories):
     """p(x_0 = k | x_t) from a network's logits F(x_t, c, y), every dimension by itself.  [D3PM §3.3]
 
     net: called net(x, c, y=None) with x the one-hot x_t, floats (B, S·C, *), channel k·C + c the k-th state
@@ -59,6 +39,9 @@ class CategoricalDenoiser(ModelBase, CategoricalModel):
     data: what one example is, with as many bins as the process has classes; needed to read data in `range`
     and to sample without an x_T.
     """
+
+    summary = "which predicts categories"
+    objectives = "CategoricalVLB"
 
     def __init__(
         self,
@@ -96,22 +79,28 @@ class CategoricalDenoiser(ModelBase, CategoricalModel):
         """How many labels the network takes; 0 for an unconditional one. (The categories of a value are
         `process.classes`.)
         """
-        return int(getattr(self.net, "config", {}).get("num_classes", 0))
+        return self.network.num_classes or 0
 
     @property
     def null_label(self) -> int | None:
         """The label that stands for none, num_classes, where the network has a row for it; otherwise None."""
-        return self.num_classes if getattr(self.net, "config", {}).get("null_label", False) else None
+        return self.num_classes if self.network.null_label else None
 
-    def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Categorical:
-        """p(x_0 | x_t), (B, K, *), float32 or the network's float64.   x_t: (B, *) integers; t: a number or
-        (B,), 0 < t ≤ T.
+    def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None, **arrays: Tensor) -> Categorical:
+        """p(x_0 | x_t), (B, K, *), float32 or the network's float64.
 
-        InputError at t = 0, where x_t is the data; for another output of the network; for an x_t that no x_0
-        leads to at t.
+        Args:
+            x_t: (B, *) integers.
+            t: A number or (B,), 0 < t ≤ T.
+            y: Labels (B,) int64, or None.
+            arrays: Further inputs of the network by name, (B, *).
+
+        Raises:
+            InputError: At t = 0, where x_t is the data; for another output of the network; for an x_t that no x_0
+                leads to at t.
         """
         time = self.process.positive_time(t)
-        logits = self._network(x_t, time, y)
+        logits = self._network(x_t, time, y, arrays)
         log_likelihood = self.process.log_likelihood(x_t, time, 0, logits.dtype)[:, : self.process.classes]
         possible = self.process.possible(log_likelihood)
         if not bool(possible.any(dim=1).all()):
@@ -138,17 +127,17 @@ class CategoricalDenoiser(ModelBase, CategoricalModel):
         self._check_bins(self.data)
         return self.data.exact_bins(x0)
 
-    def given(self, y: Labels | None = None) -> CategoricalModel:
-        return self if y is None else GivenCategories(self, y)
+    def given(self, y: Labels | None = None, **arrays: Tensor) -> CategoricalModel:
+        return self if y is None and not arrays else GivenCategories(self, y, arrays)
 
-    def _network(self, x_t: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
+    def _network(self, x_t: Tensor, time: Tensor, y: Tensor | None, arrays: Mapping[str, Tensor]) -> Tensor:
         """Its logits (B, K, *)."""
         process, parameter = self.process, next(self.parameters(), None)
         dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
         x = one_hot(x_t, process.states).movedim(-1, 1).flatten(1, 2).to(dtype)
         c = noise_input(self.noise_input, process, time, dtype).to(x_t.device).expand(x_t.shape[0])
         labels = {} if y is None else {"y": y}
-        raw = self.run_network(x, c, **labels)
+        raw = self.run_network(x, c, **labels, **arrays)
         expected = (x_t.shape[0], process.classes * x_t.shape[1], *x_t.shape[2:])
         if tuple(raw.shape) != expected:
             raise InputError(
@@ -165,42 +154,3 @@ class CategoricalDenoiser(ModelBase, CategoricalModel):
                 f"the process is of {self.process.classes} categories, and the data has {data.bins or 'no'} levels: make them the same "
                 "(classes of the process, bins of the DataSpec)"
             )
-
-
-class GivenCategories(CategoricalModel):
-    """A class-conditional model of categories at given labels: samplers never see labels."""
-
-    def __init__(self, model: CategoricalDenoiser, y: Labels) -> None:
-        self.model = model
-        self.process, self.data = model.process, model.data
-        self.labels = as_labels(y, model.num_classes, None)
-
-    def __repr__(self) -> str:
-        return f"GivenCategories({self.model.kind}, y={shown(self.labels)})"
-
-    @property
-    def inner(self) -> Model | None:
-        return self.model
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        return self.model.autocast_dtype
-
-    @property
-    def is_compiled(self) -> bool:
-        return self.model.is_compiled
-
-    def run_in(self, dtype: torch.dtype | None) -> None:
-        self.model.run_in(dtype)
-
-    def __call__(self, x_t: Tensor, t: Time) -> Categorical:
-        p0: Categorical = self.model(x_t, t, per_example(self.labels, x_t, "labels").to(x_t.device))
-        return p0
-
-    def categories(self, x0: Tensor) -> Tensor:
-        """Data as categories; see `CategoricalDenoiser.categories`."""
-        return self.model.categories(x0)

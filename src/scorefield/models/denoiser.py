@@ -4,54 +4,55 @@ t).
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorefield.core.prediction import Prediction
-from scorefield.core.shapes import DataSpec, expand, shown
-from scorefield.models.base import (
-    ConditionalModel,
-    Denoise,
-    GaussianModel,
-    Labels,
-    Model,
-    ModelBase,
-    as_gaussian,
-)
+from scorefield.core.shapes import DataSpec, expand
+from scorefield.data.transforms import reduced
+from scorefield.models.base import ConditionalModel, GaussianModel, Labels, ModelBase
 from scorefield.models.parametrization import (
     Affine,
     coefficients,
     noise_input,
 )
+from scorefield.models.wrappers import Given
 from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
 
-__all__ = ["Denoiser", "Given", "Wrapper", "as_labels", "per_example"]
+__all__ = ["Denoiser"]
 
 VARIANCE_HEADS = (None, "range", "direct")
 
 
 class Denoiser(ModelBase, ConditionalModel):
-    """x̂0 = c_skip·x_t + c_out·F(c_in·x_t, c, y) for a network F(x, c, y=None).
+    """x̂0 = c_skip·x_t + c_out·F(c_in·x_t, c, y) for a network F(x, c, y=None, **arrays).
 
-    net: any callable with that signature; with a variance head it gives twice the channels, the second half
-    for Σ.
-    process: whose levels it was made for.   parametrization: what F means, "eps", "x0", "v", "score", "mean",
-    "edm".
-    variance: None, "range" (ln Σ interpolated between ln β̃ and ln β by (F_v + 1)/2, Improved DDPM Eq. 15) or
-    "direct" (F_v = ln Σ).   noise_input: what the network receives as c, "index", "scaled", "rank",
-    "log_sigma".
-    data: what one example is; needed to sample without an x_T.   sigma_data: of "edm" only.
-    low_res: of a model that enlarges images, F(x, c, y, low_res=), the side of the small ones in pixels; see
-    `enlarging`.
+    Args:
+        net: Any callable with that signature. The further arrays that its forward names, such as `mask` or
+            `low_res`, are its conditioning: training takes them from the data, `given` binds them for sampling. With
+            a variance head it gives twice the channels, the second half for Σ.
+        process: Whose levels it was made for.
+        parametrization: What F means: "eps", "x0", "v", "score", "mean" or "edm".
+        variance: None, "range" (ln Σ interpolated between ln β̃ and ln β by (F_v + 1)/2, Improved DDPM Eq. 15) or
+            "direct" (F_v = ln Σ).
+        noise_input: What the network receives as c: "index", "scaled", "rank" or "log_sigma".
+        data: What one example is; needed to sample without an x_T.
+        sigma_data: Standard deviation of the data, of "edm" only.
+        low_res: Side in pixels of the images that a super-resolution model upsamples, F(x, c, y, low_res=); training
+            makes them of the data.  [ADM Sec. 5]
+
+    Raises:
+        InputError: For options that do not exist, and for a low_res that does not fit the data.
+        IncompatibleModel: For options that have no meaning on this process.
     """
 
+    summary = "which predicts x̂0 at levels of Gaussian noise"
+    objectives = "Simple, Hybrid, VLB or NCSN"
     variance: str | None = None
     low_res: int | None = None
 
@@ -108,11 +109,11 @@ class Denoiser(ModelBase, ConditionalModel):
 
     @property
     def num_classes(self) -> int:
-        """How many classes the network takes labels of; 0 for an unconditional one."""
-        spec = getattr(self.net, "config", None)
-        if spec is None:
-            return self.data.num_classes if self.data is not None else 0
-        return int(spec.get("num_classes", 0))
+        """How many classes the network takes labels of; 0 for an unconditional one. One that does not describe itself
+        (it has no `config`) is taken to know those of the data.
+        """
+        classes, of_data = self.network.num_classes, 0 if self.data is None else self.data.num_classes
+        return of_data if classes is None else classes
 
     @property
     def null_label(self) -> int | None:
@@ -121,14 +122,37 @@ class Denoiser(ModelBase, ConditionalModel):
         A network that does not describe itself (it has no `config`) is taken to have one if its data has
         classes.
         """
-        spec = getattr(self.net, "config", {"null_label": True})
-        return self.num_classes if self.num_classes and spec.get("null_label", False) else None
+        return self.num_classes if self.num_classes and self.network.null_label is not False else None
 
-    def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
-        """x_t: (B, *) floating point; t: a number or (B,), 0 < t ≤ T; y: (B,) int64 labels or None."""
+    @property
+    def arrays(self) -> frozenset[str]:
+        return self.network.arrays | self.missing
+
+    @property
+    def missing(self) -> frozenset[str]:
+        return self.network.required | ({"low_res"} if self.low_res is not None else set())
+
+    @property
+    def keeps_to_levels(self) -> str | None:
+        if self.parametrization == "mean":
+            return 'parametrization="mean"'
+        return 'noise_input="rank"' if self.noise_input == "rank" else None
+
+    def forward(self, x_t: Tensor, t: Time, y: Tensor | None = None, **arrays: Tensor) -> Prediction:
+        """The prediction of the network at x_t.
+
+        Args:
+            x_t: (B, *) floating point.
+            t: A number or (B,), 0 < t ≤ T.
+            y: Labels (B,) int64, or None.
+            arrays: Further inputs of the network by name, (B, *).
+
+        Raises:
+            InputError: At t = 0, and where the network's output has another shape than the model needs.
+        """
         time = self.process.positive_time(t)
         c = self.coefficients(time)
-        raw = self._network(expand(c.inp, x_t) * x_t, time, y)
+        raw = self._network(expand(c.inp, x_t) * x_t, time, y, arrays)
         raw, head = self._split(raw, x_t)
         x0 = expand(c.skip, x_t) * x_t + expand(c.out, x_t) * raw
         level = self.process.level(time)
@@ -144,43 +168,50 @@ class Denoiser(ModelBase, ConditionalModel):
         """(c_skip, c_out, c_in) at t, float64 on the CPU."""
         return coefficients(self.parametrization, self.process, t, self.sigma_data)
 
-    @property
-    def keeps_to_levels(self) -> str | None:
-        if self.parametrization == "mean":
-            return 'parametrization="mean"'
-        return 'noise_input="rank"' if self.noise_input == "rank" else None
+    def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:
+        """This model with conditioning bound, so that samplers never see it.
 
-    def given(self, y: Labels | None = None) -> GaussianModel:
-        return self if y is None else Given(self, y)
+        Args:
+            y: One class for every example, or (B,) of them. Default: labels stay unbound.
+            arrays: Further inputs of the network by name, (B, *), or (1, *) for every example; of a super-resolution
+                model `low_res`, the images (B, C, h, w) in the data's range that it upsamples.  [ADM Sec. 5]
 
-    def enlarging(self, low_res: Tensor) -> Denoiser:
-        """This model with the images that it is to enlarge bound, (B, C, h, w) in the data's range.  [ADM
-        Sec. 5]
-
-        For networks with a `low_res` input. The result is a Denoiser for these B examples, and for a batch of
-        them repeated. InputError for what is no batch of images, or has another side than the model's
-        `low_res`, where it says one.
+        Raises:
+            InputError: For labels that it does not know, and for arrays that it does not take or of a wrong shape.
         """
-        side = self.low_res
-        if (
-            low_res.ndim != 4
-            or not len(low_res)
-            or side not in (None, low_res.shape[2])
-            or side not in (None, low_res.shape[3])
-        ):
-            size = "" if side is None else f" of {side}×{side} pixels"
-            raise InputError(
-                f"this model enlarges images{size}, (B, C, h, w); got shape {tuple(low_res.shape)}"
-            )
-        options = (self.parametrization, self.variance, self.noise_input, self.data, self.sigma_data)
-        bound = Denoiser(_Enlarging(self.net, low_res), self.process, *options)
-        bound.autocast_dtype = self.autocast_dtype
-        return bound
+        return self if y is None and not arrays else Given(self, y, arrays)
 
-    def _network(self, x: Tensor, time: Tensor, y: Tensor | None) -> Tensor:
+    def branches(self, batch: int, labels: Tensor | None) -> GaussianModel:
+        return Given(self).branches(batch, labels)
+
+    def conditioning(self, x0: Tensor, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = super().conditioning(x0, arrays)
+        return found if self.low_res is None else {**found, "low_res": reduced(x0, self.low_res)}
+
+    def check_arrays(self, arrays: Mapping[str, Tensor]) -> None:
+        super().check_arrays(arrays)
+        low_res = arrays.get("low_res")
+        if low_res is None:
+            return
+        sides = set(low_res.shape[2:])
+        if low_res.ndim != 4 or (self.low_res is not None and sides != {self.low_res}):
+            size = "" if self.low_res is None else f" of {self.low_res}×{self.low_res} pixels"
+            raise InputError(
+                f"this model upsamples images{size}, low_res (B, C, h, w); got shape {tuple(low_res.shape)}"
+            )
+
+    def refuse_missing(self, bound: Collection[str] = ()) -> None:
+        if self.low_res is not None and "low_res" not in bound:
+            side = self.low_res
+            raise InputError(
+                f"this model upsamples images of {side}×{side} pixels: give them as low_res, (M, C, {side}, {side})"
+            )
+        super().refuse_missing(bound)
+
+    def _network(self, x: Tensor, time: Tensor, y: Tensor | None, arrays: Mapping[str, Tensor]) -> Tensor:
         c = noise_input(self.noise_input, self.process, time, x.dtype).to(x.device).expand(x.shape[0])
         labels = {} if y is None else {"y": y}
-        return self.run_network(x, c, **labels).to(x.dtype)
+        return self.run_network(x, c, **labels, **arrays).to(x.dtype)
 
     def _split(self, raw: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
         """(F, variance half); InputError when the network's output has another shape than the model needs."""
@@ -194,144 +225,6 @@ class Denoiser(ModelBase, ConditionalModel):
         return raw[:, : x_t.shape[1]], raw[:, x_t.shape[1] :]
 
 
-class _Enlarging(nn.Module):
-    """A network with its low_res input bound."""
-
-    def __init__(self, net: Callable[..., Tensor], low_res: Tensor) -> None:
-        super().__init__()
-        self.net, self.low_res = net, low_res
-        if hasattr(net, "config"):
-            self.config = net.config
-
-    def forward(self, x: Tensor, c: Tensor, **labels: Tensor) -> Tensor:
-        low_res = self.low_res.to(x)
-        times, rest = divmod(len(x), len(low_res))
-        if times > 1 and not rest:  # classifier-free guidance evaluates its two branches as one batch
-            low_res = low_res.repeat(times, 1, 1, 1)
-        return self.net(x, c, low_res=low_res, **labels)
-
-
-class Wrapper(GaussianModel):
-    """A Denoise around another one: whatever it does not change, it passes through."""
-
-    def __init__(self, model: Denoise) -> None:
-        self.model: GaussianModel = as_gaussian(model, type(self).__name__)
-        self.process = self.model.process
-        self.data = self.model.data
-
-    def __repr__(self) -> str:
-        inside = repr(self.model) if isinstance(self.model, Wrapper) else self.model.kind
-        return f"{type(self).__name__}({', '.join([inside, *self.options_shown()])})"
-
-    def options_shown(self) -> list[str]:
-        """What its repr shows beside the model inside, such as "scale=2"."""
-        return []
-
-    @property
-    def inner(self) -> Model | None:
-        return self.model
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def num_classes(self) -> int:
-        return self.model.num_classes
-
-    @property
-    def null_label(self) -> int | None:
-        return self.model.null_label
-
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        return self.model.autocast_dtype
-
-    @property
-    def is_compiled(self) -> bool:
-        return self.model.is_compiled
-
-    @property
-    def guided(self) -> bool:
-        """Whether this or a wrapper inside it guides."""
-        return self.model.guided
-
-    @property
-    def grad_at(self) -> str | None:
-        return self.model.grad_at
-
-    @property
-    def clips(self) -> bool:
-        return self.model.clips
-
-    @property
-    def variance(self) -> str | None:
-        return self.model.variance
-
-    @property
-    def low_res(self) -> int | None:
-        return self.model.low_res
-
-    @property
-    def keeps_to_levels(self) -> str | None:
-        return self.model.keeps_to_levels
-
-    def run_in(self, dtype: torch.dtype | None) -> None:
-        self.model.run_in(dtype)
-
-    def given(self, y: Labels | None = None) -> GaussianModel:
-        """The same wrapper around the model with its labels bound."""
-        bound = copy.copy(self)
-        bound.model = self.model.given(y)
-        return bound
-
-    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
-        return self.model(x_t, t)
-
-
-class Given(Wrapper):
-    """A class-conditional model at given labels: samplers never see labels.   null: a further label that is
-    allowed.
-    """
-
-    model: ConditionalModel
-
-    def __init__(self, model: ConditionalModel, y: Labels, null: int | None = None) -> None:
-        super().__init__(model)
-        self.labels = as_labels(y, model.num_classes, null)
-
-    def options_shown(self) -> list[str]:
-        return [f"y={shown(self.labels)}"]
-
-    @property
-    def num_classes(self) -> int:
-        return 0
-
-    @property
-    def null_label(self) -> int | None:
-        return None
-
-    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
-        pred: Prediction = self.model(x_t, t, per_example(self.labels, x_t, "labels").to(x_t.device))
-        return pred
-
-
-def as_labels(y: Labels, classes: int, null: int | None = None) -> Tensor:
-    """y as int64, () or (B,). InputError unless all lie in 0 … classes − 1 (any if classes is 0) or are the
-    null label.
-    """
-    labels = torch.as_tensor(y)
-    if labels.ndim > 1 or labels.dtype == torch.bool or labels.is_floating_point():
-        raise InputError(
-            f"labels are one class or a list of them, one an example; got {labels.dtype} of shape {tuple(labels.shape)}"
-        )
-    labels = labels.long()
-    known = (labels >= 0) & (labels < classes)
-    if classes and not bool((known if null is None else known | (labels == null)).all()):
-        raise InputError(f"labels must lie in 0 … {classes - 1}, got {labels.tolist()}")
-    return labels
-
-
 def _check_low_res(side: int | None, data: DataSpec | None) -> None:
     """InputError unless square images of `data` have smaller ones of this side."""
     if side is None:
@@ -342,12 +235,3 @@ def _check_low_res(side: int | None, data: DataSpec | None) -> None:
             f"low_res = {side} is the side of images that are enlarged to the data's, which must be square and larger; an example "
             f"has shape {tuple(data.shape)}"
         )
-
-
-def per_example(values: Tensor, x: Tensor, what: str) -> Tensor:
-    """Values () or (B,), one for each example of x, as (B,). InputError where there are not B of them."""
-    if values.ndim == 1 and len(values) != x.shape[0]:
-        raise InputError(
-            f"{len(values)} {what} are bound to this model, but the batch has {x.shape[0]} examples"
-        )
-    return values.expand(x.shape[0])

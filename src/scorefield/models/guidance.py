@@ -11,7 +11,6 @@ sample p_t(x)·p_t(y|x)^s.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,8 +20,8 @@ from torch import Tensor
 
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import expand, shown
-from scorefield.models.base import Classifier, ConditionalModel, Denoise, GaussianModel, Labels, as_classifier
-from scorefield.models.denoiser import Given, Wrapper, as_labels, per_example
+from scorefield.models.base import Classifier, Denoise, Labels
+from scorefield.models.wrappers import Given, Wrapper, as_classifier, as_labels, per_example
 from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -210,37 +209,46 @@ class ClassifierFree(Wrapper):
     x̂0, score and velocity are combined likewise, for all are affine in ε̂ at a given x_t. The variance half
     is the conditional branch's. Both branches are one call of the network on 2B examples.
 
-    model: a conditional Denoiser trained with dropped labels, perhaps in a ClipX0, which then clips each
-    branch; a ClipX0 around ClassifierFree clips their combination. Its labels are bound here, not by
-    model.given.   y: one class or (B,).   scale: (B,) or a number; at s > 1 neither the flow nor ancestral
-    sampling ends in p(x)·p(y|x)^s (see this module's text).
+    In the unconditional branch labels are the null label, and every further array that is bound to the model,
+    model.given(text=...), is replaced by the null that the network declares for it (`nulls`); what has none, such as
+    the image that a super-resolution model upsamples, stays in both.
 
-    Raises IncompatibleModel where the network has no row for dropped labels. One that does not describe
-    itself (no `config`) is taken to know the label num_classes.
+    Args:
+        model: A conditional Denoiser trained with label_dropout, perhaps in a ClipX0, which then clips each branch; a
+            ClipX0 around ClassifierFree clips their combination.
+        y: One class or (B,); bound here, not by model.given. None for a model that is guided by further arrays only.
+        scale: s, a number or (B,). At s > 1 neither the flow nor ancestral sampling ends in p(x)·p(y|x)^s (see this
+            module's text).
+
+    Raises:
+        IncompatibleModel: Where nothing can be dropped: the network has no row for dropped labels, and no bound array
+            has a null. A network that does not describe itself (no `config`) is taken to know the label num_classes.
     """
 
-    def __init__(self, model: Denoise, y: Labels, scale: Scale) -> None:
+    def __init__(self, model: Denoise, y: Labels | None, scale: Scale) -> None:
         super().__init__(model)
-        if any(isinstance(layer, Given) for layer in self.model.layers()):
+        bound = [layer for layer in self.model.layers() if isinstance(layer, Given)]
+        if y is not None and any(layer.labels is not None for layer in bound):
             raise IncompatibleModel(
-                "ClassifierFree binds the labels itself: give it the model without .given(...)"
+                "ClassifierFree binds the labels itself: give it the model without .given(y)"
             )
         if self.model.guided:
             raise IncompatibleModel(
                 "ClassifierFree goes around a model that is not guided yet: put the other guidance around it"
             )
         null = self.model.null_label
-        if null is None:
+        if (y is not None and null is None) or (y is None and not any(layer.droppable for layer in bound)):
             raise IncompatibleModel(
                 "classifier-free guidance needs a network with a row for dropped labels, and this model has none: train a conditional "
                 "model with label_dropout=0.1, or guide this one by a classifier"
             )
         self.null = null
-        self.labels = as_labels(y, null)
+        self.labels = None if y is None else as_labels(y, null or 0)
         self.scale = _as_scale(scale)
 
     def options_shown(self) -> list[str]:
-        return [f"y={shown(self.labels)}", f"scale={shown(self.scale)}"]
+        y = [] if self.labels is None else [f"y={shown(self.labels)}"]
+        return [*y, f"scale={shown(self.scale)}"]
 
     @property
     def num_classes(self) -> int:
@@ -255,8 +263,7 @@ class ClassifierFree(Wrapper):
         return True
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
-        labels = per_example(self.labels, x_t, "labels")
-        both = _bound(self.model, torch.cat([torch.full_like(labels, self.null), labels]), self.null)
+        both = self.model.branches(len(x_t), self._both_labels(x_t))
         pred = both(torch.cat([x_t, x_t]), _twice(t))
         scale = expand(per_example(self.scale, x_t, "scales"), x_t)
         x0, raw = (torch.lerp(value[: len(x_t)], value[len(x_t) :], scale) for value in (pred.x0, pred.raw))
@@ -271,6 +278,13 @@ class ClassifierFree(Wrapper):
             log_var=None if pred.log_var is None else _second(pred.log_var),
         )
 
+    def _both_labels(self, x_t: Tensor) -> Tensor | None:
+        """The null label B times and then the labels, (2B,)."""
+        if self.labels is None or self.null is None:
+            return None
+        labels = per_example(self.labels, x_t, "labels")
+        return torch.cat([torch.full_like(labels, self.null), labels])
+
 
 def _check_levels(mine: GaussianProcess, its: object) -> None:
     """IncompatibleModel where a classifier's process has other levels than the model's."""
@@ -280,7 +294,7 @@ def _check_levels(mine: GaussianProcess, its: object) -> None:
         raise IncompatibleModel(
             f"the classifier was made for times up to T = {its.T}, and the model for T = {mine.T}: {_SAME}"
         )
-    discrete = isinstance(mine.T, int) or isinstance(its.T, int)
+    discrete = mine.is_discrete or its.is_discrete
     times = (
         torch.arange(1, int(mine.T) + 1)
         if discrete
@@ -315,19 +329,6 @@ def _checked(logits: object, x: Tensor) -> Tensor:
     if not logits.requires_grad:
         raise InputError("the classifier's logits do not depend on x_t, or not by differentiable operations")
     return logits
-
-
-def _bound(model: GaussianModel, labels: Tensor, null: int) -> GaussianModel:
-    """The same stack of wrappers around the innermost model with these labels bound, the null label among
-    them.
-    """
-    if isinstance(model, ConditionalModel):
-        return Given(model, labels, null)
-    if not isinstance(model, Wrapper):
-        raise IncompatibleModel(f"{model.kind} takes no labels, so it has no unconditional branch")
-    wrapper = copy.copy(model)
-    wrapper.model = _bound(model.model, labels, null)
-    return wrapper
 
 
 def _twice(t: Time) -> Time:

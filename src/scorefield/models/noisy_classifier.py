@@ -31,6 +31,8 @@ class NoisyClassifier(ModelBase, ClassifierModel):
     order of the logits.
     """
 
+    summary = "(x_t, t) -> logits"
+    objectives = "Classify"
     process: GaussianProcess
 
     def __init__(
@@ -66,7 +68,11 @@ class NoisyClassifier(ModelBase, ClassifierModel):
     def num_classes(self) -> int:
         """K: what the network says of itself, otherwise what the data has; 0 where neither does."""
         of_data = 0 if self.data is None else self.data.num_classes
-        return int(getattr(self.net, "config", {}).get("num_classes", 0)) or of_data
+        return self.network.num_classes or of_data
+
+    @property
+    def arrays(self) -> frozenset[str]:
+        return frozenset()
 
     @property
     def keeps_to_levels(self) -> str | None:

@@ -27,6 +27,8 @@ class ScoreModel(ModelBase):
     curl-free.
     """
 
+    summary = "a score without noise levels"
+    objectives = "ScoreMatching"
     has_energy: bool = False
 
     def __init__(
@@ -39,6 +41,10 @@ class ScoreModel(ModelBase):
     def config(self) -> dict[str, Any]:
         """What rebuilds this model, apart from its network, from a configuration file."""
         return {"energy": self.has_energy}
+
+    @property
+    def arrays(self) -> frozenset[str]:
+        return frozenset()
 
     @property
     def log_density(self) -> LogDensity | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from scorefield.core.noise import Noise
+from scorefield.models.base import ModelBase
+from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.times import times_config
 from scorefield.runtime.description import Described
+from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = ["Loss", "Objective"]
 
@@ -35,10 +38,11 @@ class Objective(nn.Module, Described, ABC):
     times: which t are drawn, for objectives that draw them. Where it has an `update`, whoever trains calls
     `times.update(t, unweighted)` with the losses of all processes after every step, and saves its
     `state_dict()`.
-    needs_labels: whether y may not be None.   differentiates: whether the loss has a derivative of the model
-    in it.
+    trains: the kind of model.   needs_labels: whether y may not be None.   differentiates: whether the loss has a
+    derivative of the model in it.
     """
 
+    trains: ClassVar[type[ModelBase]] = Denoiser
     given = ("model",)
     model: nn.Module
     times: Any = None
@@ -50,6 +54,22 @@ class Objective(nn.Module, Described, ABC):
         said = super().arguments()
         return {**said, "times": times_config(self.times)} if "times" in said else said
 
+    def check_model(self, model: object) -> None:
+        """IncompatibleModel for a kind of model that is trained by other objectives."""
+        if isinstance(model, ModelBase) and not isinstance(model, self.trains):
+            raise IncompatibleModel(
+                f"{type(self).__name__} trains a {self.trains.__name__}, {self.trains.summary}; a {type(model).__name__} is trained by "
+                f"{model.objectives}"
+            )
+
     @abstractmethod
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
-        """x0: (B, *) data in the model's range; y: (B,) labels or None; every draw comes from `noise`."""
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
+        """The loss of each example.
+
+        Args:
+            x0: Data (B, *) in the model's range.
+            y: Labels (B,) int64, or None.
+            noise: Where every draw comes from.
+            arrays: What the model is conditioned on besides, (B, *) by name; of a super-resolution model `low_res`, see
+                `Model.conditioning`.
+        """

@@ -14,7 +14,7 @@ from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import Times, as_times
 from scorefield.process.base import Time
 from scorefield.process.categorical import CategoricalProcess
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["CategoricalVLB", "categorical_prior_term", "categorical_term"]
 
@@ -32,27 +32,25 @@ class CategoricalVLB(Objective):
     parts: "vlb", T·L_t, and "cross_entropy", CE_t, both in bits a dimension.
     """
 
+    trains = CategoricalDenoiser
     model: CategoricalDenoiser
 
     def __init__(self, model: CategoricalDenoiser, auxiliary: float = 0.001, times: Times = None) -> None:
         super().__init__()
-        if not isinstance(model, CategoricalDenoiser):
-            raise IncompatibleModel(
-                f"CategoricalVLB trains a CategoricalDenoiser; {type(model).__name__} is trained with another objective, such as VLB"
-            )
+        self.check_model(model)
         if not auxiliary >= 0:
             raise InputError(f"auxiliary weighs the cross-entropy and cannot be negative, got {auxiliary!r}")
         self.model = model
         self.auxiliary = float(auxiliary)
         self.times = as_times(times, model.process)
 
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         """x0: (B, *), values on the data's bins, or integers. Draws t, then x_t."""
         process = self.model.process
         x0 = self.model.categories(x0)
         t, importance = self.times.draw(process, x0.shape[0], noise)
         x_t = process.sample(x0, t, noise.uniform(x0.shape))
-        p0 = self.model(x_t, t, y)
+        p0 = self.model(x_t, t, y, **arrays)
         per_bit = 1 / (x0[0].numel() * math.log(2))
         bits = process.T * per_bit * categorical_term(process, p0, x_t, x0, t, t - 1)
         entropy = -per_bit * p0.log_prob(x0)

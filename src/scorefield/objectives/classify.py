@@ -9,7 +9,7 @@ from scorefield.core.noise import Noise
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import UniformTimes
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["Classify"]
 
@@ -21,19 +21,17 @@ class Classify(Objective):
     model: a NoisyClassifier. The data must have labels; parts: "accuracy", 1 where the likeliest class is y.
     """
 
+    trains = NoisyClassifier
     model: NoisyClassifier
     needs_labels = True
 
     def __init__(self, model: NoisyClassifier) -> None:
         super().__init__()
-        if not isinstance(model, NoisyClassifier):
-            raise IncompatibleModel(
-                f"Classify trains a NoisyClassifier, (x_t, t) -> logits; {type(model).__name__} is trained with another objective"
-            )
+        self.check_model(model)
         self.model = model
         self.times = UniformTimes()
 
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         """Draws t, then ε. InputError where there are no labels."""
         if y is None:
             raise InputError("a classifier is trained on labels, and there are none: give y, (B,) classes")

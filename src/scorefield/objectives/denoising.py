@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import expand, mean_flat
-from scorefield.data.transforms import reduced
-from scorefield.models.categorical_denoiser import refuse_categories
 from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import Times, as_times
 from scorefield.objectives.weighting import check_weighting, weight
 
-__all__ = ["Simple", "prediction_error", "shown", "weighted_error"]
+__all__ = ["Simple", "prediction_error", "weighted_error"]
 
 
 def weighted_error(
-    model: Denoiser, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, weighting: str = "eps"
+    model: Denoiser,
+    x0: Tensor,
+    y: Tensor | None,
+    t: Tensor,
+    eps: Tensor,
+    weighting: str = "eps",
+    arrays: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """w(t)·mean|ε̂ − ε|² an example, (B,), of the model at x_t = α_t x_0 + σ_t ε.   x0, eps: (B, *); t: (B,)."""
-    return prediction_error(model, shown(model, x0)(model.process.sample(x0, t, eps), t, y), x0, t, weighting)
+    """w(t)·mean|ε̂ − ε|² per example, (B,), of the model at x_t = α_t x_0 + σ_t ε.
 
-
-def shown(model: Denoiser, x0: Tensor) -> Denoiser:
-    """The model as it is trained on x0 (B, *): one that enlarges sees x0's reduced version beside x_t.  [ADM
-    Sec. 5]
+    Args:
+        model: A Denoiser.
+        x0: Data (B, *).
+        y: Labels (B,), or None.
+        t: Times (B,).
+        eps: The noise (B, *).
+        weighting: The name of w, see `weighting`.
+        arrays: What else the network is conditioned on, (B, *) by name.
     """
-    return model if model.low_res is None else model.enlarging(reduced(x0, model.low_res))
+    pred = model(model.process.sample(x0, t, eps), t, y, **(arrays or {}))
+    return prediction_error(model, pred, x0, t, weighting)
 
 
 def prediction_error(
@@ -59,13 +69,13 @@ class Simple(Objective):
 
     def __init__(self, model: Denoiser, weighting: str = "eps", times: Times = None) -> None:
         super().__init__()
-        refuse_categories("Simple", model, "CategoricalVLB")
+        self.check_model(model)
         self.model = model
         self.weighting = check_weighting(weighting)
         self.times = as_times(times, model.process)
 
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
-        error = weighted_error(self.model, x0, y, t, noise.normal_like(x0), self.weighting)
+        error = weighted_error(self.model, x0, y, t, noise.normal_like(x0), self.weighting, arrays)
         loss = importance.to(error) * error
         return Loss(loss, t, {"mse": loss.detach()}, error.detach())

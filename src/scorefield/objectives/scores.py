@@ -12,11 +12,10 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
-from scorefield.models.categorical_denoiser import refuse_categories
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.score_model import ScoreModel
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.denoising import shown, weighted_error
+from scorefield.objectives.denoising import weighted_error
 from scorefield.objectives.score_matching import (
     ProjectionKind,
     Score,
@@ -28,7 +27,7 @@ from scorefield.objectives.score_matching import (
 )
 from scorefield.objectives.times import Times, as_times
 from scorefield.runtime.checks import one_of, positive_int
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.errors import InputError
 
 __all__ = ["NCSN", "ScoreMatching"]
 
@@ -49,6 +48,7 @@ class ScoreMatching(Objective):
     takes σ = 0.01).
     """
 
+    trains = ScoreModel
     model: ScoreModel
 
     def __init__(
@@ -60,12 +60,7 @@ class ScoreMatching(Objective):
         sigma: float = 0.0,
     ) -> None:
         super().__init__()
-        refuse_categories("ScoreMatching", model, "CategoricalVLB")
-        if not isinstance(model, ScoreModel):
-            raise IncompatibleModel(
-                "ScoreMatching trains a ScoreModel, a score without noise levels; a model with levels, such as this "
-                f"{type(model).__name__}, is trained by NCSN or Simple"
-            )
+        self.check_model(model)
         one_of("method", method, ("implicit", *_SLICED, "denoising"))
         if not (sigma >= 0 and math.isfinite(sigma)) or (method == "denoising" and sigma == 0):
             raise InputError(
@@ -81,7 +76,7 @@ class ScoreMatching(Objective):
         )
         self.differentiates = method != "denoising" or model.has_energy
 
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         """y is not used: bare scores are unconditional. Draws ε where σ > 0, then the projections."""
         eps = noise.normal_like(x0) if self.sigma else None
         if self.method == "denoising" and eps is not None:
@@ -114,11 +109,7 @@ class NCSN(Objective):
         projection: ProjectionKind = "rademacher",
     ) -> None:
         super().__init__()
-        refuse_categories("NCSN", model, "CategoricalVLB")
-        if not isinstance(model, Denoiser):
-            raise IncompatibleModel(
-                f"NCSN trains a Denoiser, whose score has noise levels; {type(model).__name__} is trained with ScoreMatching"
-            )
+        self.check_model(model)
         one_of("method", method, ("denoising", *_SLICED))
         _check_projections(projections, projection)
         self.model = model
@@ -126,19 +117,18 @@ class NCSN(Objective):
         self.method, self.projections, self.projection = method, projections, projection
         self.differentiates = method != "denoising"
 
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         """Draws t, then ε, then the projections. parts: "mse", what Simple minimises, of the denoising method
         only.
         """
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
         eps = noise.normal_like(x0)
         if self.method == "denoising":
-            mse = weighted_error(self.model, x0, y, t, eps)
+            mse = weighted_error(self.model, x0, y, t, eps, arrays=arrays)
             loss, parts = x0[0].numel() / 2 * mse, {"mse": (importance.to(mse) * mse).detach()}
         else:
             x_t, sigma = self.model.process.sample(x0, t, eps), self.model.process.level(t).sigma
-            model = shown(self.model, x0)
-            bare = _implicit_or_sliced(self, lambda x: model(x, t, y).score, x_t, noise)
+            bare = _implicit_or_sliced(self, lambda x: self.model(x, t, y, **arrays).score, x_t, noise)
             loss, parts = expand(sigma**2, bare) * bare, {}
         return Loss(importance.to(loss) * loss, t, parts, loss.detach())
 

@@ -13,11 +13,11 @@ from scorefield.core.distributions import CDFS, Normal, discretized_log_prob
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import Denoise, as_model
-from scorefield.models.categorical_denoiser import refuse_categories
+from scorefield.models.base import Denoise
 from scorefield.models.denoiser import Denoiser
+from scorefield.models.wrappers import as_gaussian
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.denoising import prediction_error, shown
+from scorefield.objectives.denoising import prediction_error
 from scorefield.objectives.times import Times, as_times
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
@@ -60,8 +60,10 @@ class Bound:
 
         IncompatibleModel for "learned" without a head.
         """
-        refuse_categories("this bound", model, "CategoricalVLB, or sf.likelihood.categorical_bits_per_dim")
-        head = as_model(model).variance is not None
+        asked = as_gaussian(
+            model, "this bound", categorical="CategoricalVLB, or sf.likelihood.categorical_bits_per_dim"
+        )
+        head = asked.variance is not None
         if variance == "learned" and not head:
             raise IncompatibleModel(
                 'variance="learned" needs a model with a variance head, and this one has none: use "lower" or "upper", or train one '
@@ -151,9 +153,9 @@ class VLB(Objective):
     def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "variance": self.bound.variance}
 
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
-        pred = shown(self.model, x0)(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
+        pred = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y, **arrays)
         bits = _scaled_term(self.model, pred, x0, t, self.bound)
         loss = importance.to(bits) * bits
         return Loss(loss, t, {"vlb": loss.detach()}, bits.detach())
@@ -192,9 +194,9 @@ class Hybrid(Objective):
         self.bound = Bound.of(model, "learned", decoder, cdf)
         self.times = as_times(times, model.process)
 
-    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise) -> Loss:
+    def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
-        pred = shown(self.model, x0)(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y)
+        pred = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t, y, **arrays)
         mse = prediction_error(self.model, pred, x0, t, self.weighting)
         bits = _scaled_term(self.model, replace(pred, x0=pred.x0.detach()), x0, t, self.bound)
         total, scale = mse + self.vlb_scale * bits, importance.to(bits)

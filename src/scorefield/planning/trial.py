@@ -87,8 +87,7 @@ def _trial(setting: Setting, batch: int, steps: int) -> float:
     """The median time of a step of training on made-up data, in seconds, after one that is not counted."""
     recipe, spec, device = setting.recipe, setting.spec, torch.device(setting.kind)
     model: Any = build_model(recipe, spec).to(device)
-    if hasattr(model, "autocast_dtype"):
-        model.autocast_dtype = setting.dtype
+    model.run_in(setting.dtype)
     objective = build_objective(recipe, model).train()
     optimizer, average = (
         torch.optim.AdamW(objective.parameters(), fused=True),
@@ -99,16 +98,14 @@ def _trial(setting: Setting, batch: int, steps: int) -> float:
         if spec.bins is None
         else spec.from_bins(torch.randint(spec.bins, (batch, *spec.shape)))
     )
-    y = (
-        torch.randint(spec.num_classes, (batch,))
-        if objective.needs_labels or bool(getattr(model, "num_classes", 0))
-        else None
-    )
+    y = torch.randint(spec.num_classes, (batch,)) if objective.needs_labels or model.num_classes > 0 else None
     taken: list[float] = []
     for step in range(steps + 1):
         start = time.perf_counter()
         noise = NoiseSource(0, torch.arange(batch), step)
-        objective(x0.to(device), None if y is None else y.to(device), noise).per_example.mean().backward()
+        x = x0.to(device)
+        loss = objective(x, None if y is None else y.to(device), noise, **model.conditioning(x, {}))
+        loss.per_example.mean().backward()
         nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise
-from scorefield.models.base import Denoise, as_model
+from scorefield.models.base import Denoise
+from scorefield.models.wrappers import as_model
 from scorefield.process.transitions import Variance, reverse
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel

@@ -14,7 +14,8 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
-from scorefield.models.base import CategoricalDenoise, Denoise, Model, ScoreFunction, as_gaussian, as_model
+from scorefield.models.base import AnyModel, Denoise, Model
+from scorefield.models.wrappers import as_gaussian, as_model
 from scorefield.process.base import Process
 from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.contracts import refuse_misspelt, refuse_misspelt_names
@@ -261,7 +262,7 @@ class _Foreign(Sampler[Any, Any]):
 
 
 def trajectory(
-    model: ScoreFunction | CategoricalDenoise,
+    model: AnyModel,
     sampler: AnySampler,
     grid: Grid,
     x: Tensor,
@@ -281,6 +282,7 @@ def trajectory(
         IncompatibleModel: For a model that the sampler cannot sample, before the first step.
     """
     asked, walker = as_model(model), as_sampler(sampler)
+    asked.refuse_missing()
     if x.ndim < 1 or not len(x):
         raise InputError(f"x must hold at least one example, (B, *); got shape {tuple(x.shape)}")
     if asked.process is not None:
@@ -297,7 +299,7 @@ def trajectory(
 
 
 def sample(
-    model: ScoreFunction | CategoricalDenoise,
+    model: AnyModel,
     sampler: AnySampler,
     grid: Grid,
     n: int | None = None,

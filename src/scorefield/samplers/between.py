@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from scorefield.models.base import on_process, with_process
+from scorefield.models.wrappers import on_process, with_process
 from scorefield.process.continuous import ContinuousProcess, Interpolated
 from scorefield.process.discrete import DiscreteProcess
 from scorefield.runtime.errors import IncompatibleModel

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
-from scorefield.models.base import CategoricalDenoise, as_model
+from scorefield.models.base import CategoricalDenoise
+from scorefield.models.wrappers import as_model
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Sampler
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise
-from scorefield.models.base import Denoise, as_model
+from scorefield.models.base import Denoise
+from scorefield.models.wrappers import as_model
 from scorefield.process.base import GaussianProcess, Process
 from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import IncompatibleModel, InputError

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.models.base import as_gaussian
+from scorefield.models.wrappers import as_gaussian
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, sample

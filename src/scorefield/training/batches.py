@@ -4,9 +4,10 @@ it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +22,27 @@ from scorefield.data import (
     flip,
     shift,
 )
+from scorefield.models.base import Model
+from scorefield.models.wrappers import as_model
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.training.options import TrainingOptions
 
-__all__ = ["BatchLoader", "check_data"]
+__all__ = ["BatchLoader", "Conditioned", "check_data", "trained_arrays"]
+
+
+class Conditioned(NamedTuple):
+    """A part of a batch as the network is shown it, on the device.
+
+    x0: (B, *).   y: (B,) int64, or None.   arrays: what else it is conditioned on, (B, *) by name.   noise: of these
+    examples.
+    """
+
+    x0: Tensor
+    y: Tensor | None
+    arrays: dict[str, Tensor]
+    noise: NoiseSource
 
 
 class BatchLoader:
@@ -48,8 +64,10 @@ class BatchLoader:
         epoch_length: int = 0,
     ) -> None:
         self.data, self.options, self.device, self._processes = data, options, processes.device, processes
-        self._null_label: Any = getattr(objective.model, "null_label", None)
-        self._conditional = data.labelled and bool(getattr(objective.model, "num_classes", 0))
+        self._model = as_model(objective.model)
+        self._null_label, self._nulls = self._model.null_label, self._model.nulls
+        self._conditional = data.labelled and bool(self._model.num_classes)
+        self._arrays = trained_arrays(self._model, data)
         self._order = data.order(options.batch_size, options.seed)
         if isinstance(self._order, StreamOrder):
             self._order.epoch_length = epoch_length
@@ -72,13 +90,14 @@ class BatchLoader:
         """Seconds that training has waited for data, in all."""
         return self._feed.waited
 
-    def at(self, step: int) -> Iterator[tuple[Tensor, Tensor | None, NoiseSource]]:
-        """The accumulated parts of a step, equal in size: x0 (B, *) and y (B,) or None on the device, and
-        their noise.
-        """
+    def at(self, step: int) -> Iterator[Conditioned]:
+        """The accumulated parts of a step, equal in size."""
         for part in self._parts(step):
             noise = NoiseSource(self.options.seed, part.positions, step)
-            yield *self._changed(part, noise), noise
+            x0, y, arrays = self._changed(part, noise)
+            x0, arrays = x0.to(self.device), {name: array.to(self.device) for name, array in arrays.items()}
+            y = y.to(self.device) if y is not None and self._conditional else None
+            yield Conditioned(x0, y, self._model.conditioning(x0, arrays), noise)
 
     def close(self) -> None:
         """Read no further."""
@@ -92,17 +111,39 @@ class BatchLoader:
             else self._processes.on_all(lambda: self._feed.parts(step))
         )
 
-    def _changed(self, part: Microbatch, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
+    def _changed(
+        self, part: Microbatch, noise: NoiseSource
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """With the random changes of training; arrays that are images are moved as the image is."""
         x0, y, size = part.x0, part.y, len(part.x0)
+        arrays = {name: part.arrays[name] for name in self._arrays}
+        images = [name for name, array in arrays.items() if array.ndim == x0.ndim == 4]
         if self.options.dequantize:
             x0 = dequantize(part.values, noise.uniform(x0.shape), self.data.spec)
         if self.options.flip:
-            x0 = flip(x0, noise.uniform((size, 1))[:, 0])
+            coin = noise.uniform((size, 1))[:, 0]
+            x0 = flip(x0, coin)
+            arrays |= {name: flip(arrays[name], coin) for name in images}
         if self.options.shift:
-            x0 = shift(x0, _offsets(noise.uniform((size, 2)), self.options.shift))
-        if y is not None and self.options.label_dropout:
-            y = torch.where(noise.uniform((size, 1))[:, 0] < self.options.label_dropout, self._null_label, y)
-        return x0.to(self.device), y.to(self.device) if y is not None and self._conditional else None
+            offsets = _offsets(noise.uniform((size, 2)), self.options.shift)
+            x0 = shift(x0, offsets)
+            arrays |= {name: shift(arrays[name], offsets) for name in images}
+        if self.options.label_dropout:
+            dropped = noise.uniform((size, 1))[:, 0] < self.options.label_dropout
+            if y is not None and self._null_label is not None:
+                y = torch.where(dropped, self._null_label, y)
+            for name in arrays.keys() & self._nulls.keys():
+                row = dropped.reshape(-1, *[1] * (arrays[name].ndim - 1))
+                arrays[name] = torch.where(
+                    row, torch.as_tensor(self._nulls[name]).to(arrays[name]), arrays[name]
+                )
+        return x0, y, arrays
+
+
+def trained_arrays(model: Model, data: Source) -> list[str]:
+    """Names of the data's further arrays that the model is conditioned on."""
+    made = {"low_res"} if model.low_res is not None else set()  # of the data themselves
+    return [name for name in data.array_names if name in model.arrays - made]
 
 
 def check_data(objective: Objective, data: Source, options: TrainingOptions, world: int) -> None:
@@ -115,15 +156,15 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
             f"batch_size {options.batch_size} cannot be cut into {world} processes × {options.accumulation} parts: "
             f"make it a multiple of {parts}"
         )
-    model: Any = objective.model
-    spec = getattr(model, "data", None)
+    model = as_model(objective.model)
+    spec = model.data
     if spec is None:
         model.data = data.spec
     elif spec.shape != data.spec.shape:
         raise InputError(
             f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}"
         )
-    if getattr(model, "num_classes", 0) and data.spec.num_classes > model.num_classes:
+    if model.num_classes and data.spec.num_classes > model.num_classes:
         raise InputError(
             f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}"
         )
@@ -137,14 +178,38 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
             raise InputError(
                 f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out"
             )
-    if options.label_dropout and (not data.labelled or getattr(model, "null_label", None) is None):
+    arrays = trained_arrays(model, data)
+    _check_arrays(objective, model, data, arrays)
+    droppable = (data.labelled and model.null_label is not None) or not model.nulls.keys().isdisjoint(arrays)
+    if options.label_dropout and not droppable:
         raise InputError(
             "label_dropout replaces labels by none, so it needs data with labels and a class-conditional network with a row for none: "
-            "build the network with null_label=True, or leave it out"
+            "build the network with null_label=True, declare the `nulls` of its further arrays, or leave it out"
         )
     if options.dequantize and data.spec.bins is None:
         raise InputError(
             f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out"
+        )
+
+
+def _check_arrays(objective: Objective, model: Model, data: Source, arrays: list[str]) -> None:
+    """InputError where the network needs an array that the data lack, or the objective passes none on."""
+    made = {"low_res"} if model.low_res is not None else set()
+    if missing := sorted(model.missing - made - set(arrays)):
+        there = (
+            f"its further arrays are {', '.join(data.array_names)}"
+            if data.array_names
+            else "it has no further arrays"
+        )
+        raise InputError(
+            f"the network needs the array {missing[0]!r} of every example, and {data.source} has none of that name ({there}): store it "
+            f"in the .npz beside `images`, give it as sf.data.tensor(x, {missing[0]}=...), or make it optional in the network's forward"
+        )
+    accepted = inspect.signature(objective.forward).parameters.values()
+    if arrays and not any(one.kind is one.VAR_KEYWORD or one.name == arrays[0] for one in accepted):
+        raise InputError(
+            f"the network takes the array {arrays[0]!r}, and {type(objective).__name__}.forward passes no arrays on: declare it "
+            "forward(self, x0, y, noise, **arrays) and call the model with them"
         )
 
 

@@ -263,9 +263,9 @@ class Trainer(Iterator[TrainStep]):
         totals: dict[str, Tensor] = {}
         drawn: list[tuple[Tensor | None, Tensor | None]] = []
         with _dropout_stream(self.options.seed, self.step, rank, self.accelerator.device):
-            for cut, (x0, y, noise) in enumerate(self._batches.at(self.step)):
+            for cut, (x0, y, arrays, noise) in enumerate(self._batches.at(self.step)):
                 with nullcontext() if cut == cuts - 1 else self.accelerator.no_sync(self._objective):
-                    loss = self._objective(x0, y, noise)
+                    loss = self._objective(x0, y, noise, **arrays)
                     mean = loss.per_example.mean() / cuts
                     self.accelerator.backward(mean)
                 drawn.append((loss.t, loss.unweighted))
