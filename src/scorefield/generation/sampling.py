@@ -183,7 +183,9 @@ class Sampling:
         labels = None if self.labels is None else [self.labels[0]]
         x = (self.start or self.model.process.prior)((1, *self.model.data.shape), NoiseSource(0).at(0))
         arrays = {name: array[:1] for name, array in self._conditions.items()}
-        trajectory(self.wrap(self.model.given(**arrays), labels), self.sampler, self.grid, x.to(self.model.device))
+        trajectory(
+            self.wrap(self.model.given(**arrays), labels), self.sampler, self.grid, x.to(self.model.device)
+        )
 
     def caution(self) -> str | None:
         """A sentence where a classifier's gradient will be multiplied by a very large σ²/α, as an ε̂-shifting
