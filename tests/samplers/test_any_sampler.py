@@ -631,7 +631,7 @@ UNBUILT = [
     ("continuous", lambda m: denoiser(m.process, variance="direct"), "has no neighbours"),
     ("table", lambda m: denoiser(Interpolated(m.process), parametrization="mean"), "has no neighbours"),
     *(
-        ("continuous", lambda m, make=make: make(m.process), "levels of a discrete process")
+        ("continuous", lambda m, make=make: make(m.process), "needs a discrete-time process")
         for make in (
             sf.grids.full,
             *(lambda p, g=g: GRIDS[g](p, 5) for g in ("quadratic", "linspace", "leading", "ddim_quadratic")),
