@@ -9,6 +9,10 @@ import typer
 
 from scorefield.cli.console import print_json, say
 from scorefield.cli.parameters import Json, RunFolder
+from scorefield.interop import diffusers
+from scorefield.models.denoiser import Denoiser
+from scorefield.runs.build import load, read_run
+from scorefield.runtime.errors import InputError
 
 TARGETS = ("diffusers",)
 
@@ -24,11 +28,6 @@ def export(
     """Write a run as a folder that other software loads; a model that it cannot express exactly is refused,
     with the reason.
     """
-    from scorefield.interop import diffusers
-    from scorefield.models.denoiser import Denoiser
-    from scorefield.runs.build import load, read_run
-    from scorefield.runtime.errors import InputError
-
     if target not in TARGETS:
         raise InputError(f"there is no target {target!r}; there is {', '.join(TARGETS)}")
     model = load(run, kind=Denoiser)

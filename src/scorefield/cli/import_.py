@@ -9,6 +9,8 @@ import typer
 
 from scorefield.cli.console import print_json, say
 from scorefield.cli.parameters import Json
+from scorefield.interop.flags import parse_flags
+from scorefield.interop.importing import import_run
 
 
 def import_(
@@ -44,9 +46,6 @@ def import_(
     """Make a run of a published checkpoint. Files that would run code are refused, and nothing in them is
     run.
     """
-    from scorefield.interop.flags import parse_flags
-    from scorefield.interop.importing import import_run
-
     imported = import_run(origin, file, run, card=card, flags=parse_flags(flags or []), classifier=classifier)
     for note in imported.notes:
         say(f"note: {note}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, print_table
+from scorefield.planning.facts import info_facts
 
 
 def info(
@@ -16,8 +17,6 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Parameters, FLOPs, noise levels, and what a run was trained on. Allocates no weights."""
-    from scorefield.planning.facts import info_facts
-
     facts = info_facts(what)
     if as_json:
         print_json(facts)

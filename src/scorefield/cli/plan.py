@@ -9,6 +9,7 @@ import typer
 
 from scorefield.cli.console import print_json, print_table
 from scorefield.cli.parameters import Json
+from scorefield.planning import make_plan
 
 
 def plan(
@@ -33,8 +34,6 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Memory, FLOPs and time of training, before they are spent."""
-    from scorefield.planning import make_plan
-
     found = make_plan(what, devices, memory, batch, flops, device)
     if as_json:
         print_json(dataclasses.asdict(found))

@@ -9,20 +9,19 @@ import typer
 
 from scorefield.cli.console import print_json, say
 from scorefield.cli.parameters import Json, RunFolder
+from scorefield.plots.run_figures import plot_run
 
 
 def plot(
     run: RunFolder,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Where to; into the run's figures/ if not given.")
+        Path | None, typer.Option(metavar="FILE.png", help="Target. Default: a file in the run's figures/.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw a run. Points of the plane: data, samples, score field and paths. Other data: the curve of
     training.
     """
-    from scorefield.plots.run_figures import plot_run
-
     say(f"drawing {run}")
     target = plot_run(run, out)
     if as_json:

@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, print_table
+from scorefield.planning.facts import recipe_facts
 
 
 def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the recipes: paper, data shape, parameters."""
-    from scorefield.planning.facts import recipe_facts
-
     facts = recipe_facts()
     if as_json:
         print_json({"recipes": facts})

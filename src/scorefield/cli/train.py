@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from scorefield.cli.console import Progress, is_first_process, print_json, progress, say
+from scorefield.cli import console
+from scorefield.cli.console import Progress, print_json, progress, say
 from scorefield.cli.parameters import Device, Json
-
-if TYPE_CHECKING:
-    import torch
-
-    from scorefield.data import Dataset, Stream
-    from scorefield.runs.build import Recipe
-    from scorefield.training import Trainer
+from scorefield.runs.build import read_run
+from scorefield.runs.recipe import Recipe, read_recipe, with_overrides
+from scorefield.runs.train import next_run, open_training, save_preview
+from scorefield.runtime.errors import InputError, ScorefieldError
+from scorefield.training import Trainer
 
 # SIGUSR1 is what Slurm's --signal is usually set to: time is about to be up.
 _NAMES = {"SIGINT": 130, "SIGTERM": 75, "SIGUSR1": 75}
@@ -41,19 +38,24 @@ def train(
             help="digits, toy:NAME, a folder of images (subfolders are classes), an .npz file, or hf:NAME."
         ),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-N if not given.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE-N.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Total number of optimizer steps.")] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Stop after so many minutes of training, if its steps are not done by then."),
+        typer.Option(help="Stop after this many minutes, even if training is not finished."),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Of the weights, the order of the data, the noise and the dropout."),
+        typer.Option(min=0, help="Seed for weight initialisation, data order, noise and dropout."),
     ] = None,
     device: Device = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Override a recipe value, e.g. training.lr=1e-3 (see `scorefield options`).",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")
@@ -62,93 +64,45 @@ def train(
         Path | None, typer.Option("--init", metavar="RUN", help="Start from this run's averaged weights.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A broken image is an error instead of being skipped.")
+        bool, typer.Option("--strict", help="Fail on unreadable images instead of skipping them.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model and write a run: a folder that describes itself. Ctrl-C saves and says how to go on."""
-    from scorefield.runs.build import read_recipe, read_run, with_overrides
-    from scorefield.runtime.errors import InputError
-
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes must be positive, got {minutes}")
-    if resume and run is None:
-        raise InputError("--resume needs --run, the folder of the run to go on with")
-    if resume and init is not None:
-        raise InputError("--resume goes on with a run's own weights: leave --init out")
-    known = read_run(run)[0] if resume and run is not None else read_recipe(recipe)
-    if resume and known.name not in (recipe, Path(recipe).stem):
-        raise InputError(f"{run} is a run of {known.name}, not of {recipe}")
-    changes = list(settings or [])
-    if resume and any(not change.startswith("training.") for change in changes):
-        raise InputError(
-            "a resumed run keeps its model, data and sampling: --set changes only training.* there"
-        )
-    changes += [
-        f"{key}={value}"
-        for key, value in (("training.steps", steps), ("training.seed", seed))
-        if value is not None
-    ]
-    changes += [f"data.source={json.dumps(data, ensure_ascii=False)}"] if data is not None else []
-    changes += ["data.strict=true"] if strict else []
-    chosen = with_overrides(known, changes)
-    folder = run or _next_run(chosen.name)
+    known = _resumed(recipe, run, init, settings or []) if resume else read_recipe(recipe)
+    given = {"training.steps": steps, "training.seed": seed, "data.source": data}
+    given["data.strict"] = True if strict else None
+    chosen = with_overrides(known, settings or [])
+    chosen = with_overrides(chosen, {name: value for name, value in given.items() if value is not None})
+    folder = run or next_run(chosen.name)
     with _before_the_first_step():
-        trainer = _open(chosen, folder, device, resume, init)
+        trainer = open_training(chosen, folder, device=device, resume=resume, init=init, progress=console)
     summary = _run(trainer, chosen, folder, minutes, device)
     if as_json:
         print_json(summary)
 
 
-def _open(recipe: Recipe, folder: Path, device: str | None, resume: bool, init: Path | None) -> Trainer:
-    """The data, the model and the run, ready for the first step."""
-    import torch
-
-    from scorefield.runs.build import (
-        build_model,
-        build_objective,
-        build_sampling,
-        describe,
-        open_training_data,
-    )
-    from scorefield.training import RunFolder, train
-
-    if not resume and is_first_process():
-        RunFolder(folder).check_free()
-    examples, heldout = open_training_data(recipe.data)
-    for name in examples.skipped[:5]:
-        say(f"skipped {name}")
-    if examples.skipped:
-        say(f"skipped {len(examples.skipped)} broken images; --strict makes them an error")
-    say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
-    torch.manual_seed(recipe.training.seed)
-    model = build_model(recipe, examples.spec)
-    if not recipe.is_classifier:
-        build_sampling(
-            recipe.sampling, model
-        )  # a run that could not be sampled is refused before it is trained
+def _resumed(recipe: str, run: Path | None, init: Path | None, settings: list[str]) -> Recipe:
+    """The recipe of a run that is gone on with. InputError for what cannot be changed about it."""
+    if run is None:
+        raise InputError("--resume needs --run, the folder of the run to go on with")
     if init is not None:
-        _start_from(init, model)
-    options, parameters = recipe.training.model_dump(), sum(p.numel() for p in model.parameters())
-    trainer = train(
-        build_objective(recipe, model),
-        examples,
-        run=folder,
-        resume=resume,
-        device=device,
-        describe=describe(recipe),
-        **options,
-    )
-    for warning in trainer.warnings:
-        say(f"note: {warning}")
-    precision = "bf16" if model.autocast_dtype is not None else "fp32"
-    say(f"run {folder}: {parameters:,} parameters, {precision} on {trainer.accelerator.device}")
-    return trainer
+        raise InputError("--resume goes on with a run's own weights: leave --init out")
+    known = read_run(run)[0]
+    if known.name not in (recipe, Path(recipe).stem):
+        raise InputError(f"{run} is a run of {known.name}, not of {recipe}")
+    if any(not change.startswith("training.") for change in settings):
+        raise InputError(
+            "a resumed run keeps its model, data and sampling: --set changes only training.* there"
+        )
+    return known
 
 
 def _run(
     trainer: Trainer, recipe: Recipe, folder: Path, minutes: float | None, device: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train to the end or until something stops it, and say which."""
     with _signals() as received, progress("training", recipe.training.steps) as bar:
         stopped = _loop(trainer, recipe, minutes, received, bar)
@@ -169,8 +123,6 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
     """Train to the end (0), or until any process is told to stop by a signal (its number) or by its clock
     (_LATE).
     """
-    from scorefield.runtime.errors import ScorefieldError
-
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     rate, every = 0.0, 0 if recipe.is_classifier else recipe.training.sample_every
     for step in trainer:
@@ -182,68 +134,13 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
             return stop
         if every and step.step % every == 0:
             try:
-                _preview(trainer, recipe)
+                save_preview(trainer, recipe)
             except ScorefieldError as error:
                 say(f"no preview at step {step.step}: {error}")
     return 0
 
 
-def _start_from(run: Path, model: torch.nn.Module) -> None:
-    from scorefield.runs.build import load
-    from scorefield.runtime.errors import InputError
-
-    try:
-        model.load_state_dict(load(run).state_dict())
-    except RuntimeError as error:
-        raise InputError(f"--init {run} holds another network: {str(error).splitlines()[0]}") from None
-
-
-def _preview(trainer: Trainer, recipe: Recipe) -> None:
-    from scorefield.runs.build import build_sampling
-    from scorefield.store.writers import save_images
-
-    first = trainer.accelerator.is_main_process
-    if trainer.folder is None or len(trainer.data.spec.shape) != 3 or not (first or trainer.options.shard):
-        return
-    model = trainer.ema_model()  # which every process takes part in where weights lie in pieces
-    if not first:
-        return
-    labels = list(range(getattr(model, "num_classes", 0))) or None
-    sampling = build_sampling(recipe.sampling, model)
-    sampling = replace(sampling, labels=labels)
-    if recipe.model.low_res is not None:
-        sampling = replace(sampling, **_to_be_enlarged(trainer, recipe.model.low_res, labels is not None))
-    (block,) = sampling.blocks(40, recipe.training.seed)
-    trainer.folder.samples.mkdir(exist_ok=True)
-    columns = len(labels) if labels is not None and len(labels) <= 20 else 10
-    save_images(
-        trainer.folder.samples / f"step-{trainer.step:08d}.png",
-        trainer.data.spec.to_uint8(block.x),
-        columns=columns,
-    )
-
-
-def _to_be_enlarged(trainer: Trainer, side: int, conditional: bool) -> dict[str, Any]:
-    """The first training images, reduced, and their labels."""
-    from scorefield.data import reduced
-    from scorefield.generation.sampling import LowRes
-
-    first = trainer.data.some(40)
-    return {
-        "low_res": LowRes(reduced(first.x0, side), ""),
-        "labels": first.y.tolist() if conditional and first.y is not None else None,
-    }
-
-
-def _amount(examples: Dataset | Stream, heldout: Dataset | None) -> str:
-    from scorefield.data import Stream
-
-    if isinstance(examples, Stream):
-        return f"a stream of examples, a share of {examples.holdout:g} held out,"
-    return f"{len(examples):,} training and {len(heldout or ()):,} held-out examples"
-
-
-def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on: str) -> dict[str, Any]:
+def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on: str) -> dict[str, object]:
     if trainer.data.unreadable and not trainer.data.in_memory:
         say(f"pictures were met that cannot be used; they are named in {folder / 'broken-files.txt'}")
     if stopped > _LATE:
@@ -268,7 +165,7 @@ def _signals() -> Iterator[list[int]]:
     """
     received: list[int] = []
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, frame: object) -> None:
         received.append(number)
         signal.signal(number, previous[signal.Signals(number)])
 
@@ -286,7 +183,7 @@ def _before_the_first_step() -> Iterator[None]:
     to save yet.
     """
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, frame: object) -> None:
         say(f"stopped before the first step by {signal.Signals(number).name}")
         raise SystemExit(_EXIT[signal.Signals(number)])
 
@@ -296,11 +193,3 @@ def _before_the_first_step() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _next_run(name: str) -> Path:
-    taken = {path.name for path in Path("runs").glob(f"{name}-*")}
-    number = 1
-    while f"{name}-{number}" in taken:
-        number += 1
-    return Path("runs") / f"{name}-{number}"

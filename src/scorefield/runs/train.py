@@ -1,0 +1,133 @@
+"""A recipe becomes a run: its data are opened, its model is built, and a trainer stands at the first step."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from scorefield.core.shapes import are_images
+from scorefield.data import Dataset, Stream, reduced
+from scorefield.generation.sampling import LowRes, build_sampling
+from scorefield.runs.build import (
+    Model,
+    build_model,
+    build_objective,
+    describe,
+    load,
+    open_training_data,
+)
+from scorefield.runs.recipe import Recipe
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.store.run_folder import RunFolder
+from scorefield.store.writers import save_images
+from scorefield.training import Trainer, train
+
+__all__ = ["next_run", "open_training", "save_preview"]
+
+_PREVIEWED, _NAMED = 40, 5  # samples of a preview; broken images that are named
+
+
+def open_training(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    resume: bool = False,
+    init: str | Path | None = None,
+    progress: Reporter = SILENT,
+) -> Trainer:
+    """The data, the model and the run, ready for the first step: iterate over the trainer, then close it.
+
+    Args:
+        recipe: As `read_recipe` gives it; for a run that is resumed, as `read_run` gives it.
+        folder: The run's folder.
+        device: "cpu", "cuda" or "mps". Default: the fastest one found.
+        resume: Go on from the newest checkpoint of the folder.
+        init: A run whose averaged weights the model starts from.
+        progress: Reports what is opened. Default: nobody.
+
+    Raises:
+        InputError: Where the folder is taken, the data cannot be used, or nothing could be sampled.
+        IncompatibleModel: For parts of the recipe that do not fit together.
+    """
+    place = Path(folder)
+    if not resume and os.environ.get("RANK", "0") == "0":
+        RunFolder(place).check_free()
+    examples, heldout = open_training_data(recipe.data)
+    for name in examples.skipped[:_NAMED]:
+        progress.say(f"skipped {name}")
+    if examples.skipped:
+        progress.say(f"skipped {len(examples.skipped)} broken images; --strict makes them an error")
+    progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(recipe, examples.spec)
+    if not recipe.is_classifier:
+        build_sampling(recipe.sampling, model)  # what could not be sampled is refused before it is trained
+    if init is not None:
+        _start_from(init, model)
+    trainer = train(
+        build_objective(recipe, model),
+        examples,
+        run=place,
+        resume=resume,
+        device=device,
+        describe=describe(recipe),
+        **recipe.training.model_dump(),
+    )
+    for warning in trainer.warnings:
+        progress.say(f"note: {warning}")
+    precision = "bf16" if model.autocast_dtype is not None else "fp32"
+    parameters = sum(p.numel() for p in model.parameters())
+    progress.say(f"run {place}: {parameters:,} parameters, {precision} on {trainer.accelerator.device}")
+    return trainer
+
+
+def save_preview(trainer: Trainer, recipe: Recipe) -> None:
+    """Write samples of the averaged weights as samples/step-….png of the run; nothing of what is no image.
+
+    Every process calls it where weights are sharded.
+    """
+    first, spec = trainer.accelerator.is_main_process, trainer.data.spec
+    if trainer.folder is None or not are_images(spec.shape) or not (first or trainer.options.shard):
+        return
+    model = trainer.ema_model()  # which every process takes part in where weights are sharded
+    if not first:
+        return
+    sampling = build_sampling(recipe.sampling, model)
+    labels = list(range(model.num_classes)) or None
+    if recipe.model.low_res is not None:  # the first training images, under their labels
+        shown = trainer.data.some(_PREVIEWED)
+        sampling = replace(sampling, low_res=LowRes(reduced(shown.x0, recipe.model.low_res), ""))
+        labels = shown.y.tolist() if labels is not None and shown.y is not None else None
+    sampling = replace(sampling, labels=labels)
+    (block,) = sampling.blocks(_PREVIEWED, recipe.training.seed)
+    trainer.folder.samples.mkdir(exist_ok=True)
+    columns = len(labels) if labels is not None and len(labels) <= 20 else 10
+    target = trainer.folder.samples / f"step-{trainer.step:08d}.png"
+    save_images(target, spec.to_uint8(block.x), columns=columns)
+
+
+def next_run(name: str) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, … that is free."""
+    taken = {path.name for path in Path("runs").glob(f"{name}-*")}
+    number = 1
+    while f"{name}-{number}" in taken:
+        number += 1
+    return Path("runs") / f"{name}-{number}"
+
+
+def _start_from(run: str | Path, model: Model) -> None:
+    try:
+        model.load_state_dict(load(run).state_dict())
+    except RuntimeError as error:
+        raise InputError(f"--init {run} holds another network: {str(error).splitlines()[0]}") from None
+
+
+def _amount(examples: Dataset | Stream, heldout: Dataset | None) -> str:
+    if isinstance(examples, Stream):
+        return f"a stream of examples, a share of {examples.holdout:g} held out,"
+    return f"{len(examples):,} training and {len(heldout or ()):,} held-out examples"
