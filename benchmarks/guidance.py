@@ -3,7 +3,7 @@ measured.
 
 Trains, where they are not there yet, an unconditional model (recipe digits without labels), a conditional one
 with 10 % of the labels dropped, and a noisy classifier; all three share the recipe's cosine process. Then
-`scorefield evaluate --guidance` at every scale, 3 × 360 ancestral samples of 40 steps with the labels of the
+`sf.Run.evaluate` at every scale, 3 × 360 ancestral samples of 40 steps with the labels of the
 held-out digits, for
 
 - the unconditional model guided by the classifier,
@@ -18,11 +18,12 @@ it is.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import scorefield as sf
 
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 10.0)
 RUNS = {
@@ -43,14 +44,11 @@ COLUMNS = {
 }
 
 
-def command(*arguments: Any) -> str:
-    """What `scorefield ARGUMENTS` prints; the end of this program if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "scorefield", *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
+def command(*arguments: Any) -> None:
+    """Run `scorefield ARGUMENTS`; the end of this program if it fails."""
+    done = subprocess.run([sys.executable, "-m", "scorefield", *map(str, arguments)])
     if done.returncode:
         raise SystemExit(done.returncode)
-    return done.stdout
 
 
 def measure(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -60,10 +58,9 @@ def measure(out: Path) -> dict[str, list[dict[str, Any]]]:
             command("train", *arguments, "--run", out / name, "--device", "cpu")
     found = {}
     for label, (run, by_classifier, _) in GUIDED.items():
-        guide = ["--classifier", out / "classifier"] if by_classifier else []
-        scales = ",".join(f"{scale:g}" for scale in SCALES)
-        printed = command("evaluate", out / run, *guide, "--guidance", scales, "--device", "cpu", "--json")
-        found[label] = json.loads(printed)["guidance"]
+        guide = out / "classifier" if by_classifier else None
+        scales = sf.Run(out / run).evaluate("fd,pr", guidance=SCALES, classifier=guide, device="cpu")
+        found[label] = [{"scale": scale, **one.as_dict()} for scale, one in zip(SCALES, scales, strict=True)]
     return found
 
 

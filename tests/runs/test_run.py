@@ -2,6 +2,7 @@
 
 import json
 import pydoc
+import re
 import shutil
 import subprocess
 import sys
@@ -301,6 +302,16 @@ MISTAKES = [
 def test_mistakes_teach(runs, act, message):
     with pytest.raises(sf.ScorefieldError, match=message):
         act(runs, sf.Run(runs / "conditional"))
+
+
+def test_the_example_of_the_readme_runs(runs, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
+    assert '"fd,pr", guidance=[1, 2, 4]' in code
+    shutil.copytree(runs / "conditional", tmp_path / "runs" / "digits-1")
+    monkeypatch.chdir(tmp_path)
+    quick = code.replace('"fd,pr", guidance=[1, 2, 4]', '"bpd", n=2, terms=2')
+    exec(compile(quick.replace("guidance=2", "guidance=2, steps=3, n=2"), "README.md", "exec"), {"sf": sf})
 
 
 def test_help_is_readable():
