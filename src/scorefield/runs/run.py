@@ -801,9 +801,12 @@ class Run:
         train, heldout = open_data(
             options if source is None else options.model_copy(update={"source": source})
         )
-        found = train.fingerprint() if train.first_of is None else train.first_of
         trained_on = self.recipe.trained_on
-        if trained_on is not None and found != trained_on.fingerprint:
+        if trained_on is None:
+            return train, heldout
+        arrays = [name for name in trained_on.arrays if name in train.array_names]
+        found = train.fingerprint(arrays) if train.first_of is None else train.first_of
+        if found != trained_on.fingerprint:
             progress.say(f"note: {train.source} is not what this run was trained on (fingerprint {found})")
         return train, heldout
 

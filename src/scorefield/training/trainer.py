@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from scorefield.data import TrainingData, as_source
+from scorefield.models.wrappers import as_model
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
 from scorefield.store.run_folder import RunFolder
-from scorefield.training.batches import BatchLoader, check_data
+from scorefield.training.batches import BatchLoader, check_data, trained_arrays
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
@@ -121,6 +122,7 @@ class Trainer(Iterator[TrainStep]):
         accelerator = self.accelerator
         self._processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
         check_data(objective, self.data, options, self._processes.world)
+        self._arrays = trained_arrays(as_model(objective.model), self.data)
         objective.to(accelerator.device)
         objective.train()
         model: Any = objective.model
@@ -235,7 +237,7 @@ class Trainer(Iterator[TrainStep]):
             self.data.versions,
         )
         if resume:
-            writer.resume(self.data.fingerprint(), describe)
+            writer.resume(self.data.fingerprint(self._arrays), describe)
         else:
             writer.begin({**self._description(), **describe})
         return writer
@@ -244,7 +246,9 @@ class Trainer(Iterator[TrainStep]):
         """Everything that rebuilds the model without the data and without the code that made it."""
         objective, spec = self.objective, self.data.spec
         model: Any = objective.model
-        facts: dict[str, Any] = {"source": self.data.source, "fingerprint": self.data.fingerprint()}
+        facts: dict[str, Any] = {"source": self.data.source}
+        facts["fingerprint"] = self.data.fingerprint(self._arrays)
+        facts |= {"arrays": self._arrays} if self._arrays else {}
         facts |= {} if self.data.examples is None else {"examples": self.data.examples}
         data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
         process = getattr(model, "process", None)
