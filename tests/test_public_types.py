@@ -14,6 +14,18 @@ import scorefield as sf
 from scorefield.training.options import TrainingKeywords, TrainingOptions
 
 ROOT = Path(__file__).parent.parent
+CORRECT = """
+    import scorefield as sf
+
+    run = sf.Run("runs/a")
+    images = run.sample(n=8, seed=3, labels=["3", 5], sampler=sf.samplers.Heun(), steps=5, guidance=2).images
+    latents = run.encode(images, steps=20)
+    pictures = run.decode(latents).images
+    value: float = run.evaluate(metrics=("fd",)).figures[0].value
+    every: list[sf.evaluation.Evaluation] = run.evaluate(guidance=(0, 1, 4))
+    for step in sf.train(sf.objectives.Simple(run.model(kind=sf.Denoiser)), sf.data.digits(), steps=2):
+        print(step.loss)
+"""
 EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
 MISTAKES = """
     import scorefield as sf
@@ -26,6 +38,13 @@ MISTAKES = """
     sf.train(objective, "digits", steps=5)  # arg-type
     sf.train(objective, sf.data.digits(), steps="5")  # arg-type
     sf.train(objective, sf.data.digits(), stepz=5)  # call-arg
+    run = sf.Run("runs/a")
+    run.sample(n="8")  # arg-type
+    run.sample(n=8, stepz=5)  # call-arg
+    run.sample(n=8, variance="lowest")  # arg-type
+    run.sample(n=8).imagez  # attr-defined
+    run.evaluate(metrics=["fd"], split="test")  # call-overload
+    run.evaluate(guidance=[0.0, 1.0]).figures  # attr-defined
     sf.grids.uniform(model.process, "20")  # arg-type
     sf.NoiseSource(0).nrmal((3, 2))  # attr-defined
 """
@@ -61,7 +80,10 @@ def test_planted_mistakes_are_found_and_the_example_has_none(tmp_path):
     planted, example = tmp_path / "planted.py", tmp_path / "example.py"
     planted.write_text(textwrap.dedent(MISTAKES))
     example.write_text(EXAMPLE)
-    command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(planted), str(example)]
+    correct = tmp_path / "correct.py"
+    correct.write_text(textwrap.dedent(CORRECT))
+    files = map(str, (planted, example, correct))
+    command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", *files]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={"MYPYPATH": "src"})
     found = {
         (Path(path).name, int(line), code)

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from scorefield.data import Stream as Stream
     from scorefield.evaluation import likelihood as likelihood
     from scorefield.generation.options import SamplingOptions as SamplingOptions
+    from scorefield.generation.samples import Samples as Samples
     from scorefield.models import guidance as guidance
     from scorefield.models.base import Denoise as Denoise
+    from scorefield.models.base import Model as Model
     from scorefield.models.base import ScoreFunction as ScoreFunction
     from scorefield.models.categorical_denoiser import CategoricalDenoiser as CategoricalDenoiser
     from scorefield.models.denoiser import Denoiser as Denoiser
@@ -93,6 +95,7 @@ _NAMES = {
     "InputError": "scorefield.runtime.errors",
     "Level": "scorefield.core.prediction",
     "Loss": "scorefield.objectives",
+    "Model": "scorefield.models.base",
     "NoiseSource": "scorefield.core.noise",
     "NoisyClassifier": "scorefield.models.noisy_classifier",
     "Objective": "scorefield.objectives",
@@ -101,6 +104,7 @@ _NAMES = {
     "Recipe": "scorefield.runs.recipe",
     "Run": "scorefield.runs.run",
     "Sampler": "scorefield.samplers.base",
+    "Samples": "scorefield.generation.samples",
     "SamplingOptions": "scorefield.generation.options",
     "ScoreFunction": "scorefield.models.base",
     "ScoreModel": "scorefield.models.score_model",

@@ -37,6 +37,7 @@ from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
 from scorefield.training import RunFolder
 
 __all__ = [
+    "M",
     "Model",
     "Recipe",
     "Sampling",
@@ -51,6 +52,7 @@ __all__ = [
     "describe",
     "fill_weights",
     "load",
+    "of_kind",
     "open_data",
     "open_training_data",
     "read_recipe",
@@ -254,11 +256,16 @@ def load(run: str | Path, net: torch.nn.Module | None = None, kind: type[M] | No
     """
     folder, (recipe, spec) = RunFolder(Path(run)), read_run(run)
     model = build_model(recipe, spec, net)
-    if kind is not None and not isinstance(model, kind):
-        raise IncompatibleModel(
-            f"{folder.path} holds a {type(model).__name__}, and a {kind.__name__} is needed here"
-        )
-    return fill_weights(model, lambda: load_file(folder.weights), folder)
+    return fill_weights(of_kind(model, kind, folder), lambda: load_file(folder.weights), folder)
+
+
+def of_kind(model: Model, kind: type[M] | None, folder: RunFolder) -> M | Model:
+    """The model of a run. IncompatibleModel if it is of another kind than the given one."""
+    if kind is None or isinstance(model, kind):
+        return model
+    raise IncompatibleModel(
+        f"{folder.path} holds a {type(model).__name__}, and a {kind.__name__} is needed here"
+    )
 
 
 def fill_weights(model: M, read: Callable[[], Mapping[str, torch.Tensor]], folder: RunFolder) -> M:

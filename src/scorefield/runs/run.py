@@ -38,7 +38,16 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.process import CategoricalProcess
 from scorefield.process.transitions import Variance
-from scorefield.runs.build import Model, build_model, build_process, fill_weights, open_data, read_run
+from scorefield.runs.build import (
+    M,
+    Model,
+    build_model,
+    build_process,
+    fill_weights,
+    of_kind,
+    open_data,
+    read_run,
+)
 from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.distributed import Processes
@@ -212,23 +221,45 @@ class Run:
 
     # Its model
 
+    @overload
     def model(
         self,
         device: str | torch.device | None = None,
         precision: str | None = None,
         compiled: bool = False,
-    ) -> Model:
+        kind: None = None,
+    ) -> Model: ...
+
+    @overload
+    def model(
+        self,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        compiled: bool = False,
+        *,
+        kind: type[M],
+    ) -> M: ...
+
+    def model(
+        self,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        compiled: bool = False,
+        kind: type[M] | None = None,
+    ) -> M | Model:
         """The model with its averaged (EMA) weights, in evaluation mode; a new one at every call.
 
         Args:
             device: "cpu", "cuda" or "mps". Default: the fastest one found.
             precision: "fp32", "bf16" or "auto". Default: the run's own, which "auto" leaves to the device.
             compiled: Whether torch.compile compiles the network at its first call.
+            kind: Class that the model must have, such as `sf.Denoiser`, which type checkers then know. Default: any.
 
         Raises:
             InputError: Where there is no run or no weights, or this machine has no such device.
+            IncompatibleModel: If the run holds another kind of model.
         """
-        return self._load(*self._key(device, precision, compiled))
+        return of_kind(self._load(*self._key(device, precision, compiled)), kind, self.folder)
 
     def _key(
         self, device: str | torch.device | None, precision: str | None, compiled: bool
