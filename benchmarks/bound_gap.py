@@ -59,7 +59,7 @@ def gap(T: int, line: str, x0: Tensor) -> tuple[float, float]:
     model, variance = (
         (Optimal(process), "learned") if line == "optimal" else (MIXTURE.denoiser(process), line)
     )
-    bits = sf.likelihood.bits_per_dim(model, x0, NoiseSource(1), variance=variance, decoder="density")
+    bits = sf.likelihood.bits_per_dim(model, x0, NoiseSource(1), variance=variance, decoder="density")  # type: ignore[arg-type]
     difference = bits.total * math.log(2) + MIXTURE.log_prob(x0)
     return float(difference.mean()), float(difference.std()) / math.sqrt(len(x0))
 

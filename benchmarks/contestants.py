@@ -143,9 +143,9 @@ class Contestant:
         fast: bool = False,
     ) -> None:
         self.name, self.net, self.call, self.dtype, self.fast = name, net, call, dtype, fast
-        self.flops = network_flops(*(counted or (net, call)), Batch.of(case, 1))
+        self.flops = network_flops(*(counted or (net, call)), Batch.of(case, 1))  # type: ignore[call-arg]
         layout = {"memory_format": torch.channels_last} if tuned else {}
-        self.net.to(**layout)
+        self.net.to(**layout)  # type: ignore[call-overload]
         self.batch, self.shown = (
             Batch.of(case, size).to(**layout) for size in (case.batch, case.denoise_batch)
         )
@@ -169,7 +169,7 @@ class Contestant:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, weights, 1e-4)
+            torch._foreach_lerp_(self.average, weights, 1e-4)  # type: ignore[arg-type]
         return {"forward+backward": middle - start, "training": time.perf_counter() - start}
 
     @torch.no_grad()
@@ -264,7 +264,7 @@ def _diffusers(case: Case) -> tuple[nn.Module, Call]:
         resnet_time_scale_shift="scale_shift",
         num_class_embeds=case.classes or None,
     )
-    return net, lambda net, batch: net(batch.x, batch.c, class_labels=batch.y).sample
+    return net, lambda net, batch: net(batch.x, batch.c, class_labels=batch.y).sample  # type: ignore[return-value]
 
 
 def _azula(case: Case) -> tuple[nn.Module, Call]:

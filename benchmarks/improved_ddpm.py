@@ -129,10 +129,10 @@ def frechet(
     levels.
     """
     grid = sf.grids.uniform(model.process, steps)
-    sampler, spec = sf.samplers.Ancestral(variance), model.data
+    sampler, spec = sf.samplers.Ancestral(variance), model.data  # type: ignore[arg-type]
     distances = []
     for seed in range(sets):
-        blocks = sample_blocks(model, sampler, grid, count, seed, wrap=sf.guidance.ClipX0)
+        blocks = sample_blocks(model, sampler, grid, count, seed, wrap=sf.guidance.ClipX0)  # type: ignore[arg-type]
         made = moments((spec.from_bins(spec.to_bins(block.x)) for block in blocks), judge)
         distances.append(frechet_distance(made, reference))
     return distances
@@ -140,7 +140,7 @@ def frechet(
 
 def gradient_noise(model: Any, data: Dataset) -> dict[str, float]:
     """tr Σ of the gradient of L_vlb for one example, and tr Σ/|G|², under both ways to draw t."""
-    found = {}
+    found: dict[str, Any] = {}
     for times in ("uniform", "importance"):
         objective = VLB(model, times=times)
         if times == "importance":
@@ -294,7 +294,7 @@ def sweep(out: Path, picture: Path) -> None:
             found[key] = frechet(
                 ready(out / f"cosine-{objective}-0"), variance, steps, sets, len(heldout), judge, reference
             )
-            write(path, found)  # type: ignore[arg-type]
+            write(path, found)
             print(key, found[key], flush=True)
     floor = frechet_distance(moments(batches(heldout), judge), reference)
     print("| model and variance | " + " | ".join(f"{steps:,} steps" for steps in SWEEP) + " |")

@@ -123,7 +123,7 @@ def walks(model: Any, data: Dataset, steps: int) -> Tensor:
     for label in WALKS:
         x0 = data.batch(torch.nonzero(data.labels == label)[:2, 0])[0]
         bound = model.given(label)
-        rows.append(sf.latents.interpolate(bound, *sf.latents.encode(bound, x0, grid), FRAMES, grid))
+        rows.append(sf.latents.interpolate(bound, *sf.latents.encode(bound, x0, grid), FRAMES, grid))  # type: ignore[call-arg]
     return torch.stack(rows)
 
 

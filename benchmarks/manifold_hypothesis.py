@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,14 @@ def losses(sigma: float, steps: int, seed: int, hidden: int = 256) -> Tensor:
     data = (NoiseSource(seed).uniform((5000, PLANE)) - 0.5) @ basis.T
     model = sf.ScoreModel(sf.nets.MLP(DIMENSIONS, hidden=hidden, layers=1, noise_levels=False))
     objective = sf.objectives.ScoreMatching(model, "sliced-vr", sigma=sigma)
-    options = {"steps": steps, "batch_size": 128, "lr": 3e-3, "clip": 0.0, "precision": "fp32", "seed": seed}
+    options: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": 128,
+        "lr": 3e-3,
+        "clip": 0.0,
+        "precision": "fp32",
+        "seed": seed,
+    }
     return torch.tensor(
         [step.loss for step in sf.train(objective, data, device="cpu", **options)], dtype=torch.float64
     )

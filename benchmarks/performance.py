@@ -57,13 +57,15 @@ def network(options: argparse.Namespace) -> list[Row]:
         entrants = [*contestants(CASES[name]), Convolutions(CASES[name])]
         for action in ("train", "denoise"):
             times = side_by_side(
-                {one.name: getattr(one, action) for one in entrants}, options.rounds, options.seconds
+                {one.name: getattr(one, action) for one in entrants},  # type: ignore[attr-defined]
+                options.rounds,
+                options.seconds,  # type: ignore[attr-defined]
             )
             rows += [
-                _network_row(CASES[name], one, part, times)
+                _network_row(CASES[name], one, part, times)  # type: ignore[arg-type]
                 for part in times[OURS]
                 for one in entrants
-                if part in times[one.name]
+                if part in times[one.name]  # type: ignore[attr-defined]
             ]
     return rows
 
@@ -216,7 +218,7 @@ def attention(options: argparse.Namespace) -> list[Row]:
         inputs = [part.requires_grad_() for part in (q, k, v)]
         for step in ("forward", "with backward"):
             calls = {
-                name: partial(_attended, way, inputs, None if step == "forward" else upstream)
+                name: partial(_attended, way, inputs, None if step == "forward" else upstream)  # type: ignore[arg-type]
                 for name, way in ways.items()
             }
             times = {

@@ -59,7 +59,7 @@ def trainer(options: argparse.Namespace) -> list[Row]:
     for name in options.cases:
         case, clock = CASES[name], Clock()
         objective = sf.objectives.Simple(denoiser(case, case.net(), "v"))
-        shares = {id: (owner, function) for id, owner, function in _parts_of_training(objective.model.net)}
+        shares = {id: (owner, function) for id, owner, function in _parts_of_training(objective.model.net)}  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder, ExitStack() as clocks:
             steps = sf.train(
                 objective,

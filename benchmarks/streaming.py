@@ -144,7 +144,7 @@ def main() -> None:
             opened_by = partial(stream, str(root), classes=CLASSES)
         else:
             corrupt = write_files(root, chosen.files)
-            opened_by = partial(folder, root, size=8, on_demand=True)
+            opened_by = partial(folder, root, size=8, on_demand=True)  # type: ignore[arg-type, assignment]
         print(f"generated {chosen.files:,} pictures in {time.perf_counter() - start:.0f} s", flush=True)
         figures = measure(opened_by, corrupt, chosen.steps, Path(temporary) / "run")
     for name, value in figures.items():

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from safetensors import safe_open
 
 import scorefield as sf
@@ -122,6 +123,18 @@ class TinyRun(Protocol):
 
     def __call__(self, recipe: str, *settings: str, steps: int = 2) -> Path: ...
     def copy(self, target: Path, recipe: str, *settings: str, steps: int = 2) -> Path: ...
+
+
+def loaded(data: object) -> torch.Tensor:
+    """The values of a data set that is in memory, (N, *)."""
+    assert isinstance(data, sf.Dataset)
+    assert isinstance(data.values, torch.Tensor)
+    return data.values
+
+
+def frames(path: Path) -> int:
+    """The number of frames of a .gif."""
+    return sum(1 for _ in ImageSequence.Iterator(Image.open(path)))
 
 
 def call(capsys, *arguments):

@@ -49,7 +49,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("name", PLAIN)
 def test_samples_the_same(capsys, tmp_path, name):
     options = SETTINGS.get(name, ["--steps", 5])
-    assert_same(sampled(capsys, OLD / name, tmp_path / "x.npz", *options), np.load(OLD / name / "plain.npz"))
+    assert_same(sampled(capsys, OLD / name, tmp_path / "x.npz", *options), np.load(OLD / name / "plain.npz"))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", DIGITS)
@@ -111,5 +111,5 @@ def test_a_network_of_the_users_own_is_given():
             return self.weight * x
 
     model = sf.load(OLD / "own-network", net=Own())
-    assert float(model.net.weight.detach()) == pytest.approx(0.5, abs=0.01)
+    assert float(model.net.weight.detach()) == pytest.approx(0.5, abs=0.01)  # type: ignore[attr-defined]
     assert model.process.T == 20

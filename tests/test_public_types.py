@@ -73,7 +73,7 @@ def test_type_checkers_and_python_see_the_same_names_in_the_same_places():
 
 def test_a_wrong_name_is_an_error_at_run_time_too():
     with pytest.raises(AttributeError, match="Denoisr"):
-        sf.Denoisr  # noqa: B018
+        sf.Denoisr  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_planted_mistakes_are_found_and_the_example_has_none(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
@@ -10,7 +11,7 @@ def test_python_example(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert "steps=500" in code
     monkeypatch.chdir(tmp_path)
-    names = {}
+    names: dict[str, Any] = {}
     exec(compile(code.replace("steps=500", "steps=2"), "README.md", "exec"), names)
     assert names["images"].shape == (10, 1, 8, 8)
     assert (tmp_path / "runs" / "mine" / "model.safetensors").exists()

@@ -31,7 +31,14 @@ def try_wheel(wheel: Path, folder: Path) -> None:
 
     run(sys.executable, "-m", "venv", folder / "venv")
     bin_ = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    pip = [bin_ / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        bin_ / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     constraints = ROOT / "constraints.txt"
     run(*pip, "-c", constraints, "torch==2.13.0")
     run(*pip, "-c", constraints, wheel)

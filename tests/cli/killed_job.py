@@ -70,7 +70,7 @@ def forked(arguments):
         try:
             scorefield.cli.main(arguments)
         except SystemExit as stop:
-            os._exit(stop.code or 0)
+            os._exit(stop.code or 0)  # type: ignore[arg-type]
         finally:
             os._exit(99)
     return pid

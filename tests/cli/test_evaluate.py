@@ -189,7 +189,7 @@ def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeyp
     results, stored = [], []
     for rank in (1, 0):
         options = {"n": 70, "sets": 1, "steps": 2, "extractor": pixels, "processes": Processes(rank, 2)}
-        results.append(sf.Run(run).evaluate("kid", **options))
+        results.append(sf.Run(run).evaluate("kid", **options))  # type: ignore[call-overload]
         stored.append(sorted(int(path.stem.removeprefix("block-")) for path in blocks(run)))
     assert stored == [[1], [0, 1]]
     assert not results[0].figures
@@ -282,9 +282,12 @@ def test_the_bound_is_that_of_the_library(capsys, run):
         model, heldout = sf.load(run), sf.data.digits().split(0.2, 0)[1]
         chosen = torch.from_numpy(permutation(360, seed=0)[:40])
         x0, y = heldout.batch(chosen)
-        given = sf.guidance.ClipX0(model.given(y)) if clip == "true" else model.given(y)
+        given = sf.guidance.ClipX0(model.given(y)) if clip == "true" else model.given(y)  # type: ignore[arg-type]
         whole = sf.likelihood.bits_per_dim(
-            given, x0, NoiseSource(7, chosen), sf.grids.uniform(model.process, 4)
+            given,  # type: ignore[arg-type]
+            x0,
+            NoiseSource(7, chosen),
+            sf.grids.uniform(model.process, 4),  # type: ignore[arg-type]
         )
         assert found["bpd"]["value"] == pytest.approx(float(whole.total.mean()), rel=1e-4)
         assert found["bpd"]["terms"] == pytest.approx(whole.terms.mean(dim=0).tolist(), rel=1e-4)

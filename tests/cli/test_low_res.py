@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support import call
+from support import call, frames
 
 import scorefield as sf
 import scorefield.cli
@@ -63,7 +63,7 @@ def enlarged(run, images, labels, n):
     model = sf.load(run)
     low_res = torch.from_numpy(images)[:, None][torch.arange(n) % len(images)] / 127.5 - 1
     bound = sf.guidance.ClipX0(
-        model.given(low_res=low_res).given([int(labels[i % len(labels)]) for i in range(n)])
+        model.given(low_res=low_res).given([int(labels[i % len(labels)]) for i in range(n)])  # type: ignore[arg-type]
     )
     noise = sf.noise.NoiseSource(0, range(n))
     x = sf.sample(bound, sf.samplers.DDIM(), sf.grids.uniform(model.process, 3), n=n, noise=noise)
@@ -119,7 +119,7 @@ def test_the_way_as_an_animation(capsys, run, small, tmp_path):
     options = ["--low-res", small[0] / "labelled.npz", "--trajectory", tmp_path / "a.gif"]
     status, _, err = call(capsys, "sample", run, "--steps", 4, "--out", tmp_path / "a.png", *options)
     assert status == 0, err
-    assert Image.open(tmp_path / "a.gif").n_frames >= 4
+    assert frames(tmp_path / "a.gif") >= 4
 
 
 def test_what_it_writes_it_reads(capsys, run, small, tmp_path):

@@ -37,7 +37,12 @@ def test_points_from_python_have_no_data_to_read_again(capsys, tmp_path):
     data = sf.data.toy("moons", 200).values
     model = sf.ScoreModel(sf.nets.MLP(2, hidden=16, noise_levels=False))
     for _ in sf.train(
-        sf.objectives.ScoreMatching(model), data, steps=2, batch_size=8, run=tmp_path / "run", device="cpu"
+        sf.objectives.ScoreMatching(model),
+        data,  # type: ignore[arg-type]
+        steps=2,
+        batch_size=8,
+        run=tmp_path / "run",
+        device="cpu",  # type: ignore[arg-type]
     ):
         pass
     config = tmp_path / "run" / "config.toml"

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from cli.killed_job import kill_at_random
 from PIL import Image
-from support import call
+from support import call, frames
 
 import scorefield as sf
 import scorefield.cli
@@ -65,7 +66,7 @@ def test_a_folder_holds_the_samples_of_the_seed(capsys, run, tmp_path):
     sample(capsys, run, tmp_path / "a", "-n", 70, "--label", "3,5,8", "--seed", 2)
     model = sf.load(run)
     model.autocast_dtype = torch.bfloat16
-    options = {
+    options: dict[str, Any] = {
         "labels": [3, 5, 8],
         "wrap": build_sampling(read_run(run)[0].sampling, model).wrap,
     }
@@ -107,7 +108,7 @@ def test_an_animation_of_what_is_there_already(capsys, run, tmp_path):
     sample(capsys, run, tmp_path / "a", "-n", 100, "--trajectory", tmp_path / "a.gif")
     sample(capsys, run, tmp_path / "a", "-n", 100, "--trajectory", tmp_path / "b.gif")
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
-    assert Image.open(tmp_path / "a.gif").n_frames == 3
+    assert frames(tmp_path / "a.gif") == 3
 
 
 OTHERS = [

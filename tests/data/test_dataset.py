@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support import loaded
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Prefetcher, digits, tensor
@@ -27,7 +28,7 @@ def labelled(counts: list[int]) -> Dataset:
 def test_digits_are_the_ones_scikit_learn_gives(scans: Dataset) -> None:
     load_digits = pytest.importorskip("sklearn.datasets").load_digits
     images, labels = load_digits(return_X_y=True)
-    assert torch.equal(scans.values.flatten(1), torch.from_numpy(images).to(torch.uint8))
+    assert torch.equal(loaded(scans).flatten(1), torch.from_numpy(images).to(torch.uint8))
     assert scans.labels is not None
     assert scans.labels.tolist() == labels.tolist()
 
@@ -36,7 +37,7 @@ def test_digits_describe_themselves(scans: Dataset) -> None:
     assert len(scans) == 1797
     assert scans.spec == DataSpec((1, 8, 8), classes=tuple("0123456789"), bins=17)
     assert scans.values.dtype == torch.uint8
-    assert int(scans.values.max()) == 16
+    assert int(loaded(scans).max()) == 16
     assert (scans.source, scans.skipped) == ("digits", ())
 
 
@@ -82,10 +83,10 @@ def test_digits_split_a_fifth(scans: Dataset) -> None:
     total = torch.bincount(scans.labels)
     held = torch.bincount(heldout.labels)
     assert ((held - 0.2 * total).abs() < 1).all()
-    both = torch.cat([train.values, heldout.values]).flatten(1).double() @ torch.arange(
+    both = torch.cat([loaded(train), loaded(heldout)]).flatten(1).double() @ torch.arange(
         1.0, 65.0
     ).double().pow(3)
-    original = scans.values.flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
+    original = loaded(scans).flatten(1).double() @ torch.arange(1.0, 65.0).double().pow(3)
     assert torch.equal(both.sort().values, original.sort().values)
 
 
@@ -95,7 +96,7 @@ def test_digits_split_a_fifth(scans: Dataset) -> None:
 def test_split_is_exact_disjoint_and_proportional(counts: list[int], fraction: float, seed: int) -> None:
     data = labelled(counts)
     train, heldout = data.split(fraction, seed)
-    numbers = [part.values.flatten().tolist() for part in (train, heldout)]
+    numbers = [loaded(part).flatten().tolist() for part in (train, heldout)]
     assert sorted(numbers[0] + numbers[1]) == list(range(sum(counts)))
     assert all(part == sorted(part) for part in numbers)
     assert len(heldout) == min(math.ceil(round(fraction * sum(counts), 9)), sum(counts) - 1)
@@ -113,8 +114,8 @@ def test_split_depends_on_seed_and_labels_only(scans: Dataset) -> None:
     again = scans.split(0.2, seed=0)[1]
     assert again.fingerprint() == scans.split(0.2, seed=0)[1].fingerprint() == "994525b9b28de9ac"
     assert scans.split(0.2, seed=1)[1].fingerprint() != again.fingerprint()
-    inverted = replace(scans, values=16 - scans.values)
-    assert torch.equal(inverted.split(0.2, seed=0)[1].values, 16 - again.values)
+    inverted = replace(scans, values=16 - loaded(scans))
+    assert torch.equal(loaded(inverted.split(0.2, seed=0)[1]), 16 - loaded(again))
 
 
 def test_split_without_labels_and_of_points() -> None:
@@ -142,9 +143,9 @@ def test_fingerprint_is_of_the_content(scans: Dataset) -> None:
     assert len(scans.fingerprint()) == 16
     assert replace(scans, source="elsewhere", skipped=("x",)).fingerprint() == scans.fingerprint()
     every_other = torch.arange(0, 1797, 2)
-    strided = replace(scans, values=scans.values[::2], labels=scans.labels[::2])
+    strided = replace(scans, values=loaded(scans)[::2], labels=scans.labels[::2])
     assert strided.fingerprint() == scans.subset(every_other).fingerprint()
-    changed = scans.values.clone()
+    changed = loaded(scans).clone()
     changed[1000, 0, 4, 4] ^= 1
     different = {
         scans.fingerprint(),
@@ -152,7 +153,7 @@ def test_fingerprint_is_of_the_content(scans: Dataset) -> None:
         replace(scans, labels=None).fingerprint(),
         replace(scans, labels=scans.labels.flip(0)).fingerprint(),
         replace(
-            scans, values=scans.values.reshape(-1, 1, 4, 16), spec=replace(scans.spec, shape=(1, 4, 16))
+            scans, values=loaded(scans).reshape(-1, 1, 4, 16), spec=replace(scans.spec, shape=(1, 4, 16))
         ).fingerprint(),
         scans.subset(every_other).fingerprint(),
     }
@@ -192,7 +193,7 @@ def test_tensor_keeps_values_and_names_labels() -> None:
     assert data.spec.range == (float(x.float().min()), float(x.float().max()))
     kept = x.float().clone()
     x.zero_()
-    assert torch.equal(data.values, kept)
+    assert torch.equal(loaded(data), kept)
 
 
 def test_tensor_range() -> None:
@@ -234,7 +235,7 @@ def test_arrays_follow_their_examples() -> None:
     assert data.arrays["mask"].dtype == torch.bool
     train, heldout = data.split(0.3, seed=1)
     for part in (data, train, heldout, data.subset(torch.tensor([7, 3, 7]))):
-        assert torch.equal(part.values[:, 0], part.arrays["number"] / 20)
+        assert torch.equal(loaded(part)[:, 0], part.arrays["number"] / 20)
         assert torch.equal(part.arrays["mask"], (part.arrays["number"] % 2 == 0)[:, None].expand(-1, 4))
     indices = torch.tensor([4, 0, 19])
     assert data.arrays_at(indices)["number"].tolist() == [4, 0, 19]

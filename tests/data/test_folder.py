@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import loaded
 
 from scorefield.data import folder
 from scorefield.runtime.errors import InputError
@@ -29,7 +30,7 @@ def test_subfolders_are_classes_in_sorted_order(pictures: Path) -> None:
     assert data.labels.tolist() == [0, 0, 0, 1, 1]
     for index, name in enumerate(["cat/0", "cat/1", "cat/2", "dog/0", "dog/1"]):
         pixels = np.asarray(Image.open(pictures / f"{name}.png"))
-        assert np.array_equal(data.values[index].permute(1, 2, 0).numpy(), pixels)
+        assert np.array_equal(loaded(data)[index].permute(1, 2, 0).numpy(), pixels)
     assert data.source == str(pictures)
 
 
@@ -45,7 +46,7 @@ def test_the_order_is_the_same_every_time(tmp_path: Path, paint) -> None:
         Image.fromarray(paint(40, 33 + number % 7, seed=number)).save(tmp_path / f"{number:03d}.png")
     first, again = folder(tmp_path), folder(tmp_path)
     assert first.fingerprint() == again.fingerprint()
-    assert not torch.equal(first.values[0], first.values[1])
+    assert not torch.equal(loaded(first)[0], loaded(first)[1])
 
 
 def test_mixed_pictures(tmp_path: Path, paint) -> None:
@@ -66,8 +67,8 @@ def test_mixed_pictures(tmp_path: Path, paint) -> None:
     data = folder(tmp_path)
     assert data.values.shape == (12, 3, 32, 32)
     assert data.skipped == ()
-    assert torch.equal(data.values[0], data.values[5])
-    assert torch.equal(data.values[3, 0], data.values[3, 2])
+    assert torch.equal(loaded(data)[0], loaded(data)[5])
+    assert torch.equal(loaded(data)[3, 0], loaded(data)[3, 2])
     assert folder(tmp_path, size=16, channels=1).values.shape == (12, 1, 16, 16)
 
 
@@ -124,7 +125,7 @@ def test_corrupt_pictures_are_skipped_and_named(pictures: Path) -> None:
     assert data.labels is not None
     assert data.labels.tolist() == [0, 0, 1, 1]
     assert np.array_equal(
-        data.values[1].permute(1, 2, 0).numpy(), np.asarray(Image.open(pictures / "cat" / "2.png"))
+        loaded(data)[1].permute(1, 2, 0).numpy(), np.asarray(Image.open(pictures / "cat" / "2.png"))
     )
     with pytest.raises(InputError, match="2 of 6 images cannot be read") as caught:
         folder(pictures, strict=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import loaded
 
 from scorefield.data import folder, hf
 from scorefield.runtime.errors import InputError
@@ -36,7 +37,7 @@ def test_an_image_folder(pictures: Path) -> None:
     data, expected = hf(str(pictures)), folder(pictures)
     assert data.spec == expected.spec
     assert data.source == f"hf:{pictures}"
-    assert torch.equal(data.values, expected.values)
+    assert torch.equal(loaded(data), loaded(expected))
     assert data.labels is not None
     assert torch.equal(data.labels, expected.labels)
 
@@ -49,7 +50,7 @@ def test_a_parquet_file(tmp_path: Path, paint) -> None:
     assert data.spec.classes == ("cat", "dog", "yak")
     assert data.labels is not None
     assert data.labels.tolist() == [1, 0, 1, 0]
-    assert np.array_equal(data.values[2].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
+    assert np.array_equal(loaded(data)[2].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
     assert hf(str(tmp_path / "set"), size=8, channels=1).values.shape == (4, 1, 8, 8)
     with pytest.raises(InputError, match="4 of 4 images are smaller than 32×32"):
         hf(str(tmp_path / "set"), size=32)
@@ -61,7 +62,7 @@ def test_what_save_to_disk_wrote(tmp_path: Path, paint) -> None:
     data = hf(str(tmp_path / "plain"))
     assert data.values.shape == (4, 1, 12, 10)
     assert data.labels is None
-    assert np.array_equal(data.values[3, 0].numpy(), paint(12, 10, 1, 3))
+    assert np.array_equal(loaded(data)[3, 0].numpy(), paint(12, 10, 1, 3))
     datasets.DatasetDict(train=table(paint), test=table(paint, count=2)).save_to_disk(tmp_path / "dict")
     assert len(hf(str(tmp_path / "dict"))) == 4
     assert len(hf(str(tmp_path / "dict"), "test")) == 2
@@ -122,7 +123,7 @@ def test_corrupt_and_missing_pictures_are_skipped(tmp_path: Path, paint) -> None
     assert data.skipped == ("row 1", "row 4")
     assert data.labels is not None
     assert data.labels.tolist() == [0, 0, 1]
-    assert np.array_equal(data.values[1].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
+    assert np.array_equal(loaded(data)[1].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
     with pytest.raises(InputError, match=r"2 of 5 images cannot be read.*row 1.*row 4: no image"):
         hf(name, strict=True)
 
@@ -134,7 +135,7 @@ def test_grey_among_colour_is_colour(tmp_path: Path, paint) -> None:
     )
     data = hf(saved(tmp_path, rows))
     assert data.spec.shape == (3, 8, 8)
-    assert torch.equal(data.values[0, 0], data.values[0, 2])
+    assert torch.equal(loaded(data)[0, 0], loaded(data)[0, 2])
 
 
 def test_different_sizes_need_a_size(tmp_path: Path, paint) -> None:

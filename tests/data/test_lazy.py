@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_training_gives_the_same_weights(many: Path) -> None:
             torch.nn.Flatten(), torch.nn.Linear(192, 192), torch.nn.Unflatten(1, (3, 8, 8))
         )
         model = sf.Denoiser(Plain(net), sf.process.from_betas(sf.process.cosine_betas(50)), data=data.spec)
-        options = {
+        options: dict[str, Any] = {
             "steps": 6,
             "batch_size": 8,
             "flip": True,
@@ -301,7 +302,7 @@ def test_a_run_on_shards_resumes_exactly(many: Path, tmp_path: Path, monkeypatch
             model = sf.Denoiser(
                 Plain(net), sf.process.from_betas(sf.process.cosine_betas(50)), data=data.spec
             )
-            options = {
+            options: dict[str, Any] = {
                 "steps": steps,
                 "batch_size": 8,
                 "seed": SEED,

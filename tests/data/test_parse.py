@@ -12,7 +12,7 @@ from scorefield.runtime.errors import InputError
 
 
 def test_digits() -> None:
-    assert len(open_source("digits")) == len(open_source("digits", size=8, channels=1)) == 1797
+    assert len(open_source("digits")) == len(open_source("digits", size=8, channels=1)) == 1797  # type: ignore[arg-type]
     for options in ({"size": 32}, {"channels": 3}):
         with pytest.raises(InputError, match="8×8 and grey"):
             open_source("digits", **options)
@@ -42,8 +42,8 @@ def test_an_archive(tmp_path: Path) -> None:
 def test_a_folder_named_digits(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures.rename(pictures.parent / "digits")
     monkeypatch.chdir(pictures.parent)
-    assert len(open_source("./digits")) == 5
-    assert len(open_source("digits")) == 1797
+    assert len(open_source("./digits")) == 5  # type: ignore[arg-type]
+    assert len(open_source("digits")) == 1797  # type: ignore[arg-type]
 
 
 def test_hub_names_are_passed_on(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,13 +57,13 @@ def test_transparency_is_laid_over_white() -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "1"])
 def test_a_transparent_colour_is_white_too(mode: str) -> None:
     image = Image.new(mode, (2, 1), 0)
-    image.putpixel((1, 0), {"L": 90, "RGB": (9, 9, 9), "P": 1, "1": 255}[mode])
+    image.putpixel((1, 0), {"L": 90, "RGB": (9, 9, 9), "P": 1, "1": 255}[mode])  # type: ignore[arg-type]
     if mode == "P":
         image.putpalette([0, 0, 0, 10, 20, 30])
     array = read(image, transparency=(0, 0, 0) if mode == "RGB" else 0)[1]
     assert (array[0, 0] == 255).all()
     expected = {"L": 90, "RGB": (9, 9, 9), "P": (10, 20, 30), "1": 255}[mode]
-    assert np.array_equal(array[0, 1], expected)
+    assert np.array_equal(array[0, 1], expected)  # type: ignore[arg-type]
 
 
 def test_palette_with_several_alphas() -> None:

@@ -15,6 +15,7 @@ import tarfile
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from scorefield.runtime.errors import InputError
 datasets = pytest.importorskip("datasets")
 
 SEED, COUNT, SHARDS = 3, 60, 4
-OPTIONS = {"size": 6, "classes": 3, "buffer": 8}
+OPTIONS: dict[str, Any] = {"size": 6, "classes": 3, "buffer": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +185,7 @@ def test_held_out_examples_are_never_trained_on(tmp_path: Path) -> None:
     assert [k % 3 for k in numbers(heldout.everything())] == heldout.labels.tolist()
     assert data.fingerprint() == train.first_of
     other, _ = open_training_data(options.model_copy(update={"split_seed": 1}))
-    assert sorted(set(itertools.chain(*steps(other, 30, batch=10)))) != sorted(seen)
+    assert sorted(set(itertools.chain(*steps(other, 30, batch=10)))) != sorted(seen)  # type: ignore[arg-type]
     assert other.fingerprint() != data.fingerprint()
 
 
@@ -217,7 +218,7 @@ def test_a_run_goes_on_exactly(tmp_path: Path) -> None:
             model = sf.Denoiser(
                 Plain(net), sf.process.from_betas(sf.process.cosine_betas(50)), data=data.spec
             )
-            options = {
+            options: dict[str, Any] = {
                 "steps": count,
                 "batch_size": 8,
                 "seed": SEED,
@@ -391,7 +392,7 @@ def test_nothing_is_read_after_a_fault_or_waited_for_at_the_end(tmp_path: Path) 
             stalled.wait(60)
         return take(step, *rest)
 
-    order.take = failing
+    order.take = failing  # type: ignore[assignment]
     feed = Prefetcher(order)
     feed.parts(0)
     with pytest.raises(InputError, match="the network is down"):

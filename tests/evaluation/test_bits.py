@@ -175,7 +175,7 @@ def test_the_flow_is_the_mean_of_the_examples_bits():
         def update(self, n, note="", total=None):
             done.append(n)
 
-    class Watched(type(SILENT)):
+    class Watched(type(SILENT)):  # type: ignore[misc]
         def progress(self, what, total):
             assert total == 14
             return nullcontext(Bar())

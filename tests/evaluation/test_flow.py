@@ -185,7 +185,7 @@ def test_refusals(monkeypatch):
     with pytest.raises(sf.IncompatibleModel, match="integer t"):
         sf.likelihood.ode_log_prob(small_model(noise_input="rank")[0], image)
     with pytest.raises(sf.IncompatibleModel, match="noise levels"):
-        sf.likelihood.ode_log_prob(MIXTURE, x)
+        sf.likelihood.ode_log_prob(MIXTURE, x)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     with pytest.raises(sf.InputError, match="pip install torchdiffeq"):
         sf.likelihood.ode_log_prob(model, x)

@@ -4,6 +4,7 @@ and its refusals.
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ from scorefield.process import transitions
 
 F64 = torch.float64
 EULER = 0.5772156649015329
-MEANS = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "mean"}
-HEADS = {
+MEANS: dict[str, Any] = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "mean"}
+HEADS: dict[str, Any] = {
     "FIXED_SMALL": (None, "lower"),
     "FIXED_LARGE": (None, "upper"),
     "LEARNED": ("direct", "learned"),
@@ -66,7 +67,7 @@ def test_golden_bits_per_dim(combination):
     head, choice = HEADS[variance]
     net, data = golden.stub("learned" if head else "fixed"), sf.DataSpec((3, 4, 5), bins=256)
     model = sf.Denoiser(net, schedule(golden.config["schedule"]), MEANS[mean], head, data=data)
-    model = sf.guidance.ClipX0(model) if clip == "clip" else model
+    model = sf.guidance.ClipX0(model) if clip == "clip" else model  # type: ignore[assignment]
     tape = Recorded(list(golden["in.noise"].double().flip(0)))  # the original draws at t = T first
     result = sf.likelihood.bits_per_dim(
         model, golden["in.x_start"].double(), tape, variance=choice, cdf="tanh"

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -28,7 +29,7 @@ STAMP = {"sampling": {"made by": "hand"}}
 class Sets:
     """Sets that a test makes up: make(k) gives the whole k-th set."""
 
-    make: object
+    make: Callable
     sets: int
     count: int = 0
 
@@ -161,7 +162,8 @@ def test_the_score_does_not_depend_on_the_order_of_classes(split):
     sorted_score = inception_score(Certain()(heldout.batch(torch.arange(360))[0]).log_probs).mean
     assert sorted_score < 2
     found, warnings = SampleEvaluator.of(("is",), train, heldout, Certain()).figures(
-        Sets(same(heldout), 1), STAMP
+        Sets(same(heldout), 1),  # type: ignore[arg-type]
+        STAMP,  # type: ignore[arg-type]
     )
     (score,) = found["is"]
     assert score.value == pytest.approx(8.82, rel=0.03)
@@ -211,16 +213,16 @@ def test_a_reference_file_serves_in_place_of_the_training_images(split, classifi
         counts.append(len(x0))
         return classifier(x0)
 
-    asked.name, asked.dimension, counts = classifier.name, 64, []
-    second = SampleEvaluator.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")
+    asked.name, asked.dimension, counts = classifier.name, 64, []  # type: ignore[attr-defined]
+    second = SampleEvaluator.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")  # type: ignore[arg-type]
     assert sum(counts) == len(heldout)  # the training images were not looked at again
     assert second.reference.hash == first.reference.hash
     assert (tmp_path / "reference.safetensors").stat().st_mtime_ns == written_at
-    found = [one.figures(Sets(same(heldout), 1), STAMP)[0]["kid"][0] for one in (first, second)]
+    found = [one.figures(Sets(same(heldout), 1), STAMP)[0]["kid"][0] for one in (first, second)]  # type: ignore[arg-type]
     assert found[0] == found[1]
-    asked.name = "another"
+    asked.name = "another"  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="use the same for both"):
-        SampleEvaluator.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")
+        SampleEvaluator.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="leave --reference out, or name a new file"):
         SampleEvaluator.of(
             ("kid",),

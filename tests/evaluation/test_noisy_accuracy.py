@@ -4,6 +4,7 @@ was trained.
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -47,10 +48,10 @@ def bayes(t, side=1201, reach=6.0):
             for m in mean
         ]
         joint.append(w * one[0][:, None] * one[1][None, :])
-    joint = torch.stack(joint)
+    joint = torch.stack(joint)  # type: ignore[assignment]
     area = (2 * reach / (side - 1)) ** 2
-    posterior = joint / joint.sum(dim=0)
-    accuracy = float(joint.max(dim=0).values.sum()) * area
+    posterior = joint / joint.sum(dim=0)  # type: ignore[attr-defined]
+    accuracy = float(joint.max(dim=0).values.sum()) * area  # type: ignore[attr-defined]
     return accuracy, float(-(joint * posterior.clamp_min(1e-300).log()).sum()) * area
 
 
@@ -85,7 +86,7 @@ def test_a_trained_classifier_approaches_bayes_from_below():
     torch.manual_seed(0)
     net = sf.nets.MLP(2, hidden=32, layers=2, out_dim=3)
     objective = sf.objectives.Classify(sf.NoisyClassifier(net, PROCESS))
-    options = {
+    options: dict[str, Any] = {
         "batch_size": 256,
         "lr": 1e-2,
         "anneal": True,

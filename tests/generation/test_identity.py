@@ -54,7 +54,7 @@ def said(manifest):
 def test_samples_of_an_evaluation(tmp_path, guided, name, expected):
     model, options = load(OLD / "digits"), read_run(OLD / "digits")[0].sampling
     options = options.model_copy(update={"steps": 5, "guidance": 1.5 if guided else None})
-    guide = Guide(load(OLD / "classifier"), "guide", "b" * 12) if guided else None
+    guide = Guide(load(OLD / "classifier"), "guide", "b" * 12) if guided else None  # type: ignore[arg-type]
     sampling = replace(build_sampling(options, model, guide), labels=[1, 2, 3], weights="a" * 12)
     sets = SampledSets(sampling, tmp_path, count=64, sets=1, seed=3)
     sets.make(Processes(), SILENT)

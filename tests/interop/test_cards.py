@@ -5,6 +5,7 @@ allocating.
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from scorefield.runs.build import build_net, build_process, read_recipe
 from scorefield.runtime.errors import InputError
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "golden" / "checkpoints.json").read_text())
-DESCRIBE = {
+DESCRIBE: dict[str, Any] = {
     "guided-diffusion": guided_diffusion.describe,
     "improved-diffusion": improved_diffusion.describe,
     "ddpm": ddpm.describe,
@@ -63,7 +64,7 @@ def test_the_cards_are_the_reference_list() -> None:
     for entry, (title, expected) in zip(cards(), REFERENCE["checkpoints"].items(), strict=True):
         origin, files = title.split(": ")
         assert (entry.origin, ", ".join(entry.files)) == (origin.split()[0], files)
-        assert entry.flags == {**opened(expected["flags"]), **ADDED.get(files, {})}
+        assert entry.flags == {**opened(expected["flags"]), **ADDED.get(files, {})}  # type: ignore[dict-item]
         numbers = (expected["parameters"], expected["tensors"], expected["names_sha256"])
         assert (entry.parameters, entry.tensors, entry.names_sha256) == numbers
 

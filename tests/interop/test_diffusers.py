@@ -280,7 +280,7 @@ def test_all_reasons_are_named_and_other_models_refused(tmp_path):
     ):
         interop.export(model, tmp_path / "out")
     with pytest.raises(IncompatibleModel, match="this is a ScoreModel"):
-        interop.export(ScoreModel(MLP(2, noise_levels=False)), tmp_path / "out")
+        interop.export(ScoreModel(MLP(2, noise_levels=False)), tmp_path / "out")  # type: ignore[arg-type]
 
 
 def test_scaled_times_of_a_thousand_levels_are_indices():
@@ -322,7 +322,7 @@ def test_back_it_is_the_same_model(tmp_path, name):
     back, (recipe, data) = sf.load(tmp_path / "run"), read_run(tmp_path / "run")
     assert back.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
-    assert back.net.config == model.net.config
+    assert back.net.config == model.net.config  # type: ignore[attr-defined]
     assert (back.config, back.process.config, data) == (model.config, model.process.config, model.data)
     assert recipe.sampling == sampling
 
@@ -343,7 +343,7 @@ def test_a_changed_configuration_wins_over_what_the_export_left(tmp_path):
     save_file(load_file(file), file)  # without what was left
     plain = interop.read_folder(tmp_path / "out").model
     assert plain.data.classes == ("0", "1", "2", "3")
-    assert (plain.net.config["attention_order"], plain.net.config["head_channels"]) == ("new", 16)
+    assert (plain.net.config["attention_order"], plain.net.config["head_channels"]) == ("new", 16)  # type: ignore[attr-defined]
     x, y = examples(model), torch.tensor([0, 1, 2])
     assert torch.allclose(plain.net(x, torch.ones(3), y), model.net(x, torch.ones(3), y), atol=1e-6)
 
@@ -475,7 +475,7 @@ def test_from_tensors_in_memory(saved):
         "scheduler": json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
     }
     model = interop.load(unet.state_dict(), flags)
-    again = to_diffusers(model.net.state_dict(), structure_of(model.net), "new")
+    again = to_diffusers(model.net.state_dict(), structure_of(model.net), "new")  # type: ignore[attr-defined]
     assert all(torch.equal(again[name], value) for name, value in unet.state_dict().items())
     with pytest.raises(InputError, match="the unet is a None"):
         interop.load(unet.state_dict(), {})

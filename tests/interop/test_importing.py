@@ -3,6 +3,7 @@ not at all.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ DDPM = {
     "attn_resolutions": "4",
     "var_type": "fixedsmall",
 }
-CASES = {
+CASES: dict[str, Any] = {
     "guided-diffusion": ("C01_unet_guided_0", UNET),
     "ncsn": ("C11_cond_refinenet_dilated", NCSN),
     "ddpm": ("C12_unet_ddim", DDPM),
@@ -66,7 +67,7 @@ def test_an_imported_run_is_an_ordinary_one(tmp_path, origin) -> None:
     assert {f"net.{name}": value for name, value in state.items()}.keys() == load_file(
         tmp_path / "run" / "model.safetensors"
     ).keys()
-    assert all(torch.equal(value, model.net.state_dict()[name]) for name, value in state.items())
+    assert all(torch.equal(value, model.net.state_dict()[name]) for name, value in state.items())  # type: ignore[attr-defined]
     assert spec == model.data
     sampling = build_sampling(recipe.sampling, model)
     assert (
@@ -91,7 +92,7 @@ def test_improved_diffusion_s_run(tmp_path) -> None:
         "diffusion_steps": 40,
         "sigma_small": True,
     }
-    shapes = shapes_of(improved_diffusion.describe(flags, {}).model.net.state_dict())
+    shapes = shapes_of(improved_diffusion.describe(flags, {}).model.net.state_dict())  # type: ignore[attr-defined]
     state = {name: torch.full(shape, 0.01) for name, shape in shapes.items()}
     save_file(state, tmp_path / "model.safetensors")
     import_run("improved-diffusion", tmp_path / "model.safetensors", tmp_path / "run", flags=flags)
@@ -116,14 +117,14 @@ def test_a_classifier_s_run(tmp_path) -> None:
         "classifier_depth": 1,
         "classifier_attention_resolutions": "8",
     }
-    shapes = shapes_of(guided_diffusion.describe_classifier(flags, {}).model.net.state_dict())
+    shapes = shapes_of(guided_diffusion.describe_classifier(flags, {}).model.net.state_dict())  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(0)
     state = {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     torch.save(state, tmp_path / "c.pt")
     import_run("guided-diffusion", tmp_path / "c.pt", tmp_path / "run", flags=flags, classifier=True)
     model = sf.load(tmp_path / "run")
     assert isinstance(model, sf.NoisyClassifier)
-    assert all(torch.equal(value, model.net.state_dict()[name]) for name, value in state.items())
+    assert all(torch.equal(value, model.net.state_dict()[name]) for name, value in state.items())  # type: ignore[attr-defined]
     assert read_run(tmp_path / "run")[0].objective == {"kind": "classifier"}
     assert model(torch.zeros(1, 3, 64, 64), 7).shape == (1, 1000)
     facts = info_facts(str(tmp_path / "run"))
@@ -138,7 +139,7 @@ def test_a_classifier_s_run(tmp_path) -> None:
 @pytest.fixture
 def small_cards(monkeypatch) -> dict:
     """Two published checkpoints of the golden network's size; they differ in what no file tells."""
-    state = guided_diffusion.describe(UNET, {"label_emb.weight": (10, 128)}).model.net.state_dict()
+    state = guided_diffusion.describe(UNET, {"label_emb.weight": (10, 128)}).model.net.state_dict()  # type: ignore[attr-defined]
     digest = names_sha256(shapes_of(state))
     flags = {"first": UNET, "second": UNET | {"use_new_attention_order": True, "noise_schedule": "linear"}}
     known = tuple(
@@ -153,12 +154,12 @@ def test_a_card_gives_the_flags(tmp_path, small_cards) -> None:
     path, _ = golden_file(tmp_path, "C01_unet_guided_0")
     imported = import_run("guided-diffusion", path, tmp_path / "a", card="second.pt")
     assert imported.name == read_run(tmp_path / "a")[0].name == "second"
-    assert sf.load(tmp_path / "a").net.config["attention_order"] == "new"
+    assert sf.load(tmp_path / "a").net.config["attention_order"] == "new"  # type: ignore[attr-defined]
     changed = import_run(
         "guided-diffusion", path, tmp_path / "b", card="second", flags={"timestep_respacing": "4,4"}
     )
     assert changed.sampling["grid"] == "4,4"
-    assert sf.load(tmp_path / "b").net.config["attention_order"] == "new"
+    assert sf.load(tmp_path / "b").net.config["attention_order"] == "new"  # type: ignore[attr-defined]
 
 
 def test_what_no_file_tells_is_said(tmp_path, small_cards) -> None:

@@ -238,7 +238,7 @@ def test_an_upsampler_samples() -> None:
 def test_an_upsampler_without_sizes_is_known_by_its_input() -> None:
     flags = {name: value for name, value in C10.items() if not name.endswith("_size")}
     model = guided_diffusion.describe(flags, {"input_blocks.0.0.weight": (32, 6, 3, 3)}).model
-    assert model.net.config["low_res"] is True
+    assert model.net.config["low_res"] is True  # type: ignore[attr-defined]
     assert model.data.shape == (3, 256, 256)  # the upsampling scripts' default
     with pytest.raises(InputError, match="one or the other"):
         guided_diffusion.describe(flags | {"image_size": 64, "large_size": 256}, {})

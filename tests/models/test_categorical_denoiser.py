@@ -21,13 +21,13 @@ def random_net(seed=0, K=K, labels=False):
     mix = torch.randn(200, 200, dtype=F64, generator=generator)
 
     def net(x, c, y=None):
-        net.seen = (x, c, y)
+        net.seen = (x, c, y)  # type: ignore[attr-defined]
         B, D = x.shape[0], x[0].numel()
-        out = x.double().reshape(B, D) @ mix[:D, : K * D // net.states] + 0.1 * c.double()[:, None]
+        out = x.double().reshape(B, D) @ mix[:D, : K * D // net.states] + 0.1 * c.double()[:, None]  # type: ignore[attr-defined]
         out = out if y is None else out + y.double()[:, None] * mix[0, : out.shape[1]]
-        return out.reshape(B, K * x.shape[1] // net.states, *x.shape[2:])
+        return out.reshape(B, K * x.shape[1] // net.states, *x.shape[2:])  # type: ignore[attr-defined]
 
-    net.states = K
+    net.states = K  # type: ignore[attr-defined]
     return net
 
 
@@ -135,7 +135,7 @@ def test_refusals():
     wrong = lambda x, c, y=None: x[:, :1]  # noqa: E731
     x_t = torch.zeros(2, 2, 4, dtype=torch.int64)
     for act, message in (
-        (lambda: sf.CategoricalDenoiser(model.net, gaussian), "sf.Denoiser"),
+        (lambda: sf.CategoricalDenoiser(model.net, gaussian), "sf.Denoiser"),  # type: ignore[arg-type]
         (lambda: sf.Denoiser(model.net, model.process), "must be a Gaussian process"),
         (lambda: sf.CategoricalDenoiser(model.net, model.process, "eps"), "one of x0, bayes"),
         (

@@ -38,8 +38,8 @@ def test_a_network_says_what_it_takes():
     assert describe_network(lambda x, c, y=None, **arrays: x).takes_any
     assert describe_network(sf.nets.MLP(2)).arrays == frozenset()
     small = {"channels": 32, "channel_mult": (1,), "blocks": 1, "attention": ()}
-    assert describe_network(sf.nets.UNet(1, **small)).arrays == frozenset()
-    facts = describe_network(sf.nets.UNet(1, low_res=True, **small))
+    assert describe_network(sf.nets.UNet(1, **small)).arrays == frozenset()  # type: ignore[arg-type]
+    facts = describe_network(sf.nets.UNet(1, low_res=True, **small))  # type: ignore[arg-type]
     assert (facts.arrays, facts.required) == ({"low_res"}, {"low_res"})
     assert describe_network(torch.sin).takes_any
 
@@ -114,7 +114,7 @@ def test_conditions_are_cycled_over_blocks():
     options = {"conditions": {"mean": mean}, "size": 32}
     grid = sf.grids.full(PROCESS)
     many = torch.cat(
-        [block.x for block in sample_blocks(model(), sf.samplers.DDIM(), grid, 70, 0, **options)]
+        [block.x for block in sample_blocks(model(), sf.samplers.DDIM(), grid, 70, 0, **options)]  # type: ignore[arg-type]
     )
     plain = torch.cat(
         [
@@ -125,7 +125,7 @@ def test_conditions_are_cycled_over_blocks():
         ]
     )
     torch.testing.assert_close(many - plain, mean[torch.arange(70) % 3], rtol=0, atol=0.1)
-    (few,) = sample_blocks(model(), sf.samplers.DDIM(), grid, 5, 0, **options)
+    (few,) = sample_blocks(model(), sf.samplers.DDIM(), grid, 5, 0, **options)  # type: ignore[arg-type]
     torch.testing.assert_close(few.x, many[:5])
 
 
@@ -279,7 +279,7 @@ def test_data_without_a_required_array_are_refused():
 
 def test_an_objective_of_ones_own_that_passes_no_arrays_is_refused():
     class Own(sf.objectives.Simple):
-        def forward(self, x0, y, noise):
+        def forward(self, x0, y, noise):  # type: ignore[override]
             return super().forward(x0, y, noise)
 
     data = sf.data.tensor(DATA["x"], mean=DATA["mean"])

@@ -1,6 +1,7 @@
 """What parametrizations mean, denoisers keep their promises, the oracle is exact."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_rescaling_between_vp_and_ve_leaves_x0_unchanged():
 
 
 def test_network_receives_what_the_denoiser_promises():
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def net(x, c, y=None):
         seen.update(x=x, c=c, y=y)
@@ -133,7 +134,7 @@ def test_bound_labels_follow_the_model_between_its_levels():
     net, process = sf.nets.MLP(2, hidden=8, layers=1, num_classes=3).double(), PROCESSES["cosine"]
     inside = sf.Denoiser(lambda x, c, y=None: net(x, c, torch.full((len(x),), 2)), process, "v")
     x = torch.randn(3, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
-    options = {"trace": "exact", "rtol": 1e-3, "atol": 1e-3}
+    options: dict[str, Any] = {"trace": "exact", "rtol": 1e-3, "atol": 1e-3}
     bound = sf.likelihood.ode_log_prob(sf.Denoiser(net, process, "v").given(2), x, **options)
     assert relative_error(bound.log_prob, sf.likelihood.ode_log_prob(inside, x, **options).log_prob) < 1e-12
 
@@ -159,8 +160,8 @@ def test_bound_labels_follow_the_model_between_its_levels():
         (lambda m: sf.Denoiser(m.net, m.process, "epsilon"), "parametrization must be one of"),
         (lambda m: sf.Denoiser(m.net, m.process, variance="small"), "variance must be"),
         (lambda m: sf.Denoiser(m.net, m.process, noise_input="t"), "noise_input must be one of"),
-        (lambda m: sf.Denoiser(m.net, "cosine"), "process must be"),
-        (lambda m: sf.guidance.ClipX0(torch.nn.Identity()), "noise levels"),
+        (lambda m: sf.Denoiser(m.net, "cosine"), "process must be"),  # type: ignore[arg-type]
+        (lambda m: sf.guidance.ClipX0(torch.nn.Identity()), "noise levels"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_use_teaches(act, message):
@@ -257,4 +258,4 @@ def test_bad_mixtures():
         ([[0.0]], [[1.0]], [1.0], "means"),
     ]:
         with pytest.raises(sf.InputError, match=message):
-            sf.oracle.GaussianMixture(means, covariances, weights)
+            sf.oracle.GaussianMixture(means, covariances, weights)  # type: ignore[arg-type]

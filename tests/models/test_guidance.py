@@ -5,6 +5,7 @@ it starts.
 import copy
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_gradient_against_differences():
         steps = h * torch.eye(2, dtype=F64)
         expected = torch.stack([(log_p(x + step) - log_p(x - step)) / (2 * h) for step in steps], dim=1)
         assert relative_error(model.log_p_grad(x, t), scale[:, None] * expected) < 1e-8
-        t = torch.full((8,), t)
+        t = torch.full((8,), t)  # type: ignore[assignment]
         assert relative_error(model.log_p_grad(x, t), scale[:, None] * expected) < 1e-8
     together = model(x, 321).guided(321).x0
     for b in range(8):
@@ -261,7 +262,7 @@ def test_threshold_of_what_fits_is_a_clip():
 # Every sampler with every kind of guidance: it honours it, or refuses before the network is called.
 
 GRID = [1000, 800, 400, 100, 0]
-EVERY = {
+EVERY: dict[str, Any] = {
     "ancestral lower": Ancestral("lower"),
     "ancestral upper": Ancestral("upper"),
     "ancestral learned": Ancestral("learned"),
@@ -353,7 +354,7 @@ def test_a_new_sampler_cannot_ignore_a_gradient():
         if at is None:  # not guided, or guided in x̂0, which no sampler can overlook
             assert torch.isfinite(sf.sample(make(model), Jump(), GRID, x_T=points(2))).all()
         else:
-            for sampler in (Jump(), PredictorCorrector(Jump(), Langevin(1e-6))):
+            for sampler in (Jump(), PredictorCorrector(Jump(), Langevin(1e-6))):  # type: ignore[arg-type]
                 with pytest.raises(sf.IncompatibleModel, match="does not say how it places"):
                     sf.trajectory(make(model), sampler, GRID, points(2))
         assert (
@@ -381,14 +382,14 @@ def broken(x, t):
     ("act", "message"),
     [
         (lambda m, c: ClassifierGuidance(m.given(0), m, 0), "returns logits"),
-        (lambda m, c: ClassifierGuidance(m.given(0), "classifier", 0), "returns logits"),
+        (lambda m, c: ClassifierGuidance(m.given(0), "classifier", 0), "returns logits"),  # type: ignore[arg-type]
         (lambda m, c: ClassifierGuidance(m.given(0), c, 3), "0 … 2"),
         (
             lambda m, c: ClassifierGuidance(m.given(0), lambda x, t: c(x, t), 3)(points(2), 5).guided(5),
             "0 … 2",
         ),
         (lambda m, c: ClassifierGuidance(m.given(0), c, -1), "0 … 2"),
-        (lambda m, c: ClassifierGuidance(m.given(0), c, [0.5]), "labels are one class"),
+        (lambda m, c: ClassifierGuidance(m.given(0), c, [0.5]), "labels are one class"),  # type: ignore[list-item]
         (
             lambda m, c: ClassifierGuidance(m.given(0), c, [0, 1])(points(3), 5).guided(5),
             "2 labels are bound",
@@ -400,10 +401,10 @@ def broken(x, t):
         (lambda m, c: ClassifierGuidance(m.given(0), c, 0, float("nan")), "finite number"),
         (lambda m, c: ClassifierGuidance(m.given(0), c, 0, torch.ones(2, 2)), "finite number"),
         (lambda m, c: ClassifierGuidance(m.given(0), c, 0, at="x_s"), "x_t"),
-        (lambda m, c: ClassifierGuidance(sf.ScoreModel(m.net), c, 0), "noise levels"),
+        (lambda m, c: ClassifierGuidance(sf.ScoreModel(m.net), c, 0), "noise levels"),  # type: ignore[arg-type]
         (lambda m, c: ClassifierGuidance(m.given(0), MIXTURE.classifier(PROCESSES["cosine"]), 0), "T = 100"),
         (
-            lambda m, c: ClassifierGuidance(m.given(0), MIXTURE.classifier(OTHER), 0),
+            lambda m, c: ClassifierGuidance(m.given(0), MIXTURE.classifier(OTHER), 0),  # type: ignore[has-type]
             "other noise levels: at t = 1 ",
         ),
         (
@@ -490,13 +491,13 @@ def test_the_oracles_posterior_is_differentiable_and_bayes():
     assert classifier.num_classes == 3
     for t, dtype in itertools.product((1, 300, torch.tensor([1, 40, 999])), (torch.float32, F64)):
         x = points(3).to(dtype).requires_grad_()
-        log_p = classifier(x, t)
+        log_p = classifier(x, t)  # type: ignore[arg-type]
         assert log_p.dtype == dtype
         assert torch.allclose(log_p.exp().sum(1), torch.ones(3, dtype=dtype))
         (gradient,) = torch.autograd.grad(log_p[:, 1].sum(), x)
-        alpha, sigma = (c.reshape(-1, 1, 1) for c in LINEAR.level(t))
+        alpha, sigma = (c.reshape(-1, 1, 1) for c in LINEAR.level(t))  # type: ignore[arg-type]
         cov = alpha**2 * MIXTURE.covariances[1] + sigma**2 * torch.eye(2, dtype=F64)
         mean = alpha[..., 0] * MIXTURE.means[1]
         of_class = -torch.linalg.solve(cov, (x.detach().double() - mean)[..., None])[..., 0]
-        expected = of_class - MIXTURE.score(x.detach(), level=LINEAR.level(t)).double()
+        expected = of_class - MIXTURE.score(x.detach(), level=LINEAR.level(t)).double()  # type: ignore[arg-type]
         assert relative_error(gradient, expected) < (1e-9 if dtype == F64 else 1e-4)

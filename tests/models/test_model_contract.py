@@ -36,11 +36,11 @@ def test_a_model_of_ones_own_samples_as_the_librarys():
                 for model in (Own(), MIXTURE.denoiser(PROCESS))
             )
             assert torch.equal(own, exact)
-    own = sf.likelihood.bits_per_dim(Own(), x.double(), sf.noise.NoiseSource(0), decoder="density")
-    exact = sf.likelihood.bits_per_dim(
+    own = sf.likelihood.bits_per_dim(Own(), x.double(), sf.noise.NoiseSource(0), decoder="density")  # type: ignore[assignment]
+    exact = sf.likelihood.bits_per_dim(  # type: ignore[assignment]
         MIXTURE.denoiser(PROCESS), x.double(), sf.noise.NoiseSource(0), decoder="density"
     )
-    assert torch.equal(own.total, exact.total)
+    assert torch.equal(own.total, exact.total)  # type: ignore[attr-defined]
 
 
 def test_what_a_model_of_ones_own_does_not_say_has_a_default():
@@ -86,7 +86,7 @@ def test_a_misspelt_member_is_reported(wrong, right):
 
 def test_other_names_are_not_taken_for_misspelt_ones():
     own = Own()
-    own.models, own.guide, own.devices, own.variances, own.dates = [], None, [], [], None
+    own.models, own.guide, own.devices, own.variances, own.dates = [], None, [], [], None  # type: ignore[attr-defined]
     assert isinstance(as_model(own), GaussianModel)
 
 

@@ -110,7 +110,7 @@ def test_pieces_that_do_not_fit_are_refused():
     with pytest.raises(sf.InputError, match="noise_input must be one of index"):
         sf.NoisyClassifier(Linear(), PROCESS, noise_input="indx")
     with pytest.raises(sf.InputError, match="Gaussian process"):
-        sf.NoisyClassifier(Linear(), object())
+        sf.NoisyClassifier(Linear(), object())  # type: ignore[arg-type]
     images = sf.nets.Classifier(1, 2, image_size=8, channels=32, channel_mult=(1,), blocks=1, attention=())
     with pytest.raises(sf.InputError, match=r"2 classes.*3"):
         sf.NoisyClassifier(images, PROCESS, data=sf.DataSpec((1, 8, 8), classes=("a", "b", "c")))

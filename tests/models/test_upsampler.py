@@ -259,7 +259,8 @@ def test_the_recipes_are_the_published_networks(name, origin, side):
     published = describe(card("guided-diffusion", origin).flags, {}).model
     assert model.low_res == published.low_res == side
     shapes, expected = (
-        {k: tuple(v.shape) for k, v in m.net.state_dict().items()} for m in (model, published)
+        {k: tuple(v.shape) for k, v in m.net.state_dict().items()}  # type: ignore[attr-defined]
+        for m in (model, published)  # type: ignore[attr-defined]
     )
     assert shapes == expected
     listed = json.loads((GOLDEN / "checkpoints.json").read_text())["checkpoints"]
@@ -301,6 +302,6 @@ def test_images_that_do_not_fit_are_refused(exact):
     bound = sf.Denoiser(unet(), PROCESS, data=SPEC, low_res=2).given(low_res=small)
     with pytest.raises(sf.InputError, match=r"got shape \(2, 1, 2, 2\)"):
         bound(torch.zeros(3, 1, 4, 4), 10)
-    for wrong in (0, 4, True, 2.0):
+    for wrong in (0, 4, True, 2.0):  # type: ignore[assignment]
         with pytest.raises(sf.InputError, match="low_res"):
-            sf.Denoiser(Exact(), PROCESS, "x0", data=SPEC, low_res=wrong)
+            sf.Denoiser(Exact(), PROCESS, "x0", data=SPEC, low_res=wrong)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_attention_of_a_few_examples_at_a_time(cached: int, monkeypatch: pytest.
         out = attention(*parts)
         (gradient,) = torch.autograd.grad(out, parts, upstream, create_graph=True)
         (second,) = torch.autograd.grad(gradient.square().sum(), parts)
-        _, forward = torch.func.jvp(lambda x: attention(*x), (parts.detach(),), (torch.ones_like(parts),))
+        _, forward = torch.func.jvp(lambda x: attention(*x), (parts.detach(),), (torch.ones_like(parts),))  # type: ignore[misc]
         found.append((out, gradient, second, forward))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
@@ -109,7 +109,7 @@ def _resampled(x: torch.Tensor, how: object) -> torch.Tensor:
 def test_the_residual_block_written_out(channels: int, scale_shift: bool, how: object, rescale: bool) -> None:
     torch.manual_seed(0)
     block = (
-        ResidualBlock(32, channels, 8, scale_shift=scale_shift, resample=how, rescale=rescale, dropout=0.5)
+        ResidualBlock(32, channels, 8, scale_shift=scale_shift, resample=how, rescale=rescale, dropout=0.5)  # type: ignore[arg-type]
         .double()
         .eval()
     )
@@ -139,7 +139,7 @@ def test_dropout_leaves_the_mean() -> None:
     """
     torch.manual_seed(0)
     block = ResidualBlock(32, 32, 8, dropout=0.3).double()
-    torch.nn.init.normal_(block.out_layers[3].weight)
+    torch.nn.init.normal_(block.out_layers[3].weight)  # type: ignore[arg-type]
     x, emb = torch.randn(1, 32, 2, 2, dtype=torch.float64), torch.randn(1, 8, dtype=torch.float64)
     draws = block.train()(x.expand(4000, -1, -1, -1), emb.expand(4000, -1))
     error = (draws.mean(0) - block.eval()(x, emb)[0]) / (draws.std(0) / 4000**0.5)

@@ -3,6 +3,7 @@ test_golden_networks.
 """
 
 import tomllib
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,14 @@ from scorefield.nets.classifier import AttentionPool
 from scorefield.runtime.errors import InputError
 
 POOLS = ("attention", "adaptive", "spatial", "spatial_v2")
-SMALL = {"image_size": 8, "channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": (2,), "heads": 2}
+SMALL: dict[str, Any] = {
+    "image_size": 8,
+    "channels": 32,
+    "channel_mult": (1, 2),
+    "blocks": 1,
+    "attention": (2,),
+    "heads": 2,
+}
 
 
 def make(pool: str, **options) -> Classifier:

@@ -59,8 +59,8 @@ def test_values_and_gradients(shape, modulated, silu, dtype):
     ]
     exact = [part.detach().double().requires_grad_() for part in parts]
     assert fused.is_fused(parts[0])
-    y = fused.fused_norm(parts[0], 32, *parts[1:3], 1e-5, parts[3] if modulated else None, silu)
-    expected = reference(*exact[:3], exact[3] if modulated else None, silu)
+    y = fused.fused_norm(parts[0], 32, *parts[1:3], 1e-5, parts[3] if modulated else None, silu)  # type: ignore[arg-type, call-arg]
+    expected = reference(*exact[:3], exact[3] if modulated else None, silu)  # type: ignore[call-arg]
     assert (y.dtype, y.stride()) == (x.dtype, x.stride())
     assert error(y.detach(), expected.detach()) < TOLERANCE[dtype]
     if shape[2:] == (1, 1) and channels == 32:
@@ -82,7 +82,7 @@ def test_compiled_loops_do_what_they_say_in_python(dtype):
         rng.standard_normal(shape).astype(np.float32) for shape in ((2, 5, 32), (2, 5, 32), (2, 2, 32))
     )
     if dtype == np.uint16:
-        x, dy, modulation = ((part.view(np.uint32) >> 16).astype(np.uint16) for part in (x, dy, modulation))
+        x, dy, modulation = ((part.view(np.uint32) >> 16).astype(np.uint16) for part in (x, dy, modulation))  # type: ignore[assignment]
     weight, bias = (rng.standard_normal(32).astype(np.float32) for _ in range(2))
     results = []
     for forward, backward in (
@@ -205,7 +205,7 @@ def test_what_is_converted_for_the_loops_lives_until_they_are_done():
     modulation = (0.5 * torch.randn(4, 128)).requires_grad_()
     parts = (x, weight.requires_grad_(), bias.requires_grad_(), modulation)
     exact = [part.detach().double().requires_grad_() for part in parts]
-    y, expected = fused.fused_norm(x, 32, weight, bias, 1e-5, modulation, True), reference(*exact, True)
+    y, expected = fused.fused_norm(x, 32, weight, bias, 1e-5, modulation, True), reference(*exact, True)  # type: ignore[call-arg]
     assert error(y.detach(), expected.detach()) < TOLERANCE[torch.bfloat16]
     dy = images((4, 64, 16, 16), torch.bfloat16, seed=1)
     y.backward(dy)
@@ -264,7 +264,7 @@ def norms_of(recipe):
             labels = {"y": torch.zeros(1, dtype=torch.int64)} if getattr(net, "num_classes", 0) else {}
             side = recipe.model.low_res
             extra = {} if side is None else {"low_res": torch.zeros(1, spec.shape[0], side, side)}
-            net(torch.zeros(1, net.in_channels, *spec.shape[1:]), torch.ones(1), **labels, **extra)
+            net(torch.zeros(1, net.in_channels, *spec.shape[1:]), torch.ones(1), **labels, **extra)  # type: ignore[call-overload]
     return {shape for shape in found if len(shape) == 5}
 
 
@@ -288,7 +288,7 @@ def test_all_shapes_of_all_recipes():
             modulation = 0.5 * torch.randn(1, 2 * channels, generator=generator) if modulated else None
             exact = [part.detach().double().requires_grad_() for part in (x, weight, bias)]
             y = fused.fused_norm(x, 32, weight, bias, 1e-5, modulation, silu)
-            true = reference(*exact, None if modulation is None else modulation.double(), silu)
+            true = reference(*exact, None if modulation is None else modulation.double(), silu)  # type: ignore[call-arg]
             assert error(y.detach(), true.detach()) < tolerance
             dy = images((1, channels, height, width), dtype, seed=1)
             y.backward(dy)
@@ -318,14 +318,14 @@ def test_whole_networks(name):
     for parameter in model.parameters():  # the last layers start at zero, and would hide the rest
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-    x = torch.randn(4, model.net.in_channels, *spec.shape[1:])
+    x = torch.randn(4, model.net.in_channels, *spec.shape[1:])  # type: ignore[attr-defined]
     c = torch.tensor([1.0, 50.0, 500.0, 900.0])
     labels = {"y": torch.arange(4)} if getattr(model.net, "num_classes", 0) else {}
     side = recipe.model.low_res
     extra = {} if side is None else {"low_res": torch.randn(4, spec.shape[0], side, side)}
 
     def run(dtype):
-        net = copy.deepcopy(model.net).double() if dtype is None else model.net
+        net = copy.deepcopy(model.net).double() if dtype is None else model.net  # type: ignore[attr-defined]
         net.zero_grad()
         given = {key: value.double() for key, value in extra.items()} if dtype is None else extra
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):

@@ -93,7 +93,7 @@ def test_float32_agrees_with_the_original(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_channels_last_gives_the_same_result(case: str) -> None:
     config, tensors = load_case(case)
-    net = build(case, tensors, config).to(memory_format=torch.channels_last)
+    net = build(case, tensors, config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tensors["in.x"] = tensors["in.x"].to(memory_format=torch.channels_last)
     value = evaluate(case, net, tensors, torch.float32)["output"]
     assert error(value, tensors["out.output"]) < 2e-5
@@ -125,7 +125,7 @@ def test_every_stage_agrees(case: str) -> None:
         flat = h.detach().flatten(1)
         stats.append(torch.stack([flat.mean(1), flat.square().mean(1).sqrt()], dim=1))
 
-    for stage in [*net.input_blocks, net.middle_block, *getattr(net, "output_blocks", [])]:
+    for stage in [*net.input_blocks, net.middle_block, *getattr(net, "output_blocks", [])]:  # type: ignore[misc]
         stage.register_forward_hook(record)
     evaluate(case, net, tensors, torch.float64)
     assert error(torch.stack(stats), tensors["out64.block_stats"]) < 1e-9

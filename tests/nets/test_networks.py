@@ -4,6 +4,7 @@ gradients.
 
 import copy
 import tomllib
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from scorefield.nets import MLP, DDPMUNet, RefineNet, UNet
 from scorefield.runtime.errors import InputError
 
 KINDS = {"mlp": MLP, "unet": UNet, "ddpm-unet": DDPMUNet, "refinenet": RefineNet}
-SMALL = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": (2,)}
+SMALL: dict[str, Any] = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": (2,)}
 NETWORKS = {
     "mlp": lambda: MLP(3 * 8 * 8, hidden=16, layers=2),
     "mlp, classes": lambda: MLP(3 * 8 * 8, hidden=16, layers=1, num_classes=4, null_label=True, embed_dim=8),
@@ -56,7 +57,7 @@ def test_the_result_has_the_shape_of_the_data(net: nn.Module) -> None:
     assert call(net).shape == (2, 3, 8, 8)
 
 
-def test_spec_rebuilds_the_network(net: nn.Module) -> None:
+def test_spec_rebuilds_the_network(net: Any) -> None:
     arguments = {name: value for name, value in net.config.items() if name != "kind"}
     twin = KINDS[net.config["kind"]](**arguments)
     assert twin.config == net.config
@@ -108,7 +109,7 @@ def test_float64(net: nn.Module) -> None:
 def test_bf16_autocast_and_channels_last(net: nn.Module) -> None:
     awake(net).eval()
     expected = call(net)
-    net.to(memory_format=torch.channels_last)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = call(net)
     assert (result.float() - expected).norm() < 0.1 * expected.norm()
@@ -150,7 +151,7 @@ def test_forward_mode_agrees_with_backward_mode(name: str) -> None:
     net = awake(NETWORKS[name]()).double().eval()
     x, v, u = torch.randn(3, 1, 3, 8, 8, dtype=torch.float64)
     c = torch.tensor([2])
-    _, jvp = torch.func.jvp(lambda z: net(z, c), (x,), (v,))
+    _, jvp = torch.func.jvp(lambda z: net(z, c), (x,), (v,))  # type: ignore[misc]
     x.requires_grad_()
     (vjp,) = torch.autograd.grad((net(x, c) * u).sum(), x)
     torch.testing.assert_close((jvp * u).sum(), (vjp * v).sum())

@@ -1,5 +1,7 @@
 """The two U-Nets and RefineNet: published sizes, small images, options, errors."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from scorefield.nets.attention import AttentionBlock
 from scorefield.nets.blocks import ResidualBlock
 from scorefield.runtime.errors import InputError
 
-SMALL = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": ()}
+SMALL: dict[str, Any] = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": ()}
 
 
 def count(net: nn.Module) -> int:
@@ -83,7 +85,8 @@ def test_checkpointing_changes_memory_only() -> None:
         torch.manual_seed(1)
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t
+            lambda t, kept=kept: kept.append(t.numel()) or t,  # type: ignore[misc]
+            lambda t: t,  # type: ignore[misc]
         ):
             loss = net(torch.ones(2, 1, 8, 8), torch.tensor([3.0, 700.0])).square().sum()
         loss.backward()
@@ -176,7 +179,7 @@ def test_attention_stands_where_it_is_asked_for() -> None:
     stages = {f"in.{i}": s for i, s in enumerate(net.input_blocks)} | {
         f"out.{i}": s for i, s in enumerate(net.output_blocks)
     }
-    attending = {name for name, s in stages.items() if any(isinstance(m, AttentionBlock) for m in s)}
+    attending = {name for name, s in stages.items() if any(isinstance(m, AttentionBlock) for m in s)}  # type: ignore[attr-defined]
     assert attending == {"in.3", "out.2", "out.3"}  # the middle level of three, one block down and two up
     assert any(isinstance(m, AttentionBlock) for m in net.middle_block)
 

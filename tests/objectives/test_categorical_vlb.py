@@ -237,7 +237,7 @@ def test_the_exact_denoiser_is_the_best():
             for t in range(1, 41):
                 q = process.transition(clean[:1], t, 0, F64).log_p.exp()[0, :, 0]
                 total += w * (q * categorical_term(process, model(x_t, t), x_t, clean, t, t - 1)).sum()
-        return total.item()
+        return total.item()  # type: ignore[attr-defined]
 
     entropy = -(weights * weights.log()).sum().item()
     assert cost(weights) == pytest.approx(
@@ -276,7 +276,7 @@ def test_refusals():
     )
     x0, noise = levels(model, 2), NoiseSource(0)
     for act, message in (
-        (lambda: sf.objectives.CategoricalVLB(gaussian), "trains a CategoricalDenoiser"),
+        (lambda: sf.objectives.CategoricalVLB(gaussian), "trains a CategoricalDenoiser"),  # type: ignore[arg-type]
         (lambda: sf.objectives.VLB(model), "of categories"),
         (lambda: sf.objectives.Simple(model), "is trained by CategoricalVLB"),
         (lambda: sf.objectives.Hybrid(model), "of categories"),
@@ -285,7 +285,7 @@ def test_refusals():
         (lambda: sf.likelihood.estimate_bits_per_dim(model, x0, noise, 2), "of categories"),
         (lambda: sf.likelihood.ode_log_prob(model, x0.float()), "of categories"),
         (lambda: sf.likelihood.bits_per_dim(model, x0, noise), "of categories"),
-        (lambda: sf.likelihood.categorical_bits_per_dim(gaussian, x0, noise), "bits_per_dim"),
+        (lambda: sf.likelihood.categorical_bits_per_dim(gaussian, x0, noise), "bits_per_dim"),  # type: ignore[arg-type]
     ):
         with pytest.raises(sf.IncompatibleModel, match=message):
             act()

@@ -4,6 +4,7 @@ exactly.
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_refusals():
     with pytest.raises(sf.InputError, match="trained on labels"):
         sf.objectives.Classify(model)(torch.zeros(4, 2), None, sf.noise.NoiseSource(0))
     with pytest.raises(sf.IncompatibleModel, match="trains a NoisyClassifier"):
-        sf.objectives.Classify(sf.Denoiser(sf.nets.MLP(2), PROCESS))
+        sf.objectives.Classify(sf.Denoiser(sf.nets.MLP(2), PROCESS))  # type: ignore[arg-type]
 
 
 def test_data_without_labels_is_refused_before_a_run_is_made(tmp_path):
@@ -107,12 +108,25 @@ def test_data_without_labels_is_refused_before_a_run_is_made(tmp_path):
 def images_objective(seed=0):
     torch.manual_seed(seed)
     data, _ = sf.data.digits().split(0.2, 0)
-    options = {"channels": 32, "channel_mult": (1, 1), "blocks": 1, "attention": (2,), "dropout": 0.1}
+    options: dict[str, Any] = {
+        "channels": 32,
+        "channel_mult": (1, 1),
+        "blocks": 1,
+        "attention": (2,),
+        "dropout": 0.1,
+    }
     net = sf.nets.Classifier(1, 10, image_size=8, **options)
     return sf.objectives.Classify(sf.NoisyClassifier(net, PROCESS, data=data.spec)), data
 
 
-OPTIONS = {"batch_size": 16, "lr": 1e-3, "weight_decay": 0.05, "anneal": True, "shift": 1, "device": "cpu"}
+OPTIONS: dict[str, Any] = {
+    "batch_size": 16,
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "anneal": True,
+    "shift": 1,
+    "device": "cpu",
+}
 
 
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):

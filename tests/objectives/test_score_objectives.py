@@ -105,11 +105,11 @@ def test_score_matching_is_its_function(method, sigma, energy):
     tape = ([eps] if sigma else []) + v * method.startswith("sliced")
     objective = sf.objectives.ScoreMatching(model, method, projections=2, projection="gaussian", sigma=sigma)
     loss = objective(x0, None, Recorded(tape))
-    x, v = x0 + sigma * eps, torch.stack(v)
+    x, v = x0 + sigma * eps, torch.stack(v)  # type: ignore[assignment]
     expected = {
         "implicit": lambda: sm.implicit_score_matching(model.score, x),
-        "sliced": lambda: sm.sliced_score_matching(model.score, x, v),
-        "sliced-vr": lambda: sm.sliced_score_matching_vr(model.score, x, v),
+        "sliced": lambda: sm.sliced_score_matching(model.score, x, v),  # type: ignore[arg-type]
+        "sliced-vr": lambda: sm.sliced_score_matching_vr(model.score, x, v),  # type: ignore[arg-type]
         "denoising": lambda: sm.denoising_score_matching(model.score, x0, eps, sigma),
     }[method]()
     assert torch.equal(loss.per_example, expected)
@@ -219,7 +219,7 @@ def test_autocast_runs_the_network_only():
     assert bare.score(x).dtype == torch.float32
     assert 0 < relative_error(bare.score(x), exact) < 0.05
     for method in METHODS:
-        loss = sf.objectives.ScoreMatching(bare, method, sigma=0.1)(x, None, NoiseSource(0)).per_example
+        loss = sf.objectives.ScoreMatching(bare, method, sigma=0.1)(x, None, NoiseSource(0)).per_example  # type: ignore[arg-type]
         loss.mean().backward()
         assert loss.dtype == torch.float32
 
@@ -229,12 +229,12 @@ def test_autocast_runs_the_network_only():
     [
         (lambda bare, levels: sf.objectives.ScoreMatching(levels), "NCSN"),
         (lambda bare, levels: sf.objectives.NCSN(bare), "ScoreMatching"),
-        (lambda bare, levels: sf.objectives.ScoreMatching(bare, "explicit"), "method"),
+        (lambda bare, levels: sf.objectives.ScoreMatching(bare, "explicit"), "method"),  # type: ignore[arg-type]
         (lambda bare, levels: sf.objectives.ScoreMatching(bare, "denoising"), "sigma"),
         (lambda bare, levels: sf.objectives.ScoreMatching(bare, sigma=-1.0), "sigma"),
         (lambda bare, levels: sf.objectives.ScoreMatching(bare, projections=0), "positive integer"),
-        (lambda bare, levels: sf.objectives.ScoreMatching(bare, projection="cube"), "projection"),
-        (lambda bare, levels: sf.objectives.NCSN(levels, method="implicit"), "method"),
+        (lambda bare, levels: sf.objectives.ScoreMatching(bare, projection="cube"), "projection"),  # type: ignore[arg-type]
+        (lambda bare, levels: sf.objectives.NCSN(levels, method="implicit"), "method"),  # type: ignore[arg-type]
         (lambda bare, levels: bare.score(torch.zeros(1, 2), 3), "no noise levels"),
         (lambda bare, levels: bare.energy(torch.zeros(1, 2)), "energy=True"),
         (lambda bare, levels: sf.ScoreModel(lambda x, c: x[:, :1]).score(torch.zeros(4, 2)), "shape"),

@@ -122,19 +122,19 @@ def test_uniform_on_a_continuous_process():
 def test_names_and_tables():
     assert isinstance(as_times(None, PROCESS), UniformTimes)
     assert isinstance(as_times("uniform", PROCESS), UniformTimes)
-    assert as_times("importance", PROCESS).config == {
+    assert as_times("importance", PROCESS).config == {  # type: ignore[attr-defined]
         "kind": "importance",
         "history": 10,
         "uniform_prob": 0.0,
     }
     table = {"kind": "importance", "history": 4, "uniform_prob": 0.001}
-    assert as_times(table, PROCESS).config == table
+    assert as_times(table, PROCESS).config == table  # type: ignore[attr-defined]
     with pytest.raises(sf.InputError, match="importance"):
         as_times("important", PROCESS)
     with pytest.raises(sf.InputError, match=r"times\.histroy"):
         as_times({"kind": "importance", "histroy": 4}, PROCESS)
     with pytest.raises(sf.InputError, match="draw"):
-        as_times(3, PROCESS)
+        as_times(3, PROCESS)  # type: ignore[arg-type]
 
 
 def test_refusals():

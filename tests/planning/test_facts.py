@@ -84,7 +84,7 @@ def test_operations_of_a_u_net(options: dict) -> None:
     model = denoiser(
         lambda: UNet(3, channels=32, channel_mult=(1, 2), attention=(2,), blocks=1, **options), (3, 16, 16)
     )
-    expected = by_hand(model.net, torch.zeros(1, 3, 16, 16, device="meta"), torch.zeros(1, device="meta"))
+    expected = by_hand(model.net, torch.zeros(1, 3, 16, 16, device="meta"), torch.zeros(1, device="meta"))  # type: ignore[arg-type]
     assert cost(model)[:2] == expected
 
 

@@ -67,7 +67,7 @@ def test_reverse_is_the_mixture_of_posteriors(kind):
         p0[i] /= p0[i].sum()
         rows = [bayes(matrices, a, b, t, s) for b in range(K)]
         expected.append(sum(p * row for p, row in zip(p0[i], rows, strict=True) if row is not None))
-    x_t, t, s = (torch.tensor(column) for column in zip(*cases, strict=True))
+    x_t, t, s = (torch.tensor(column) for column in zip(*cases, strict=True))  # type: ignore[assignment]
     given = Categorical(torch.from_numpy(p0).log().clamp_min(-1e30)[:, :, None])
     actual = probabilities(process.reverse(x_t[:, None], given, t, s))[:, :, 0]
     assert np.abs(actual - np.stack(expected)).max() < 1e-13

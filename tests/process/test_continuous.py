@@ -3,6 +3,7 @@ them.
 """
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -117,7 +118,8 @@ def test_noise_inputs():
 def test_what_needs_neighbours_is_refused(process):
     with pytest.raises(sf.IncompatibleModel, match="mean"):
         coefficients("mean", process, torch.tensor([0.5]))
-    for options in ({"parametrization": "mean"}, {"variance": "direct"}):
+    several: list[dict[str, Any]] = [{"parametrization": "mean"}, {"variance": "direct"}]
+    for options in several:
         with pytest.raises(sf.IncompatibleModel, match="continuous"):
             sf.Denoiser(lambda x, c: x, process, noise_input="scaled", **options)
 
@@ -160,7 +162,7 @@ def test_refusals():
     with pytest.raises(sf.InputError, match="t_min"):
         sf.process.vp(t_min=0.0)
     with pytest.raises(sf.InputError, match="table of levels"):
-        sf.process.Interpolated(vp)
+        sf.process.Interpolated(vp)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Posterior and reverse distributions against Bayes' rule and against closed forms."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from scorefield.core.distributions import Normal
 from scorefield.core.prediction import Prediction
 from scorefield.process import transitions
 
-PROCESSES = {
+PROCESSES: dict[str, Any] = {
     "linear": sf.process.from_betas(sf.process.linear_betas(1000)),
     "cosine": sf.process.from_betas(sf.process.cosine_betas(50)),
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 30)),
@@ -92,7 +93,7 @@ def test_reverse_refuses_what_it_cannot_do():
     with pytest.raises(sf.IncompatibleModel, match="variance head"):
         transitions.reverse(pred, process.level(5), process.level(4), "learned")
     with pytest.raises(sf.InputError, match="lower, upper, learned"):
-        transitions.reverse(pred, process.level(5), process.level(4), "small")
+        transitions.reverse(pred, process.level(5), process.level(4), "small")  # type: ignore[arg-type]
 
 
 def test_normal_log_prob_kl_and_sample():

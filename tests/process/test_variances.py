@@ -4,6 +4,7 @@ code with the library.
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import scorefield as sf
 from scorefield.core.prediction import Level, Prediction
 from scorefield.process import transitions
 
-GRIDS = {
+GRIDS: dict[str, Any] = {
     "full": sf.grids.full,
     "uniform": lambda p: sf.grids.uniform(p, 7),
     "quadratic": lambda p: sf.grids.quadratic(p, 9),

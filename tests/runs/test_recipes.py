@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from support import call
+from support import call, loaded
 
 import scorefield as sf
 import scorefield.cli
@@ -76,11 +76,11 @@ def test_cifar10_ncsn_is_the_papers():
 
 def test_the_noise_of_digits_ncsn_spans_the_digits():
     recipe = read_recipe("digits-ncsn")
-    data, _ = scorefield.runs.build.open_data(recipe.data)
+    data, _ = scorefield.runs.build.open_data(recipe.data)  # type: ignore[attr-defined]
     x, _ = data.batch(torch.arange(len(data)))
     everything, _ = sf.data.digits().split(0.0, 0)
     digits = (
-        everything.spec.from_bins(everything.values).flatten(1) / 2
+        everything.spec.from_bins(loaded(everything)).flatten(1) / 2
     )  # distances do not see the shift to [0, 1]
     process = build_process(recipe)
     assert process.level(process.T).sigma >= torch.cdist(digits, digits).max()
@@ -91,7 +91,7 @@ def test_the_noise_of_digits_ncsn_spans_the_digits():
 @pytest.mark.parametrize("name", TOY_RECIPES)
 def test_the_noise_of_a_toy_spans_it(name):
     recipe = read_recipe(name)
-    data, _ = scorefield.runs.build.open_data(recipe.data)
+    data, _ = scorefield.runs.build.open_data(recipe.data)  # type: ignore[attr-defined]
     assert recipe.process["sigma_max"] >= torch.cdist(data.values[:2000], data.values[:2000]).max()
     assert abs(recipe.process["mean"] - data.values.mean()) < 0.1
     assert abs(recipe.process["std"] / data.values.std() - 1) < 0.05
@@ -206,6 +206,6 @@ def test_langevin_by_name_takes_the_published_ratio():
     model = meta_model(recipe)
     first = model.process.level(1)
     sampling = build_sampling(recipe.sampling, model)
-    assert abs(sampling.sampler.step_size / float(first.sigma / first.alpha) ** 2 - 0.4) < 1e-12
+    assert abs(sampling.sampler.step_size / float(first.sigma / first.alpha) ** 2 - 0.4) < 1e-12  # type: ignore[attr-defined]
     assert len(sampling.grid) == 101
     assert sampling.grid[0] == model.process.T

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def assert_same(samples, path):
         assert samples.labels.tolist() == arrays["labels"].tolist()
 
 
-CASES = {
+CASES: dict[str, Any] = {
     "with labels": ("conditional", {"n": 8, "labels": [3, "5"]}, ["-n", 8, "--label", "3,5"]),
     "every class": ("conditional", {"n": 70}, ["-n", 70]),
     "without labels": ("unconditional", {"n": 70}, ["-n", 70]),
@@ -109,7 +110,8 @@ def test_samples_are_those_of_the_command(capsys, runs, tmp_path, name):
 def test_guided_by_a_classifier(capsys, runs, tmp_path):
     words = ["-n", 4, "--steps", 3, "--classifier", runs / "classifier", "--guidance", 5]
     command(capsys, "sample", runs / "unconditional", *words, "--out", tmp_path / "x.npz")
-    run, options = sf.Run(runs / "unconditional"), {"n": 4, "steps": 3, "guidance": 5, "device": "cpu"}
+    run = sf.Run(runs / "unconditional")
+    options: dict[str, Any] = {"n": 4, "steps": 3, "guidance": 5, "device": "cpu"}
     assert_same(run.sample(classifier=runs / "classifier", **options), tmp_path / "x.npz")
     assert_same(run.sample(classifier=sf.Run(runs / "classifier"), **options), tmp_path / "x.npz")
 
@@ -119,7 +121,8 @@ def test_upsampling(capsys, runs, tmp_path):
     np.savez(tmp_path / "small.npz", images=small, labels=[7, 1, 1])
     words = ["--low-res", tmp_path / "small.npz", "--steps", 3, "--out", tmp_path / "x.npz"]
     command(capsys, "sample", runs / "upsampler", *words)
-    run, options = sf.Run(runs / "upsampler"), {"steps": 3, "device": "cpu"}
+    run = sf.Run(runs / "upsampler")
+    options: dict[str, Any] = {"steps": 3, "device": "cpu"}
     assert_same(run.sample(low_res=tmp_path / "small.npz", **options), tmp_path / "x.npz")
     assert_same(run.sample(low_res=small, labels=[7, 1, 1], **options), tmp_path / "x.npz")
     first = sf.Run(runs / "conditional").sample(n=2, labels=[4, 2], **options)
@@ -137,7 +140,8 @@ def test_inpainting(capsys, runs, tmp_path):
     Image.fromarray(mask).save(tmp_path / "mask.png")
     words = ["-n", 3, "--steps", 3, "--inpaint", tmp_path / "image.png", tmp_path / "mask.png"]
     command(capsys, "sample", runs / "unconditional", *words, "--out", tmp_path / "x.npz")
-    run, options = sf.Run(runs / "unconditional"), {"n": 3, "steps": 3, "device": "cpu"}
+    run = sf.Run(runs / "unconditional")
+    options: dict[str, Any] = {"n": 3, "steps": 3, "device": "cpu"}
     assert_same(run.sample(inpaint=(image, mask), **options), tmp_path / "x.npz")
     assert_same(run.sample(inpaint=(image, mask > 0), **options), tmp_path / "x.npz")
     files = (tmp_path / "image.png", tmp_path / "mask.png")
@@ -145,7 +149,8 @@ def test_inpainting(capsys, runs, tmp_path):
 
 
 def test_objects_in_place_of_names(runs):
-    run, options = sf.Run(runs / "unconditional"), {"n": 3, "seed": 1, "device": "cpu"}
+    run = sf.Run(runs / "unconditional")
+    options: dict[str, Any] = {"n": 3, "seed": 1, "device": "cpu"}
     named = run.sample(sampler="heun", grid="uniform", steps=4, **options)
     grid = sf.grids.uniform(run.model("cpu").process, 4)
     assert np.array_equal(run.sample(sampler=sf.samplers.Heun(), grid=grid, **options).images, named.images)
@@ -172,7 +177,8 @@ def test_saved_samples(capsys, runs, tmp_path):
 
 
 def test_the_block_is_recorded(runs, tmp_path):
-    run, options = sf.Run(runs / "conditional"), {"steps": 2, "device": "cpu"}
+    run = sf.Run(runs / "conditional")
+    options: dict[str, Any] = {"steps": 2, "device": "cpu"}
     small = run.sample(40, block=32, **options)
     run.save_samples(tmp_path / "a", 40, block=32, **options)
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["block"] == 32
@@ -222,7 +228,7 @@ def test_evaluation(capsys, runs, tmp_path):
     printed = json.loads(command(capsys, "evaluate", run.path, *words))
     assert json.loads(json.dumps(found["figures"], default=str)) == printed["figures"]
     pixels = ModuleFeatures(lambda x: x.flatten(1), run.data_spec, "pixels")
-    options = {"steps": 2, "sets": 1, "n": 20, "extractor": pixels, "device": "cpu"}
+    options: dict[str, Any] = {"steps": 2, "sets": 1, "n": 20, "extractor": pixels, "device": "cpu"}
     several = run.evaluate(["kid"], guidance=[1, 2], **options)
     assert several[0] == run.evaluate(["kid"], guidance=1, **options)
     assert several[0] != several[1]
@@ -315,7 +321,7 @@ def test_the_example_of_the_readme_runs(runs, tmp_path, monkeypatch):
 
 
 def test_help_is_readable():
-    text = pydoc.render_doc(sf.Run.sample, renderer=pydoc.plaintext)
+    text = pydoc.render_doc(sf.Run.sample, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     for word in ("labels:", "guidance:", "Args:", "Returns:", "Raises:", "steps: int | None = None"):
         assert word in text.replace("'", "")
     assert max(map(len, sf.Run.sample.__doc__.splitlines())) <= 130

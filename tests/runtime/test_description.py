@@ -88,7 +88,7 @@ def test_a_network_that_inherits_from_one_of_ours_is_its_own():
 
 def test_wrong_arguments_are_python_s_to_explain():
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
-        Remembers("model")
+        Remembers("model")  # type: ignore[call-arg]
 
 
 def test_a_repr_is_short():

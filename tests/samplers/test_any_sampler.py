@@ -42,7 +42,7 @@ class Case:
     at: Any
 
 
-CASES = {
+CASES: dict[str, Any] = {
     "vp linear": Case(
         sf.process.from_betas(sf.process.linear_betas(1000)),
         plain.linear_table(1000, 1e-4, 0.02).__getitem__,
@@ -113,9 +113,9 @@ def test_a_every_parametrization_predicts_the_same(case, name):
         *((round if discrete else float)(share * process.T) for share in shares),
         process.T,
     ]
-    times = torch.tensor([t for t in times for _ in range(6)])
-    a, s = torch.tensor([level(t) for t in times.tolist()], dtype=F64).T[..., None]
-    below = torch.tensor([level(t - 1) for t in times.tolist()], dtype=F64).T[..., None] if discrete else None
+    times = torch.tensor([t for t in times for _ in range(6)])  # type: ignore[assignment]
+    a, s = torch.tensor([level(t) for t in times.tolist()], dtype=F64).T[..., None]  # type: ignore[attr-defined]
+    below = torch.tensor([level(t - 1) for t in times.tolist()], dtype=F64).T[..., None] if discrete else None  # type: ignore[attr-defined]
     x = a * MIXTURE.sample(len(times), NoiseSource(0)) + s * NoiseSource(1).normal((len(times), 2)).double()
     x0 = MIXTURE.x0(x, sf.Level(a[:, 0], s[:, 0]))
 
@@ -133,7 +133,7 @@ def test_a_every_parametrization_predicts_the_same(case, name):
         "velocity": (a * eps - s * x0) / (a**2 + s**2).sqrt(),
     }
     for what, value in expected.items():
-        for t in times.unique():
+        for t in times.unique():  # type: ignore[attr-defined]
             here = times == t
             assert relative_error(getattr(pred, what)[here], value[here]) < 1e-10, (what, float(t))
 
@@ -154,7 +154,7 @@ def langevin(case, **options):
 
 
 # The sampler, made for a process, and its recursion.
-SAMPLERS = {
+SAMPLERS: dict[str, Any] = {
     "ancestral lower": (lambda c: Ancestral("lower"), plain.ancestral(lambda upper, lower: lower)),
     "ancestral upper": (lambda c: Ancestral("upper"), plain.ancestral(lambda upper, lower: upper)),
     "ancestral learned": (lambda c: Ancestral("learned"), plain.ancestral(learned)),
@@ -444,7 +444,7 @@ def test_c_moments_and_class_shares(case, name, guidance):
 # (d) Every refusal comes before the first step, with its reason
 
 
-CALLED = []
+CALLED: list[Any] = []
 
 
 def counting(x, c, y=None):
@@ -588,7 +588,7 @@ REFUSED = [
     ),
     *(
         ("classifier", sampler, DOWN, "does not say how it places")
-        for sampler in (Careless(), PredictorCorrector(Careless(), Langevin(0.1)))
+        for sampler in (Careless(), PredictorCorrector(Careless(), Langevin(0.1)))  # type: ignore[arg-type]
     ),
 ]
 

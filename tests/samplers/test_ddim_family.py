@@ -196,7 +196,7 @@ def test_one_schedule_in_three_ways(name):
         DDIM(1.0),
         DDIM(varsigma=schedule),
         DDIM(varsigma=listed),
-        DDIM(varsigma=torch.tensor(listed)),
+        DDIM(varsigma=torch.tensor(listed)),  # type: ignore[arg-type]
     )
     first, *others = (
         sf.sample(MIXTURE.denoiser(process), sampler, torch.tensor(grid), x_T=x_T, noise=NoiseSource(1))

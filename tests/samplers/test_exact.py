@@ -3,6 +3,7 @@ sample identity.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ PROCESSES = {
     "cosine": sf.process.from_betas(sf.process.cosine_betas(100)),
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 60)),
 }
-SAMPLERS = {
+SAMPLERS: dict[str, Any] = {
     "lower": sf.samplers.Ancestral("lower"),
     "upper": sf.samplers.Ancestral("upper"),
     "ddim0": sf.samplers.DDIM(0.0),
@@ -141,7 +142,7 @@ def test_ancestral_bias_falls_with_first_order():
             for t, s in pairwise(times):
                 A, _, std = expected_step(process, t, s, name)
                 cov = A @ cov @ A.T + std**2 * EYE
-            a, s = process.level(times[-1])
+            a, s = process.level(times[-1])  # type: ignore[assignment]
             errors.append(torch.linalg.norm(cov - (a**2 * COV + s**2 * EYE)).log2().item())
         slopes = [a - b for a, b in pairwise(errors)]
         assert all(abs(slope - 1) < 0.15 for slope in slopes), (name, slopes)
@@ -164,7 +165,7 @@ def test_bad_options():
     for make in (
         lambda: sf.samplers.DDIM(1.5),
         lambda: sf.samplers.DDIM(-0.1),
-        lambda: sf.samplers.Ancestral("beta"),
+        lambda: sf.samplers.Ancestral("beta"),  # type: ignore[arg-type]
     ):
         with pytest.raises(sf.InputError):
             make()

@@ -95,6 +95,6 @@ def test_loops(golden):
             "ddim_sample": sf.samplers.DDIM(golden.config["loop_eta"]),
         }
         for published, sampler in samplers.items():
-            steps = sf.trajectory(guided(golden, cond, model), sampler, times, x_T, Recorded(draws[:-1]))
+            steps = sf.trajectory(guided(golden, cond, model), sampler, times, x_T, Recorded(draws[:-1]))  # type: ignore[arg-type]
             expected = golden[f"out64.loop.{cond}.{mean}.{variance}.{clip}.{published}"]
             assert_close(torch.stack([step.x for step in steps]), expected, TOLERANCE, f"{cond} {published}")

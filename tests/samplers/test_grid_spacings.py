@@ -3,6 +3,7 @@ counts, ends, refusals.
 """
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,20 +11,20 @@ import torch
 import scorefield as sf
 from scorefield.runtime.registry import GRIDS
 
-TABLES = {
+TABLES: dict[str, Any] = {
     "linear": sf.process.from_betas(sf.process.linear_betas(200, 5e-4, 0.1)),
     "cosine": sf.process.from_betas(sf.process.cosine_betas(300)),
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(50.0, 0.01, 60)),
     "one level": sf.process.from_sigmas([2.0]),
     "two levels": sf.process.from_sigmas([0.5, 2.0]),
 }
-CONTINUOUS = {
+CONTINUOUS: dict[str, Any] = {
     "vp": sf.process.vp(),
     "ve": sf.process.ve(0.01, 50.0),
     "edm": sf.process.edm(),
     "interpolated": sf.process.Interpolated(TABLES["cosine"]),
 }
-SPACINGS = {
+SPACINGS: dict[str, Any] = {
     "log_snr": sf.grids.log_snr,
     "karras": sf.grids.karras,
     "rho 1": lambda p, n, **ends: sf.grids.karras(p, n, 1.0, **ends),
@@ -90,7 +91,7 @@ def test_the_nearest_levels_of_a_table(name, spacing, n):
     process = TABLES[name]
     scale = math.log if spacing == "log_snr" else lambda r: r ** (1.0 if spacing == "rho 1" else 1 / 7)
     table = [scale(r) for r in ratios(process, range(1, process.T + 1))]
-    wanted = [scale(r) for r in formula(spacing, *ratios(process, [process.T, 1]), n)][::-1]
+    wanted = [scale(r) for r in formula(spacing, *ratios(process, [process.T, 1]), n)][::-1]  # type: ignore[call-arg]
     nearest = [min(range(process.T), key=lambda k: abs(table[k] - u)) + 1 for u in wanted]
     up = nearest[:1]
     for t in nearest[1:]:

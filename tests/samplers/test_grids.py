@@ -44,7 +44,7 @@ def test_documented_values():
     [
         (lambda p: sf.grids.uniform(p, 0), "from 1 to 200"),
         (lambda p: sf.grids.uniform(p, 201), "from 1 to 200"),
-        (lambda p: sf.grids.quadratic(p, 2.5), "from 1 to 200"),
+        (lambda p: sf.grids.quadratic(p, 2.5), "from 1 to 200"),  # type: ignore[arg-type]
         (lambda p: sf.grids.sections(p, [101, 10]), "section 0 must be an integer from 1 to 100"),
         (lambda p: sf.grids.sections(p, []), "between 1 and T"),
     ],
@@ -73,7 +73,7 @@ def test_a_staircase_starts_the_same_number_of_steps_at_every_level(process):
         (2, [201]),
     ):
         with pytest.raises(sf.InputError):
-            sf.grids.staircase(process, repeats, times)
+            sf.grids.staircase(process, repeats, times)  # type: ignore[arg-type]
 
 
 def test_steps_number_the_updates_that_are_left():

@@ -204,12 +204,16 @@ def test_where_the_mean_takes_its_gradient():
 
     for variance, (t, s, above) in itertools.product(("lower", "upper"), ((500, 440, 560), (60, 0, 120))):
         p = sf.process.transitions.reverse(
-            denoiser(x_t, t), COSINE.level(t), COSINE.level(s), variance, COSINE.level(above)
+            denoiser(x_t, t),
+            COSINE.level(t),
+            COSINE.level(s),
+            variance,  # type: ignore[arg-type]
+            COSINE.level(above),  # type: ignore[arg-type]
         )
         var = 0 if (variance, s) == ("lower", 0) else p.var
         for at in ("x_t", "mean"):
             model = ClassifierGuidance(denoiser, likelihood, 1, scale, at)
-            x, x0, _ = Ancestral(variance).step(model, x_t, t, s, above, Recorded([torch.zeros_like(x_t)]))
+            x, x0, _ = Ancestral(variance).step(model, x_t, t, s, above, Recorded([torch.zeros_like(x_t)]))  # type: ignore[arg-type]
             where = (p.mean, s) if at == "mean" and s else (x_t, t)
             assert relative_error(x, p.mean + var * scale[:, None] * gradient(*where)) < 1e-10
             assert torch.equal(x0, denoiser(x_t, t).x0)

@@ -1,6 +1,7 @@
 """Inpainting: what is exact (the known part, independent values, no mask), the law of the rest, and refusals."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_how_far_that_is_from_the_conditional(name):
         assert true_var < cov[1, 1]
 
 
-EVERY = {
+EVERY: dict[str, Any] = {
     **FAMILY,
     "ddim, its own ς": DDIM(varsigma=lambda t, s: 0.005),
     "2m": DPMSolver2M(),

@@ -173,7 +173,7 @@ def test_calls_are_counted(options):
     if options.get("metropolis"):
         model, grid = sf.ScoreModel(net, energy=True), sf.grids.steps(7)
     else:
-        model, grid = sf.Denoiser(net, VE), sf.grids.staircase(VE, 3)
+        model, grid = sf.Denoiser(net, VE), sf.grids.staircase(VE, 3)  # type: ignore[assignment]
     sf.sample(model, sampler, grid, x_T=torch.zeros(4, 2), noise=NoiseSource(0))
     evaluations = len(made) // (2 if options.get("metropolis") else 1)  # the energy beside its gradient
     assert evaluations == sampler.calls(grid.tolist())

@@ -206,7 +206,7 @@ def test_refusals(model, grid, sampler, message):
 def test_bad_arguments():
     for frames in (1, 0, -2, 2.5, True, None):
         with pytest.raises(sf.InputError, match="at least 2"):
-            sf.latents.interpolate(NETWORK, torch.zeros(2), torch.ones(2), frames, GRID)
+            sf.latents.interpolate(NETWORK, torch.zeros(2), torch.ones(2), frames, GRID)  # type: ignore[arg-type]
     with pytest.raises(sf.InputError, match="one shape"):
         sf.latents.slerp(torch.zeros(2, 3), torch.zeros(2, 4), 0.5)
     for weight in (-0.1, 1.1, torch.zeros(3)):

@@ -1,6 +1,7 @@
 """Euler and Heun: their order on a mixture, their calls, and the way up."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ COV = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
 MIXTURE = sf.oracle.GaussianMixture(
     [[-1.0, 0.5], [1.5, 1.0], [0.3, -1.5]], torch.stack([0.1 * EYE, COV / 2, 0.05 * EYE]), [0.5, 0.2, 0.3]
 )
-PROCESSES = {
+PROCESSES: dict[str, Any] = {
     "linear": sf.process.from_betas(sf.process.linear_betas(1000)),
     "cosine": sf.process.from_betas(sf.process.cosine_betas(100)),
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 60)),
 }
-SOLVERS = {"euler": Euler(), "heun": Heun()}
+SOLVERS: dict[str, Any] = {"euler": Euler(), "heun": Heun()}
 
 
 @pytest.mark.parametrize("process", PROCESSES)

@@ -57,8 +57,8 @@ def test_two_methods_make_a_sampler(sampler):
     assert torch.equal(
         walk(corrected), walk(sf.samplers.PredictorCorrector(sf.samplers.DDIM(), sf.samplers.Langevin(1e-3)))
     )
-    known = torch.ones(2)
-    held = sf.samplers.Inpaint(sampler, known, torch.tensor([True, False]))
+    known = torch.ones(2)  # type: ignore[assignment]
+    held = sf.samplers.Inpaint(sampler, known, torch.tensor([True, False]))  # type: ignore[arg-type]
     assert torch.equal(walk(held)[:, 0], torch.ones(5))
 
 
@@ -110,7 +110,7 @@ def test_a_misspelt_member_is_reported(wrong, right):
         type("Wrong", (Derived,), {wrong: "eps"})
     with pytest.raises(sf.IncompatibleModel, match=message):
         type("Wrong", (Derived,), {"__annotations__": {wrong: str}})
-    set_later = as_sampler(Bare()).thing
+    set_later = as_sampler(Bare()).thing  # type: ignore[attr-defined]
     setattr(set_later, wrong, "eps")
     with pytest.raises(sf.IncompatibleModel, match=message):
         walk(set_later)
@@ -130,7 +130,7 @@ def test_an_abstract_method_that_is_missing_is_named():
             return None
 
     with pytest.raises(TypeError, match="step"):
-        NoStep()
+        NoStep()  # type: ignore[abstract]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ what goes around them.
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ TABLES = {
     "cosine": COSINE,
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 60)),
 }
-CONTINUOUS = {
+CONTINUOUS: dict[str, Any] = {
     "vp": sf.process.vp(),
     "ve": sf.process.ve(0.005, 100.0),
     "edm": sf.process.edm(),
@@ -96,7 +97,7 @@ def test_order_of_convergence(exact, name, spacing):
         grid = make(process, n, sigma_min=TO, sigma_max=FROM, to_zero=False)
         alpha_T, alpha_0 = (process.level(grid[i]).alpha for i in (0, -1))
         for sampler, found in errors.items():
-            y = sf.sample(model, sampler, grid, x_T=alpha_T * start) / alpha_0
+            y = sf.sample(model, sampler, grid, x_T=alpha_T * start) / alpha_0  # type: ignore[arg-type]
             found.append((y - end).abs().mean().item())
     for sampler, order in ORDERS.items():
         slope = -np.polyfit(np.log(steps), np.log(errors[sampler]), 1)[0]

@@ -12,6 +12,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -212,7 +213,7 @@ def test_bad_places_and_blocks(tmp_path):
 
 
 def test_one_block_in_memory(tmp_path):
-    alive = []
+    alive: list[Any] = []
 
     def sample(numbers):
         for k in numbers:

@@ -24,7 +24,7 @@ def test_npz_holds_the_images(tmp_path, channels):
     assert np.array_equal(arrays["images"], expected.squeeze(-1) if channels == 1 else expected)
     assert arrays["images"].dtype == np.uint8
     assert arrays["labels"].tolist() == [3, 1, 4, 1, 5]
-    assert torch.equal(sf.data.npz(str(tmp_path / "a.npz")).values, images)
+    assert torch.equal(sf.data.npz(str(tmp_path / "a.npz")).values, images)  # type: ignore[arg-type]
 
 
 def test_grid_places_images_in_rows(tmp_path):
@@ -41,7 +41,7 @@ def test_grid_places_images_in_rows(tmp_path):
 def test_animation(tmp_path):
     save_animation(tmp_path / "a.gif", [noise_images(4, 1), 255 - noise_images(4, 1)])
     with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.n_frames == 2
+        assert gif.n_frames == 2  # type: ignore[attr-defined]
     with pytest.raises(sf.InputError, match=r"\.gif"):
         save_animation(tmp_path / "a.mp4", [noise_images(1, 1)])
 

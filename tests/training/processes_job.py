@@ -5,6 +5,7 @@ script, write what came of them.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -18,7 +19,14 @@ from scorefield.runtime.distributed import Processes
 from scorefield.training.sharding import full_tensors
 
 BATCH, T = 16, 5
-OPTIONS = {"batch_size": BATCH, "lr": 1e-3, "precision": "fp32", "device": "cpu", "ema": 0.9, "flip": True}
+OPTIONS: dict[str, Any] = {
+    "batch_size": BATCH,
+    "lr": 1e-3,
+    "precision": "fp32",
+    "device": "cpu",
+    "ema": 0.9,
+    "flip": True,
+}
 OPTIONS |= {"checkpoint_every": 100, "log_every": 1}
 
 
@@ -29,7 +37,7 @@ class Watched(sf.objectives.Simple):
         super().__init__(model, weighting="v", times={"kind": "importance", "history": 2})
         self.dtype, self.spoiled, self.rate, self.seen = dtype, spoiled, lambda: 0.0, []
 
-    def forward(self, x0, y, noise):
+    def forward(self, x0, y, noise):  # type: ignore[override]
         self.seen.append(x0)
         loss = super().forward(x0.to(self.dtype), y, noise)
         last = torch.from_numpy(noise.samples == BATCH - 1)
@@ -48,11 +56,11 @@ class Costs(Objective):
         self.model = sf.Denoiser(torch.nn.Linear(1, 1), process, data=sf.DataSpec((1,)))
         self.times, self.seen = ImportanceTimes(T, history=3), []
 
-    @property
+    @property  # type: ignore[misc]
     def config(self):
         return {"kind": "costs"}
 
-    def forward(self, x0, y, noise):
+    def forward(self, x0, y, noise):  # type: ignore[override]
         self.seen.append(x0)
         t, importance = self.times.draw(self.model.process, len(x0), noise)
         costs = (x0[:, 0].abs() + 0.1) * t**2
@@ -107,7 +115,13 @@ def trainings(folder):
         yield "sgd", trained(sf.train(*make(), steps=20, **OPTIONS))
     numbers = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
     yield "costs", trained(sf.train(Costs(), numbers, steps=20, **{**OPTIONS, "flip": False}))
-    options = {**OPTIONS, "steps": 10, "checkpoint_every": 2, "bad_steps": 3, "on_divergence": "rollback"}
+    options: dict[str, Any] = {
+        **OPTIONS,
+        "steps": 10,
+        "checkpoint_every": 2,
+        "bad_steps": 3,
+        "on_divergence": "rollback",
+    }
     yield "spoiled", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder / "spoiled", **options))
     # In pieces, where there is more than one process.
     yield "pieces64", trained(sf.train(*make(torch.float64), steps=20, shard=True, **OPTIONS))
@@ -125,7 +139,7 @@ SMALL = (
     "net.channel_mult=[1,2]",
     "net.attention=[2]",
 )
-RECIPES = {
+RECIPES: dict[str, Any] = {
     "digits": ("net.channels=32", "net.checkpoint=true"),
     "digits-iddpm": ("net.channels=32",),
     "cifar10-ncsn": ("net.filters=8", "data.source=digits", "data.size=8", "data.channels=1"),
@@ -143,7 +157,7 @@ def losses_of(name, shard):
     data, _ = open_data(recipe.data)
     torch.manual_seed(0)
     objective = build_objective(recipe, build_model(recipe, data.spec))
-    options = {**OPTIONS, "flip": False, "lr": 0.1, "shard": shard}
+    options: dict[str, Any] = {**OPTIONS, "flip": False, "lr": 0.1, "shard": shard}
     with mock.patch("torch.optim.AdamW", sgd):
         return torch.tensor(
             [step.loss for step in sf.train(objective, data, steps=3, **options)], dtype=torch.float64
@@ -151,7 +165,7 @@ def losses_of(name, shard):
 
 
 def go_on(run, steps, **options):
-    return sf.train(*make(), run=run, resume=True, steps=steps, **OPTIONS, **options)
+    return sf.train(*make(), run=run, resume=True, steps=steps, **OPTIONS, **options)  # type: ignore[misc]
 
 
 def told(processes):

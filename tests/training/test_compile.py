@@ -4,6 +4,7 @@ had.
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from support import call
 import scorefield as sf
 from scorefield.generation.sampling import Sampling
 
-OPTIONS = {"steps": 3, "batch_size": 8, "lr": 1e-3, "device": "cpu", "precision": "fp32"}
+OPTIONS: dict[str, Any] = {"steps": 3, "batch_size": 8, "lr": 1e-3, "device": "cpu", "precision": "fp32"}
 
 
 def objective():

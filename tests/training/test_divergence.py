@@ -36,7 +36,7 @@ class Spoiled(sf.objectives.Simple):
         super().__init__(sf.Denoiser(sf.nets.MLP(2, hidden=16, layers=1), PROCESS, "v"))
         self.steps, self.limit, self.gradient, self.trainer = steps, limit, gradient, None
 
-    def forward(self, x0, y, noise):
+    def forward(self, x0, y, noise):  # type: ignore[override]
         loss = super().forward(x0, y, noise)
         if noise.step + 1 not in self.steps or self.trainer._optimizer.param_groups[0]["lr"] <= self.limit:
             return loss

@@ -2,6 +2,8 @@
 on two.)
 """
 
+from typing import Any
+
 import torch
 
 import scorefield as sf
@@ -19,7 +21,13 @@ def objective():
 
 def test_resumes_exactly(tmp_path):
     """Stopped once the history is full, so that the draws after it depend on it."""
-    options = {"batch_size": 16, "lr": 1e-3, "precision": "fp32", "device": "cpu", "checkpoint_every": 100}
+    options: dict[str, Any] = {
+        "batch_size": 16,
+        "lr": 1e-3,
+        "precision": "fp32",
+        "device": "cpu",
+        "checkpoint_every": 100,
+    }
     whole = sf.train(*objective(), steps=9, run=tmp_path / "whole", **options)
     losses = [step.loss for step in whole]
     first = sf.train(*objective(), steps=6, run=tmp_path / "parts", **options)

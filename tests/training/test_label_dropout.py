@@ -2,6 +2,8 @@
 it.
 """
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from scorefield.training import RunFolder
 
 BATCH, CLASSES = 64, 3
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(100))
-OPTIONS = {"batch_size": BATCH, "lr": 1e-3, "device": "cpu", "precision": "fp32"}
+OPTIONS: dict[str, Any] = {"batch_size": BATCH, "lr": 1e-3, "device": "cpu", "precision": "fp32"}
 
 
 def examples(n=512):
@@ -24,7 +26,7 @@ def examples(n=512):
 class Watched(sf.objectives.Simple):
     """L_simple that keeps what it was given and the times that it drew."""
 
-    def forward(self, x0, y, noise):
+    def forward(self, x0, y, noise):  # type: ignore[override]
         loss = super().forward(x0, y, noise)
         self.seen.append((x0, y, loss.t))
         return loss
@@ -34,7 +36,7 @@ def objective(null_label=True, num_classes=CLASSES):
     torch.manual_seed(0)
     net = sf.nets.MLP(2, hidden=16, layers=1, num_classes=num_classes, null_label=null_label)
     watched = Watched(sf.Denoiser(net, PROCESS, "v"))
-    watched.seen = []
+    watched.seen = []  # type: ignore[assignment]
     return watched
 
 
@@ -72,7 +74,7 @@ def test_without_dropping_no_draw_is_made_for_it():
 
 
 def test_resumed_equals_uninterrupted(tmp_path):
-    options = {**OPTIONS, "label_dropout": 0.3}
+    options: dict[str, Any] = {**OPTIONS, "label_dropout": 0.3}
     whole = sf.train(objective(), examples(), steps=6, **options)
     losses = [step.loss for step in whole]
     first = sf.train(objective(), examples(), steps=3, run=tmp_path / "r", **options)
@@ -107,12 +109,18 @@ def test_a_recipe_gets_the_row_and_its_run_says_so(tmp_path):
     run = tmp_path / "run"
     list(
         sf.train(
-            sf.objectives.Simple(model), data, run=run, steps=1, batch_size=8, label_dropout=0.1, device="cpu"
+            sf.objectives.Simple(model),  # type: ignore[arg-type]
+            data,
+            run=run,
+            steps=1,
+            batch_size=8,
+            label_dropout=0.1,
+            device="cpu",  # type: ignore[arg-type]
         )
     )
     config = RunFolder(run).read_config()
     assert config["net"]["null_label"]
     assert config["training"]["label_dropout"] == 0.1
     loaded = sf.load(run)
-    guided = sf.guidance.ClassifierFree(loaded, [0, 2], 3.0)
+    guided = sf.guidance.ClassifierFree(loaded, [0, 2], 3.0)  # type: ignore[arg-type]
     assert sf.sample(guided, sf.samplers.DDIM(), [1000, 500, 0], x_T=torch.randn(2, 1, 8, 8)).isfinite().all()

@@ -3,6 +3,7 @@
 import json
 import resource
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 import scorefield as sf
 from scorefield.training.meter import Meter
 
-OPTIONS = {"batch_size": 8, "device": "cpu", "precision": "fp32", "log_every": 2}
+OPTIONS: dict[str, Any] = {"batch_size": 8, "device": "cpu", "precision": "fp32", "log_every": 2}
 POINTS = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
 
 

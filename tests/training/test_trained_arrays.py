@@ -33,7 +33,13 @@ def train(
     model = sf.Denoiser(net, sf.process.from_betas(sf.process.cosine_betas(100)))
     options = {"batch_size": 4, "checkpoint_every": 3}
     trainer = sf.train(
-        sf.objectives.Simple(model), data, steps=steps, run=run, resume=resume, device="cpu", **options
+        sf.objectives.Simple(model),
+        data,
+        steps=steps,
+        run=run,
+        resume=resume,
+        device="cpu",
+        **options,  # type: ignore[arg-type]
     )
     list(trainer)
     return dict(model.state_dict())

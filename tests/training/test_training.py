@@ -3,6 +3,7 @@
 import json
 import os
 import tomllib
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "batch_size": 16,
     "lr": 1e-3,
     "warmup": 3,
@@ -47,7 +48,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, precision):
     """3 steps, save, load into new objects, 3 more = 6 steps: weights, averages and losses, with dropout and
     flips.
     """
-    options = {**OPTIONS, "precision": precision}
+    options: dict[str, Any] = {**OPTIONS, "precision": precision}
     whole = sf.train(*digits_objective(), steps=6, run=tmp_path / "whole", **options)
     losses = [step.loss for step in whole]
     first = sf.train(*digits_objective(), steps=3, run=tmp_path / "parts", **options)
@@ -165,7 +166,7 @@ def test_divergence_stops_with_the_last_good_checkpoint_named(tmp_path):
 
 
 def test_resume_passes_over_a_damaged_checkpoint(tmp_path):
-    options = {**OPTIONS, "checkpoint_every": 2, "keep": 3}
+    options: dict[str, Any] = {**OPTIONS, "checkpoint_every": 2, "keep": 3}
     list(sf.train(*digits_objective(), steps=6, run=tmp_path / "r", **options))
     newest = tmp_path / "r" / "checkpoints" / "step-00000006" / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -225,9 +226,10 @@ def test_derivatives_of_weights_in_pieces_or_of_compiled_code_are_refused(option
         sf.train(
             sf.objectives.ScoreMatching(model, method),
             torch.randn(8, 2),
-            **{option: True},
             steps=1,
             device="cpu",
+            shard=option == "shard",
+            compile=option == "compile",
         )
 
 
@@ -243,7 +245,7 @@ def test_a_weight_without_dimensions_cannot_be_cut():
 def test_bad_pieces(tmp_path):
     objective, data = digits_objective()
     with pytest.raises(sf.InputError, match="data must be a source"):
-        sf.train(objective, [1, 2, 3])
+        sf.train(objective, [1, 2, 3])  # type: ignore[arg-type]
     with pytest.raises(sf.InputError, match="shape"):
         sf.train(objective, torch.randn(4, 3, 8, 8))
     (tmp_path / "r").mkdir()
@@ -287,7 +289,7 @@ def shown(batch, **options):
     model = sf.Denoiser(Keep(), sf.process.from_sigmas([1e-6]), data=sf.data.digits().spec)
     options |= {"steps": 2, "batch_size": batch, "precision": "fp32", "device": "cpu"}
     list(sf.train(sf.objectives.Simple(model), sf.data.digits(), **options))
-    return torch.stack(model.net.seen)
+    return torch.stack(model.net.seen)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -84,8 +84,8 @@ class InceptionV3(nn.Module):
 
 
 class _Conv(nn.Module):
-    """Convolution, batch normalization, ReLU. Default padding: none with stride 2, otherwise that which keeps
-    the size.
+    """Convolution, batch normalization, ReLU. With stride 2 nothing is padded, otherwise the size is kept
+    unless told.
     """
 
     def __init__(

@@ -21,11 +21,8 @@ class _Memory:
 
 
 class PrecisionRecall(NamedTuple):
-    """Fidelity and coverage.
-
-    Attributes:
-        precision: Fraction of generated examples in the manifold of the reference.
-        recall: Fraction of reference examples in the manifold of the generated ones.
+    """precision: the fraction of generated examples in the reference's manifold.   recall: of the reference
+    in the generated's.
     """
 
     precision: float

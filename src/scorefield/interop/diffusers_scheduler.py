@@ -173,14 +173,8 @@ class SchedulerConfig(Options):
 
 
 class Scheduler(NamedTuple):
-    """What a scheduler says.
-
-    Attributes:
-        process: Of a Denoiser.
-        parametrization: Of a Denoiser.
-        variance: Of a Denoiser.
-        sampling: A recipe's [sampling] table.
-        notes: What that table leaves out.
+    """process, parametrization, variance: of a Denoiser.   sampling: a recipe's table.   notes: what that
+    table leaves out.
     """
 
     process: GaussianProcess

@@ -31,14 +31,12 @@ SIGNS = {
 
 @dataclass(frozen=True)
 class Original(Generic[Kind]):
-    """The model that flags describe.
+    """What flags describe.
 
-    Attributes:
-        model: Its network is untrained and on the meta device.
-        hints: flag -> what names and shapes say of it (a LookupError where they say nothing).
-        details: The same for flags that show only where all hints agree.
-        sampling: How the original samples, as a recipe's table.
-        objective: How the original trains, as a recipe's table.
+    model: its network is untrained and on the meta device.   hints: a flag -> what names and shapes say of it
+    (a LookupError where they say nothing).   details: the same for flags that can be told only where all
+    hints agree.
+    sampling, objective: how the original samples and trains it, as tables of a recipe.
     """
 
     model: Kind
@@ -72,9 +70,8 @@ def count(shapes: Shapes, pattern: str) -> int:
 def fit(original: Original[Model], state_dict: Mapping[str, Tensor]) -> Model:
     """The model with these weights, in evaluation mode, on their device.
 
-    Raises:
-        InputError: Unless names and shapes are exactly the network's; it names the flags that differ where
-            names and shapes show them.
+    InputError unless their names and shapes are exactly the network's; it names the flags that differ where
+    they can be told.
     """
     model = original.model
     net = network_of(model)

@@ -18,9 +18,8 @@ class Bar(Protocol):
 
 
 class Reporter(Protocol):
-    """Where progress is reported; `scorefield.cli.console` is one, `SILENT` reports nothing.
-
-    progress: a bar for as long as its block runs. say: a line of text.
+    """progress: a bar for as long as its block runs.   say: a line for people.   `scorefield.cli.console` is
+    one.
     """
 
     def progress(self, what: str, total: int) -> AbstractContextManager[Bar]: ...
