@@ -34,6 +34,7 @@ class Normal:
 
     @property
     def std(self) -> Tensor:
+        """The standard deviation."""
         return self.var.sqrt()
 
     def sample(self, z: Tensor) -> Tensor:

@@ -18,15 +18,23 @@ _STREAM_VALUES = 4096
 
 
 class Noise(Protocol):
-    """What samplers and objectives draw from. Every draw has shape (B, *), one row a sample."""
+    """What samplers and objectives draw from. Every draw has shape (B, *), one row per sample."""
 
-    def at(self, step: int) -> Noise: ...
+    def at(self, step: int) -> Noise:
+        """The same samples at another step."""
+        ...
 
-    def normal(self, shape: Sequence[int]) -> Tensor: ...
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal draw of this shape."""
+        ...
 
-    def uniform(self, shape: Sequence[int]) -> Tensor: ...
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform draw on [0, 1) of this shape."""
+        ...
 
-    def normal_like(self, x: Tensor) -> Tensor: ...
+    def normal_like(self, x: Tensor) -> Tensor:
+        """Standard normal draw of x's shape, in its dtype and on its device."""
+        ...
 
 
 class NoiseSource:
@@ -108,6 +116,7 @@ class Recorded:
         return f"Recorded({len(self._tensors)} draws, {self._next} used)"
 
     def at(self, step: int) -> Recorded:
+        """This tape: a step takes the draws that come next."""
         return self
 
     def normal(self, shape: Sequence[int]) -> Tensor:
@@ -127,6 +136,7 @@ class Recorded:
     uniform = normal
 
     def normal_like(self, x: Tensor) -> Tensor:
+        """The next tensor of the tape, in x's dtype and on its device."""
         return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
 
 

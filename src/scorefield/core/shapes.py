@@ -64,6 +64,7 @@ class DataSpec:
 
     @property
     def num_classes(self) -> int:
+        """How many labels there are."""
         return len(self.classes)
 
     @property

@@ -28,22 +28,31 @@ HIDDEN = 2048  # features between the two linear layers of spatial pooling
 
 
 class Classifier(nn.Module, Described):
-    """ADM's noisy classifier, F(x, c): the way down and the middle of its U-Net, pooled to one logit a class.
-    [ADM Sec. 4]
+    """ADM's noisy classifier, F(x, c): the way down and the middle of its U-Net, pooled to one logit per
+    class. [ADM Sec. 4]
 
-    `net(x, c)`: x (B, in_channels, H, W) with H and W divisible by 2^(levels - 1), c (B,) numbers; the result
-    (B, num_classes) holds the logits of p(y | x_t). It takes no labels.
-
-    in_channels: of the images.   num_classes: of the logits.
-    image_size: pixels of a side. Attention pooling has a parameter for each pixel and takes only this size;
-    the others any.
-    pool: "attention", of the mean feature over all pixels; "adaptive", the mean over pixels; "spatial" and
-        "spatial_v2", two linear layers on the means of every stage, the second kind with a normalization
-    between them. channels, channel_mult, blocks, attention, heads, head_channels, scale_shift, updown,
-    conv_resample, attention_order,
-    dropout, checkpoint: as in `UNet`. Attention pooling has the same heads, in the "new" order as published.
-
-    Raises InputError when the sizes do not fit, here or when called.
+    Args:
+        in_channels: Channels of x.
+        num_classes: Number of logits.
+        image_size: Pixels of a side. Attention pooling has a parameter for each pixel and takes only this
+            size; the others any.
+        channels: As in `UNet`.
+        channel_mult: As in `UNet`.
+        blocks: As in `UNet`.
+        attention: As in `UNet`.
+        heads: As in `UNet`; attention pooling has the same heads, in the "new" order as published.
+        head_channels: As in `UNet`.
+        pool: "attention", of the mean feature over all pixels; "adaptive", the mean over pixels; "spatial"
+            and "spatial_v2", two linear layers on the means of every stage, the second kind with a
+            normalization between them.
+        scale_shift: As in `UNet`.
+        updown: As in `UNet`.
+        conv_resample: As in `UNet`.
+        attention_order: As in `UNet`.
+        dropout: As in `UNet`.
+        checkpoint: As in `UNet`.
+    Raises:
+        InputError: When the sizes do not fit, here or when called.
     """
 
     def __init__(
@@ -84,6 +93,14 @@ class Classifier(nn.Module, Described):
         self.out = POOLS[pool]([*stages, widths[-1]], num_classes, make.heads_of(widths[-1]), pixels)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """The logits of p(y | x_t).
+
+        Args:
+            x: Images (B, in_channels, H, W), H and W divisible by 2^(stages − 1).
+            c: Noise input, (B,) numbers.
+        Returns:
+            (B, num_classes).
+        """
         check_images(x, self.in_channels, self.levels)
         check_call(x, c, None, num_classes=0)
         if self.side is not None and tuple(x.shape[2:]) != (self.side, self.side):

@@ -13,22 +13,22 @@ __all__ = ["MLP"]
 
 
 class MLP(nn.Module, Described):
-    """h ← W_in x, then `layers` times h ← h + W silu(h + emb), and W_out silu(h): smooth, as score matching
-    needs.
+    """A residual multilayer perceptron, F(x, c, y), smooth as score matching needs.
 
-    emb = W₂ silu(W₁ embedding(c)) + label row of y. `net(x, c, y)`: x (B, *) with `dim` values an example, of
-    any rank; c (B,) numbers, or None without noise levels; y (B,) int64 or None.
+    h ← W_in x, then `layers` times h ← h + W silu(h + emb), and W_out silu(h), with emb = W₂ silu(W₁
+    embedding(c)) + label row of y.
 
-    dim: values in one example, whatever their shape.   hidden: width.   layers: residual layers.
-    num_classes: labels 0 … num_classes - 1; 0 is unconditional.
-    null_label: one more row, index num_classes, for training with dropped labels.
-    embed_dim: size of the sinusoidal embedding of c.
-    out_dim: values returned, `dim` unless given. The result has x's shape; for out_dim = k·dim the first data
-    dimension is k times as long (k = 2 for a variance head), and for any other out_dim the shape is (B,
-    out_dim).
-    noise_levels: False builds a network that takes no c and has no parameters for it.
-
-    Raises InputError when x does not have `dim` values, or c or y is missing or given in vain.
+    Args:
+        dim: Values in one example, whatever their shape.
+        hidden: Width.
+        layers: Residual layers.
+        num_classes: Labels are 0 … num_classes − 1; 0 is unconditional.
+        null_label: One more row, index num_classes, for training with dropped labels.
+        embed_dim: Size of the sinusoidal embedding of c.
+        out_dim: Values returned per example. Default: dim.
+        noise_levels: False builds a network that takes no c and has no parameters for it.
+    Raises:
+        InputError: When x does not have `dim` values, and when c or y is missing or has no use.
     """
 
     def __init__(
@@ -55,6 +55,16 @@ class MLP(nn.Module, Described):
         self.last = nn.Linear(hidden, self.out_dim)
 
     def forward(self, x: Tensor, c: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """F(x, c, y).
+
+        Args:
+            x: (B, *) with `dim` values per example, of any rank.
+            c: Noise input, (B,) numbers; None without noise levels.
+            y: Labels, (B,) int64, where the network is conditional.
+        Returns:
+            x's shape for out_dim = dim; for out_dim = k·dim the first data dimension is k times as long (k =
+            2 for a variance head), and for any other out_dim the shape is (B, out_dim).
+        """
         self._check(x, c, y)
         h = self.first(x.reshape(x.shape[0], self.dim))
         emb = self._embed(c, y)

@@ -20,18 +20,18 @@ EPS = 1e-5  # under the roots of the normalization
 
 
 class RefineNet(nn.Module, Described):
-    """NCSN's score network, F(x, c): a dilated residual network and a RefineNet, normalized per level.  [NCSN
-    App. A]
+    """NCSN's score network, F(x, c): a dilated residual network and a RefineNet, normalized per noise level.
+    [NCSN App. A]
 
-    `net(x, c)`: x (B, channels_in, H, W) of even H and W (28, 32, 8 …); c (B,) integers
-    0 … levels - 1, the level's index counted from the noisiest (noise_input "rank"); the result has x's
-    shape. Nothing is divided by σ here.
+    Nothing is divided by σ here.
 
-    channels_in: of the images.   filters: the network is `filters` and twice as many wide.   levels: of
-    noise.
-    unit_input: x is in [0, 1], and mapped by 2x - 1 first.
-
-    Raises InputError for sizes that do not fit, for a c that is not an integer, and when it is given labels.
+    Args:
+        channels_in: Channels of x.
+        filters: The network is `filters` and twice as many wide.
+        levels: Number of noise levels.
+        unit_input: x is in [0, 1], and mapped by 2x − 1 first.
+    Raises:
+        InputError: For sizes that do not fit, for a c that is not an integer, and when it is given labels.
     """
 
     def __init__(
@@ -60,6 +60,15 @@ class RefineNet(nn.Module, Described):
         self.end_conv = _conv3(narrow, channels_in)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """F(x, c).
+
+        Args:
+            x: Images (B, channels_in, H, W) of even H and W (28, 32, 8 …).
+            c: Index of the noise level from the noisiest, (B,) integers 0 … levels − 1: noise_input "rank".
+            y: None; the network is unconditional.
+        Returns:
+            x's shape.
+        """
         check_images(x, self.channels_in, levels=2)
         check_call(x, c, y, num_classes=0)
         if c.is_floating_point():

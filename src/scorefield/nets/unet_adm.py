@@ -34,37 +34,38 @@ __all__ = ["UNet"]
 class UNet(nn.Module, Described):
     """ADM's U-Net, F(x, c, y).  [ADM Sec. 3]
 
-    emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each level halves the
+    emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each stage halves the
     image once more; it has `blocks` residual blocks on the way down and `blocks` + 1 on the way up, which
-    also read what the way down computed. `net(x, c, y)`: x (B, in_channels, H, W) with H and W divisible by
-    2^(levels - 1), c (B,) numbers, y (B,) int64 or None; the result is (B, out_channels, H, W). With low_res,
-    `net(x, c, y, low_res=image)` also takes the image (B, in_channels, h, w) to be enlarged. The last
-    convolution of the network and of each block starts at zero.
+    also read what the way down computed. The last convolution of the network and of each block starts at
+    zero.
 
-    in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a
-    variance head).
-    channels: the width that channel_mult multiplies; every level's width must be a multiple of 32.
-    channel_mult: one multiplier a level, the full resolution first; may be fractions (0.5).
-    blocks: residual blocks a level.
-    attention: down-sampling factors (1, 2, 4 …, not pixels) of the levels with attention; the middle always
-    has it.
-    heads, heads_upsample: attention heads; on the way up heads_upsample if given.
-    head_channels: channels of one head; if given, it replaces both.
-    num_classes: labels 0 … num_classes - 1; 0 is unconditional.
-    null_label: one more row, index num_classes, for training with dropped labels.
-    low_res: super-resolution: the input is x beside a smaller image, enlarged to x's size (bilinear).  [ADM
-    Sec. 5]
-    scale_shift: the embedding scales and shifts the normalized features (adaptive group normalization);
-        otherwise it is added before the normalization, which at 32 channels cancels it.
-    updown: residual blocks change the resolution (as in BigGAN) instead of a convolution or pooling.
-    conv_resample: without updown: convolutions take part in resampling, or only nearest neighbour and 2 × 2
-    means do.
-    attention_order: "legacy" or "new", how the query/key/value channels are ordered; must match the weights.
-    dropout: probability, before the last convolution of each residual block, in training only.
-    rescale_residual: residual blocks return (skip + h)/√2. Not in the published code.
-    checkpoint: recompute activations in the backward pass, for less memory; no forward-mode derivatives then.
-
-    Raises InputError when the sizes do not fit, here or when called.
+    Args:
+        in_channels: Channels of x.
+        out_channels: Channels of the result, twice in_channels for a variance head. Default: in_channels.
+        channels: Width that channel_mult multiplies; the width of every stage must be a multiple of 32.
+        channel_mult: One multiplier per stage, the full resolution first; may be fractions (0.5).
+        blocks: Residual blocks per stage.
+        attention: Down-sampling factors (1, 2, 4 …, not pixels) of the stages with attention; the middle
+            always has it.
+        heads: Attention heads.
+        heads_upsample: Attention heads on the way up. Default: heads.
+        head_channels: Channels of one head; replaces both.
+        num_classes: Labels are 0 … num_classes − 1; 0 is unconditional.
+        null_label: One more row, index num_classes, for training with dropped labels.
+        low_res: Super-resolution: the network reads x beside a smaller image, enlarged to x's size
+            (bilinear). [ADM Sec. 5]
+        scale_shift: The embedding scales and shifts the normalized features (adaptive group normalization);
+            otherwise it is added before the normalization, which at 32 channels cancels it.
+        updown: Residual blocks change the resolution (as in BigGAN) instead of a convolution or pooling.
+        conv_resample: Without updown: convolutions take part in resampling, or only nearest neighbour and 2 ×
+            2 means do.
+        attention_order: "legacy" or "new", the order of the query/key/value channels; must match the weights.
+        dropout: Probability, before the last convolution of each residual block, in training only.
+        rescale_residual: Residual blocks return (skip + h)/√2. Not in the published code.
+        checkpoint: Recompute activations in the backward pass, for less memory; no forward-mode derivatives
+            then.
+    Raises:
+        InputError: When the sizes do not fit, here or when called.
     """
 
     def __init__(
@@ -119,6 +120,16 @@ class UNet(nn.Module, Described):
         return emb if self.label_emb is None else emb + self.label_emb(y)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
+        """F(x, c, y).
+
+        Args:
+            x: Images (B, in_channels, H, W), H and W divisible by 2^(stages − 1).
+            c: Noise input, (B,) numbers.
+            y: Labels, (B,) int64, where the network is conditional.
+            low_res: Images (B, in_channels, h, w) to upsample, where the network is for super-resolution.
+        Returns:
+            (B, out_channels, H, W).
+        """
         check_images(x, self.in_channels, self.levels)
         check_call(x, c, y, self.num_classes)
         emb = self.embed(c, y)

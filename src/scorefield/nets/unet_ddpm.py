@@ -35,23 +35,23 @@ class DDPMUNet(nn.Module, Described):
     """Ho et al.'s U-Net, F(x, c): the embedding of c is added inside each residual block.  [DDPM App. B]
 
     It differs from `UNet` in names, in the norm's epsilon, in the padding before down-sampling, in the order
-    and the frequencies of the embedding, and in having one attention head. `net(x, c)`: x (B, in_channels, H,
-    W) with H and W divisible by 2^(levels - 1), c (B,) numbers; the result is (B, out_channels, H, W). As in
-    Ho et al.'s code, the last convolution and the last one of each block start at zero.
+    and the frequencies of the embedding, and in having one attention head. As in Ho et al.'s code, the last
+    convolution and the last one of each block start at zero.
 
-    in_channels, out_channels: of the images; out_channels is in_channels unless given (twice that for a
-    variance head).
-    channels: the width that channel_mult multiplies; every level's width must be a multiple of 32.
-    channel_mult: one multiplier a level, the full resolution first.
-    blocks: residual blocks a level on the way down; one more on the way up.
-    attention: down-sampling factors (1, 2, 4 …, not pixels) of the levels with attention; the middle always
-    has it.
-    conv_resample: convolutions take part in resampling; otherwise nearest neighbour and the mean of 2 × 2
-    pixels.
-    dropout: probability, before the last convolution of each residual block, in training only.
-    num_classes: 0; the network is unconditional.
-
-    Raises InputError when the sizes do not fit, here or when called, and when it is given labels.
+    Args:
+        in_channels: Channels of x.
+        out_channels: Channels of the result, twice in_channels for a variance head. Default: in_channels.
+        channels: Width that channel_mult multiplies; the width of every stage must be a multiple of 32.
+        channel_mult: One multiplier per stage, the full resolution first.
+        blocks: Residual blocks per stage on the way down; one more on the way up.
+        attention: Down-sampling factors (1, 2, 4 …, not pixels) of the stages with attention; the middle
+            always has it.
+        conv_resample: Convolutions take part in resampling; otherwise nearest neighbour and the mean of 2 × 2
+            pixels.
+        dropout: Probability, before the last convolution of each residual block, in training only.
+        num_classes: 0; the network is unconditional.
+    Raises:
+        InputError: When the sizes do not fit, here or when called, and when it is given labels.
     """
 
     def __init__(
@@ -89,6 +89,15 @@ class DDPMUNet(nn.Module, Described):
         )
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """F(x, c).
+
+        Args:
+            x: Images (B, in_channels, H, W), H and W divisible by 2^(stages − 1).
+            c: Noise input, (B,) numbers.
+            y: None; the network is unconditional.
+        Returns:
+            (B, out_channels, H, W).
+        """
         check_images(x, self.in_channels, len(self.down))
         check_call(x, c, y, num_classes=0)
         emb = self.temb(c)
