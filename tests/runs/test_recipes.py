@@ -83,6 +83,7 @@ def test_the_noise_of_digits_ncsn_spans_the_digits():
         everything.spec.from_bins(loaded(everything)).flatten(1) / 2
     )  # distances do not see the shift to [0, 1]
     process = build_process(recipe)
+    assert isinstance(process, sf.process.GaussianProcess)
     assert process.level(process.T).sigma >= torch.cdist(digits, digits).max()
     assert abs(process.prior_mean - x.mean()) < 0.002
     assert abs(recipe.process["std"] - x.std()) < 0.002

@@ -37,12 +37,20 @@ class Watched(sf.objectives.Simple):
         super().__init__(model, weighting="v", times={"kind": "importance", "history": 2})
         self.dtype, self.spoiled, self.rate, self.seen = dtype, spoiled, lambda: 0.0, []
 
+    @property  # type: ignore[misc]
+    def config(self):
+        return {"kind": "custom"}
+
     def forward(self, x0, y, noise):  # type: ignore[override]
         self.seen.append(x0)
         loss = super().forward(x0.to(self.dtype), y, noise)
         last = torch.from_numpy(noise.samples == BATCH - 1)
         bad = noise.step in self.spoiled and self.rate() == OPTIONS["lr"]
         return loss._replace(per_example=torch.where(last & bad, torch.nan, loss.per_example))
+
+
+class Custom(torch.nn.Linear):
+    config = {"kind": "custom"}
 
 
 class Costs(Objective):
@@ -53,12 +61,12 @@ class Costs(Objective):
     def __init__(self, T=6):
         super().__init__()
         process = sf.process.from_betas(sf.process.cosine_betas(T))
-        self.model = sf.Denoiser(torch.nn.Linear(1, 1), process, data=sf.DataSpec((1,)))
+        self.model = sf.Denoiser(Custom(1, 1), process, data=sf.DataSpec((1,)))
         self.times, self.seen = ImportanceTimes(T, history=3), []
 
     @property  # type: ignore[misc]
     def config(self):
-        return {"kind": "costs"}
+        return {"kind": "custom"}
 
     def forward(self, x0, y, noise):  # type: ignore[override]
         self.seen.append(x0)

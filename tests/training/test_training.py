@@ -128,6 +128,8 @@ def test_run_describes_itself(tmp_path):
 
 def test_a_network_of_the_users_own(tmp_path):
     class Net(torch.nn.Module):
+        config = {"kind": "custom"}
+
         def __init__(self):
             super().__init__()
             self.layer = torch.nn.Linear(3, 2)
@@ -145,7 +147,7 @@ def test_a_network_of_the_users_own(tmp_path):
             run=tmp_path / "r",
         )
     )
-    with pytest.raises(sf.InputError, match="net=your_network"):
+    with pytest.raises(sf.InputError, match=r"sf.load\(run, net=yours\)"):
         sf.load(tmp_path / "r")
     assert sf.load(tmp_path / "r", net=Net())(torch.zeros(1, 2), 3).x0.shape == (1, 2)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.parameters import Json, RunFolder
+from scorefield.cli.parameters import Allow, Json, RunFolder
 from scorefield.interop import diffusers
 from scorefield.models.denoiser import Denoiser
 from scorefield.runs.build import load, read_run
@@ -23,6 +23,7 @@ def export(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder to make, which diffusers loads.")
     ],
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Write a run as a folder that other software loads; a model that it cannot express exactly is refused,
@@ -30,7 +31,7 @@ def export(
     """
     if target not in TARGETS:
         raise InputError(f"there is no target {target!r}; there is {', '.join(TARGETS)}")
-    model = load(run, kind=Denoiser)
+    model = load(run, kind=Denoiser, allow=allow or ())
     notes = diffusers.export(model, directory, read_run(run)[0].sampling)
     for note in notes:
         say(f"note: {note}")

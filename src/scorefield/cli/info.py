@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, print_table
+from scorefield.cli.parameters import Allow, Json
 from scorefield.planning.facts import info_facts
 
 
@@ -14,10 +15,11 @@ def info(
     what: Annotated[
         str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name or .toml file, or a run's folder.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow: Allow = None,
+    as_json: Json = False,
 ) -> None:
     """Parameters, FLOPs, noise levels, and what a run was trained on. Allocates no weights."""
-    facts = info_facts(what)
+    facts = info_facts(what, allow or ())
     if as_json:
         print_json(facts)
     else:

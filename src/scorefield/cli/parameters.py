@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -37,12 +39,22 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a t
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed. Sample i does not depend on -n.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps. Default: the fastest one found.")]
+
+
+def _importable(modules: list[str] | None) -> list[str] | None:
+    """The modules of --allow, which may lie in the current folder."""
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return modules
+
+
 Allow = Annotated[
     list[str] | None,
     typer.Option(
         "--allow",
         metavar="MODULE",
-        help="A module of your own that the run may import; repeat it for several.",
+        callback=_importable,
+        help="A module of your own that the run may import, also from the current folder; repeat it for several.",
     ),
 ]
 SamplerName = Annotated[

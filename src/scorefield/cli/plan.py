@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, print_table
-from scorefield.cli.parameters import Json
+from scorefield.cli.parameters import Allow, Json
 from scorefield.planning import make_plan
 
 
@@ -20,21 +20,23 @@ def plan(
     memory: Annotated[float | None, typer.Option(metavar="GiB", help="Memory of one device.")] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Examples a step, over all devices; the recipe's own if not given."),
+        typer.Option(min=1, help="Examples a step, over all devices. Default: the recipe's own."),
     ] = None,
     flops: Annotated[
         float | None,
         typer.Option(
-            metavar="F", help="FLOP/s that one device sustains; measured here by a few steps if not given."
+            metavar="F", help="FLOP/s that one device sustains. Default: measured here by a few steps."
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; cuda for several devices, otherwise the one found here.")
+        str | None,
+        typer.Option(help="cpu or cuda. Default: cuda for several devices, otherwise the one found here."),
     ] = None,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Memory, FLOPs and time of training, before they are spent."""
-    found = make_plan(what, devices, memory, batch, flops, device)
+    found = make_plan(what, devices, memory, batch, flops, device, allow or ())
     if as_json:
         print_json(dataclasses.asdict(found))
     else:

@@ -15,7 +15,7 @@ import typer
 
 from scorefield.cli import console
 from scorefield.cli.console import Progress, print_json, progress, say
-from scorefield.cli.parameters import Device, Json
+from scorefield.cli.parameters import Allow, Device, Json
 from scorefield.runs.build import read_run
 from scorefield.runs.recipe import Recipe, read_recipe, with_overrides
 from scorefield.runs.train import next_run, open_training, save_preview
@@ -66,12 +66,14 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail on unreadable images instead of skipping them.")
     ] = False,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Train a model and write a run: a folder that describes itself. Ctrl-C saves and says how to go on."""
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes must be positive, got {minutes}")
     known = _resumed(recipe, run, init, settings or []) if resume else read_recipe(recipe)
+    known = known.allowing(allow or ())
     given = {"training.steps": steps, "training.seed": seed, "data.source": data}
     given["data.strict"] = True if strict else None
     chosen = with_overrides(known, settings or [])
@@ -115,6 +117,7 @@ def _run(
         str(folder),
         "--resume",
         *(["--device", device] if device else []),
+        *(word for module in recipe.allowed for word in ("--allow", module)),
     ]
     return _finish(trainer, recipe, folder, stopped, shlex.join(go_on))
 

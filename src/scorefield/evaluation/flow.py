@@ -21,7 +21,7 @@ from scorefield.core.shapes import expand, sum_flat
 from scorefield.models.base import Denoise
 from scorefield.models.wrappers import as_gaussian, as_model
 from scorefield.objectives.vlb import prior_term
-from scorefield.process.continuous import ContinuousProcess
+from scorefield.process.base import GaussianProcess
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.between import between_levels
@@ -126,7 +126,7 @@ def ode_bits_per_dim(model: Denoise, x0: Tensor, noise: Noise, **options: Any) -
 class _Flow:
     """The right-hand side: state (u, one trace a direction and example) -> its derivative in ℓ."""
 
-    def __init__(self, process: ContinuousProcess, model: Denoise, directions: Tensor) -> None:
+    def __init__(self, process: GaussianProcess, model: Denoise, directions: Tensor) -> None:
         self.process = process
         self.model = model
         self.directions = directions
@@ -188,7 +188,7 @@ def _standard_error(traces: Tensor) -> Tensor:
     return traces.std(dim=0) / math.sqrt(len(traces))
 
 
-def _between_levels(model: Denoise) -> tuple[ContinuousProcess, Denoise]:
+def _between_levels(model: Denoise) -> tuple[GaussianProcess, Denoise]:
     """A process with a level at every real t, and the model on it: a shallow copy on `Interpolated` where its
     own is a table.
     """
@@ -197,19 +197,19 @@ def _between_levels(model: Denoise) -> tuple[ContinuousProcess, Denoise]:
     )
     asked.refuse_missing()
     between = between_levels(model)
-    if not isinstance(between.process, ContinuousProcess):
+    if not isinstance(between.process, GaussianProcess) or between.process.is_discrete:
         raise IncompatibleModel(
             f"the ODE likelihood needs a level at every real t, which {type(model).__name__} has not"
         )
     return between.process, between
 
 
-def _norm(process: ContinuousProcess, t: float) -> Tensor:
+def _norm(process: GaussianProcess, t: float) -> Tensor:
     alpha, sigma = process.level(t)
     return (alpha**2 + sigma**2).sqrt()
 
 
-def _default_prior(process: ContinuousProcess, x_T: Tensor) -> Tensor:
+def _default_prior(process: GaussianProcess, x_T: Tensor) -> Tensor:
     x_T = x_T.detach().cpu().double()
     var = torch.tensor(process.prior_std**2, dtype=torch.float64)
     return Normal(torch.full_like(x_T, process.prior_mean), torch.broadcast_to(var, x_T.shape)).log_prob(x_T)

@@ -98,11 +98,12 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
         return staircase(
             process, options.repeats, None if count is None else GRIDS["uniform"](process, count)
         )
-    if name == "full" or (options.steps is None and name in _EVEN):
+    if name == "full" or (options.steps is None and name in _EVEN and process.is_discrete):
         return full(process)
     if options.steps is None and name in GRIDS:
+        where = "" if process.is_discrete else " in continuous time"
         raise InputError(
-            f"grid {name!r} needs a number of steps: give --steps, or steps beside it in [sampling]"
+            f"grid {name!r} needs a number of steps{where}: give --steps, or steps beside it in [sampling]"
         )
     if name in GRIDS and options.steps is not None:
         return GRIDS[name](process, options.steps)

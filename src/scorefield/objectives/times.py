@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise
-from scorefield.process.base import Process, count_levels
-from scorefield.process.continuous import ContinuousProcess
+from scorefield.process.base import GaussianProcess, Process, count_levels
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.description import Described, describe
 from scorefield.runtime.errors import InputError
@@ -35,7 +34,7 @@ class UniformTimes(Described):
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
         u, one = noise.uniform((batch, 1))[:, 0].double(), torch.ones(batch, dtype=torch.float64)
-        if isinstance(process, ContinuousProcess):
+        if isinstance(process, GaussianProcess) and not process.is_discrete:
             return process.t_min + u * (process.T - process.t_min), one
         T = count_levels(process, "drawing integer times")
         return (u * T).long().clamp_max(T - 1) + 1, one

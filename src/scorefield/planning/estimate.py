@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +13,9 @@ from torch import nn
 from scorefield.planning.activation_memory import largest_block, step_memory
 from scorefield.planning.facts import cost, expected_data, meta_model, readable
 from scorefield.planning.trial import Setting, Trial, try_steps
-from scorefield.runs.build import Recipe, read_recipe, read_run, with_overrides
+from scorefield.runs.build import Recipe, recipe_of, with_overrides
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import autocast_dtype, pick_device
-from scorefield.training import RunFolder
 
 __all__ = ["Plan", "make_plan"]
 
@@ -106,16 +105,16 @@ def make_plan(
     batch: int | None = None,
     flops: float | None = None,
     device: str | None = None,
+    allow: Sequence[str] = (),
 ) -> Plan:
     """The plan of training a recipe or a run.
 
     memory: GiB of one device.   batch: over all devices; the recipe's own if not given.   flops: sustained
     FLOP/s of one device; measured on this machine by a trial of a few steps where not given.   device: "cpu"
-    or "cuda"; "cuda" for several devices.
+    or "cuda"; "cuda" for several devices.   allow: modules of the user's own that a recipe or run may name.
     InputError: unknown recipes, a batch that the devices cannot share equally, numbers that are not positive.
     """
-    is_run = RunFolder(Path(what)).config.is_file()
-    recipe = read_run(what)[0] if is_run else read_recipe(what)
+    recipe, is_run = recipe_of(what, allow)
     batch = recipe.training.batch_size if batch is None else batch
     _check(devices, memory, batch, flops, device)
     kind = device or ("cuda" if devices > 1 else pick_device(None).type)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -28,11 +28,10 @@ from scorefield.runs.build import (
     build_net,
     build_process,
     read_recipe,
-    read_run,
     recipe_names,
+    recipe_of,
 )
 from scorefield.runtime.precision import bf16_units, pick_device
-from scorefield.training import RunFolder
 
 __all__ = [
     "Cost",
@@ -76,10 +75,9 @@ def recipe_facts() -> list[dict[str, Any]]:
     return facts
 
 
-def info_facts(what: str) -> dict[str, Any]:
-    """What `scorefield info` prints, for a recipe or a run."""
-    is_run = RunFolder(Path(what)).config.is_file()
-    recipe = read_run(what)[0] if is_run else read_recipe(what)
+def info_facts(what: str, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """What `scorefield info` prints, for a recipe or a run.   allow: modules of the user's own that it may name."""
+    recipe, is_run = recipe_of(what, allow)
     spec = expected_data(recipe)
     model = meta_model(recipe, spec)
     evaluation, training, kept = cost(model)

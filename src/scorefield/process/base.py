@@ -52,6 +52,13 @@ class Process(Described, ABC):
         """Whether its levels are a table, at t = 0, 1, …, T; otherwise t is a real number in [0, T]."""
         return isinstance(self.T, int)
 
+    @cached_property
+    def t_min(self) -> int | float:
+        """The least noisy time that a model is asked about, where grids end before t = 0. Default: 1 of a table of
+        levels, T/1000 otherwise.
+        """
+        return 1 if self.is_discrete else _START * self.T
+
     @property
     def levels(self) -> int | None:
         """How many levels its models were trained on, the unit of noise_input="index"; None where t is a real
@@ -80,13 +87,6 @@ class GaussianProcess(Process):
 
     prior_mean: float = 0.0
     prior_std: float = 1.0
-
-    @cached_property
-    def t_min(self) -> int | float:
-        """The least noisy time that a model is asked about, where grids end before t = 0. Default: 1 of a table of
-        levels, T/1000 otherwise.
-        """
-        return 1 if self.is_discrete else _START * self.T
 
     @abstractmethod
     def level(self, t: Time) -> Level:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -21,7 +21,7 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.models.score_model import ScoreModel
 from scorefield.objectives import Objective
-from scorefield.process import CategoricalProcess, GaussianProcess
+from scorefield.process import CategoricalProcess, GaussianProcess, Process
 from scorefield.runs.recipe import (
     DataOptions,
     Recipe,
@@ -32,6 +32,7 @@ from scorefield.runs.recipe import (
     with_overrides,
 )
 from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.parsing import build, parse
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
 from scorefield.training import RunFolder
@@ -58,6 +59,7 @@ __all__ = [
     "read_recipe",
     "read_run",
     "recipe_names",
+    "recipe_of",
     "with_overrides",
 ]
 
@@ -68,14 +70,19 @@ M = TypeVar("M", bound=Model)
 _CLASSIFIERS = ("classifier", "mlp")  # the networks that can give a logit a class
 
 
-def read_run(run: str | Path) -> tuple[Recipe, DataSpec]:
-    """A run's config.toml, and what one example of its data is. InputError where there is no run or the file
-    is broken.
+def read_run(run: str | Path, allow: Sequence[str] = ()) -> tuple[Recipe, DataSpec]:
+    """A run's config.toml, and what one example of its data is.
+
+    Args:
+        run: Folder of the run.
+        allow: Modules of the user's own from which its objects may be imported.
+    Raises:
+        InputError: Where there is no run, or the file is broken.
     """
     folder = RunFolder(Path(run))
     tables = folder.read_config()
     try:
-        recipe = parse(Recipe, tables)
+        recipe = parse(Recipe, tables).allowing(allow)
     except InputError as error:
         raise InputError(f"{folder.config}: {error}") from None
     if recipe.trained_on is None:
@@ -83,6 +90,13 @@ def read_run(run: str | Path) -> tuple[Recipe, DataSpec]:
             f"{folder.config} does not say what the run was trained on: its [trained_on] table is missing"
         )
     return recipe, recipe.trained_on.spec
+
+
+def recipe_of(what: str, allow: Sequence[str] = ()) -> tuple[Recipe, bool]:
+    """The recipe of this name, of a .toml file, or of a run's folder; and whether it is a run's."""
+    if RunFolder(Path(what)).config.is_file():
+        return read_run(what, allow)[0], True
+    return read_recipe(what).allowing(allow), False
 
 
 def open_data(options: DataOptions) -> tuple[Dataset, Dataset]:
@@ -115,15 +129,17 @@ def _open(options: DataOptions) -> Dataset | Stream:
     return data.without(options.holdout, options.split_seed) if isinstance(data, Stream) else data
 
 
-def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None) -> Model:
+def build_model(
+    recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None, process: Process | None = None
+) -> Model:
     """The recipe's model for this data, its network freshly initialised unless given."""
     if recipe.is_classifier:
-        return _build_classifier(recipe, data, net)
+        return _build_classifier(recipe, data, net, process)
     if recipe.model.conditional and not data.classes:
         raise InputError(
             "this recipe is class-conditional, but the data has no labels: use --set model.conditional=false"
         )
-    process = build_process(recipe)
+    process = process or build_process(recipe)
     if recipe.model.low_res is not None and not isinstance(process, GaussianProcess):
         raise InputError(
             "images are enlarged by a model with levels of Gaussian noise: leave model.low_res out, or give one [process]"
@@ -135,12 +151,16 @@ def build_model(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = No
         if recipe.model.variance is not None:
             raise InputError("categories have no variance: leave model.variance out")
         return CategoricalDenoiser(net, process, recipe.model.parametrization, recipe.model.noise_input, data)
+    if not isinstance(process, GaussianProcess):
+        raise InputError(f"[process] must have Gaussian noise or categories, and {process!r} has neither")
     options = recipe.model.model_dump(exclude={"conditional", "energy"})
     return Denoiser(net, process, data=data, **options)
 
 
-def _build_classifier(recipe: Recipe, data: DataSpec, net: torch.nn.Module | None) -> NoisyClassifier:
-    process = build_process(recipe)
+def _build_classifier(
+    recipe: Recipe, data: DataSpec, net: torch.nn.Module | None, process: Process | None
+) -> NoisyClassifier:
+    process = process or build_process(recipe)
     if not isinstance(process, GaussianProcess):
         raise InputError(
             "a classifier of noisy examples needs their levels of Gaussian noise: give the recipe such a [process]"
@@ -153,21 +173,19 @@ def _build_classifier(recipe: Recipe, data: DataSpec, net: torch.nn.Module | Non
     return NoisyClassifier(net or build_net(recipe, data, process), process, recipe.model.noise_input, data)
 
 
-def build_process(recipe: Recipe) -> GaussianProcess | CategoricalProcess | None:
+def build_process(recipe: Recipe) -> Process | None:
     """The recipe's process; None for a score without noise levels."""
-    return None if recipe.process is None else build(PROCESSES, recipe.process, "process")
+    if recipe.process is None:
+        return None
+    with allowing(recipe.allowed):
+        process: Process = build(PROCESSES, recipe.process, "process")
+    return process
 
 
-def build_net(
-    recipe: Recipe, data: DataSpec, process: GaussianProcess | CategoricalProcess | None
-) -> torch.nn.Module:
+def build_net(recipe: Recipe, data: DataSpec, process: Process | None) -> torch.nn.Module:
     """The recipe's network, freshly initialised: what the recipe leaves out follows from the data and the
     process.
     """
-    if recipe.net.get("kind") == "custom":
-        raise InputError(
-            "this run's network is not one of scorefield's: load it from Python with sf.load(run, net=your_network)"
-        )
     wide, heads = 1, 1 if recipe.model.variance is None else 2
     if isinstance(process, CategoricalProcess):
         wide, heads = process.states, process.classes  # one-hot in, a logit for each category out
@@ -186,7 +204,10 @@ def build_net(
     enlarges = recipe.model.low_res is not None and not recipe.is_classifier
     given["low_res"] = enlarges
     kinds = NETS.only([kind for kind in NETS if _fits(kind, recipe)])
-    network: torch.nn.Module = build(kinds, recipe.net, "net", given)
+    with allowing(recipe.allowed):
+        network: torch.nn.Module = build(kinds, recipe.net, "net", given)
+    if is_own(recipe.net.get("kind")):
+        return network
     if conditional and not getattr(network, "config", {}).get("num_classes"):
         raise InputError(
             f"the network {recipe.net['kind']} is unconditional: use --set model.conditional=false, or another net.kind"
@@ -230,32 +251,57 @@ def _outputs(recipe: Recipe, data: DataSpec, heads: int) -> dict[str, int]:
 
 
 def build_objective(recipe: Recipe, model: Model) -> Objective:
-    objective: Objective = build(OBJECTIVES, recipe.objective, "objective", {"model": model})
+    with allowing(recipe.allowed):
+        objective: Objective = build(OBJECTIVES, recipe.objective, "objective", {"model": model})
     return objective
 
 
 @overload
-def load(run: str | Path, net: torch.nn.Module | None = None, kind: None = None) -> Model: ...
+def load(
+    run: str | Path,
+    net: torch.nn.Module | None = None,
+    kind: None = None,
+    *,
+    process: Process | None = None,
+    allow: Sequence[str] = (),
+) -> Model: ...
 
 
 @overload
-def load(run: str | Path, net: torch.nn.Module | None = None, *, kind: type[M]) -> M: ...
+def load(
+    run: str | Path,
+    net: torch.nn.Module | None = None,
+    *,
+    kind: type[M],
+    process: Process | None = None,
+    allow: Sequence[str] = (),
+) -> M: ...
 
 
-def load(run: str | Path, net: torch.nn.Module | None = None, kind: type[M] | None = None) -> M | Model:
+def load(
+    run: str | Path,
+    net: torch.nn.Module | None = None,
+    kind: type[M] | None = None,
+    *,
+    process: Process | None = None,
+    allow: Sequence[str] = (),
+) -> M | Model:
     """The model of a run with its averaged weights, in evaluation mode. The run describes itself.
 
     Args:
         run: Folder of the run.
-        net: The network, needed only where it is not one of scorefield's.
+        net: The network, where it is one of the user's own that the run cannot name. Default: as the run says.
         kind: Class that the model must have, such as `sf.Denoiser`, which type checkers then know. Default:
             any: a Denoiser, a ScoreModel (no noise levels), a NoisyClassifier or a CategoricalDenoiser.
+        process: The process, as `net`.
+        allow: Modules of the user's own, such as "my_package", from which the run's objects may be imported.
     Raises:
-        InputError: Where there is no run, or its files are broken or do not fit together.
+        InputError: Where there is no run, its files are broken or do not fit together, or it names code of a module
+            that is not allowed, which is then not imported.
         IncompatibleModel: If the run holds another kind of model.
     """
-    folder, (recipe, spec) = RunFolder(Path(run)), read_run(run)
-    model = build_model(recipe, spec, net)
+    folder, (recipe, spec) = RunFolder(Path(run)), read_run(run, allow)
+    model = build_model(recipe, spec, net, process)
     return fill_weights(of_kind(model, kind, folder), lambda: load_file(folder.weights), folder)
 
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.opener import SourceOptions
@@ -110,6 +110,19 @@ class Recipe(Options):
         bare = isinstance(objective, dict) and objective.get("kind") == "score-matching"
         return {**values, "process": None} if bare else values
 
+    _allowed: tuple[str, ...] = PrivateAttr(())
+
+    def allowing(self, modules: Sequence[str]) -> Recipe:
+        """The same recipe, which may name code of the user's own in these modules; no file can say so."""
+        allowed = self.model_copy()
+        allowed._allowed = (*self._allowed, *modules)
+        return allowed
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The modules of the user's own that it may name."""
+        return self._allowed
+
     @property
     def is_classifier(self) -> bool:
         """Whether this is a classifier of noisy examples: it has classes and no samples."""
@@ -165,7 +178,7 @@ def with_overrides(
                 )
             table = table[part]
         table[last] = value
-    return parse(Recipe, values)
+    return parse(Recipe, values).allowing(recipe.allowed)
 
 
 def _setting(text: str) -> tuple[str, object]:

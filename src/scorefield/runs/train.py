@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from scorefield.core.shapes import are_images
-from scorefield.data import Dataset, Stream
-from scorefield.generation.sampling import Condition, build_sampling
+from scorefield.data import Dataset, Stream, reduced
+from scorefield.generation.sampling import LowRes, build_sampling
 from scorefield.runs.build import (
     Model,
     build_model,
@@ -21,6 +22,7 @@ from scorefield.runs.build import (
 )
 from scorefield.runs.recipe import Recipe
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.own_code import allowing
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.store.run_folder import RunFolder
 from scorefield.store.writers import save_images
@@ -65,10 +67,11 @@ def open_training(
     progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, examples.spec)
-    if not recipe.is_classifier:
-        build_sampling(recipe.sampling, model)  # what could not be sampled is refused before it is trained
+    if not recipe.is_classifier:  # what could not be sampled is refused before it is trained
+        with allowing(recipe.allowed):
+            build_sampling(recipe.sampling, model)
     if init is not None:
-        _start_from(init, model)
+        _start_from(init, model, recipe.allowed)
     trainer = train(
         build_objective(recipe, model),
         examples,
@@ -97,13 +100,12 @@ def save_preview(trainer: Trainer, recipe: Recipe) -> None:
     model = trainer.ema_model()  # which every process takes part in where weights are sharded
     if not first:
         return
-    sampling = build_sampling(recipe.sampling, model)
+    with allowing(recipe.allowed):
+        sampling = build_sampling(recipe.sampling, model)
     labels = list(range(model.num_classes)) or None
-    if model.arrays:  # those of the first training examples, under their labels
+    if recipe.model.low_res is not None:  # the first training images, under their labels
         shown = trainer.data.some(_PREVIEWED)
-        arrays = model.conditioning(shown.x0, shown.arrays)
-        conditions = {name: Condition(array, "") for name, array in arrays.items()}
-        sampling = replace(sampling, conditions=conditions)
+        sampling = replace(sampling, low_res=LowRes(reduced(shown.x0, recipe.model.low_res), ""))
         labels = shown.y.tolist() if labels is not None and shown.y is not None else None
     sampling = replace(sampling, labels=labels)
     (block,) = sampling.blocks(_PREVIEWED, recipe.training.seed)
@@ -122,9 +124,9 @@ def next_run(name: str) -> Path:
     return Path("runs") / f"{name}-{number}"
 
 
-def _start_from(run: str | Path, model: Model) -> None:
+def _start_from(run: str | Path, model: Model, allow: Sequence[str]) -> None:
     try:
-        model.load_state_dict(load(run).state_dict())
+        model.load_state_dict(load(run, allow=allow).state_dict())
     except RuntimeError as error:
         raise InputError(f"--init {run} holds another network: {str(error).splitlines()[0]}") from None
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.own_code import find_class, is_own
 from scorefield.runtime.registry import Registry
 
 __all__ = ["Options", "build", "keyword_options", "parse", "whole_number"]
@@ -57,23 +58,54 @@ def keyword_options(make: Callable[..., Any], omit: tuple[str, ...] = ()) -> typ
 
 
 def build(
-    kinds: Registry, table: Mapping[str, object], where: str, given: Mapping[str, object] | None = None
+    kinds: Registry, table: Mapping[str, Any], where: str, given: Mapping[str, Any] | None = None
 ) -> Any:
     """The object that {"kind": word, **options} describes, options checked by the signature of what makes it.
 
     Args:
+        kinds: The concept. A kind "module:Name" is a class of the user's own, found where `own_code.allowing` says.
         where: The name of the table in messages.
         given: Arguments that the table may leave out, used where what makes the object takes them.
     Raises:
         InputError: For an unknown kind or option, and for a value of the wrong type.
     """
     options = dict(table)
-    make: Callable[..., Any] = kinds.find(options.pop("kind", None), f"{where}.kind")
+    kind = options.pop("kind", None)
     given = {name: value for name, value in (given or {}).items() if name not in options}
+    if is_own(kind):
+        return _build_own(kinds, kind, options, where, given)
+    if kind == "custom":
+        raise InputError(
+            f'this run\'s {kinds.what} is one of your own that says kind "custom": pass the object itself, as in '
+            f"sf.load(run, {kinds.what}=yours)"
+        )
+    make: Callable[..., Any] = kinds.find(kind, f"{where}.kind")
     accepted = inspect.signature(make).parameters
     given = {name: value for name, value in given.items() if name in accepted}
     checked = parse(keyword_options(make, tuple(given)), options, where)
     return make(**given, **{name: getattr(checked, name) for name in checked.model_fields_set})
+
+
+def _build_own(
+    kinds: Registry, kind: str, options: Mapping[str, Any], where: str, given: Mapping[str, Any]
+) -> Any:
+    """An object of the user's own class. Its description holds all its arguments but those without a default that
+    are given.
+    """
+    make = find_class(kind, f"{where}.kind")
+    if not issubclass(make, kinds.base):
+        raise InputError(f"{where}.kind: {kind} is no {kinds.what}: it must be a {kinds.base.__name__}")
+    needed = {
+        name
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    arguments = {**{name: value for name, value in given.items() if name in needed}, **options}
+    try:
+        inspect.signature(make).bind(**arguments)
+    except TypeError as error:
+        raise InputError(f"{where}: {kind} is not made by these arguments: {error}") from None
+    return make(**arguments)
 
 
 def whole_number(word: str) -> int | None:

@@ -37,11 +37,23 @@ __all__ = [
 
 
 class Registry:
-    """The words for one concept: iterate over it for the words, index it for what a word stands for."""
+    """The words for one concept: iterate over it for the words, index it for what a word stands for.
 
-    def __init__(self, what: str, entries: Mapping[str, str]) -> None:
-        self.what, self.entries = what, dict(entries)
+    Args:
+        what: The name of the concept in messages.
+        entries: Word -> "module:name" of what it stands for.
+        base: "module:name" of the class that code of the user's own must inherit from.
+    """
+
+    def __init__(self, what: str, entries: Mapping[str, str], base: str = "builtins:object") -> None:
+        self.what, self.entries, self._base = what, dict(entries), base
         self._found: dict[str, Any] = {}
+
+    @property
+    def base(self) -> type:
+        """The class that code of the user's own must inherit from."""
+        found: type = _import(self._base)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -66,16 +78,20 @@ class Registry:
         """
         name = one_of(what or self.what, word, self.entries)
         if name not in self._found:
-            module, _, attribute = self.entries[name].partition(":")
-            self._found[name] = getattr(import_module(module), attribute)
+            self._found[name] = _import(self.entries[name])
         return self._found[name]
 
     def only(self, words: Iterable[str]) -> Registry:
         """The same concept with these words alone."""
-        return Registry(self.what, {word: self.entries[word] for word in words})
+        return Registry(self.what, {word: self.entries[word] for word in words}, self._base)
 
     def __repr__(self) -> str:
         return f"Registry({self.what}: {', '.join(self)})"
+
+
+def _import(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 PROCESSES = Registry(
@@ -93,6 +109,7 @@ PROCESSES = Registry(
         "uniform-categorical": "scorefield.process.categorical:uniform_categories",
         "absorbing": "scorefield.process.categorical:absorbed_categories",
     },
+    base="scorefield.process.base:Process",
 )
 
 KAPPAS = Registry(
@@ -112,6 +129,7 @@ NETS = Registry(
         "ddpm-unet": "scorefield.nets.unet_ddpm:DDPMUNet",
         "refinenet": "scorefield.nets.refinenet:RefineNet",
     },
+    base="torch.nn:Module",
 )
 
 OBJECTIVES = Registry(
@@ -125,6 +143,7 @@ OBJECTIVES = Registry(
         "classifier": "scorefield.objectives.classify:Classify",
         "categorical-vlb": "scorefield.objectives.categorical_vlb:CategoricalVLB",
     },
+    base="scorefield.objectives.base:Objective",
 )
 
 TIMES = Registry(

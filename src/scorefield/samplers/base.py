@@ -17,7 +17,6 @@ from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.models.base import AnyModel, Denoise, Model
 from scorefield.models.wrappers import as_gaussian, as_model
 from scorefield.process.base import Process
-from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.contracts import refuse_misspelt, refuse_misspelt_names
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import as_floats, as_grid
@@ -93,7 +92,7 @@ class Sampler(ABC, Generic[State, M]):
                 `between_levels` is true.
         """
         asked = as_gaussian(model, type(self).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
-        if self.between_levels and not isinstance(asked.process, ContinuousProcess):
+        if self.between_levels and asked.process.is_discrete:
             raise IncompatibleModel(
                 f"{self} asks for times between the levels of this process, which is a table of them: give it "
                 "sf.samplers.between_levels(model), whose process is sf.process.Interpolated, or use a sampler that keeps to the levels, "

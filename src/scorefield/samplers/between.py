@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from scorefield.models.wrappers import on_process, with_process
-from scorefield.process.continuous import ContinuousProcess, Interpolated
+from scorefield.process.base import GaussianProcess
+from scorefield.process.continuous import Interpolated
 from scorefield.process.discrete import DiscreteProcess
 from scorefield.runtime.errors import IncompatibleModel
 
@@ -29,7 +30,7 @@ def between_levels(model: M) -> M:
             noise_input "rank".
     """
     asked = with_process(model)
-    if isinstance(asked.process, ContinuousProcess):
+    if isinstance(asked.process, GaussianProcess) and not asked.process.is_discrete:
         return model
     if not isinstance(asked.process, DiscreteProcess):
         raise IncompatibleModel(f"{asked.kind} has no table of levels that could be interpolated")

@@ -19,7 +19,6 @@ from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
 from scorefield.process.base import GaussianProcess
-from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import IncompatibleModel
 from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.grids import as_floats
@@ -109,6 +108,6 @@ def _first_order(x0: Tensor, eps: Tensor, lo: Level) -> Tensor:
 
 def _middle(process: GaussianProcess, hi: Level, lo: Level) -> float:
     """The time half-way in λ."""
-    if not isinstance(process, ContinuousProcess):
+    if process.is_discrete:
         raise IncompatibleModel("a table of levels has none half-way: see sf.samplers.between_levels")
     return float(process.time(-(hi.ratio * lo.ratio).log() / 2))

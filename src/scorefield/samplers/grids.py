@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from scorefield.process.base import GaussianProcess, Process, count_levels
-from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -50,7 +49,7 @@ def uniform(process: Process, n: int) -> Tensor:
 
     On a continuous process n times evenly spaced from T to its t_min, then 0.
     """
-    if isinstance(process, ContinuousProcess):
+    if not process.is_discrete:
         positive_int("the number of steps", n)
         return _ended(torch.linspace(process.T, process.t_min, n, dtype=torch.float64))
     T = _check(process, n)
@@ -231,7 +230,7 @@ def _spaced(
             "this grid is spaced in σ/α, and categories have neither: use a grid such as sf.grids.uniform"
         )
     positive_int("the number of steps", n)
-    first = process.t_min if isinstance(process, ContinuousProcess) else 1
+    first = process.t_min
     high = (
         process.level(process.T).ratio if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
     )
@@ -242,7 +241,7 @@ def _spaced(
             f"this grid descends from sigma_max to sigma_min, positive values of σ/α; got {high:g} and {low:g}"
         )
     wanted = torch.linspace(float(scale.of(high)), float(scale.of(low)), count, dtype=torch.float64)
-    if not isinstance(process, ContinuousProcess):
+    if process.is_discrete:
         times = _nearest_levels(process, wanted, scale)
         return _ended(times) if to_zero else times
     times = _exact_times(process, wanted, scale)
@@ -252,7 +251,7 @@ def _spaced(
     return _ended(times) if to_zero else times
 
 
-def _exact_times(process: ContinuousProcess, wanted: Tensor, scale: _Scale) -> Tensor:
+def _exact_times(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> Tensor:
     times = process.time(scale.log_ratio(wanted))
     least = process.level(
         _NO_TIME

@@ -17,7 +17,6 @@ from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
 from scorefield.process.base import GaussianProcess, Process
-from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.ddim import grid_direction, predict_x0_eps
@@ -154,7 +153,7 @@ class Heun(Sampler[float | None]):
         self, process: GaussianProcess, x_t: Tensor, t: float, gamma: float | None, noise: Noise
     ) -> tuple[Tensor, float]:
         """x_t with noise added that takes it from r to r̂ = (1 + γ)·r, and the time of r̂."""
-        if gamma is None or not isinstance(process, ContinuousProcess):
+        if gamma is None or not isinstance(process, GaussianProcess) or process.is_discrete:
             raise InputError(
                 "the churn of a step follows from the grid: walk it by sf.trajectory, or start from plan(model, times, state)"
             )

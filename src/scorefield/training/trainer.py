@@ -26,6 +26,7 @@ from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import BatchLoader, check_data, trained_arrays
+from scorefield.training.description import describe_run
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
@@ -81,7 +82,7 @@ def train(
             Default: nothing is kept.
         resume: Continue from the newest complete checkpoint of `run`; N steps, a stop and M more equal N + M.
         device: "cpu", "cuda" or "mps". Default: what Accelerate finds.
-        describe: Further tables for config.toml.
+        describe: Further tables for config.toml, such as {"sampling": {"sampler": sf.samplers.DDIM(0.5)}}.
         **options: The fields of TrainingOptions: steps, batch_size, lr, …
     Returns:
         The trainer: iterate over it to train; `ema_model` is the averaged model, ready to sample.
@@ -123,6 +124,13 @@ class Trainer(Iterator[TrainStep]):
         self._processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
         check_data(objective, self.data, options, self._processes.world)
         self._arrays = trained_arrays(as_model(objective.model), self.data)
+        further = describe or {}
+        # Before anything changes the objects, and before any work: a run that could not be loaded is refused.
+        tables = (
+            {}
+            if run is None or resume
+            else describe_run(objective, self.data, self._arrays, options, further)
+        )
         objective.to(accelerator.device)
         objective.train()
         model: Any = objective.model
@@ -145,7 +153,7 @@ class Trainer(Iterator[TrainStep]):
         self._state = TrainingState(self.objective, self._optimizer, self.ema)
         self._meter = Meter(accelerator.device)
         self.folder = None if run is None else RunFolder(Path(run))
-        self._writer = None if self.folder is None else self._open(self.folder, resume, describe or {})
+        self._writer = None if self.folder is None else self._open(self.folder, resume, tables or further)
         self._recovery = Recovery(options, self._state, self._writer, self._processes)
         unreadable_files = None if self.folder is None else self.folder.unreadable_files
         self._batches = BatchLoader(
@@ -227,7 +235,7 @@ class Trainer(Iterator[TrainStep]):
         votes = self.accelerator.gather(torch.tensor([int(vote)], device=self.accelerator.device))
         return int(votes.max())
 
-    def _open(self, folder: RunFolder, resume: bool, describe: Mapping[str, Any]) -> RunWriter:
+    def _open(self, folder: RunFolder, resume: bool, tables: Mapping[str, Any]) -> RunWriter:
         writer = RunWriter(
             folder,
             self._state,
@@ -237,29 +245,10 @@ class Trainer(Iterator[TrainStep]):
             self.data.versions,
         )
         if resume:
-            writer.resume(self.data.fingerprint(self._arrays), describe)
+            writer.resume(self.data.fingerprint(self._arrays), tables)
         else:
-            writer.begin({**self._description(), **describe})
+            writer.begin(tables)
         return writer
-
-    def _description(self) -> dict[str, Any]:
-        """Everything that rebuilds the model without the data and without the code that made it."""
-        objective, spec = self.objective, self.data.spec
-        model: Any = objective.model
-        facts: dict[str, Any] = {"source": self.data.source}
-        facts["fingerprint"] = self.data.fingerprint(self._arrays)
-        facts |= {"arrays": self._arrays} if self._arrays else {}
-        facts |= {} if self.data.examples is None else {"examples": self.data.examples}
-        data = {"shape": list(spec.shape), "range": list(spec.range), "classes": list(spec.classes)}
-        process = getattr(model, "process", None)
-        return {
-            **({} if process is None else {"process": dict(process.config)}),
-            "net": dict(getattr(getattr(model, "net", None), "config", {"kind": "custom"})),
-            "model": model.config,
-            "objective": objective.config,
-            "training": self.options.model_dump(),
-            "trained_on": {**facts, **data, **({} if spec.bins is None else {"bins": spec.bins})},
-        }
 
     def _forward_backward(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the mean loss over the global batch; (that mean, the means of its parts)."""

@@ -1,0 +1,92 @@
+"""Code of the user's own, which a file names as "module:Name": found only in modules that the caller allows.
+
+A file never has code imported by itself. The caller says which modules it may name, `with allowing(["my_package"])`,
+and what is found there must be a class that the module itself defines, of the concept that is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from scorefield.runtime.errors import InputError
+
+__all__ = ["allowing", "find_class", "is_own", "loaded_class"]
+
+_ALLOWED: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
+
+
+@contextmanager
+def allowing(modules: Iterable[str]) -> Iterator[None]:
+    """Within the block, files may name classes of these modules and of the modules within them."""
+    token = _ALLOWED.set((*_ALLOWED.get(), *modules))
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
+def is_own(kind: object) -> bool:
+    """Whether a file's kind names code of the user's own, and not a word of the registry."""
+    return isinstance(kind, str) and ":" in kind
+
+
+def find_class(kind: str, where: str) -> type:
+    """The class that "module:Name" names.
+
+    Args:
+        where: Which entry of the file names it, for messages.
+    Raises:
+        InputError: If its module was not allowed, before anything is imported; if it cannot be imported, or has no
+            such class of its own.
+    """
+    module, _, name = kind.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise InputError(f"{where} must be a known word or module:Name, got {kind!r}")
+    if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in _ALLOWED.get()):
+        raise InputError(
+            f"{where} is code that is not part of scorefield ({kind}), which is imported only if you allow it: if you "
+            f"trust it, use --allow {module}, sf.Run(path, allow=[{module!r}]) or sf.load(path, allow=[{module!r}]), or "
+            "pass the object itself"
+        )
+    try:
+        home = _running_script(module) or import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{where} names the module {module}, which cannot be imported ({error}): run from the folder that holds it, "
+            "or set PYTHONPATH"
+        ) from error
+    found = _class_in(home, name)
+    if found is None:
+        raise InputError(f"{where}: the module {module} defines no class {name}")
+    return found
+
+
+def loaded_class(kind: str) -> type | None:
+    """The class that "module:Name" names, if its module is imported already; otherwise None."""
+    module, _, name = kind.partition(":")
+    home = _running_script(module) or sys.modules.get(module)
+    return None if home is None else _class_in(home, name)
+
+
+def _running_script(module: str) -> ModuleType | None:
+    """The script that runs, if this is the name of its file: importing it would run it again."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    return main if file is not None and Path(file).stem == module else None
+
+
+def _class_in(home: ModuleType, name: str) -> type | None:
+    """A class by its qualified name, if the module defines it; what it imported from elsewhere is not offered."""
+    found: type | None = None
+    for part in name.split("."):
+        member = vars(home if found is None else found).get(part)
+        if not isinstance(member, type) or member.__module__ != home.__name__:
+            return None
+        found = member
+    return found
