@@ -338,7 +338,7 @@ def broken_folders(tmp_path):
 MISTAKES = [
     (["--metrics", "fidd"], "got 'fidd', did you mean 'fd'"),
     (["--metrics", "fd,kid,fd"], "fd is asked for twice"),
-    (["--metrics", ""], "no metric ''"),
+    (["--metrics", ""], "a metric must be one of"),
     (["--metrics", "bpd", "--variance", "learned"], "needs a model with a variance head"),
     (["--metrics", "bpd", "--variance", "larger"], "option variance"),
     (["--metrics", "bpd", "--bound-steps", "2000"], "from 1 to 1000"),

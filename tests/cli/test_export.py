@@ -26,7 +26,7 @@ def run(tmp_path):
         generator = torch.Generator().manual_seed(0)
         for parameter in net.parameters():
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-        process = sf.process.from_betas(sf.process.cosine_betas(1000))
+        process = sf.process.cosine(1000)
         model = sf.Denoiser(net, process, "v", data=DataSpec((1, 8, 8), (-1.0, 1.0), (), 17))
         sampling = {"sampler": {"kind": "ddim", "eta": 0.0}, "steps": 10, "clip": True}
         write_run(

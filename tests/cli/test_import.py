@@ -140,7 +140,7 @@ MISTAKES = [
     (["ddpm", "canary.pt", "--flags", DDPM], "Nothing in it was run"),
     (["ddpm", "cut.pt", "--flags", DDPM], "damaged, cut off"),
     (["ddpm", "none.pt", "--flags", DDPM], "there is no file"),
-    (["stable-diffusion", "unet.pt"], "there are guided-diffusion, improved-diffusion"),
+    (["stable-diffusion", "unet.pt"], "must be one of guided-diffusion, improved-diffusion"),
 ]
 
 

@@ -13,6 +13,7 @@ import scorefield as sf
 import scorefield.cli
 from scorefield.core.noise import NoiseSource
 from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sampling import Guide
 from scorefield.models.guidance import ClassifierGuidance, ClipX0
 from scorefield.runs.build import SamplingOptions, build_sampling
 
@@ -51,7 +52,7 @@ TABLES = [
 @pytest.mark.parametrize("grid", ["log_snr", "karras", "uniform"])
 def test_a_table_of_levels_is_read_between_them_where_needed(model, classifier, table, grid):
     sampling = build_sampling(
-        SamplingOptions(sampler=table, grid=grid, steps=6, guidance=2.0), model, classifier
+        SamplingOptions(sampler=table, grid=grid, steps=6, guidance=2.0), model, Guide(classifier, "", "")
     )
     assert not sampling.grid.is_floating_point()
     (block,) = sample_blocks(
