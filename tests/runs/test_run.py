@@ -148,6 +148,29 @@ def test_inpainting(capsys, runs, tmp_path):
     assert_same(run.sample(inpaint=files, **options), tmp_path / "x.npz")
 
 
+def test_the_steps_of_the_first_block(runs):
+    run, options = sf.Run(runs / "conditional"), {"n": 5, "seed": 2, "labels": [3], "device": "cpu"}
+    steps = list(run.trajectory(steps=4, **options))
+    assert [step.s for step in steps] == [750, 500, 250, 0]
+    assert all(step.x.shape == step.x0.shape == (5, 1, 8, 8) for step in steps)
+    images = run.sample(steps=4, **options).images
+    assert np.array_equal(run.data_spec.to_uint8(steps[-1].x)[:, 0].numpy(), images)
+    with pytest.raises(sf.InputError, match="at most, got n = 65"):
+        run.trajectory(n=65, device="cpu")
+
+
+def test_arrays_that_no_network_takes(capsys, runs, tmp_path):
+    np.savez(tmp_path / "given.npz", mask=np.zeros((3, 1, 8, 8), np.float32))
+    run = sf.Run(runs / "conditional")
+    with pytest.raises(sf.InputError, match="takes no array 'mask'"):
+        run.sample(n=2, conditions={"mask": np.zeros((3, 1, 8, 8), np.float32)}, device="cpu")
+    for given in (tmp_path / "given.npz", str(tmp_path / "given.npz")):
+        with pytest.raises(sf.InputError, match="holds no array that this run's network takes"):
+            run.sample(n=2, conditions=given, device="cpu")
+    status, _, err = call(capsys, "sample", run.path, "--given", tmp_path / "given.npz")
+    assert (status, "it takes none" in err) == (1, True)
+
+
 def test_objects_in_place_of_names(runs):
     run = sf.Run(runs / "unconditional")
     options: dict[str, Any] = {"n": 3, "seed": 1, "device": "cpu"}

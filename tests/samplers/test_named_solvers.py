@@ -3,6 +3,7 @@ levels, make of them.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from support import call, relative_error
 import scorefield as sf
 import scorefield.cli
 from scorefield.core.noise import NoiseSource
-from scorefield.generation.blocks import sample_blocks
 from scorefield.generation.sampling import Guide
 from scorefield.models.guidance import ClassifierGuidance, ClipX0
 from scorefield.runs.build import SamplingOptions, build_sampling
@@ -51,13 +51,10 @@ TABLES = [
 @pytest.mark.parametrize("table", TABLES, ids=str)
 @pytest.mark.parametrize("grid", ["log_snr", "karras", "uniform"])
 def test_a_table_of_levels_is_read_between_them_where_needed(model, classifier, table, grid):
-    sampling = build_sampling(
-        SamplingOptions(sampler=table, grid=grid, steps=6, guidance=2.0), model, Guide(classifier, "", "")
-    )
+    options = SamplingOptions(sampler=table, grid=grid, steps=6, guidance=2.0)
+    sampling = build_sampling(options, model, Guide(classifier, "classifier", ""))
     assert not sampling.grid.is_floating_point()
-    (block,) = sample_blocks(
-        model, sampling.sampler, sampling.grid, 3, 0, labels=[0, 1, 2], wrap=sampling.wrap
-    )
+    (block,) = replace(sampling, labels=[0, 1, 2]).blocks(3, seed=0)
     inner, judge = (sf.samplers.between_levels(one) for one in (model, classifier))
     guided = ClassifierGuidance(ClipX0(inner.given([0, 1, 2])), judge, [0, 1, 2], 2.0)
     x_T = LINEAR.prior((3, 2), NoiseSource(0, range(3)).at(0))

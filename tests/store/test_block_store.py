@@ -24,7 +24,7 @@ from support import fork
 import scorefield as sf
 from scorefield.generation.blocks import sample_blocks
 from scorefield.generation.options import SamplingOptions
-from scorefield.generation.sampling import Guide, LowRes, Sampling
+from scorefield.generation.sampling import Condition, Guide, Sampling
 from scorefield.store.block_store import Block, StoredSamples
 
 JOB = Path(__file__).with_name("stored_job.py")
@@ -162,7 +162,8 @@ def test_everything_that_decides_the_samples_tells_them_apart(model, tmp_path):
         replace(base, options=SamplingOptions(guidance=2)),
         replace(base, sampler=sf.samplers.DDIM(0.5)),
         replace(base, grid=sf.grids.uniform(process, 4)),
-        replace(base, low_res=LowRes(torch.zeros(1, 1, 4, 4), "c")),
+        replace(base, conditions={"low_res": Condition(torch.zeros(1, 1, 4, 4), "c")}),
+        replace(base, conditions={"mask": Condition(torch.zeros(1, 1, 4, 4), "c")}),
         replace(base, guide=Guide(model, "run", "d")),
         replace(base, model=fp32),
         replace(base, model=eps),

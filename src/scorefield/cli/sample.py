@@ -48,6 +48,13 @@ LowRes = Annotated[
         "a folder of them. Default classes: those of the file.",
     ),
 ]
+Given = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz",
+        help="Further inputs of the network by name, such as a mask, cycled over the samples.",
+    ),
+]
 Inpainted = Annotated[
     tuple[Path, Path] | None,
     typer.Option(
@@ -71,6 +78,7 @@ def sample(
     label: Labels = None,
     guidance: Guidance = None,
     low_res: LowRes = None,
+    given: Given = None,
     inpaint: Inpainted = None,
     seed: Seed = 0,
     out: Out = None,
@@ -98,6 +106,7 @@ def sample(
             split_labels(label),
             guidance=guidance,
             low_res=low_res,
+            conditions=given,
             inpaint=inpaint,
             compiled=compiled,
             trajectory=trajectory,

@@ -23,7 +23,8 @@ from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
 from scorefield.evaluation.metric_value import MetricValue, Stamp, append_line
 from scorefield.evaluation.noisy_accuracy import NoisyAccuracy
 from scorefield.evaluation.sample_evaluator import SampleEvaluator
-from scorefield.generation.sampling import Sampling
+from scorefield.generation.sampling import Condition, Sampling
+from scorefield.models.base import Model
 from scorefield.process.transitions import Variance
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.distributed import Processes
@@ -63,13 +64,13 @@ class EvaluationTarget:
     folder: Path
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         return self.sampling.model
 
     @property
     def conditional(self) -> bool:
         """Whether labels decide what is sampled."""
-        return bool(getattr(self.model, "num_classes", 0)) or self.sampling.guide is not None
+        return bool(self.model.num_classes) or self.sampling.guide is not None
 
 
 class EvaluationOptions(Options):
@@ -248,7 +249,9 @@ def _examples(subject: EvaluationTarget, options: EvaluationOptions) -> Examples
         order = torch.from_numpy(permutation(len(data), seed=0)[: options.n])
     examples = Examples(subject.model, data, order, options.split, options.seed)
     plan = _plan(subject, options)
-    plan.bound(examples), plan.grid(subject.model.process)  # raise now what would be raised after sampling
+    plan.bound(examples)  # raises now what would be raised after sampling
+    if subject.model.process is not None:
+        plan.grid(subject.model.process)
     return examples
 
 
@@ -274,7 +277,12 @@ def _sets(subject: EvaluationTarget, options: EvaluationOptions, metric: str) ->
     # measures that.
     shuffled = permutation(len(heldout), seed=0)
     labels = heldout.labels[shuffled].tolist() if subject.conditional and heldout.labels is not None else None
-    sampling = replace(subject.sampling, labels=labels, weights=str(subject.weights["sha256"]))
+    arrays = heldout.arrays_at(torch.from_numpy(shuffled)) if subject.model.arrays else {}
+    conditions = {
+        name: Condition.of(name, array) for name, array in arrays.items() if name in subject.model.arrays
+    }
+    sampling = replace(subject.sampling, labels=labels, conditions=conditions)
+    sampling = replace(sampling, weights=str(subject.weights["sha256"]))
     return SampledSets(sampling, subject.folder, count=count, sets=options.sets, seed=options.seed)
 
 

@@ -58,7 +58,7 @@ class SampledSets:
     def __init__(self, sampling: Sampling, parent: Path, *, count: int, sets: int, seed: int) -> None:
         self.sampling, self.parent = sampling, parent
         self.count, self.sets, self.seed = count, sets, seed
-        spec = sampling.model.data
+        spec = sampling.spec
         self._stores = [StoredSamples.within(parent, sampling.identity(seed + k), spec) for k in range(sets)]
         sampling.check()
         self._missing = [store.missing(count) for store in self._stores]

@@ -16,7 +16,7 @@ from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import AnySampler, Grid, Step, trajectory
 from scorefield.store.block_store import BLOCK, Block
 
-__all__ = ["given", "sample_blocks"]
+__all__ = ["block_indices", "given", "sample_blocks", "walk"]
 
 
 def sample_blocks(
@@ -62,28 +62,61 @@ def sample_blocks(
         raise InputError(
             f"at least one sample in blocks of at least 32 is needed, got n = {n} in blocks of {size}"
         )
-    model, conditions = as_model(model), conditions or {}
-    model.check_arrays(conditions)
-    model.refuse_missing(conditions.keys())
-    pad = model.autocast_dtype is not None or model.family == "categorical"
+    model = as_model(model)
     for k in range(-(-n // size)) if blocks is None else blocks:
-        indices = range(k * size, (k + 1) * size if pad else min(n, (k + 1) * size))
-        chosen = None if labels is None else [labels[i % len(labels)] for i in indices]
-        rows = {name: array[[i % len(array) for i in indices]] for name, array in conditions.items()}
-        bound = (wrap or given)(model.given(**rows), chosen)
-        noise = NoiseSource(seed, indices)
-        x = (start or _prior(model))((len(indices), *_shape(model)), noise.at(0)).to(model.device)
-        for step in trajectory(bound, sampler, grid, x, noise):
+        indices = block_indices(model, k, n, size)
+        steps = walk(
+            model, sampler, grid, indices, seed, labels=labels, wrap=wrap, start=start, conditions=conditions
+        )
+        for step in steps:
             x = step.x
             if on_step is not None:
                 on_step(k, step)
         kept = min(n, indices.stop) - indices.start
-        yield Block(indices[:kept], x[:kept], None if chosen is None else chosen[:kept])
+        yield Block(indices[:kept], x[:kept], _labels_of(indices[:kept], labels))
+
+
+def block_indices(model: Model, k: int, n: int, size: int = BLOCK) -> range:
+    """The samples that block k of samples 0 … n−1 computes: a whole block where the result depends on its size."""
+    pad = model.autocast_dtype is not None or model.family == "categorical"
+    return range(k * size, (k + 1) * size if pad else min(n, (k + 1) * size))
+
+
+def walk(
+    model: Model,
+    sampler: AnySampler,
+    grid: Grid,
+    indices: range,
+    seed: int,
+    *,
+    labels: Sequence[int] | None = None,
+    wrap: Callable[[Model, list[int] | None], Model] | None = None,
+    start: Callable[[Sequence[int], Noise], Tensor] | None = None,
+    conditions: Mapping[str, Tensor] | None = None,
+) -> Iterator[Step]:
+    """The steps of these samples of a seed together, as `trajectory` yields them. Bad pieces raise here, not later.
+
+    Args:
+        indices: Which samples.
+        model, sampler, grid, seed, labels, wrap, start, conditions: As of `sample_blocks`.
+    """
+    arrays = conditions or {}
+    model.check_arrays(arrays)
+    model.refuse_missing(arrays.keys())
+    rows = {name: array[[i % len(array) for i in indices]] for name, array in arrays.items()}
+    bound = (wrap or given)(model.given(**rows), _labels_of(indices, labels))
+    noise = NoiseSource(seed, indices)
+    x = (start or _prior(model))((len(indices), *_shape(model)), noise.at(0)).to(model.device)
+    return trajectory(bound, sampler, grid, x, noise)
 
 
 def given(model: Model, labels: list[int] | None) -> Model:
     """The model with these labels bound; the model itself without labels."""
     return model.given(labels)
+
+
+def _labels_of(indices: range, labels: Sequence[int] | None) -> list[int] | None:
+    return None if labels is None else [labels[i % len(labels)] for i in indices]
 
 
 def _prior(model: Model) -> Callable[[Sequence[int], Noise], Tensor]:

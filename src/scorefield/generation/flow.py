@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.generation.blocks import given
+from scorefield.models.base import Model
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.samplers import latents
@@ -74,7 +74,7 @@ def check_walk_target(path: Path) -> None:
 
 
 def encode(
-    model: Any, x0: Tensor, labels: Sequence[int] | None, grid: Tensor, progress: Reporter = SILENT
+    model: Model, x0: Tensor, labels: Sequence[int] | None, grid: Tensor, progress: Reporter = SILENT
 ) -> Tensor:
     """Latents of images x0 (N, *) under labels, one per image; float32 on the CPU."""
     return _in_parts(
@@ -83,7 +83,7 @@ def encode(
 
 
 def decode(
-    model: Any,
+    model: Model,
     x_T: Tensor,
     labels: Sequence[int] | None,
     grid: Tensor,
@@ -98,8 +98,8 @@ def decode(
 
 def _in_parts(
     what: str,
-    walk: Callable[[Any, Tensor], Tensor],
-    model: Any,
+    walk: Callable[[Model, Tensor], Tensor],
+    model: Model,
     x: Tensor,
     labels: Sequence[int] | None,
     progress: Reporter,

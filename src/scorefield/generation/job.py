@@ -79,7 +79,7 @@ class SampleJob:
         """The samples, of the same bytes as those that `run` writes."""
         n = self.n if self.n <= self.size else -(-self.n // self.size) * self.size
         blocks = self._drawn(n, list(range(-(-n // self.size))))
-        return Samples.of(self._cut(blocks), self.sampling.model.data, self.sampling.labels)
+        return Samples.of(self._cut(blocks), self.sampling.spec, self.sampling.labels)
 
     def _cut(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """The first n samples of whole blocks."""
@@ -89,9 +89,7 @@ class SampleJob:
             yield Block(block.indices[:count], block.x[:count], labels)
 
     def _into_folder(self, processes: Processes) -> None:
-        files = SampleFiles(
-            self.target, self.sampling.identity(self.seed), self.sampling.model.data, self.size
-        )
+        files = SampleFiles(self.target, self.sampling.identity(self.seed), self.sampling.spec, self.size)
         self._make(files, processes)
         if processes.first and self.sampling.labels is not None:
             files.write_labels(self.n, self.sampling.labels)
@@ -99,7 +97,7 @@ class SampleJob:
     def _through_blocks(self, processes: Processes) -> None:
         """One file, from blocks that wait beside it until there are all of them."""
         beside = self.target.with_name(self.target.name + ".blocks")
-        what, spec = self.sampling.identity(self.seed), self.sampling.model.data
+        what, spec = self.sampling.identity(self.seed), self.sampling.spec
         stored = StoredSamples.within(beside, what, spec, self.size)
         self._make(stored, processes)
         if processes.first:
@@ -137,13 +135,13 @@ class SampleJob:
             self._seen += 1
             steps = self.sampling.steps
             if self._seen % max(1, steps // _FRAMES) == 0 or self._seen == steps:
-                self._frames.append(self.sampling.model.data.to_uint8(step.x[: self.n]).cpu())
+                self._frames.append(self.sampling.spec.to_uint8(step.x[: self.n]).cpu())
 
     def _write(self, blocks: Iterator[Block]) -> None:
         """The .npz or the grid of all the samples."""
         for unfinished in abandoned(self.target.parent.glob(f".{glob.escape(self.target.name)}.*.partial")):
             unfinished.unlink(missing_ok=True)
-        Samples.of(blocks, self.sampling.model.data, self.sampling.labels).save(self.target)
+        Samples.of(blocks, self.sampling.spec, self.sampling.labels).save(self.target)
 
     @contextmanager
     def _interruptible(self, folder: Path) -> Iterator[None]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from scorefield.data import Dataset
+from scorefield.models.base import Model
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import whole_number
@@ -17,7 +17,9 @@ __all__ = ["ClassNames", "class_labels", "labels_of_images"]
 ClassNames = int | str | Sequence[int | str]
 
 
-def class_labels(model: Any, labels: ClassNames | None, classifier: Any = None) -> list[int] | None:
+def class_labels(
+    model: Model, labels: ClassNames | None, classifier: Model | None = None
+) -> list[int] | None:
     """The numbers of the classes that a user names, cycled over the samples.
 
     Args:
@@ -46,7 +48,9 @@ def class_labels(model: Any, labels: ClassNames | None, classifier: Any = None) 
     return [_number(labelled, label) for label in chosen]
 
 
-def labels_of_images(images: Dataset | None, model: Any, classifier: Any = None) -> list[int] | None:
+def labels_of_images(
+    images: Dataset | None, model: Model, classifier: Model | None = None
+) -> list[int] | None:
     """The classes of a user's images, in the numbering of the model, or of the classifier of an unconditional
     one; None where neither has classes.
     """
@@ -60,7 +64,7 @@ def labels_of_images(images: Dataset | None, model: Any, classifier: Any = None)
     return [_number(labelled, images.spec.classes[label]) for label in images.labels.tolist()]
 
 
-def _number(labelled: Any, label: int | str) -> int:
+def _number(labelled: Model, label: int | str) -> int:
     """The class of this number; a word is a name, or else a number."""
     names = list(labelled.data.classes) if labelled.data is not None else []
     if isinstance(label, str) and label in names:

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from scorefield.core.noise import Noise, NoiseSource
-from scorefield.generation.blocks import given, sample_blocks
+from scorefield.core.noise import Noise
+from scorefield.core.shapes import DataSpec
+from scorefield.generation.blocks import block_indices, given, sample_blocks, walk
 from scorefield.generation.options import SamplingOptions, build_grid
-from scorefield.models.categorical_denoiser import CategoricalDenoiser
-from scorefield.models.denoiser import Denoiser
+from scorefield.models.base import AnyModel, ClassifierModel, GaussianModel, Model
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
-from scorefield.models.noisy_classifier import NoisyClassifier
-from scorefield.models.score_model import ScoreModel
-from scorefield.process import ContinuousProcess
+from scorefield.models.wrappers import as_model
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, SAMPLERS
+from scorefield.runtime.weights import sha256
 from scorefield.samplers import Sampler, between_levels
-from scorefield.samplers.base import Grid, Step, as_sampler, trajectory
+from scorefield.samplers.base import Grid, Step, as_sampler
 from scorefield.samplers.grids import as_floats, steps
 from scorefield.samplers.ode import LARGEST_RATIO
 from scorefield.store.block_store import BLOCK, Block
 from scorefield.store.formats import first_names
 
-__all__ = ["Guide", "LowRes", "Sampling", "Start", "Wrap", "build_sampling"]
+__all__ = ["Condition", "Guide", "Sampling", "Start", "Wrap", "build_sampling"]
 
 Start = Callable[[Sequence[int], Noise], Tensor]
 # What the objects of a Sampling say themselves. Every other option decides samples by its value.
@@ -40,10 +39,10 @@ _IN_OBJECTS = frozenset({"sampler", "grid", "steps", "repeats", "levels"})
 class Wrap(Protocol):
     """The model and its labels, one per sample or None -> what is sampled: labels bound, clipped, guided."""
 
-    def __call__(self, model: Any, labels: list[int] | None = None) -> Any: ...
+    def __call__(self, model: Model, labels: list[int] | None = None) -> Model: ...
 
 
-def _bound(model: Any, labels: list[int] | None = None) -> Any:
+def _bound(model: Model, labels: list[int] | None = None) -> Model:
     return given(model, labels)
 
 
@@ -51,17 +50,22 @@ def _bound(model: Any, labels: list[int] | None = None) -> Any:
 class Guide:
     """A classifier that guides.   name: what people call it, such as its run.   sha256: of its weights."""
 
-    model: NoisyClassifier
+    model: ClassifierModel
     name: str
     sha256: str
 
 
 @dataclass(frozen=True)
-class LowRes:
-    """The images that a super-resolution model upsamples: (M, C, h, w) in the data's range, and a hash of them."""
+class Condition:
+    """A further input of the network: one row per sample (M, *), cycled over them, and a hash of the rows."""
 
-    images: Tensor
+    values: Tensor
     fingerprint: str
+
+    @classmethod
+    def of(cls, name: str, values: Tensor) -> Condition:
+        """With a hash of the values and their name."""
+        return cls(values, sha256({name: values})[:16])
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,10 @@ class Sampling:
         guide: The classifier that guides, if one does.
         weights: A hash of the model's weights; nothing where stored samples need not be told apart by it.
         labels: Cycled over the samples, sample i gets labels[i mod len]. Default: none.
-        low_res: The images of a super-resolution model, cycled likewise.
+        conditions: Further inputs of the network by name, cycled likewise; of a super-resolution model `low_res`.
     """
 
-    model: Any
+    model: Model
     sampler: Sampler
     grid: Tensor
     options: SamplingOptions = field(default_factory=SamplingOptions)
@@ -91,7 +95,16 @@ class Sampling:
     guide: Guide | None = None
     weights: str | None = None
     labels: Sequence[int] | None = None
-    low_res: LowRes | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> DataSpec:
+        """What one sample is. InputError where the model does not say."""
+        if self.model.data is None:
+            raise InputError(
+                "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape))"
+            )
+        return self.model.data
 
     @property
     def steps(self) -> int:
@@ -106,7 +119,7 @@ class Sampling:
     @property
     def precision(self) -> str:
         """What the network runs in, "fp32" or "bf16"."""
-        return "fp32" if getattr(self.model, "autocast_dtype", None) is None else "bf16"
+        return "fp32" if self.model.autocast_dtype is None else "bf16"
 
     @property
     def guidance(self) -> str | None:
@@ -124,17 +137,14 @@ class Sampling:
         samples are found again by this dict, so a key that is renamed loses those that were made before; a
         key that is None counts as absent.
         """
-        network, process = getattr(self.model, "net", None), getattr(self.model, "process", None)
-        made_of = [getattr(part, "config", None) for part in (self.model, network, process)]
+        model, labels = self.model, self.labels
+        process = None if model.process is None else model.process.config
+        described = {"model": model.config, "net": model.net_config, "process": process}
         made_of = [
-            None if config is None else first_names(config, name)
-            for config, name in zip(made_of, ("model", "net", "process"), strict=True)
+            None if config is None else first_names(config, name) for name, config in described.items()
         ]
-        labels = self.labels
-        rare = {
-            "compiled": getattr(self.model, "is_compiled", False),
-            "low_res": None if self.low_res is None else self.low_res.fingerprint,
-        }
+        prints = {name: condition.fingerprint for name, condition in self.conditions.items()}
+        rare = {"compiled": model.is_compiled, "low_res": prints.pop("low_res", None), "conditions": prints}
         return {
             "model": _digest(made_of),
             "weights": self.weights,
@@ -167,25 +177,39 @@ class Sampling:
             labels=self.labels,
             wrap=self.wrap,
             start=self.start,
-            conditions=self._conditions,
+            conditions=self._arrays,
             size=size,
             on_step=on_step,
             blocks=blocks,
         )
 
+    def trajectory(self, n: int, seed: int, size: int = BLOCK) -> Iterator[Step]:
+        """The steps of samples 0 … n−1 of a seed, at most `size` of them. Bad pieces raise here, not later."""
+        if not 1 <= n <= size:
+            raise InputError(f"a trajectory is of one block of {size} samples at most, got n = {n}")
+        found = self._walk(block_indices(self.model, 0, n, size), seed)
+        return (Step(step.t, step.s, step.x[:n], step.x0[:n]) for step in found)
+
+    def _walk(self, indices: range, seed: int) -> Iterator[Step]:
+        return walk(
+            self.model,
+            self.sampler,
+            self.grid,
+            indices,
+            seed,
+            labels=self.labels,
+            wrap=self.wrap,
+            start=self.start,
+            conditions=self._arrays,
+        )
+
     @property
-    def _conditions(self) -> dict[str, Tensor]:
-        """Further inputs of the network by name, (M, *)."""
-        return {} if self.low_res is None else {"low_res": self.low_res.images}
+    def _arrays(self) -> dict[str, Tensor]:
+        return {name: condition.values for name, condition in self.conditions.items()}
 
     def check(self) -> None:
         """InputError or IncompatibleModel where the parts do not fit together. Nothing is computed."""
-        labels = None if self.labels is None else [self.labels[0]]
-        x = (self.start or self.model.process.prior)((1, *self.model.data.shape), NoiseSource(0).at(0))
-        arrays = {name: array[:1] for name, array in self._conditions.items()}
-        trajectory(
-            self.wrap(self.model.given(**arrays), labels), self.sampler, self.grid, x.to(self.model.device)
-        )
+        self._walk(range(1), 0)
 
     def caution(self) -> str | None:
         """A sentence where a classifier's gradient will be multiplied by a very large σ²/α, as an ε̂-shifting
@@ -193,8 +217,9 @@ class Sampling:
         """
         if self.guide is None or as_sampler(self.sampler).guidance != "eps":
             return None
-        level = self.model.process.level(float(self.grid[0]))
-        ratio = float(level.ratio)
+        if not isinstance(self.model, GaussianModel):
+            return None
+        ratio = float(self.model.process.level(float(self.grid[0])).ratio)
         if ratio <= LARGEST_RATIO:
             return None
         return (
@@ -206,7 +231,7 @@ class Sampling:
 
 def build_sampling(
     options: SamplingOptions,
-    model: Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser,
+    model: AnyModel,
     guide: Guide | None = None,
     *,
     sampler: Sampler | None = None,
@@ -225,26 +250,26 @@ def build_sampling(
         IncompatibleModel: For a model that is a classifier, and for guidance that does not fit the model.
         InputError: For options that have no meaning for this model.
     """
-    if isinstance(model, NoisyClassifier):
+    model = as_model(model)
+    if model.family == "classifier":
         raise IncompatibleModel(
             "this is a classifier and cannot be sampled: sample a run of the same process with it as guide "
             "(--classifier RUN --guidance S)"
         )
-    categories = isinstance(model, CategoricalDenoiser)
     if sampler is None:
-        kinds = CATEGORICAL_SAMPLERS if categories else SAMPLERS
+        kinds = CATEGORICAL_SAMPLERS if model.family == "categorical" else SAMPLERS
         sampler = build(kinds, _with_step(options, model), "sampling.sampler")
     if grid is not None:
         times = torch.as_tensor(as_floats(grid))
-    elif isinstance(model, ScoreModel):
+    elif model.process is None:
         times = steps(options.steps or 1000)
     else:
         times = build_grid(options, model.process)
-    if isinstance(model, CategoricalDenoiser):
+    if model.family == "categorical":
         _check_categories(options, guide)
         return Sampling(model, sampler, times, options)
-    start = _uniform_start(model) if options.start == "uniform" or isinstance(model, ScoreModel) else None
-    between = as_sampler(sampler).between_levels and isinstance(model, Denoiser)
+    start = _uniform_start(model) if options.start == "uniform" or model.process is None else None
+    between = as_sampler(sampler).between_levels and model.process is not None
     wrap = (_wrap_between_levels if between else _wrap)(
         options, model, None if guide is None else guide.model
     )
@@ -259,50 +284,49 @@ def _check_categories(options: SamplingOptions, guide: Guide | None) -> None:
         raise IncompatibleModel('categories start from the noise of their process: use start="prior"')
 
 
-def _wrap(options: SamplingOptions, model: Any, classifier: NoisyClassifier | None) -> Wrap:
-    clipped: Callable[[Any], Any] = ClipX0 if options.clip and not isinstance(model, ScoreModel) else _itself
-    scale = options.guidance
+def _wrap(options: SamplingOptions, model: Model, classifier: ClassifierModel | None) -> Wrap:
     if classifier is not None:
-        wrap = _by_classifier(
-            clipped, model, classifier, 1.0 if scale is None else scale, options.guidance_at
-        )
-    elif scale is not None:
-        wrap = _classifier_free(clipped, model, scale)
+        wrap = _by_classifier(options, _with_levels(model), classifier)
+    elif options.guidance is not None:
+        _with_levels(model)
+        wrap = _classifier_free(options, options.guidance)
     else:
-        return lambda model, labels=None: clipped(given(model, labels))
+        return lambda model, labels=None: _clipped(options, given(model, labels))
     wrap(model, [0])  # pieces that do not fit are refused before anything is sampled
     return wrap
 
 
-def _wrap_between_levels(options: SamplingOptions, model: Any, classifier: NoisyClassifier | None) -> Wrap:
+def _clipped(options: SamplingOptions, model: Model) -> Model:
+    """With x̂0 clipped where the options ask for it; a score has no x̂0."""
+    return ClipX0(model) if options.clip and isinstance(model, GaussianModel) else model
+
+
+def _wrap_between_levels(options: SamplingOptions, model: Model, classifier: ClassifierModel | None) -> Wrap:
     """`_wrap` for samplers that ask for times between the levels of a table."""
     wrap = _wrap(options, between_levels(model), None if classifier is None else between_levels(classifier))
     return lambda model, labels=None: wrap(between_levels(model), labels)
 
 
-def _classifier_free(clipped: Callable[[Any], Any], model: Denoiser | ScoreModel, scale: float) -> Wrap:
-    _need_levels(model)
-    return lambda model, labels=None: clipped(ClassifierFree(model, _asked(labels), scale))
-
-
-def _by_classifier(
-    clipped: Callable[[Any], Any],
-    model: Denoiser | ScoreModel,
-    classifier: NoisyClassifier,
-    scale: float,
-    at: str,
-) -> Wrap:
-    _check_classifier(_need_levels(model), classifier)
-
-    def wrap(model: Any, labels: list[int] | None = None) -> Any:
-        inner = clipped(given(model, labels if model.num_classes else None))
-        return ClassifierGuidance(inner, classifier, _asked(labels), scale, at)
+def _classifier_free(options: SamplingOptions, scale: float) -> Wrap:
+    def wrap(model: Model, labels: list[int] | None = None) -> Model:
+        return _clipped(options, ClassifierFree(_with_levels(model), _asked(labels), scale))
 
     return wrap
 
 
-def _need_levels(model: Denoiser | ScoreModel) -> Denoiser:
-    if isinstance(model, ScoreModel):
+def _by_classifier(options: SamplingOptions, model: GaussianModel, classifier: ClassifierModel) -> Wrap:
+    _check_classifier(model, classifier)
+    scale = 1.0 if options.guidance is None else options.guidance
+
+    def wrap(model: Model, labels: list[int] | None = None) -> Model:
+        inner = _clipped(options, given(model, labels if model.num_classes else None))
+        return ClassifierGuidance(_with_levels(inner), classifier, _asked(labels), scale, options.guidance_at)
+
+    return wrap
+
+
+def _with_levels(model: Model) -> GaussianModel:
+    if not isinstance(model, GaussianModel):
         raise IncompatibleModel(
             "guidance is for models with noise levels, and this one is a score without them: leave it out"
         )
@@ -315,15 +339,11 @@ def _asked(labels: list[int] | None) -> list[int]:
     return labels
 
 
-def _itself(model: Any) -> Any:
-    return model
-
-
-def _check_classifier(model: Denoiser, classifier: NoisyClassifier) -> None:
+def _check_classifier(model: GaussianModel, classifier: ClassifierModel) -> None:
     """IncompatibleModel where the classifier is for other examples, or has other classes than a conditional
     model.
     """
-    if not isinstance(classifier, NoisyClassifier):
+    if not isinstance(classifier, ClassifierModel):
         raise IncompatibleModel(
             f"a {type(classifier).__name__} cannot guide: --classifier takes the run of a classifier"
         )
@@ -342,23 +362,22 @@ def _check_classifier(model: Denoiser, classifier: NoisyClassifier) -> None:
             )
 
 
-def _brief(values: Sequence[Any]) -> str:
+def _brief(values: Sequence[object]) -> str:
     return f"({', '.join(map(str, values[:10]))}{', …' if len(values) > 10 else ''})"
 
 
-def _with_step(options: SamplingOptions, model: Any) -> dict[str, Any]:
+def _with_step(options: SamplingOptions, model: Model) -> dict[str, Any]:
     """The table of a Langevin sampler without a step, with the ratio of NCSN's settings, 4e-5 at σ = 0.01.
     [NCSN §5]
     """
     sampler = options.sampler
-    if sampler.get("kind") != "langevin" or "step" in sampler or not isinstance(model, Denoiser):
+    if sampler.get("kind") != "langevin" or "step" in sampler or not isinstance(model, GaussianModel):
         return sampler
-    process = model.process
-    first = process.level(process.t_min if isinstance(process, ContinuousProcess) else 1)
+    first = model.process.level(model.process.t_min)
     return {**sampler, "step": 0.4 * float(first.ratio) ** 2}
 
 
-def _uniform_start(model: Any) -> Start:
+def _uniform_start(model: Model) -> Start:
     low, high = model.data.range if model.data is not None else (-1.0, 1.0)
     return lambda shape, noise: low + (high - low) * noise.uniform(shape)
 
@@ -373,5 +392,5 @@ def _name(sampler: Sampler) -> str:
     return str(sampler)
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data import Dataset
+from scorefield.data.arrays import numeric_tensor
 from scorefield.data.loading.epoch_order import permutation
 from scorefield.data.user_images import UserImages, images_of, low_res_images, mask_of
 from scorefield.evaluation import (
@@ -33,7 +34,7 @@ from scorefield.generation.job import SampleJob
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
 from scorefield.generation.options import SamplingOptions, build_grid
 from scorefield.generation.samples import Samples
-from scorefield.generation.sampling import Guide, LowRes, Sampling, build_sampling
+from scorefield.generation.sampling import Condition, Guide, Sampling, build_sampling
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.process import CategoricalProcess
@@ -49,6 +50,7 @@ from scorefield.runs.build import (
     read_run,
 )
 from scorefield.runs.recipe import Recipe, with_overrides
+from scorefield.runtime.atomic import array_headers, read_arrays
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -59,7 +61,7 @@ from scorefield.runtime.progress import SILENT, Bar, Reporter
 from scorefield.runtime.registry import SAMPLE_METRICS
 from scorefield.runtime.weights import SHOWN, WeightsFile
 from scorefield.samplers import Inpaint, Sampler
-from scorefield.samplers.base import Grid
+from scorefield.samplers.base import Grid, Step
 from scorefield.samplers.latents import spherical_walk
 from scorefield.store.block_store import BLOCK
 from scorefield.store.latent_file import Latents, check_weights
@@ -96,6 +98,7 @@ class SampleKeywords(SamplingKeywords, total=False):
 
     guidance: float | None
     low_res: UserImages | Samples | None
+    conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None
     inpaint: tuple[UserImages, UserImages] | None
 
 
@@ -307,6 +310,7 @@ class Run:
         guidance: float | None = None,
         classifier: str | Path | Run | None = None,
         low_res: UserImages | Samples | None = None,
+        conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None = None,
         inpaint: tuple[UserImages, UserImages] | None = None,
         block: int = BLOCK,
         device: str | torch.device | None = None,
@@ -332,6 +336,7 @@ class Run:
             classifier: Run of a classifier that guides.
             low_res: Low-resolution inputs of a super-resolution run, uint8 (M, h, w[, C]) or a file or folder of
                 them; sample i upsamples image i mod M.
+            conditions: Further inputs of the network by name, (M, *) each, cycled over the samples, or an .npz of them.
             inpaint: (image, mask): the image is filled in where the mask is white (255), and kept where it is black.
             block: Samples computed at once, at least 32. Bytes depend on it in the last place.
             device: "cpu", "cuda" or "mps". Default: the fastest one found.
@@ -349,6 +354,7 @@ class Run:
         sampling = self.sampling(
             labels,
             low_res=low_res,
+            conditions=conditions,
             sampler=sampler,
             steps=steps,
             grid=grid,
@@ -416,11 +422,38 @@ class Run:
         job.run(processes)
         return SavedSamples(where, count, seed, sampling, perf_counter() - start, job.kept)
 
+    def trajectory(
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        labels: ClassNames | None = None,
+        *,
+        block: int = BLOCK,
+        **how: Unpack[SampleKeywords],
+    ) -> Iterator[Step]:
+        """The steps by which `sample` makes its first block, one after another, as `sf.trajectory` yields them.
+
+        Args:
+            n: How many samples, at most `block`. Default: as of `sample`.
+            seed, labels, block: As of `sample`.
+            **how: The options of `sample`.
+
+        Yields:
+            `Step`: x and x̂0 (n, *) after each step, on the device.
+
+        Raises:
+            InputError: As of `sample`.
+            IncompatibleModel: As of `sample`.
+        """
+        sampling = self.sampling(labels, **how)
+        return sampling.trajectory(_count(n, sampling), seed, block)
+
     def sampling(
         self,
         labels: ClassNames | None = None,
         *,
         low_res: UserImages | Samples | None = None,
+        conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None = None,
         classifier: str | Path | Run | None = None,
         inpaint: tuple[UserImages, UserImages] | None = None,
         sampler: str | Sampler | None = None,
@@ -433,7 +466,7 @@ class Run:
         """How `sample` makes samples with these options, as objects: model, sampler, grid, labels, guidance.
 
         Args:
-            labels, low_res, classifier, inpaint, sampler, grid, device, precision, compiled: As of `sample`.
+            labels, low_res, conditions, classifier, inpaint, sampler, grid, device, precision, compiled: As of `sample`.
             **changes: steps, eta, variance, settings, guidance, as of `sample`.
 
         Raises:
@@ -457,8 +490,28 @@ class Run:
         judge = None if guide is None else guide.model
         own = labels is None and small is not None
         chosen = labels_of_images(small, model, judge) if own else class_labels(model, labels, judge)
-        images = None if small is None else LowRes(_values(small), small.fingerprint())
-        return replace(sampling, labels=chosen, weights=self.weights_sha256[:SHOWN], low_res=images)
+        given = self._conditions(model, conditions)
+        if small is not None:
+            given["low_res"] = Condition(_values(small), small.fingerprint())
+        return replace(sampling, labels=chosen, weights=self.weights_sha256[:SHOWN], conditions=given)
+
+    def _conditions(
+        self, model: Model, conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None
+    ) -> dict[str, Condition]:
+        """Further inputs of the network; of a file those that it takes."""
+        if conditions is None:
+            return {}
+        if isinstance(conditions, str | Path):
+            path, takes = Path(conditions), model.arrays
+            names = [name for name in array_headers(path, str(path)) if name in takes]
+            if not names:
+                known = ", ".join(sorted(takes)) or "none"
+                raise InputError(
+                    f"{path} (--given) holds no array that this run's network takes; it takes {known}"
+                )
+            conditions = read_arrays(path, str(path), names, (), "")
+        tensors = {name: numeric_tensor(name, array, "conditions") for name, array in conditions.items()}
+        return {name: Condition.of(name, tensor) for name, tensor in tensors.items()}
 
     def _options(
         self,
@@ -907,7 +960,8 @@ def _values(data: Dataset) -> Tensor:
 
 def _count(n: int | None, sampling: Sampling) -> int:
     if n is None:
-        return 64 if sampling.low_res is None else len(sampling.low_res.images)
+        small = sampling.conditions.get("low_res")
+        return 64 if small is None else len(small.values)
     return positive_int("n, the number of samples,", n)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from scorefield.core.shapes import are_images
-from scorefield.data import Dataset, Stream, reduced
-from scorefield.generation.sampling import LowRes, build_sampling
+from scorefield.data import Dataset, Stream
+from scorefield.generation.sampling import Condition, build_sampling
 from scorefield.runs.build import (
     Model,
     build_model,
@@ -103,9 +103,11 @@ def save_preview(trainer: Trainer, recipe: Recipe) -> None:
     with allowing(recipe.allowed):
         sampling = build_sampling(recipe.sampling, model)
     labels = list(range(model.num_classes)) or None
-    if recipe.model.low_res is not None:  # the first training images, under their labels
+    if model.arrays:  # those of the first training examples, under their labels
         shown = trainer.data.some(_PREVIEWED)
-        sampling = replace(sampling, low_res=LowRes(reduced(shown.x0, recipe.model.low_res), ""))
+        arrays = model.conditioning(shown.x0, shown.arrays)
+        conditions = {name: Condition(array, "") for name, array in arrays.items()}
+        sampling = replace(sampling, conditions=conditions)
         labels = shown.y.tolist() if labels is not None and shown.y is not None else None
     sampling = replace(sampling, labels=labels)
     (block,) = sampling.blocks(_PREVIEWED, recipe.training.seed)

@@ -1,0 +1,44 @@
+"""Sampling: conditions are cycled over the samples and decide what is stored."""
+
+from dataclasses import replace
+
+import torch
+
+import scorefield as sf
+from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling import Condition, build_sampling
+
+SPEC = sf.DataSpec((1, 2, 2))
+
+
+class Shifted(torch.nn.Module):
+    """ε̂ = x − shift, whatever the level: the sample is told by what it is given."""
+
+    def forward(self, x, c, *, shift):
+        return x - shift
+
+
+def shifted(rows):
+    model = sf.Denoiser(Shifted(), sf.process.cosine(20), data=SPEC)
+    options = SamplingOptions(sampler={"kind": "ddim"}, steps=3, clip=False)
+    return replace(build_sampling(options, model), conditions={"shift": Condition.of("shift", rows)})
+
+
+def test_conditions_are_cycled_over_the_samples():
+    rows = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    (block,) = shifted(rows).blocks(7, seed=1)
+    (each,) = shifted(rows[[0, 1, 2, 0, 1, 2, 0]]).blocks(7, seed=1)
+    assert torch.equal(block.x, each.x)
+    (others,) = shifted(rows.flip(0)).blocks(7, seed=1)
+    assert not torch.equal(block.x[0], others.x[0])
+    assert torch.equal(block.x[1], others.x[1])
+    *_, last = shifted(rows).trajectory(7, seed=1)
+    assert torch.equal(last.x, block.x)
+
+
+def test_conditions_decide_what_is_stored():
+    rows = torch.zeros(2, 1, 2, 2)
+    first, second = (shifted(x).identity(seed=0) for x in (rows, rows + 1))
+    assert first != second
+    assert first == shifted(rows.clone()).identity(seed=0)
+    assert "conditions" not in replace(shifted(rows), conditions={}).identity(seed=0)
