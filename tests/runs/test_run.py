@@ -52,6 +52,11 @@ def runs(tmp_path_factory):
     return folder
 
 
+def how(options: dict[str, Any]) -> Any:
+    """Keywords that are written once for several calls."""
+    return options
+
+
 def command(capsys, *words):
     status, out, err = call(capsys, *words, "--device", "cpu")
     assert status == 0, err
@@ -149,7 +154,7 @@ def test_inpainting(capsys, runs, tmp_path):
 
 
 def test_the_steps_of_the_first_block(runs):
-    run, options = sf.Run(runs / "conditional"), {"n": 5, "seed": 2, "labels": [3], "device": "cpu"}
+    run, options = sf.Run(runs / "conditional"), how({"n": 5, "seed": 2, "labels": [3], "device": "cpu"})
     steps = list(run.trajectory(steps=4, **options))
     assert [step.s for step in steps] == [750, 500, 250, 0]
     assert all(step.x.shape == step.x0.shape == (5, 1, 8, 8) for step in steps)
