@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.parameters import Json, RunFolder
+from scorefield.cli.parameters import Allow, Json, RunFolder
 from scorefield.plots.run_figures import plot_run
+from scorefield.runs.run import Run
 
 
 def plot(
@@ -17,13 +18,14 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Target. Default: a file in the run's figures/.")
     ] = None,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Draw a run. Points of the plane: data, samples, score field and paths. Other data: the curve of
     training.
     """
     say(f"drawing {run}")
-    target = plot_run(run, out)
+    target = plot_run(Run(run, allow or ()), out)
     if as_json:
         print_json({"figure": str(target)})
     else:
