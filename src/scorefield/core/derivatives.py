@@ -16,8 +16,11 @@ __all__ = ["check_batch", "differentiable", "recording", "score_from_energy", "v
 def score_from_energy(energy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The score s(x) = −∇E(x) of the density p ∝ exp(−E), by autograd: curl-free, and trainable.
 
-    energy: x (B, *) -> (B,), treating examples independently.   s is differentiable in x and in the energy's
-    parameters. Calling s raises InputError where the energy has another shape than (B,).
+    Args:
+        energy: x (B, *) -> (B,), which treats examples independently.
+    Returns:
+        s: x (B, *) -> (B, *), differentiable in x and in the energy's parameters. It raises InputError where
+            the energy has another shape than (B,).
     """
 
     def score(x: Tensor) -> Tensor:

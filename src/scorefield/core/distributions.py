@@ -55,15 +55,17 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Categorical:
-    """Cat(p) with independent dimensions.   log_p: (B, S, *), ln p of the S categories, normalized; ln 0 is
-    `LOG_ZERO`.
+    """Cat(p) with independent dimensions.
+
+    Attributes:
+        log_p: ln p of the S categories, normalized, (B, S, *); ln 0 is `LOG_ZERO`.
     """
 
     log_p: Tensor
 
     @classmethod
     def of(cls, logits: Tensor) -> Categorical:
-        """p ∝ exp(logits).   logits: (B, S, *)."""
+        """p ∝ exp(logits), for logits (B, S, *)."""
         # ln p relative to the likeliest category, which stays out of the sum: next to its 1 the others would
         # lose their digits, and
         # a divergence between nearly certain distributions is made of these.
@@ -73,7 +75,7 @@ class Categorical:
 
     @classmethod
     def at(cls, x: Tensor, categories: int, dtype: torch.dtype = torch.float32) -> Categorical:
-        """The point mass at x.   x: (B, *), integers 0 … categories − 1."""
+        """The point mass at x (B, *), integers 0 … categories − 1."""
         index = torch.arange(categories, device=x.device).reshape(1, -1, *[1] * (x.ndim - 1))
         return cls(torch.zeros((), dtype=dtype, device=x.device).where(index == x.unsqueeze(1), LOG_ZERO))
 
@@ -83,10 +85,14 @@ class Categorical:
         return self.log_p.argmax(dim=1)
 
     def sample(self, u: Tensor) -> Tensor:
-        """The category whose share of [0, 1) holds u, int64 (B, *): inverts the distribution function.   u:
-        (B, *), uniform in [0, 1).
+        """A draw by inverting the distribution function: the category whose share of [0, 1) holds u.
 
         A category of probability 0 is never drawn.
+
+        Args:
+            u: Uniform in [0, 1), (B, *).
+        Returns:
+            Categories, int64 (B, *).
         """
         below = self.log_p.exp().cumsum(dim=1)
         total = below[:, -1:]
@@ -94,7 +100,7 @@ class Categorical:
         return passed.sum(dim=1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """ln Cat(x; p) in nats, summed over dimensions: (B,).   x: (B, *), integers."""
+        """ln Cat(x; p) in nats, summed over dimensions, (B,), for integers x (B, *)."""
         return sum_flat(self.log_p.gather(1, x.unsqueeze(1)))
 
     def kl(self, other: Categorical) -> Tensor:
@@ -105,15 +111,21 @@ class Categorical:
 
 
 def discretized_log_prob(x: Tensor, p: Normal, data: DataSpec, cdf: str = "exact") -> Tensor:
-    """ln P(x) of a Gaussian whose mass is collected in bins around the data's levels, nats, summed: (B,).
-    [DDPM Eq. 13]
+    """ln P(x) of a Gaussian whose mass is collected in bins around the values of the data.  [DDPM Eq. 13]
 
     P(x) = Φ((x − m + h)/s) − Φ((x − m − h)/s), half-width h = (high − low)/(2(bins − 1)); the lowest and the
-    highest bin are open-ended, so the probabilities of all levels sum to 1.
+    highest bin are open-ended, so the probabilities of all bins sum to 1.
 
-    x: (B, *) on the grid of `data`.   cdf: "exact" (in log space: no floor, finite however far the mean), or
-    "tanh", the published code's approximation of Φ (error up to 1.8e-4) with its floor of 1e-12.
-    Raises InputError for data without bins, for values off the grid, and for another cdf.
+    Args:
+        x: Values on the grid of `data`, (B, *).
+        p: The Gaussian, mean and variance (B, *).
+        data: Description of the data, with bins.
+        cdf: "exact", in log space: no floor, finite for any mean; "tanh", the published code's approximation
+            of Φ (error up to 1.8e-4) with its floor of 1e-12.
+    Returns:
+        ln P(x) in nats, summed over dimensions, (B,).
+    Raises:
+        InputError: For data without bins, values off the grid, and another cdf.
     """
     one_of("cdf", cdf, CDFS)
     last, level = _bins(data) - 1, data.exact_bins(x)

@@ -44,8 +44,10 @@ class NoiseSource:
     the step and the sample, so sample i receives the same bits at any batch size, in any order and on any
     number of processes. Values are drawn on the CPU in float32 and cast where they are used.
 
-    seed: 0 ≤ seed < 2**128.   samples: (B,) identities of the rows; 0 … B-1 if not given.   step: which step
-    draws.
+    Args:
+        seed: 0 ≤ seed < 2**128.
+        samples: Identities of the rows, (B,) non-negative integers. Default: 0 … B − 1.
+        step: The step that draws.
     """
 
     def __init__(self, seed: int, samples: Tensor | Iterable[int] | None = None, step: int = 0) -> None:

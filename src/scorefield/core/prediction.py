@@ -32,14 +32,19 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says about x_t. It stores x̂0; ε, score and velocity follow from x_t = α x_0 + σ ε.
+    """What a model predicts at x_t. It stores x̂0; ε, score and velocity follow from x_t = α x_0 + σ ε.
 
-    x_t, x0: (B, *).   raw: the network's output without its variance half.   var_frac: (B, *) in [0, 1] where
-    Σ is interpolated between its bounds (Improved DDPM, Eq. 15).   log_var: (B, *) where the network gives ln
-    Σ of the step to `below`, the next level of the training process.
-    log_p_grad: (x, t) -> scaled ∇ log p(y | x_t = x), (B, *), which x0 does not contain: the sampler places
-    it, either by `guided` or in the mean of its step.   grad_at: where such a mean shift takes it, at "x_t"
-    or at the "mean".
+    Attributes:
+        x_t: The state, (B, *).
+        level: Its noise level (α, σ).
+        x0: x̂0, (B, *).
+        raw: The network's output without its variance half.
+        var_frac: In [0, 1], (B, *), where Σ is interpolated between its bounds. [Improved DDPM Eq. 15]
+        log_p_grad: (x, t) -> scaled ∇ log p(y | x_t = x), (B, *), which x0 does not contain: the sampler
+            places it, by `guided` or in the mean of its step.
+        log_var: ln Σ of the step to `below`, (B, *), where the network gives it.
+        below: The next level of the training process, where `log_var` is given.
+        grad_at: Where a mean shift takes the gradient, at "x_t" or at the "mean".
     """
 
     x_t: Tensor

@@ -40,13 +40,14 @@ def mean_flat(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What one example is.
+    """Description of one example.
 
-    shape: of one example, images as (C, H, W).   range: the values that the darkest and brightest level have
-    in the model's space.
-    classes: the names of the labels 0 … K-1, empty where the data has none.   bins: the number of equally
-    spaced levels that a quantized value can take (8-bit images 256, the embedded digits 17), None for
-    continuous data.
+    Attributes:
+        shape: Of one example; images are (C, H, W).
+        range: The values of the darkest and the brightest bin in the model's space.
+        classes: Names of the labels 0 … K − 1; empty where the data has none.
+        bins: How many equally spaced values a quantized number can take (8-bit images 256, the embedded
+            digits 17); None for continuous data.
     """
 
     shape: tuple[int, ...]
@@ -94,9 +95,12 @@ class DataSpec:
         return _rounded(x, self.range, self.bins)
 
     def exact_bins(self, x: Tensor) -> Tensor:
-        """The level of every value, int64.   x: floats in `range`, or integers, which are levels already.
+        """The bin of every value, int64.
 
-        InputError for continuous data, values between levels, and levels outside 0 … bins-1.
+        Args:
+            x: Floating-point values in `range`, or integers, which are bins already.
+        Raises:
+            InputError: For continuous data, values between bins, and bins outside 0 … bins − 1.
         """
         if self.bins is None:
             raise InputError("this data is continuous: it has no levels (bins is None)")

@@ -21,12 +21,16 @@ Progress = Callable[[int, int], None]
 def open_features(
     kind: str | None, spec: DataSpec, train: Dataset | None = None, progress: Progress | None = None
 ) -> Extractor:
-    """The extractor that `kind` names, for images of `spec`: "classifier", "imagenet" or "inception:FILE".
+    """The feature extractor of a name, for images of `spec`.
 
-    None: the classifier where `train` has labels and its images one channel, otherwise imagenet.
-    train: the data that the classifier learns from.   progress: called with (steps done, steps in all) while
-    it does.
-    InputError: an unknown kind, features that these data or this installation cannot have.
+    Args:
+        kind: "classifier", "imagenet" or "inception:FILE". Default: "classifier" where `train` has labels and
+            its images one channel, otherwise "imagenet".
+        spec: What one image is.
+        train: Training data of the classifier.
+        progress: Called with (steps done, steps in all) while the classifier trains.
+    Raises:
+        InputError: For an unknown kind, and for features that these data or this installation cannot have.
     """
     if kind is None:
         kind = (

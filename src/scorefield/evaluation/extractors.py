@@ -19,10 +19,11 @@ _LARGE = 32  # to a network that enlarges them
 
 
 class Observed(NamedTuple):
-    """What an extractor sees in B images, on the CPU.
+    """What an extractor computes of B images, on the CPU.
 
-    features: (B, D) float32.   log_probs: ln p(y|x), (B, K) float32, None where the extractor is no
-    classifier.
+    Attributes:
+        features: (B, D) float32.
+        log_probs: ln p(y|x), (B, K) float32; None where the extractor is no classifier.
     """
 
     features: Tensor
@@ -30,10 +31,14 @@ class Observed(NamedTuple):
 
 
 class Extractor(Protocol):
-    """Images x0 (B, C, H, W) in spec.range of the data it was made for, on any device -> Observed.
+    """Features of images: x0 (B, C, H, W) in spec.range of the data it was made for, on any device ->
+    Observed.
 
-    name: what stamps say: the network, the first digits of its weights' SHA-256, the layer.   dimension: D.
     Calling it raises InputError for images of another shape.
+
+    Attributes:
+        name: For provenance: the network, the first digits of its weights' SHA-256, the layer.
+        dimension: D.
     """
 
     @property

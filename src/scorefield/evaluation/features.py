@@ -24,10 +24,14 @@ _LR, _DROPOUT = 1e-3, 0.25
 
 
 class FeatureNet:
-    """A trained classifier whose penultimate activations serve as features. On the CPU, in eval mode, without
+    """A trained classifier whose penultimate activations are features; on the CPU, in eval mode, without
     gradients.
 
-    spec: the data it was trained on.   name: what it is, to stamp the figures made with it.
+    Args:
+        trunk: Images -> activations (B, D).
+        head: Activations -> logits (B, K).
+        spec: Description of the data that it was trained on.
+        name: For the provenance of metrics.
     """
 
     dimension = FEATURES

@@ -84,8 +84,8 @@ class InceptionV3(nn.Module):
 
 
 class _Conv(nn.Module):
-    """Convolution, batch normalization, ReLU. With stride 2 nothing is padded, otherwise the size is kept
-    unless told.
+    """Convolution, batch normalization, ReLU. Default padding: none with stride 2, otherwise that which keeps
+    the size.
     """
 
     def __init__(

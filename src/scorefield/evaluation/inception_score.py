@@ -16,8 +16,11 @@ _SUM = 1e-3  # how far the probabilities of a row may be from a sum of 1
 
 
 class Score(NamedTuple):
-    """mean: over splits, between 1 and K.   std: over splits (divisor n, as published scores have it), None
-    for one split.
+    """The Inception Score over splits.
+
+    Attributes:
+        mean: Between 1 and K.
+        std: Standard deviation with divisor n, as published scores have it; None for one split.
     """
 
     mean: float

@@ -17,8 +17,11 @@ _SUBSETS, _SUBSET_SIZE = 100, 1000  # as in the paper
 
 
 class KernelDistance(NamedTuple):
-    """mean: the squared MMD, around 0 (also below) for sets of one distribution.   std: over subsets (divisor
-    n), None for one.
+    """The kernel distance over subsets.
+
+    Attributes:
+        mean: The squared MMD, around 0 (also below) for sets of one distribution.
+        std: Standard deviation with divisor n; None for one subset.
     """
 
     mean: float

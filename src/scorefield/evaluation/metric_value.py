@@ -18,15 +18,20 @@ _WIDTH, _INDENT = 100, 12
 
 @dataclass(frozen=True)
 class MetricValue:
-    """One number, and everything that has to be known to compare it with another.
+    """The value of a metric, with everything that has to be known to compare it with another.
 
-    metric: what was asked for, such as "fd".   name: of this number, one word.   label: what it is, for
-    people.
-    value, error: the error is what `error_of` says (a standard deviation over sets, a standard error over
-    images), None where one number shows none.   heldout: the same figure of held-out images, where there is
-    one.   ratio: value/heldout where that means something.   unit: "bits/dim", "nats"; "%" where value and
-    heldout are fractions, printed as percentages.
-    parts: further numbers, for JSON.   stamp: groups of facts.
+    Attributes:
+        metric: The metric that was asked for, such as "fd".
+        name: Of this number, one word.
+        label: Of this number, for people.
+        value: The number.
+        stamp: Its provenance: groups of facts.
+        error: Its error; None where one number shows none.
+        error_of: What the error is: a standard deviation over sets, a standard error over images.
+        heldout: The same metric of held-out images, where there is one.
+        ratio: value/heldout where that means something.
+        unit: "bits/dim", "nats"; "%" where value and heldout are fractions, printed as percentages.
+        parts: Further numbers, for JSON.
     """
 
     metric: str

@@ -33,8 +33,13 @@ _OVER_SETS = "standard deviation over sets"
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """What figures are made of. sets: of one size.   heldout: the held-out images, seen alike.   data: they
-    themselves, for their classes.   reference: of the training images, which metrics that need none may lack.
+    """What metrics are computed from.
+
+    Attributes:
+        sets: Statistics of generated sets, all of one size.
+        heldout: Statistics of the held-out images, by the same extractor.
+        data: The held-out images themselves, for their classes.
+        reference: Of the training images; None where no metric needs one.
     """
 
     sets: Sequence[SetStatistics]
@@ -60,9 +65,13 @@ class MetricInputs:
 
 @dataclass(frozen=True)
 class SampleMetric:
-    """measure: what was judged and a stamp -> figures.   keep: what `look` must keep for it.   compares: with
-    a reference.
-    warn: sentences for the user.
+    """A metric of samples.
+
+    Attributes:
+        measure: (inputs, provenance) -> values.
+        keep: What `compute_statistics` must keep for it.
+        compares: Whether it compares with a reference.
+        warn: Inputs -> warnings for the user.
     """
 
     measure: Callable[[MetricInputs, Stamp], list[MetricValue]]

@@ -21,8 +21,11 @@ class _Memory:
 
 
 class PrecisionRecall(NamedTuple):
-    """precision: the fraction of generated examples in the reference's manifold.   recall: of the reference
-    in the generated's.
+    """Fidelity and coverage.
+
+    Attributes:
+        precision: Fraction of generated examples in the manifold of the reference.
+        recall: Fraction of reference examples in the manifold of the generated ones.
     """
 
     precision: float

@@ -26,11 +26,15 @@ _FORMAT = "scorefield reference 1"
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Features of real images, summarized.
+    """Statistics of the features of real images.
 
-    moments: their count, mean and covariance.   features: (N, D) float32 themselves, which the kernel
-    distance and precision and recall need, or None.   extractor: its name.   source, fingerprint: which data,
-    in words and by their digest.
+    Attributes:
+        moments: Count, mean and covariance of the features.
+        features: The features themselves, (N, D) float32, which the kernel distance and precision and recall
+            need.
+        extractor: Name of the extractor.
+        source: The data, as the user named it.
+        fingerprint: Digest of the data.
     """
 
     moments: Moments
@@ -83,7 +87,7 @@ class Reference:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a .safetensors file, whole or not at all. InputError when it cannot be written."""
+        """Write a .safetensors file atomically. InputError when it cannot be written."""
         path = Path(path).expanduser()
         try:
             with atomic_write(path) as partial:

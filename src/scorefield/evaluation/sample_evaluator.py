@@ -25,12 +25,16 @@ __all__ = ["SampleEvaluator"]
 
 @dataclass(frozen=True)
 class SampleEvaluator:
-    """What measures generated sets by the metrics `names`.
+    """Computes metrics of generated sets.
 
-    extractor: of features.   train, heldout: the two parts of the data.   seen: the held-out images, seen by
-    the extractor.
-    reference: of the training images; None where no metric compares with one.   device: where the extractor
-    gets its images.
+    Attributes:
+        names: Of the metrics.
+        extractor: Of features.
+        train: The training examples.
+        heldout: The held-out examples.
+        seen: Statistics of the held-out images.
+        reference: Of the training images; None where no metric compares with one.
+        device: Where the extractor gets its images.
     """
 
     names: tuple[str, ...]

@@ -26,11 +26,15 @@ _REFERENCES = 4096  # training images in memory as floats at a time
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """A set of N images after one pass.
+    """Statistics of a set of N images.
 
-    features (N, D) and log_probs (N, K): where they were to be kept.   predicted: (N,) classes, where the
-    extractor was trained on the data's own.   labels: (N,) int64 where the set has them.   nearest: (N,)
-    float64, the distance of each to its nearest training image, where it was asked for.
+    Attributes:
+        moments: Count, mean and covariance of the features.
+        features: (N, D), where they were kept.
+        log_probs: (N, K), where they were kept.
+        predicted: Classes (N,), where the extractor was trained on those of the data.
+        labels: int64 (N,), where the set has them.
+        nearest: Distance of each image to its nearest training image, (N,) float64, where it was asked for.
     """
 
     moments: Moments

@@ -21,9 +21,13 @@ __all__ = ["Card", "card", "card_names", "cards", "cards_of", "names_sha256"]
 class Card:
     """A published configuration.
 
-    origin: as in `scorefield import`.   files: the checkpoints that have it.   flags: the original's names
-    and values.
-    parameters, tensors: how many.   names_sha256: of the sorted lines "name [shape]" of its weights.
+    Attributes:
+        origin: As in `scorefield import`.
+        files: Names of the checkpoints that have it.
+        flags: Names and values of the original.
+        parameters: Their number.
+        tensors: Their number.
+        names_sha256: Of the sorted lines "name [shape]" of its weights.
     """
 
     origin: str

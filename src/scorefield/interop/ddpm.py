@@ -50,12 +50,13 @@ class Flags(Options):
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """A published DDPM, ready to sample.
 
-    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the
-    original's configuration, in their sections {"model": {"ch": 128, …}, "diffusion": …} or without, as text
-    or numbers.
-
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
-    can be told.
+    Args:
+        state_dict: Original names -> tensors; the model is made on their device.
+        flags: Fields of the original's configuration, in their sections {"model": {"ch": 128, …},
+            "diffusion": …} or without, as text or numbers.
+    Raises:
+        InputError: For an unknown flag, and for flags that do not describe the weights; it names the flag
+            where names and shapes show which it is.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 

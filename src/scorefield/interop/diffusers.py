@@ -61,14 +61,18 @@ class Left(Options):
 
 
 def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None = None) -> list[str]:
-    """Write a folder that diffusers loads: `DDPMPipeline` or `DDIMPipeline`, and a conditional model as
-    `UNet2DModel` + scheduler.
+    """Write a folder that diffusers loads, atomically: `DDPMPipeline` or `DDIMPipeline`; a conditional model
+    as `UNet2DModel` and scheduler.
 
-    folder: new or empty; it is written whole or not at all.   sampling: what the scheduler follows.
-    Returns what a reader of the folder should know.
-
-    IncompatibleModel naming everything that diffusers cannot express exactly; InputError where the folder is
-    not free.
+    Args:
+        model: A denoiser of images.
+        folder: New or empty.
+        sampling: How the model is sampled, which the scheduler follows. Default: the options' defaults.
+    Returns:
+        What a reader of the folder should know.
+    Raises:
+        IncompatibleModel: Naming everything that diffusers cannot express exactly.
+        InputError: Where the folder is not free or cannot be written.
     """
     path, sampling = Path(folder), sampling or SamplingOptions()
     net, structure, data = _expressible(model)
@@ -137,9 +141,14 @@ def _write(
 
 @dataclass(frozen=True)
 class Folder:
-    """What was read.   sampling: a recipe's table.   weights: the name of their file.   sha256: of that.
+    """A model read from a folder of diffusers.
 
-    notes: what a reader should know.
+    Attributes:
+        model: Ready to sample.
+        sampling: A recipe's [sampling] table.
+        notes: What a reader should know.
+        weights: Name of the file of weights.
+        sha256: Of that file.
     """
 
     model: Denoiser

@@ -67,7 +67,7 @@ class Entry(NamedTuple):
 
 
 def to_diffusers(state: Mapping[str, Tensor], s: Structure, order: str) -> dict[str, Tensor]:
-    """The state dict of a network of this structure under diffusers' names.   order: of its attention
+    """The state dict of a network of structure `s` under diffusers' names; `order` is that of its attention's
     channels.
     """
     renamed: dict[str, Tensor] = {}
@@ -81,7 +81,7 @@ def to_diffusers(state: Mapping[str, Tensor], s: Structure, order: str) -> dict[
 def from_diffusers(
     tensors: Mapping[str, Tensor], s: Structure, order: str, like: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The inverse of `to_diffusers`.   like: a state dict with this library's names and shapes."""
+    """The inverse of `to_diffusers`; `like` is a state dict with this library's names and shapes."""
     return {
         entry.ours: _join([tensors[name] for name in entry.theirs], s, order).reshape(like[entry.ours].shape)
         for entry in _entries(s, like)

@@ -173,8 +173,14 @@ class SchedulerConfig(Options):
 
 
 class Scheduler(NamedTuple):
-    """process, parametrization, variance: of a Denoiser.   sampling: a recipe's table.   notes: what that
-    table leaves out.
+    """What a scheduler says.
+
+    Attributes:
+        process: Of a Denoiser.
+        parametrization: Of a Denoiser.
+        variance: Of a Denoiser.
+        sampling: A recipe's [sampling] table.
+        notes: What that table leaves out.
     """
 
     process: GaussianProcess

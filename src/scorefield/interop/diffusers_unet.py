@@ -32,10 +32,18 @@ DOWN, UP = get_args(DownBlock), get_args(UpBlock)  # plain, with attention, plai
 class Structure:
     """A U-Net that both libraries can build.
 
-    kind: as in a recipe, "unet" or "ddpm-unet".   widths, attends: of each level, the full resolution first.
-    blocks: residual blocks a level on the way down.   head_dim: channels of an attention head; None is one
-    head of all channels.
-    scale_shift, updown: as in `UNet`.   rows: of the label table, 0 without one.
+    Attributes:
+        kind: As in a recipe, "unet" or "ddpm-unet".
+        in_channels: Of the images.
+        out_channels: Of the output.
+        widths: Channels of each stage, the full resolution first.
+        attends: Whether each stage has attention.
+        blocks: Residual blocks of a stage on the way down.
+        head_dim: Channels of an attention head; None is one head of all channels.
+        scale_shift: As in `UNet`.
+        updown: As in `UNet`.
+        rows: Of the label table, 0 without one.
+        dropout: As in `UNet`.
     """
 
     kind: str

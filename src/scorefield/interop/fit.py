@@ -31,12 +31,14 @@ SIGNS = {
 
 @dataclass(frozen=True)
 class Original(Generic[Kind]):
-    """What flags describe.
+    """The model that flags describe.
 
-    model: its network is untrained and on the meta device.   hints: a flag -> what names and shapes say of it
-    (a LookupError where they say nothing).   details: the same for flags that can be told only where all
-    hints agree.
-    sampling, objective: how the original samples and trains it, as tables of a recipe.
+    Attributes:
+        model: Its network is untrained and on the meta device.
+        hints: flag -> what names and shapes say of it (a LookupError where they say nothing).
+        details: The same for flags that show only where all hints agree.
+        sampling: How the original samples, as a recipe's table.
+        objective: How the original trains, as a recipe's table.
     """
 
     model: Kind
@@ -70,8 +72,9 @@ def count(shapes: Shapes, pattern: str) -> int:
 def fit(original: Original[Model], state_dict: Mapping[str, Tensor]) -> Model:
     """The model with these weights, in evaluation mode, on their device.
 
-    InputError unless their names and shapes are exactly the network's; it names the flags that differ where
-    they can be told.
+    Raises:
+        InputError: Unless names and shapes are exactly the network's; it names the flags that differ where
+            names and shapes show them.
     """
     model = original.model
     net = network_of(model)

@@ -50,13 +50,16 @@ class ClassifierFlags(openai.ProcessFlags):
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """A published diffusion model or upsampler, ready to sample.
 
-    state_dict: original names -> tensors; the model is made on their device.   flags: the original scripts'
-    names and values, as text or numbers; those left out have the scripts' defaults. An upsampler has
-    large_size and small_size in place of image_size. The number of classes is read off the label table.
-    use_new_attention_order changes no shape: a wrong one loads and gives noise.
+    The number of classes is read off the label table. use_new_attention_order changes no shape: a wrong one
+    loads and gives noise.
 
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
-    can be told.
+    Args:
+        state_dict: Original names -> tensors; the model is made on their device.
+        flags: Names and values of the original scripts, as text or numbers; those left out have the scripts'
+            defaults. An upsampler has large_size and small_size in place of image_size.
+    Raises:
+        InputError: For an unknown flag, and for flags that do not describe the weights; it names the flag
+            where names and shapes show which it is.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 

@@ -27,10 +27,16 @@ __all__ = ["Imported", "Request", "import_run", "write_run"]
 class Imported:
     """What a run is written from.
 
-    model: its network has a `config`, and it knows its data.   name, title, paper, sampling, objective: as in a
-    recipe.
-    source: what the weights were read from.   fingerprint: of that.   notes: what was done on the way that a
-    reader should know.
+    Attributes:
+        model: Its network has a `config`, and it knows its data.
+        name: As in a recipe.
+        title: As in a recipe.
+        paper: As in a recipe.
+        source: What the weights were read from.
+        fingerprint: Of the source.
+        notes: What was done on the way that a reader should know.
+        sampling: As in a recipe.
+        objective: As in a recipe.
     """
 
     model: Denoiser | NoisyClassifier
@@ -66,14 +72,18 @@ def import_run(
     flags: Mapping[str, object] | None = None,
     classifier: bool = False,
 ) -> Imported:
-    """Read a checkpoint of `origin` (see ORIGINS) and write it as a new run.
+    """Read a checkpoint of another implementation and write it as a new run.
 
-    card: the name of a published one.   flags: the original scripts' names and values, alone or in place of
-    the card's.
-    classifier: it is one; a card knows.
-
-    InputError for a file that cannot be read or would run code, flags that do not describe it, and a `run`
-    that is not free.
+    Args:
+        origin: The implementation, one of `ORIGINS`.
+        path: The checkpoint's file, or a folder of diffusers.
+        run: The folder to make.
+        card: Name of a published checkpoint, whose flags are known.
+        flags: Names and values of the original scripts, alone or in place of the card's.
+        classifier: Whether the checkpoint is a classifier; a card knows.
+    Raises:
+        InputError: For a file that cannot be read or would run code, flags that do not describe it, and a
+            `run` that is not free.
     """
     read: Callable[[Request], Imported] = ORIGINS.find(origin, "the origin")
     RunFolder(Path(run)).check_free()
@@ -83,8 +93,10 @@ def import_run(
 
 
 def write_run(imported: Imported, run: Path) -> None:
-    """Make the folder of a run with these weights, whole or not at all. InputError where it is not free or
-    cannot be written.
+    """Make the folder of a run with these weights, completely or not at all.
+
+    Raises:
+        InputError: Where it is not free or cannot be written.
     """
     folder = RunFolder(run)
     folder.create(_description(imported))

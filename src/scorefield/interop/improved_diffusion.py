@@ -28,11 +28,15 @@ class Flags(openai.UNetFlags):
 
 
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
-    """A published diffusion model or upsampler, ready to sample: as `guided_diffusion.load`, with this
-    repository's flags.
+    """A published diffusion model or upsampler, ready to sample; arguments as in `guided_diffusion.load`.
 
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
-    can be told.
+    Args:
+        state_dict: Original names -> tensors; the model is made on their device.
+        flags: Names and values of the original scripts, as text or numbers; those left out have the scripts'
+            defaults.
+    Raises:
+        InputError: For an unknown flag, and for flags that do not describe the weights; it names the flag
+            where names and shapes show which it is.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 

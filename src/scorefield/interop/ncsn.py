@@ -38,12 +38,15 @@ class Flags(Options):
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """A published NCSN, ready to sample with annealed Langevin dynamics.
 
-    state_dict: original names -> tensors; the model is made on their device.   flags: the fields of the
-    original's configuration, in their sections {"model": {"ngf": 128, …}, "data": …} or without, as text or
-    numbers; all are needed. The data are in [0, 1]. The published σ_i is the level t = L + 1 − i here.
+    The data are in [0, 1]. The published σ_i is the level t = L + 1 − i here.
 
-    InputError for an unknown flag, and for flags that do not describe the weights, naming the flag where it
-    can be told.
+    Args:
+        state_dict: Original names -> tensors; the model is made on their device.
+        flags: Fields of the original's configuration, in their sections {"model": {"ngf": 128, …}, "data": …}
+            or without, as text or numbers; all are needed.
+    Raises:
+        InputError: For an unknown flag, and for flags that do not describe the weights; it names the flag
+            where names and shapes show which it is.
     """
     return fit(describe(flags, shapes_of(state_dict)), state_dict)
 

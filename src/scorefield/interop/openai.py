@@ -83,10 +83,13 @@ def describe(
 ) -> Original[Denoiser]:
     """The denoiser of these flags.
 
-    unet_model: the repository's constructor.   shapes: of the file, which tell an upsampler and the number of
-    classes where the flags do not.   channel_mult: if empty, it follows from the size.   variance: of
-    ancestral steps without a variance head.
-    arguments: of the constructor, beside those of the common flags.
+    Args:
+        flags: Of the original scripts.
+        unet_model: The repository's constructor.
+        shapes: Of the file, which show an upsampler and the number of classes where the flags do not.
+        channel_mult: Of the U-Net. Default: follows from the size.
+        variance: Of ancestral steps without a variance head.
+        **arguments: Of the constructor, beside those of the common flags.
     """
     enlarges = _enlarges(flags, shapes)
     size = flags.large_size if enlarges else flags.image_size

@@ -39,8 +39,12 @@ _LONGEST_HEADER = 100_000_000  # that safetensors reads
 
 @dataclass(frozen=True)
 class Weights:
-    """tensors: name -> CPU tensor, float32 or float64.   sha256: of the file.   notes: what was done that a
-    reader should know.
+    """Weights that were read.
+
+    Attributes:
+        tensors: name -> CPU tensor, float32 or float64.
+        sha256: Of the file.
+        notes: What was done that a reader should know.
     """
 
     tensors: dict[str, Tensor]

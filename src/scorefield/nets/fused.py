@@ -68,7 +68,7 @@ def is_fused(x: Tensor) -> bool:
 def plain_norm(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, modulation: Tensor | None, silu: bool
 ) -> Tensor:
-    """GN(x)·(1 + scale) + shift, then SiLU.   modulation: (B, 2C), scales then shifts."""
+    """GN(x)·(1 + scale) + shift, then SiLU; `modulation` (B, 2C) is scales, then shifts."""
     # Contiguous: the CPU's channels-last kernel is several times slower, loses digits where the mean is large
     # (1e-4
     # in golden case C02) and has no forward-mode derivative. F.group_norm would refuse one example of one

@@ -25,8 +25,12 @@ _PATIENCE = timedelta(days=7)  # one process may have much more left to do than 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those launched together. rank: 0 … world-1, the first one speaks.   device: what it
-    computes on.
+    """This process among those launched together.
+
+    Attributes:
+        rank: 0 … world − 1; the first one reports.
+        world: How many there are.
+        device: What it computes on.
     """
 
     rank: int = 0

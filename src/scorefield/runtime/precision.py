@@ -81,7 +81,7 @@ class Precision:
     def call(
         self, net: Callable[..., Tensor], dtype: torch.dtype | None, x: Tensor, *rest: object, **given: object
     ) -> Tensor:
-        """net(x, *rest, **given).   dtype: of autocast, None for plain."""
+        """net(x, *rest, **given) under autocast to `dtype`, or plainly where that is None."""
         if dtype is None:
             return net(x, *rest, **given)
         with torch.autocast(x.device.type, dtype=dtype):

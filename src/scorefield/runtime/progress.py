@@ -18,8 +18,9 @@ class Bar(Protocol):
 
 
 class Reporter(Protocol):
-    """progress: a bar for as long as its block runs.   say: a line for people.   `scorefield.cli.console` is
-    one.
+    """Where progress is reported; `scorefield.cli.console` is one, `SILENT` reports nothing.
+
+    progress: a bar for as long as its block runs. say: a line of text.
     """
 
     def progress(self, what: str, total: int) -> AbstractContextManager[Bar]: ...
