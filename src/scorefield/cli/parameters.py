@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 
 from scorefield.process.transitions import Variance as VarianceKind
-from scorefield.runs.run import StepKeywords
+from scorefield.runs.opened import StepKeywords
 from scorefield.runtime.registry import GRIDS, SAMPLERS
 
 __all__ = [

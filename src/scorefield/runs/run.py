@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
-from scorefield.core.shapes import DataSpec, are_images
+from scorefield.core.shapes import are_images
 from scorefield.data import Dataset
-from scorefield.data.arrays import numeric_tensor
 from scorefield.data.loading.epoch_order import permutation
-from scorefield.data.user_images import UserImages, images_of, low_res_images, mask_of
+from scorefield.data.user_images import UserImages, images_of
 from scorefield.evaluation import (
     AccuracyReport,
     Evaluation,
@@ -28,106 +26,39 @@ from scorefield.evaluation import (
     evaluate_each,
     noisy_accuracy,
 )
-from scorefield.evaluation.extractors import Extractor
 from scorefield.generation import flow
 from scorefield.generation.job import SampleJob
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
-from scorefield.generation.options import SamplingOptions, build_grid
+from scorefield.generation.options import build_grid
 from scorefield.generation.samples import Samples
-from scorefield.generation.sampling import Condition, Guide, Sampling, build_sampling
+from scorefield.generation.sampling import Sampling
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.process import CategoricalProcess
 from scorefield.process.transitions import Variance
 from scorefield.runs.build import (
-    M,
-    Model,
-    build_model,
     build_process,
-    fill_weights,
-    of_kind,
     open_data,
-    read_run,
 )
-from scorefield.runs.recipe import Recipe, with_overrides
-from scorefield.runtime.atomic import array_headers, read_arrays
+from scorefield.runs.opened import EvaluateKeywords, OpenedRun, SampleKeywords, values_of
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.own_code import allowing
 from scorefield.runtime.parsing import parse
-from scorefield.runtime.precision import autocast_dtype, pick_device
+from scorefield.runtime.precision import pick_device
 from scorefield.runtime.progress import SILENT, Bar, Reporter
 from scorefield.runtime.registry import SAMPLE_METRICS
-from scorefield.runtime.weights import SHOWN, WeightsFile
-from scorefield.samplers import Inpaint, Sampler
+from scorefield.runtime.weights import SHOWN
+from scorefield.samplers import Sampler
 from scorefield.samplers.base import Grid, Step
 from scorefield.samplers.latents import spherical_walk
 from scorefield.store.block_store import BLOCK
 from scorefield.store.latent_file import Latents, check_weights
-from scorefield.store.run_folder import RunFolder
 from scorefield.store.writers import check_animation, check_target
 
-__all__ = ["Run", "EvaluateKeywords", "SampleKeywords", "SamplingKeywords", "SavedSamples", "StepKeywords"]
+__all__ = ["Run", "SavedSamples"]
 
 _EXAMPLES = 2000  # of a classifier's evaluation: a standard error of at most 1.1 %
-
-
-class StepKeywords(TypedDict, total=False):
-    """How steps are made, as `Run.sample` explains it."""
-
-    sampler: str | Sampler | None
-    steps: int | None
-    grid: str | Grid | None
-    eta: float | None
-    variance: Variance | None
-    settings: Mapping[str, object] | Sequence[str] | None
-    classifier: str | Path | Run | None
-
-
-class SamplingKeywords(StepKeywords, total=False):
-    """How a run is sampled, as `Run.sample` explains it."""
-
-    device: str | torch.device | None
-    precision: str | None
-    compiled: bool
-
-
-class SampleKeywords(SamplingKeywords, total=False):
-    """How samples are made, as `Run.sample` explains it."""
-
-    guidance: float | None
-    low_res: UserImages | Samples | None
-    conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None
-    inpaint: tuple[UserImages, UserImages] | None
-
-
-class EvaluateKeywords(SamplingKeywords, total=False):
-    """How a run is evaluated, as `Run.evaluate` explains it."""
-
-    n: int | None
-    sets: int
-    seed: int
-    split: Literal["heldout", "train"]
-    data: str | None
-    samples: str | Path | None
-    features: str | None
-    extractor: Extractor | None
-    reference: str | Path | None
-    terms: int | None
-    bound_steps: int | None
-    processes: Processes | None
-    progress: Reporter
-
-
-class _Changes(TypedDict, total=False):
-    """What changes the run's own sampling options."""
-
-    steps: int | None
-    eta: float | None
-    variance: Variance | None
-    settings: Mapping[str, object] | Sequence[str] | None
-    guidance: float | None
 
 
 @dataclass(frozen=True)
@@ -151,7 +82,7 @@ class SavedSamples:
     kept: int
 
 
-class Run:
+class Run(OpenedRun):
     """A trained run: what it is, its model, and all that the commands make of it, with the same bytes.
 
     Nothing is read before it is asked for, and everything is read once. The weights are those of one moment: a
@@ -160,138 +91,6 @@ class Run:
         run = sf.Run("runs/digits-1")
         run.sample(n=8, labels=[3, 5], steps=20).images
     """
-
-    def __init__(self, path: str | Path, allow: Sequence[str] = ()) -> None:
-        """
-        Args:
-            path: The run's folder.
-            allow: Modules of your own that the run's description may import, such as ["my_package"].
-        """
-        self.path = Path(path)
-        self.allow = tuple(allow)
-        self._models: dict[tuple[torch.device, torch.dtype | None, bool], Model] = {}
-
-    # What it is
-
-    @property
-    def folder(self) -> RunFolder:
-        """Its files."""
-        return RunFolder(self.path)
-
-    @cached_property
-    def _described(self) -> tuple[Recipe, DataSpec]:
-        return read_run(self.path, self.allow)
-
-    @property
-    def recipe(self) -> Recipe:
-        """What it was made of: config.toml. InputError where there is no run."""
-        return self._described[0]
-
-    @property
-    def data_spec(self) -> DataSpec:
-        """What one example is: shape, range, classes, bins."""
-        return self._described[1]
-
-    @cached_property
-    def step(self) -> int | None:
-        """Training steps of the newest checkpoint; None where there is none."""
-        names = [path.name for path in self.folder.checkpoints.glob("step-*") if path.is_dir()]
-        return max((int(name.removeprefix("step-")) for name in names), default=None)
-
-    @cached_property
-    def _weights(self) -> WeightsFile:
-        self._described  # noqa: B018  (what is no run is said to be none)
-        try:
-            return WeightsFile(self.folder.weights)
-        except FileNotFoundError:
-            raise InputError(
-                f"{self.path} has no model.safetensors yet: train it until its first checkpoint"
-            ) from None
-
-    @property
-    def weights_sha256(self) -> str:
-        """64 digits over model.safetensors, the averaged (EMA) weights. `model` has the weights of this hash."""
-        return self._weights.sha256
-
-    def __repr__(self) -> str:
-        try:
-            recipe, spec = self._described
-        except (InputError, OSError):
-            return f"Run({str(self.path)!r}: no run)"
-        shape = "×".join(map(str, spec.shape))
-        classes = f", {spec.num_classes} classes" if spec.classes else ""
-        steps = "no checkpoint" if self.step is None else f"step {self.step:,} of {recipe.training.steps:,}"
-        return f"Run({str(self.path)!r}: {recipe.name}, {shape}{classes}, {steps})"
-
-    # Its model
-
-    @overload
-    def model(
-        self,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        compiled: bool = False,
-        kind: None = None,
-    ) -> Model: ...
-
-    @overload
-    def model(
-        self,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        compiled: bool = False,
-        *,
-        kind: type[M],
-    ) -> M: ...
-
-    def model(
-        self,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        compiled: bool = False,
-        kind: type[M] | None = None,
-    ) -> M | Model:
-        """The model with its averaged (EMA) weights, in evaluation mode; a new one at every call.
-
-        Args:
-            device: "cpu", "cuda" or "mps". Default: the fastest one found.
-            precision: "fp32", "bf16" or "auto". Default: the run's own, which "auto" leaves to the device.
-            compiled: Whether torch.compile compiles the network at its first call.
-            kind: Class that the model must have, such as `sf.Denoiser`, which type checkers then know. Default: any.
-
-        Raises:
-            InputError: Where there is no run or no weights, or this machine has no such device.
-            IncompatibleModel: If the run holds another kind of model.
-        """
-        return of_kind(self._load(*self._key(device, precision, compiled)), kind, self.folder)
-
-    def _key(
-        self, device: str | torch.device | None, precision: str | None, compiled: bool
-    ) -> tuple[torch.device, torch.dtype | None, bool]:
-        place = device if isinstance(device, torch.device) else pick_device(device)
-        return place, autocast_dtype(precision or self.recipe.training.precision, place), compiled
-
-    def _load(self, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> Model:
-        recipe, spec = self._described
-        weights = self._weights
-        model = fill_weights(build_model(recipe, spec), weights.load, self.folder).to(device)
-        model.autocast_dtype = dtype
-        model.keep_weights()
-        if compiled:
-            model.compile_network()
-        return model
-
-    def _model(
-        self,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        compiled: bool = False,
-    ) -> Model:
-        """`model`, kept for the next call that asks for the same."""
-        key = self._key(device, precision, compiled)
-        if key not in self._models:
-            self._models = {key: self._load(*key)}
-        return self._models[key]
 
     # Samples
 
@@ -308,7 +107,7 @@ class Run:
         variance: Variance | None = None,
         settings: Mapping[str, object] | Sequence[str] | None = None,
         guidance: float | None = None,
-        classifier: str | Path | Run | None = None,
+        classifier: str | Path | OpenedRun | None = None,
         low_res: UserImages | Samples | None = None,
         conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None = None,
         inpaint: tuple[UserImages, UserImages] | None = None,
@@ -448,150 +247,6 @@ class Run:
         sampling = self.sampling(labels, **how)
         return sampling.trajectory(_count(n, sampling), seed, block)
 
-    def sampling(
-        self,
-        labels: ClassNames | None = None,
-        *,
-        low_res: UserImages | Samples | None = None,
-        conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None = None,
-        classifier: str | Path | Run | None = None,
-        inpaint: tuple[UserImages, UserImages] | None = None,
-        sampler: str | Sampler | None = None,
-        grid: str | Grid | None = None,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        compiled: bool = False,
-        **changes: Unpack[_Changes],
-    ) -> Sampling:
-        """How `sample` makes samples with these options, as objects: model, sampler, grid, labels, guidance.
-
-        Args:
-            labels, low_res, conditions, classifier, inpaint, sampler, grid, device, precision, compiled: As of `sample`.
-            **changes: steps, eta, variance, settings, guidance, as of `sample`.
-
-        Raises:
-            InputError: As of `sample`.
-            IncompatibleModel: As of `sample`.
-        """
-        small = self._low_res(low_res)
-        model = self._model(device, precision, compiled)
-        guide = self._guide(classifier, model.device)
-        options = self._options(sampler, grid, guide is not None, **changes)
-        with allowing(self.allow):
-            sampling = build_sampling(
-                options,
-                model,
-                guide,
-                sampler=None if sampler is None or isinstance(sampler, str) else sampler,
-                grid=None if grid is None or isinstance(grid, str) else grid,
-            )
-        if inpaint is not None:
-            sampling = replace(sampling, sampler=self._inpainting(sampling, *inpaint))
-        judge = None if guide is None else guide.model
-        own = labels is None and small is not None
-        chosen = labels_of_images(small, model, judge) if own else class_labels(model, labels, judge)
-        given = self._conditions(model, conditions)
-        if small is not None:
-            given["low_res"] = Condition(_values(small), small.fingerprint())
-        return replace(sampling, labels=chosen, weights=self.weights_sha256[:SHOWN], conditions=given)
-
-    def _conditions(
-        self, model: Model, conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None
-    ) -> dict[str, Condition]:
-        """Further inputs of the network; of a file those that it takes."""
-        if conditions is None:
-            return {}
-        if isinstance(conditions, str | Path):
-            path, takes = Path(conditions), model.arrays
-            names = [name for name in array_headers(path, str(path)) if name in takes]
-            if not names:
-                known = ", ".join(sorted(takes)) or "none"
-                raise InputError(
-                    f"{path} (--given) holds no array that this run's network takes; it takes {known}"
-                )
-            conditions = read_arrays(path, str(path), names, (), "")
-        tensors = {name: numeric_tensor(name, array, "conditions") for name, array in conditions.items()}
-        return {name: Condition.of(name, tensor) for name, tensor in tensors.items()}
-
-    def _options(
-        self,
-        sampler: str | Sampler | None,
-        grid: str | Grid | None,
-        by_classifier: bool,
-        *,
-        steps: int | None = None,
-        eta: float | None = None,
-        variance: str | None = None,
-        settings: Mapping[str, object] | Sequence[str] | None = None,
-        guidance: float | None = None,
-    ) -> SamplingOptions:
-        """The run's own options with what is asked for in their place."""
-        own = sampler if sampler is None or isinstance(sampler, str) else type(sampler).__name__.lower()
-        if own is not sampler and (eta is not None or variance is not None):
-            raise InputError(
-                "the sampler is given as an object, with its own settings: leave eta and variance out"
-            )
-        if grid is not None and not isinstance(grid, str) and steps is not None:
-            raise InputError(
-                "the grid is given as times, which say how many steps there are: leave steps out"
-            )
-        options = self.recipe.sampling.changed(
-            sampler=own,
-            steps=steps,
-            grid=grid if isinstance(grid, str) else None,
-            eta=eta,
-            variance=variance,
-            guidance=guidance,
-            by_classifier=by_classifier,
-        )
-        changed = self.recipe.model_copy(update={"sampling": options})
-        return with_overrides(changed, settings or [], within="sampling").sampling
-
-    def _guide(self, classifier: str | Path | Run | None, device: torch.device) -> Guide | None:
-        if classifier is None:
-            return None
-        run = classifier if isinstance(classifier, Run) else Run(classifier, self.allow)
-        if not run.recipe.is_classifier:
-            raise InputError(
-                f"classifier (--classifier) takes the run of a classifier, and {run.path} is a run of {run.recipe.name}, "
-                "which makes samples"
-            )
-        model = run._model(device)
-        if not isinstance(model, NoisyClassifier):
-            raise IncompatibleModel(f"{run.path} holds a {type(model).__name__}, which cannot guide")
-        return Guide(model, str(run.path), run.weights_sha256[:SHOWN])
-
-    def _low_res(self, images: UserImages | Samples | None) -> Dataset | None:
-        """What a super-resolution run upsamples; None for any other run."""
-        side = self.recipe.model.low_res
-        if side is None and images is not None:
-            raise InputError(f"{self.path} is not a super-resolution run: remove low_res (--low-res)")
-        if side is None:
-            return None
-        if images is None:
-            raise InputError(
-                f"{self.path} upsamples images of {side}×{side} pixels: give them by low_res (--low-res), an .npz, a picture or "
-                "a folder"
-            )
-        return low_res_images(*_with_labels(images, side, self.data_spec))
-
-    def _inpainting(self, sampling: Sampling, image: UserImages, mask: UserImages) -> Sampler:
-        """The same sampler, which holds what the mask leaves of the image."""
-        if not isinstance(sampling.model, Denoiser):
-            raise IncompatibleModel(
-                f"inpainting (--inpaint) holds values at levels of Gaussian noise, and a {type(sampling.model).__name__} has "
-                "none"
-            )
-        known = self._one_image(image, "inpainting (--inpaint) fills in one picture")
-        return Inpaint(sampling.sampler, known, mask_of(_batched(mask, self.data_spec, 2), self.data_spec))
-
-    def _one_image(self, image: UserImages, why: str) -> Tensor:
-        """x_0 of one picture, (C, H, W) in the data's range."""
-        data = images_of(_batched(image, self.data_spec, 3), self.data_spec)
-        if len(data) != 1:
-            raise InputError(f"{why}, and {data.source} holds {len(data)} images")
-        return _values(data)[0]
-
     def _target(self, name: str) -> Path:
         """A file of this name among the run's own samples."""
         folder = self.folder.samples
@@ -632,7 +287,7 @@ class Run:
         chosen = labels_of_images(data, model) if labels is None else class_labels(model, labels)
         each = None if chosen is None else [chosen[i % len(chosen)] for i in range(len(data))]
         times = self._flow_grid(model, steps, grid)
-        x0 = _values(data)
+        x0 = values_of(data)
         x_T = flow.encode(model, x0, each, times, progress)
         error = None
         if check:
@@ -934,28 +589,6 @@ def _check_scales(scales: Sequence[float | None], options: EvaluationOptions) ->
     unguided = [name for name in options.metrics if name not in SAMPLE_METRICS]
     if unguided:
         raise InputError(f"{' and '.join(unguided)} ignore guidance: ask for them without guidance")
-
-
-def _with_labels(
-    images: UserImages | Samples, side: int, spec: DataSpec
-) -> tuple[UserImages, int, DataSpec, np.ndarray | None]:
-    """The arguments of `low_res_images`."""
-    if isinstance(images, Samples):
-        return images.images, side, spec, images.labels
-    return images, side, spec, None
-
-
-def _batched(image: UserImages, spec: DataSpec, most: int) -> UserImages:
-    """One image given as an array (H, W[, C]), as a batch of one.   most: its number of axes, at the most."""
-    axes = 2 if most == 2 or spec.shape[0] == 1 else 3
-    if isinstance(image, np.ndarray) and image.ndim == axes:
-        return (image[None] * np.uint8(255)) if image.dtype == bool else image[None]
-    return image
-
-
-def _values(data: Dataset) -> Tensor:
-    """All examples, (N, *) in the data's range."""
-    return data.batch(torch.arange(len(data)))[0]
 
 
 def _count(n: int | None, sampling: Sampling) -> int:
