@@ -30,7 +30,7 @@ def complain(text: str) -> None:
     print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
-def print_json(values: Mapping[str, Any]) -> None:
+def print_json(values: Mapping[str, object]) -> None:
     print(json.dumps(values, indent=1, default=str))
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from scorefield.core.noise import NoiseSource
 from scorefield.core.prediction import Prediction
 from scorefield.data import Dataset
+from scorefield.evaluation.flow import OdeKeywords
 from scorefield.evaluation.likelihood import (
     BitsPerDim,
     bits_per_dim,
@@ -218,7 +218,11 @@ def flow_figures(
     """
     as_gaussian(examples.model, "the flow's likelihood", categorical="the bound, bpd")
     quantized, exact = examples.data.spec.bins is not None, examples.data.spec.dimensions <= _EXACT
-    options = {"trace": "exact" if exact else "hutchinson", "rtol": tolerance, "atol": tolerance}
+    options: OdeKeywords = {
+        "trace": "exact" if exact else "hutchinson",
+        "rtol": tolerance,
+        "atol": tolerance,
+    }
     found: list[tuple[Tensor, Tensor]] = []
     calls: list[int] = []
     done = 0
@@ -297,20 +301,22 @@ def _measure_bound(
             else:
                 model = as_gaussian(given, "the bound")
                 watched = _Watched(ClipX0(model) if plan.clip else model, lambda t: bar.advance())
-                read = {} if bound is None else {"variance": bound.variance, "decoder": bound.decoder}
-                found = _bound(watched, x0, noise, plan.terms, {"grid": grid, **read})
+                found = _bound(watched, x0, noise, plan.terms, grid, bound)
             for name, values in found.items():
                 columns.setdefault(name, []).append(values)
     return {name: examples.scale * torch.cat(parts) for name, parts in columns.items()}
 
 
 def _bound(
-    model: Denoise, x0: Tensor, noise: NoiseSource, terms: int | None, options: dict[str, Any]
+    model: Denoise, x0: Tensor, noise: NoiseSource, terms: int | None, grid: Tensor, bound: Bound | None
 ) -> dict[str, Tensor]:
+    variance, decoder = (None, "discretized") if bound is None else (bound.variance, bound.decoder)
     if terms is not None:
-        estimate = estimate_bits_per_dim(model, x0, noise, terms, **options)
+        estimate = estimate_bits_per_dim(
+            model, x0, noise, terms, grid=grid, variance=variance, decoder=decoder
+        )
         return {"bpd": estimate.total, "prior": estimate.prior}
-    return _parts(bits_per_dim(model, x0, noise, **options))
+    return _parts(bits_per_dim(model, x0, noise, grid=grid, variance=variance, decoder=decoder))
 
 
 def _parts(bits: BitsPerDim) -> dict[str, Tensor]:
@@ -320,7 +326,7 @@ def _parts(bits: BitsPerDim) -> dict[str, Tensor]:
 
 
 def _flow(
-    model: Denoise, x0: Tensor, noise: NoiseSource, quantized: bool, options: dict[str, Any]
+    model: Denoise, x0: Tensor, noise: NoiseSource, quantized: bool, options: OdeKeywords
 ) -> tuple[Tensor, Tensor, int]:
     """(The figure, what the default prior may move it by), each (B,), and the calls of the network."""
     if quantized:
@@ -337,7 +343,7 @@ def _mean(
     values: Tensor,
     examples: Examples,
     stamp: Stamp,
-    parts: Mapping[str, Any] | None = None,
+    parts: Mapping[str, object] | None = None,
 ) -> MetricValue:
     """The mean over examples and its standard error. InputError where it is not finite."""
     check_finite(values, f"results of {metric}", "the model has diverged")
@@ -347,7 +353,7 @@ def _mean(
     )
 
 
-def _facts(examples: Examples) -> dict[str, Any]:
+def _facts(examples: Examples) -> dict[str, object]:
     bins = examples.data.spec.bins
     return {
         "examples": len(examples.indices),

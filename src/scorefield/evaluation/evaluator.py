@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -123,7 +123,7 @@ class AccuracyReport(Evaluation):
 
     parts: Mapping[str, NoisyAccuracy] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Its parts, for JSON."""
         return {_KEYS[name]: part.as_dict() for name, part in self.parts.items()}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.between import between_levels
 
-__all__ = ["OdeBits", "OdeLikelihood", "ode_bits_per_dim", "ode_log_prob"]
+__all__ = ["OdeBits", "OdeKeywords", "OdeLikelihood", "ode_bits_per_dim", "ode_log_prob"]
 
 TRACES = ("hutchinson", "exact")
 
@@ -53,6 +53,17 @@ class OdeBits(NamedTuple):
     calls: int
     error: Tensor
     prior_error: Tensor | None
+
+
+class OdeKeywords(TypedDict, total=False):
+    """Options of `ode_log_prob`."""
+
+    prior: Callable[[Tensor], Tensor] | None
+    t_min: float | None
+    trace: str
+    probes: int
+    rtol: float
+    atol: float
 
 
 def ode_log_prob(
@@ -99,7 +110,7 @@ def ode_log_prob(
     return OdeLikelihood(log_prior.detach().cpu().double() + along + stretch, flow.calls, error, bound)
 
 
-def ode_bits_per_dim(model: Denoise, x0: Tensor, noise: Noise, **options: Any) -> OdeBits:
+def ode_bits_per_dim(model: Denoise, x0: Tensor, noise: Noise, **options: Unpack[OdeKeywords]) -> OdeBits:
     """Bits a dimension of quantized data by the ODE and uniform dequantization: −ln p(x)/(D ln 2) − log₂ w.
     [Theis et al. 2016]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Generated(Protocol):
     def sets(self) -> int: ...
 
     @property
-    def stamp(self) -> Mapping[str, Any]: ...
+    def stamp(self) -> Mapping[str, object]: ...
 
     def make(self, processes: Processes, watch: Reporter) -> None: ...
 
@@ -64,7 +64,7 @@ class SampledSets:
         self._missing = [store.missing(count) for store in self._stores]
 
     @property
-    def stamp(self) -> dict[str, Any]:
+    def stamp(self) -> dict[str, object]:
         how = self.sampling
         return {
             "samples": self.count,
@@ -149,7 +149,7 @@ class GivenSets:
         return cls(data, spec, count, min(sets, whole), path)
 
     @property
-    def stamp(self) -> dict[str, Any]:
+    def stamp(self) -> dict[str, object]:
         return {
             "samples": self.count,
             "sets": self.sets,
@@ -211,7 +211,7 @@ def _check_sizes(path: Path, spec: DataSpec) -> None:
             )
 
 
-def _describe(sampler: Sampler) -> dict[str, Any]:
+def _describe(sampler: Sampler) -> dict[str, object]:
     """A sampler's name and its options."""
     options = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}  # type: ignore[arg-type]
     return {"sampler": type(sampler).__name__, **options}

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +13,11 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
+from scorefield.models.base import Classifier, ClassifierModel
+from scorefield.models.wrappers import as_classifier
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import ContinuousProcess
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import uniform
 
 __all__ = ["NoisyAccuracy", "noisy_accuracy"]
@@ -44,13 +45,13 @@ class NoisyAccuracy:
     chance: float
     entropy: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Every figure, for JSON."""
         return dataclasses.asdict(self)
 
 
 def noisy_accuracy(
-    classifier: Any,
+    classifier: Classifier,
     data: Dataset,
     times: Sequence[float] | Tensor | None = None,
     noise: NoiseSource | None = None,
@@ -60,18 +61,26 @@ def noisy_accuracy(
 ) -> NoisyAccuracy:
     """Accuracy and cross-entropy of a classifier at x_t = α_t x_0 + σ_t ε, at each of `times`.
 
-    classifier: (x_t, t) -> logits (B, K) with a `process`: a NoisyClassifier in evaluation mode, or an exact
-    one of the oracle.
-    data: labelled examples, by the names of the classifier's classes where it has a `data`.
-    times: 0 < t ≤ T; the smallest and 20 evenly spaced up to T if not given (all of them where there are
-    fewer).
-    noise: each example has its own at every level, so neither the batch nor the order matters; NoiseSource(0)
-    if not given.
-    progress: called with (levels done, levels in all).
-    batch_size: examples in memory at a time.
-    InputError: data without labels or with classes that the classifier does not know, times outside (0, T].
+    Args:
+        classifier: (x_t, t) -> logits (B, K) with a `process`: a NoisyClassifier in evaluation mode, or an exact
+            one of the oracle.
+        data: Labelled examples, by the names of the classifier's classes where it has a `data`.
+        times: 0 < t ≤ T. Default: the smallest, and 20 evenly spaced up to T (all of them where there are fewer).
+        noise: Each example has its own at every level, so neither the batch nor the order matters. Default:
+            NoiseSource(0).
+        progress: Called with (levels done, levels in all).
+        batch_size: Examples in memory at a time.
+    Raises:
+        InputError: For data without labels or with classes that the classifier does not know, and for times
+            outside (0, T].
+        IncompatibleModel: For a classifier that does not say which noise levels it was made for.
     """
-    labels, process = _labels(classifier, data), classifier.process
+    judge = as_classifier(classifier)
+    labels, process = _labels(judge, data), judge.process
+    if not isinstance(process, GaussianProcess):
+        raise IncompatibleModel(
+            "a classifier is measured at the levels of its `process`, and this one has none"
+        )
     chosen = sorted(set(_times(process) if times is None else torch.as_tensor(times).tolist()))
     if not chosen or chosen[0] <= 0:
         raise InputError(f"accuracy is measured at times 0 < t ≤ {process.T}, got {chosen}")
@@ -79,7 +88,7 @@ def noisy_accuracy(
     noise = noise or NoiseSource(0)
     rows = []
     for k, t in enumerate(chosen):
-        hits, nats = _judge(classifier, data, labels, t, noise.at(k), batch_size)
+        hits, nats = _judge(judge, process, data, labels, t, noise.at(k), batch_size)
         rows.append((*_mean(hits), *_mean(nats)))
         if progress is not None:
             progress(k + 1, len(chosen))
@@ -98,13 +107,13 @@ def noisy_accuracy(
     )
 
 
-def _labels(classifier: Any, data: Dataset) -> Tensor:
+def _labels(classifier: ClassifierModel, data: Dataset) -> Tensor:
     """The labels as indices of the classifier's classes, (N,)."""
     if data.labels is None or not len(data):
         raise InputError(
             f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels"
         )
-    of_model = getattr(classifier, "data", None)
+    of_model = classifier.data
     if of_model is None or of_model.classes in ((), data.spec.classes):
         return data.labels
     unknown = [name for name in data.spec.classes if name not in of_model.classes]
@@ -125,15 +134,20 @@ def _times(process: GaussianProcess) -> list[float]:
 
 @torch.no_grad()
 def _judge(
-    classifier: Any, data: Dataset, labels: Tensor, t: float, noise: NoiseSource, batch_size: int
+    classifier: ClassifierModel,
+    process: GaussianProcess,
+    data: Dataset,
+    labels: Tensor,
+    t: float,
+    noise: NoiseSource,
+    batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """(1 where the likeliest class is y, −ln p(y | x_t)) of every example, (N,) float64."""
-    device = getattr(classifier, "device", torch.device("cpu"))
     hits, nats = [], []
     for indices in torch.arange(len(data)).split(batch_size):
         x0, y = data.batch(indices)[0], labels[indices]
-        x_t = classifier.process.sample(x0, t, noise.of(indices).normal_like(x0))
-        logits = classifier(x_t.to(device), t).cpu().double()
+        x_t = process.sample(x0, t, noise.of(indices).normal_like(x0))
+        logits = classifier(x_t.to(classifier.device), t).cpu().double()
         hits.append(logits.argmax(dim=1) == y)
         nats.append(F.cross_entropy(logits, y, reduction="none"))
     return torch.cat(hits).double(), torch.cat(nats)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -32,7 +32,7 @@ class SamplingOptions(Options):
     classifier's gradient, see ClassifierGuidance.
     """
 
-    sampler: dict[str, Any] = {"kind": "ddim"}
+    sampler: dict[str, object] = {"kind": "ddim"}
     grid: str = "uniform"
     steps: int | None = Field(None, ge=1)
     repeats: int = Field(1, ge=1)
@@ -73,11 +73,11 @@ class SamplingOptions(Options):
         if sampler is None and (eta is not None) != (variance is not None):
             sampler = "ddim" if eta is not None else "ancestral"  # each says which sampler is meant
         was = self.sampler["kind"]
-        table: dict[str, Any] = dict(self.sampler) if sampler in (None, was) else {"kind": sampler}
+        table: dict[str, object] = dict(self.sampler) if sampler in (None, was) else {"kind": sampler}
         table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
         if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
             raise InputError(f"grid {grid} says how many steps there are: leave steps (--steps) out")
-        changes: dict[str, Any] = {"sampler": table, "grid": grid or self.grid}
+        changes: dict[str, object] = {"sampler": table, "grid": grid or self.grid}
         changes["steps"] = steps or (None if grid == "full" else self.steps)
         changes["guidance"] = self.guidance if guidance is None and not by_classifier else guidance
         if steps is not None and grid is None and self.grid == "full":

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ class Sampling:
         how = f"scale {1.0 if scale is None else scale:g}, gradient at {self.options.guidance_at}"
         return f"classifier guidance by {self.guide.name} (sha256 {self.guide.sha256}), {how}"
 
-    def identity(self, seed: int) -> dict[str, Any]:
+    def identity(self, seed: int) -> dict[str, object]:
         """Everything that decides the samples of a seed, for the manifest of a store: the only list of it.
 
         Every field of `SamplingOptions` is in it, by its value or by the object that is built of it. Stored
@@ -366,7 +366,7 @@ def _brief(values: Sequence[object]) -> str:
     return f"({', '.join(map(str, values[:10]))}{', …' if len(values) > 10 else ''})"
 
 
-def _with_step(options: SamplingOptions, model: Model) -> dict[str, Any]:
+def _with_step(options: SamplingOptions, model: Model) -> dict[str, object]:
     """The table of a Langevin sampler without a step, with the ratio of NCSN's settings, 4e-5 at σ = 0.01.
     [NCSN §5]
     """

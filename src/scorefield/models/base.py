@@ -183,14 +183,14 @@ class Model:
         return None
 
     @property
-    def config(self) -> Mapping[str, Any] | None:
+    def config(self) -> Mapping[str, object] | None:
         """What rebuilds it, apart from its network and process, from a configuration file; None where it does not
         describe itself.
         """
         return None
 
     @property
-    def net_config(self) -> Mapping[str, Any] | None:
+    def net_config(self) -> Mapping[str, object] | None:
         """What rebuilds its network; None where that does not describe itself."""
         return None
 
@@ -380,7 +380,7 @@ class ModelBase(nn.Module, Model):
         return self._described[1]
 
     @property
-    def net_config(self) -> Mapping[str, Any] | None:
+    def net_config(self) -> Mapping[str, object] | None:
         return self.network.config
 
     @property

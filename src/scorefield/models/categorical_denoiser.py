@@ -5,7 +5,6 @@ no score.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
         return f"parametrization={self.parametrization!r}, process={self.process!r}"
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """What rebuilds this model, apart from its network and process, from a configuration file."""
         return {"parametrization": self.parametrization, "noise_input": self.noise_input}
 

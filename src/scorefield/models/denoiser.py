@@ -5,7 +5,6 @@ t).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -91,7 +90,7 @@ class Denoiser(ModelBase, ConditionalModel):
         self.low_res = low_res
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """What rebuilds this model, apart from its network and process, from a configuration file."""
         spec = {
             "parametrization": self.parametrization,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ class NetworkFacts:
         nulls: What stands for "not given" in an array, by name; of labels it is `null_label`.
     """
 
-    config: Mapping[str, Any] | None = None
+    config: Mapping[str, object] | None = None
     arrays: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
     takes_any: bool = False
@@ -37,7 +36,10 @@ class NetworkFacts:
     @property
     def num_classes(self) -> int | None:
         """How many classes it takes labels of, or tells apart; None where it does not describe itself."""
-        return None if self.config is None else int(self.config.get("num_classes", 0))
+        if self.config is None:
+            return None
+        count = self.config.get("num_classes", 0)
+        return count if isinstance(count, int) else 0
 
     @property
     def null_label(self) -> bool | None:
@@ -58,7 +60,7 @@ def describe_network(net: Callable[..., Tensor]) -> NetworkFacts:
     Raises:
         IncompatibleModel: Where a null is declared for an array that it does not take.
     """
-    config: Mapping[str, Any] | None = getattr(net, "config", None)
+    config: Mapping[str, object] | None = getattr(net, "config", None)
     takes_any, named, needed = _parameters(net)
     settled = {} if config is None else {n: config[n] for n in named if isinstance(config.get(n), bool)}
     arrays = frozenset(name for name in named if settled.get(name, True))

@@ -5,7 +5,6 @@ asks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +55,7 @@ class NoisyClassifier(ModelBase, ClassifierModel):
             )
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """What rebuilds this classifier, apart from its network and process, from a configuration file."""
         return {"noise_input": self.noise_input}
 

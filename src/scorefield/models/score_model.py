@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
@@ -38,7 +37,7 @@ class ScoreModel(ModelBase):
         self.has_energy = energy
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """What rebuilds this model, apart from its network, from a configuration file."""
         return {"energy": self.has_energy}
 

@@ -549,11 +549,11 @@ class _Foreign(Model):
         return _keeps_to_levels(self.thing) if inner is None else inner.keeps_to_levels
 
     @property
-    def config(self) -> Mapping[str, Any] | None:
+    def config(self) -> Mapping[str, object] | None:
         return self._optional("config", None)
 
     @property
-    def net_config(self) -> Mapping[str, Any] | None:
+    def net_config(self) -> Mapping[str, object] | None:
         return getattr(getattr(self.thing, "net", None), "config", None)
 
     @property

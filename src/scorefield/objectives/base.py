@@ -49,7 +49,7 @@ class Objective(nn.Module, Described, ABC):
     needs_labels: bool = False
     differentiates: bool = False
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """What rebuilds it around its model; of `times`, what is not the default."""
         said = super().arguments()
         return {**said, "times": times_config(self.times)} if "times" in said else said

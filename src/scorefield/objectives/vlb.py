@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,7 +149,7 @@ class VLB(Objective):
         self.bound = Bound.of(model, variance, decoder, cdf)
         self.times = as_times(times, model.process)
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         return {**super().arguments(), "variance": self.bound.variance}
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:

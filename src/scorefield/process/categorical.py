@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class CategoricalProcess(Process):
 
     T: int
 
-    def __init__(self, kappas: Kappas, classes: int, log_u: Tensor, config: Mapping[str, Any]) -> None:
+    def __init__(self, kappas: Kappas, classes: int, log_u: Tensor, config: Mapping[str, object]) -> None:
         table = _check_kappas(kappas)
         self.T, self.classes, self.states = len(table), classes, len(log_u)
         self._config = dict(config)
@@ -205,7 +205,7 @@ def absorbing(kappas: Kappas, classes: int) -> CategoricalProcess:
     return absorbed_categories(classes, kappas=kappas)
 
 
-def _kappas(schedule: Schedule, T: int, kappas: Kappas | None) -> tuple[Kappas, dict[str, Any]]:
+def _kappas(schedule: Schedule, T: int, kappas: Kappas | None) -> tuple[Kappas, dict[str, object]]:
     """κ_1, …, κ_T, and what a configuration file says of them."""
     if kappas is None:
         return KAPPAS[schedule](T), {"schedule": schedule, "T": T}

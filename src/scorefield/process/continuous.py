@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +120,7 @@ class Interpolated(ContinuousProcess):
     T the levels are the table's own.
     """
 
-    def __init__(self, discrete: DiscreteProcess | Mapping[str, Any]) -> None:
+    def __init__(self, discrete: DiscreteProcess | Mapping[str, object]) -> None:
         if isinstance(discrete, Mapping):
             discrete = build(PROCESSES, discrete, "process.discrete")
         if not isinstance(discrete, DiscreteProcess):

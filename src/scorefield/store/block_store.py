@@ -49,7 +49,7 @@ class BlockFolder(ABC):
     spec: of one sample.   size: at least 32.
     """
 
-    def __init__(self, folder: Path, what: Mapping[str, Any], spec: DataSpec, size: int = BLOCK) -> None:
+    def __init__(self, folder: Path, what: Mapping[str, object], spec: DataSpec, size: int = BLOCK) -> None:
         self.folder, self.spec, self.size = folder, spec, size
         data = {"shape": list(spec.shape), "range": list(spec.range), "bins": spec.bins}
         self.what = json.loads(json.dumps({**what, **data, "block": size}, default=str))
@@ -140,7 +140,7 @@ class StoredSamples(BlockFolder):
 
     @classmethod
     def within(
-        cls, parent: Path, what: Mapping[str, Any], spec: DataSpec, size: int = BLOCK
+        cls, parent: Path, what: Mapping[str, object], spec: DataSpec, size: int = BLOCK
     ) -> StoredSamples:
         """In parent/samples-DIGEST, a folder for each different `what`."""
         new = cls(parent, what, spec, size)
@@ -214,16 +214,16 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _same(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+def _same(there: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
     """Whether two descriptions are of the same samples; what is None counts as absent."""
     return _said(there) == _said(wanted)
 
 
-def _said(what: Mapping[str, Any]) -> dict[str, Any]:
+def _said(what: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in what.items() if value is not None}
 
 
-def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _difference(there: Mapping[str, object], wanted: Mapping[str, object]) -> str:
     """What two descriptions disagree on: "seed: 0 on disk, 1 requested; grid differs"."""
     names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
     texts = [(name, str(there.get(name)), str(wanted.get(name))) for name in names]
@@ -233,7 +233,7 @@ def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     )
 
 
-def _readable(path: Path) -> dict[str, Any]:
+def _readable(path: Path) -> dict[str, object]:
     """What a manifest says; {} where there is none, or none that can be read."""
     try:
         return _manifest(path) or {}
@@ -241,7 +241,7 @@ def _readable(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _manifest(path: Path) -> dict[str, Any] | None:
+def _manifest(path: Path) -> dict[str, object] | None:
     """What a manifest says, or None where there is none. One that says nothing of samples is another
     program's, or damaged: it says {}.
     """

@@ -7,7 +7,6 @@ name in files: raise `FORMAT`, add the old name to a table of renames here, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from scorefield import __version__
 from scorefield.runtime.errors import InputError
@@ -33,17 +32,17 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {}
 _STAMP = ("format", "scorefield")
 
 
-def stamp() -> dict[str, Any]:
+def stamp() -> dict[str, object]:
     """What a file that is written now says of itself."""
     return {"format": FORMAT, "scorefield": __version__}
 
 
-def without_stamp(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_stamp(values: Mapping[str, object]) -> dict[str, object]:
     """What a file says beside its format and version."""
     return {name: value for name, value in values.items() if name not in _STAMP}
 
 
-def check_format(values: Mapping[str, Any], where: object) -> int:
+def check_format(values: Mapping[str, object], where: object) -> int:
     """The format of a file that says these values; 0 where it says none.
 
     Args:
@@ -62,7 +61,7 @@ def check_format(values: Mapping[str, Any], where: object) -> int:
     return found
 
 
-def upgraded(tables: Mapping[str, Any], where: object) -> dict[str, Any]:
+def upgraded(tables: Mapping[str, object], where: object) -> dict[str, object]:
     """The tables of a config.toml or a recipe of any format so far, as today's says them, without the stamp."""
     old = check_format(tables, where) < FORMAT
     values = without_stamp(tables)
@@ -76,14 +75,16 @@ def upgraded(tables: Mapping[str, Any], where: object) -> dict[str, Any]:
     }
 
 
-def first_names(config: Mapping[str, Any], table: str) -> dict[str, Any]:
+def first_names(config: Mapping[str, object], table: str) -> dict[str, object]:
     """A description with the names that the first version wrote, by which stored samples are found again."""
     keys, kinds = RENAMED_KEYS.get(table, {}), RENAMED_KINDS.get(table, {})
     back = [{new: old for old, new in names.items()} for names in (keys, kinds)]
     return _renamed(config, *back)
 
 
-def _renamed(table: Mapping[str, Any], keys: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, Any]:
+def _renamed(
+    table: Mapping[str, object], keys: Mapping[str, str], kinds: Mapping[str, str]
+) -> dict[str, object]:
     """A table with other keys and kinds; also in the tables within it, such as an interpolated process's."""
     found = {}
     for name, value in table.items():

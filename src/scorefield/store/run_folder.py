@@ -61,7 +61,7 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{self.path} cannot be made ({error.strerror})") from None
 
-    def create(self, description: Mapping[str, Any]) -> None:
+    def create(self, description: Mapping[str, object]) -> None:
         """Make the folder and write config.toml; InputError where it is not free or cannot be written."""
         self.make()
         self.write_config(description)
@@ -73,7 +73,7 @@ class RunFolder:
         unfinished = path.name.startswith(f".{self.config.name}.") and path.suffix == ".partial"
         return path == self.lock or unfinished
 
-    def write_config(self, description: Mapping[str, Any]) -> None:
+    def write_config(self, description: Mapping[str, object]) -> None:
         _replace_text(self.config, tomli_w.dumps({**stamp(), **_without_none(without_stamp(description))}))
 
     def read_config(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class RunFolder:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{self.config} is not valid TOML: {error}") from None
 
-    def append_metrics(self, values: Mapping[str, Any]) -> None:
+    def append_metrics(self, values: Mapping[str, object]) -> None:
         try:
             with self.metrics.open("a") as file:
                 file.write(json.dumps(values) + "\n")

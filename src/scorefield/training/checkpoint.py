@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,7 +24,7 @@ from scorefield.store.formats import check_format
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
 
-Accept = Callable[[Mapping[str, Any]], bool]
+Accept = Callable[[Mapping[str, object]], bool]
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
@@ -39,8 +38,13 @@ class Checkpoint:
 
     path: Path
     groups: dict[str, dict[str, Tensor]]
-    state: dict[str, Any]
+    state: dict[str, object]
     skipped: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """How many steps were done."""
+        return _step(self.path)
 
 
 def place(folder: Path, step: int) -> Path:
@@ -49,7 +53,7 @@ def place(folder: Path, step: int) -> Path:
 
 
 def save(
-    folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, object]
 ) -> Path:
     """Write the checkpoint of `step` atomically.
 
@@ -139,7 +143,7 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(found, key=_step, reverse=True)
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> dict[str, object]:
     """The numbers of a checkpoint; none where they cannot be read."""
     try:
         return json.loads((path / _STATE).read_text())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
@@ -31,7 +30,7 @@ def make_accelerator(
     ):
         if asked and run is None:
             raise InputError(f"{what} the run folder: give run=")
-    logging: dict[str, Any] = (
+    logging: dict[str, object] = (
         {"log_with": options.trackers, "project_dir": str(run)} if options.trackers else {}
     )
     # The constant of an energy never reaches its gradient, so some parameters get none; several processes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +59,7 @@ class TrainingState:
             groups["times"] = self.objective.times.state_dict()
         return groups
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, object]:
         """The numbers of a checkpoint."""
         return {name: getattr(self, name) for name in _NUMBERS}
 

@@ -69,7 +69,7 @@ def train(
     run: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
-    describe: Mapping[str, Any] | None = None,
+    describe: Mapping[str, object] | None = None,
     **options: Unpack[TrainingKeywords],
 ) -> Trainer:
     """Train an objective's model: an iterator of TrainStep that saves as it goes.
@@ -112,7 +112,7 @@ class Trainer(Iterator[TrainStep]):
         *,
         resume: bool = False,
         device: str | None = None,
-        describe: Mapping[str, Any] | None = None,
+        describe: Mapping[str, object] | None = None,
     ) -> None:
         self.options = options
         self._run = run
@@ -235,7 +235,7 @@ class Trainer(Iterator[TrainStep]):
         votes = self.accelerator.gather(torch.tensor([int(vote)], device=self.accelerator.device))
         return int(votes.max())
 
-    def _open(self, folder: RunFolder, resume: bool, tables: Mapping[str, Any]) -> RunWriter:
+    def _open(self, folder: RunFolder, resume: bool, tables: Mapping[str, object]) -> RunWriter:
         writer = RunWriter(
             folder,
             self._state,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -62,7 +62,7 @@ class RunWriter:
         self._saved = -1
         self.warnings: list[str] = []
 
-    def begin(self, description: Mapping[str, Any]) -> None:
+    def begin(self, description: Mapping[str, object]) -> None:
         """Make the folder. Its config.toml, which makes it a run, comes last: a run always has a checkpoint
         to go on from.
         """
@@ -80,7 +80,7 @@ class RunWriter:
         self._saved = self.state.step
         self._start_trackers()
 
-    def resume(self, fingerprint: str, describe: Mapping[str, Any]) -> None:
+    def resume(self, fingerprint: str, describe: Mapping[str, object]) -> None:
         """Load the newest whole checkpoint. InputError where it is of another seed, other data or another
         model, or past the last step.
 
@@ -104,9 +104,9 @@ class RunWriter:
                 f"{self.folder.path} was trained on other data (fingerprint {known}, now {fingerprint}): to go on with "
                 "this data start a new run from its weights (--init)"
             )
-        if self.options.steps < found.state["step"]:
+        if self.options.steps < found.step:
             raise InputError(
-                f"{self.folder.path} has done {found.state['step']} steps, and steps = {self.options.steps} counts from the start: "
+                f"{self.folder.path} has done {found.step} steps, and steps = {self.options.steps} counts from the start: "
                 "give more of them"
             )
         self.state.load(found)
@@ -209,7 +209,7 @@ class RunWriter:
         numbers = {**self.state.numbers(), **said}
         return checkpoint.save(self.folder.checkpoints, self.state.step, snapshot.groups, numbers)
 
-    def _tidy(self, snapshot: _Snapshot, changed: Mapping[str, Any]) -> None:
+    def _tidy(self, snapshot: _Snapshot, changed: Mapping[str, object]) -> None:
         """Make the other files agree with the checkpoint: the last process may have been killed between
         writing them.
         """
@@ -218,7 +218,7 @@ class RunWriter:
         if self.state.step and snapshot.finite:
             checkpoint.save_weights(self.folder.weights, snapshot.groups["ema"])
 
-    def _environment(self) -> dict[str, Any]:
+    def _environment(self) -> dict[str, object]:
         """What bit-exactness depends on beside the seed."""
         dtype = getattr(self.state.objective.model, "autocast_dtype", None)
         return {
@@ -250,5 +250,5 @@ class RunWriter:
             ) from None
 
 
-def _is_good(state: Mapping[str, Any]) -> bool:
+def _is_good(state: Mapping[str, object]) -> bool:
     return "step" in state and bool(state.get("good", True))
