@@ -28,6 +28,7 @@ _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__na
 # Name: (module:function, what `scorefield --help` says of it, at most 45 characters).
 COMMANDS = {
     "recipes": ("recipes:recipes", "List the recipes, or print one"),
+    "options": ("options:options", "What --set and recipes accept"),
     "info": ("info:info", "Model size, FLOPs and noise levels"),
     "train": ("train:train", "Train a model: make a run, or resume one"),
     "sample": ("sample:sample", "Sample a run: images, or points"),

@@ -44,7 +44,7 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[Any]], title: st
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
 
 
 class Progress:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from scorefield.cli.console import print_json, print_table
+from scorefield.cli.parameters import Json
 from scorefield.planning.facts import recipe_facts
+from scorefield.runs.recipe import read_recipe, recipe_text
 
 
-def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the recipes: paper, data shape, parameters."""
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Print this recipe, to be copied and changed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes: paper, data shape, parameters; or print the TOML of one.
+
+    A changed copy trains like any recipe: scorefield recipes digits > mine.toml; scorefield train mine.toml
+    """
+    if name is not None:
+        if as_json:
+            print_json(read_recipe(name).model_dump(exclude_none=True))
+        else:
+            sys.stdout.write(recipe_text(name))
+        return
     facts = recipe_facts()
     if as_json:
         print_json({"recipes": facts})

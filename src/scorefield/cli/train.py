@@ -16,6 +16,7 @@ import typer
 from scorefield.cli import console
 from scorefield.cli.console import Progress, print_json, progress, say
 from scorefield.cli.parameters import Allow, Device, Json
+from scorefield.data.sources.opener import ACCEPTED
 from scorefield.runs.build import read_run
 from scorefield.runs.recipe import Recipe, read_recipe, with_overrides
 from scorefield.runs.train import next_run, open_training, save_preview
@@ -34,9 +35,7 @@ def train(
     ],
     data: Annotated[
         str | None,
-        typer.Option(
-            help="digits, toy:NAME, a folder of images (subfolders are classes), an .npz file, or hf:NAME."
-        ),
+        typer.Option(help=f"{ACCEPTED}."),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/RECIPE-N.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Total number of optimizer steps.")] = None,

@@ -20,27 +20,39 @@ _EVEN = ("uniform", "trailing")  # in as many steps as there are levels, all of 
 
 
 class SamplingOptions(Options):
-    """How this model is sampled unless the command says otherwise.
+    """How a model is sampled unless the command says otherwise."""
 
-    steps: network calls, every level if None; updates of a score without levels, 1,000 if None.
-    clip: x̂0 to the data's range.   start: "prior", or "uniform" over the data's range (NCSN).
-    grid "staircase" (annealed Langevin): `repeats` updates at each of `levels` evenly spaced levels, all of
-    them if None; or as many levels as make `steps` updates.   Langevin without a `step` has NCSN's, 0.4
-    (σ/α)² of the first level.
-    guidance: the scale, of a classifier where one is given (1 if None), otherwise of classifier-free guidance
-    (1 is the conditional model; None does without).   guidance_at: where ancestral sampling takes a
-    classifier's gradient, see ClassifierGuidance.
-    """
-
-    sampler: dict[str, object] = {"kind": "ddim"}
-    grid: str = "uniform"
-    steps: int | None = Field(None, ge=1)
-    repeats: int = Field(1, ge=1)
-    levels: int | None = Field(None, ge=1)
-    start: Literal["prior", "uniform"] = "prior"
-    clip: bool = True
-    guidance: float | None = None
-    guidance_at: Literal["x_t", "mean"] = "x_t"
+    sampler: dict[str, object] = Field(
+        {"kind": "ddim"}, description="the sampler and its options, see `scorefield options sampling.sampler`"
+    )
+    grid: str = Field(
+        "uniform",
+        description=f"full, {', '.join(GRIDS)}, staircase (annealed Langevin), or counts such as 10,15,20",
+    )
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps of the grid; default: every level, and 1,000 updates of a score without levels",
+    )
+    repeats: int = Field(1, ge=1, description="updates at each level of a staircase")
+    levels: int | None = Field(
+        None,
+        ge=1,
+        description="levels of a staircase, evenly spaced; default: all, or as many as make `steps`",
+    )
+    start: Literal["prior", "uniform"] = Field(
+        "prior",
+        description="where sampling starts: the process's prior, or uniform over the data's range (NCSN)",
+    )
+    clip: bool = Field(True, description="clip x̂0 to the data's range")
+    guidance: float | None = Field(
+        None,
+        description="guidance scale: by a classifier (default 1), otherwise classifier-free (1 is the conditional model; "
+        "default: none)",
+    )
+    guidance_at: Literal["x_t", "mean"] = Field(
+        "x_t", description="where ancestral sampling takes a classifier's gradient"
+    )
 
     def changed(
         self,

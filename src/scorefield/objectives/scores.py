@@ -90,12 +90,14 @@ class ScoreMatching(Objective):
 class NCSN(Objective):
     """Score matching at noise levels, E_t λ(σ_t)·ℓ(s(·, t)) with λ(σ) = σ².  [NCSN Eq. 5–6]
 
-    model: a Denoiser of any parametrization on any process; s is its score at x_t = α x_0 + σ ε.
-    method: "denoising" ℓ = ½‖s + ε/σ‖², so that the loss is ½ Σ|ε̂ − ε|² over dimensions; "sliced" or
-    "sliced-vr", the losses of ScoreMatching at x_t, with its `projections` and `projection` (NCSN's code
-    draws Gaussian ones).
-    times: which t are drawn, as in Simple; uniform unless given, which makes the expectation the paper's mean
-    over levels.
+    Args:
+        model: A Denoiser of any parametrization on any process; s is its score at x_t = α x_0 + σ ε.
+        times: Which t are drawn, as in Simple. Default: uniform, which makes the expectation the paper's mean over
+            levels.
+        method: "denoising" ℓ = ½‖s + ε/σ‖², so that the loss is ½ Σ|ε̂ − ε|² over dimensions; "sliced" or
+            "sliced-vr", the losses of ScoreMatching at x_t.
+        projections: Projections per example, of the sliced methods.
+        projection: Their distribution, "rademacher", "gaussian" (as NCSN's code) or "sphere".
     """
 
     model: Denoiser

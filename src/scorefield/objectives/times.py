@@ -44,10 +44,14 @@ class ImportanceTimes(Described):
     """p_t ∝ √E[L_t²] over the last `history` losses of each t; uniform until every t has that many.
     [Improved DDPM Eq. 18]
 
-    T: levels of the process.   uniform_prob: share of uniform draws mixed in (the published code's 0.001; the
-    paper's is 0). The state is a function of the losses given to `update` alone: processes that give the same
-    lists in the same order hold the same distribution. Whoever trains gathers them, updates, and saves
-    `state_dict()` with a checkpoint.
+    The state is a function of the losses given to `update` alone: processes that give the same lists in the same
+    order hold the same distribution. Whoever trains gathers them, updates, and saves `state_dict()` with a
+    checkpoint.
+
+    Args:
+        T: Levels of the process.
+        history: Losses of each t that are kept.
+        uniform_prob: Share of uniform draws mixed in; the published code has 0.001, the paper 0.
     """
 
     given = ("T",)

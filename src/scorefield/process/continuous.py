@@ -118,6 +118,9 @@ class Interpolated(ContinuousProcess):
     λ = ln(α/σ) is linear between neighbouring levels of [1, T] and σ/α = t·σ_1/α_1 on (0, 1); a
     variance-preserving table stays variance preserving, a variance-exploding one keeps α = 1. At t = 0, 1, …,
     T the levels are the table's own.
+
+    Args:
+        discrete: The process that is read between its levels, or a table {"kind": …} that describes it.
     """
 
     def __init__(self, discrete: DiscreteProcess | Mapping[str, object]) -> None:

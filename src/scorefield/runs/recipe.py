@@ -18,6 +18,7 @@ from scorefield.generation.options import SamplingOptions
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options, parse
+from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
 from scorefield.store.formats import upgraded
 from scorefield.training import TrainingOptions
 
@@ -29,6 +30,7 @@ __all__ = [
     "describe",
     "read_recipe",
     "recipe_names",
+    "recipe_text",
     "with_overrides",
 ]
 
@@ -46,22 +48,29 @@ class DataOptions(SourceOptions):
 
 
 class ModelOptions(Options):
-    """What joins network and process; a classifier uses noise_input alone.
+    """What joins network and process; a classifier uses noise_input alone."""
 
-    conditional: the network receives the class labels of the data.
-    low_res: the side in pixels of the small images that the model enlarges; training makes them of the data
-    by averaging areas.
-    energy: of a model without a process (a bare score), whose network then gives an energy E and the score is
-    −∇E.
-    """
-
-    parametrization: str = "eps"
-    variance: str | None = None
-    noise_input: str = "index"
-    sigma_data: float = 0.5
-    conditional: bool = False
-    low_res: int | None = Field(None, ge=1)
-    energy: bool = False
+    parametrization: str = Field(
+        "eps",
+        description=f"meaning of the network's output: {', '.join(PARAMETRIZATIONS)}; of categories x0 or bayes",
+    )
+    variance: str | None = Field(
+        None, description="variance head: range (Σ between its bounds) or direct (ln Σ); default: none"
+    )
+    noise_input: str = Field(
+        "index",
+        description=f"the noise level that the network receives: {', '.join(NOISE_INPUTS)}",
+    )
+    sigma_data: float = Field(0.5, description="standard deviation of the data, of the parametrization edm")
+    conditional: bool = Field(False, description="the network receives the class labels of the data")
+    low_res: int | None = Field(
+        None,
+        ge=1,
+        description="super-resolution: side in pixels of the small images, which training makes of the data by averaging areas",
+    )
+    energy: bool = Field(
+        False, description="of a model without a process: the network gives an energy E, and the score is −∇E"
+    )
 
 
 class TrainedOn(Options):
@@ -136,24 +145,31 @@ def recipe_names() -> list[str]:
     )
 
 
-def read_recipe(name: str) -> Recipe:
-    """A recipe by its name or from a .toml file. InputError for an unknown name, broken TOML or a wrong key."""
+def recipe_text(name: str) -> str:
+    """The TOML of a recipe of the package, or of a .toml file. InputError for an unknown name or an unreadable file."""
     if name.endswith(".toml"):
         try:
-            text = Path(name).read_text()
+            return Path(name).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the recipe {name} cannot be read: {error}") from None
-    elif name in recipe_names():
-        text = (_recipes() / f"{name}.toml").read_text()
-    else:
-        known = recipe_names()
+    known = recipe_names()
+    if name not in known:
         raise InputError(
-            f"there is no recipe {name!r}{did_you_mean(name, known)}; `scorefield recipes` lists those there are, or give a .toml file"
+            f"there is no recipe {name!r}{did_you_mean(name, known)}; `scorefield recipes` lists those there are, or give "
+            "a .toml file"
         )
+    text: str = (_recipes() / f"{name}.toml").read_text()
+    return text
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe by its name or from a .toml file. InputError for an unknown name, broken TOML or a wrong key."""
+    text = recipe_text(name)
     try:
-        return parse(Recipe, {"name": Path(name).stem, **upgraded(tomllib.loads(text), f"the recipe {name}")})
+        tables = upgraded(tomllib.loads(text), f"the recipe {name}")
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"the recipe {name} is not valid TOML: {error}") from None
+    return parse(Recipe, {"name": Path(name).stem, **tables})
 
 
 def with_overrides(

@@ -65,12 +65,16 @@ class Heun(Sampler[float | None]):
     An Euler step is taken to and from t = 0, where no model is called, and where r exceeds 80 at the noisier
     end.
 
-    churn (S_churn): each of N steps first adds noise that raises r to r̂ = (1 + γ)·r, γ = min(churn/N, √2 −
-    1), and then goes from there to s, so that what earlier steps did wrong is forgotten.  [Karras et al.
-    2022, Alg. 2]   r̂ stays within the process: at t = T nothing is added. The raised level lies between
-    those of a table, so a discrete process is refused.
-    churn_min, churn_max (S_tmin, S_tmax): the r at which noise is added, both included.   churn_noise
-    (S_noise): its standard deviation, 1 to stay on the marginals of the process.
+    With churn each of N steps first adds noise that raises r to r̂ = (1 + γ)·r, γ = min(churn/N, √2 − 1), and then
+    goes from there to s, so that errors of earlier steps are forgotten.  [Karras et al. 2022, Alg. 2]  r̂ stays
+    within the process: at t = T nothing is added. The raised level lies between those of a table, so a discrete
+    process is refused.
+
+    Args:
+        churn: S_churn, how often the noise is renewed along the grid; 0 adds none.
+        churn_min: S_tmin, the smallest r at which noise is added.
+        churn_max: S_tmax, the largest r at which noise is added.
+        churn_noise: S_noise, the standard deviation of that noise; 1 stays on the marginals of the process.
     """
 
     churn: float = 0.0

@@ -16,37 +16,41 @@ Positive = Annotated[int, Field(ge=1)]
 class TrainingOptions(Options):
     """AdamW with warm-up, clipping and a moving average. Everything counts optimizer steps, never time."""
 
-    steps: Positive = 10_000
-    batch_size: Positive = Field(64, description="examples a step, over all processes and accumulated parts")
+    steps: Positive = Field(10_000, description="optimizer steps in all")
+    batch_size: Positive = Field(
+        64, description="examples per step, over all processes and accumulated parts"
+    )
     accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
     shard: bool = Field(
         False,
         description="cut weights, averages and the optimizer's moments into a piece for each process (FSDP2)",
     )
-    lr: float = Field(2e-4, gt=0)
+    lr: float = Field(2e-4, gt=0, description="learning rate of AdamW, after the warm-up")
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
     anneal: bool = Field(
         False, description="lower the learning rate linearly, to 0 after the last of `steps`"
     )
-    weight_decay: float = Field(0.0, ge=0)
-    beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    beta2: float = Field(0.999, ge=0, lt=1, description="second-moment decay β2 of AdamW")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the moving average of the weights")
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="of the network; auto is bf16 where there are units for it"
+        "auto", description="of the network; auto: bf16 where the hardware multiplies it"
     )
     compile: bool = Field(False, description="have torch.compile compile the network")
     flip: bool = Field(False, description="mirror half of the images left to right")
     shift: int = Field(
-        0, ge=0, description="move images by up to so many pixels each way; their edges are repeated"
+        0, ge=0, description="move images by up to this many pixels each way; their edges are repeated"
     )
     label_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of labels replaced by none, for classifier-free guidance"
+        0.0, ge=0, lt=1, description="share of labels dropped, for classifier-free guidance"
     )
     dequantize: bool = Field(False, description="add uniform noise of one level's width to integer data")
-    seed: int = Field(0, ge=0, lt=2**64)
-    log_every: Positive = 50
-    checkpoint_every: Positive = 1000
+    seed: int = Field(
+        0, ge=0, lt=2**64, description="seed for weight initialisation, data order, noise and dropout"
+    )
+    log_every: Positive = Field(50, description="steps between lines of metrics.jsonl")
+    checkpoint_every: Positive = Field(1000, description="steps between checkpoints")
     keep: Positive = Field(2, description="checkpoints kept, the newest ones")
     keep_every: int = Field(
         0, ge=0, description="of the steps divisible by this, checkpoints are kept for good; 0 for none"

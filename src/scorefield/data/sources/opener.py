@@ -13,16 +13,19 @@ from scorefield.data.dataset import Dataset
 from scorefield.data.sources.stream import BUFFER, Stream
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
+from scorefield.runtime.registry import SOURCES
 
-__all__ = ["Embedded", "Opener", "SourceOptions"]
+__all__ = ["ACCEPTED", "Embedded", "Opener", "SourceOptions"]
+
+
+_SAID = {"FOLDER": "a folder of images (subfolders are classes)", "FILE.npz": "an .npz file"}
+ACCEPTED = ", ".join(_SAID.get(entry, entry) for entry in SOURCES)  # what a user may write, in words
 
 
 class SourceOptions(Options):
     """Where examples come from and how they are read."""
 
-    source: str | None = Field(
-        None, description="digits, portraits, toy:NAME, a folder of images, an .npz file, or hf:NAME"
-    )
+    source: str | None = Field(None, description=ACCEPTED)
     size: int | None = Field(
         None,
         ge=1,

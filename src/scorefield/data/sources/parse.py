@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
-from scorefield.data.sources.opener import Opener, SourceOptions
+from scorefield.data.sources.opener import ACCEPTED, Opener, SourceOptions
 from scorefield.data.sources.stream import Stream
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
@@ -17,7 +17,6 @@ from scorefield.runtime.registry import SOURCES
 __all__ = ["expected_spec", "open_source"]
 
 _NAME = ":NAME"
-_SAID = {"FOLDER": "a folder of images (subfolders are classes)", "FILE.npz": "an .npz file"}
 
 
 def open_source(source: str, **options: object) -> Dataset | Stream:
@@ -65,9 +64,8 @@ def _entry(word: str) -> tuple[str | None, str]:
 
 
 def _unknown(word: str) -> str:
-    accepted = ", ".join(_SAID.get(entry, entry) for entry in SOURCES)
     if word and os.path.exists(os.path.expanduser(word)):
-        return f"{word}: a file of this kind is not a source of data; accepted are {accepted}"
+        return f"{word}: a file of this kind is not a source of data; accepted are {ACCEPTED}"
     near = did_you_mean(word.lower(), [entry for entry in SOURCES if entry.islower()])
     problem = f"{near.removeprefix(', ')}" if near else "there is no such file or folder."
-    return f"{word!r} is not a source of data: {problem} Accepted are {accepted}"
+    return f"{word!r} is not a source of data: {problem} Accepted are {ACCEPTED}"
