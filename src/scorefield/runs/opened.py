@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, overload
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset
 from scorefield.data.arrays import numeric_tensor
 from scorefield.data.user_images import UserImages, images_of, low_res_images, mask_of
-from scorefield.evaluation.extractors import Extractor
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
 from scorefield.generation.options import SamplingOptions
 from scorefield.generation.samples import Samples
@@ -34,7 +33,6 @@ from scorefield.runs.build import (
 )
 from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runtime.atomic import array_headers, read_arrays
-from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.own_code import allowing
 from scorefield.runtime.precision import autocast_dtype, pick_device
@@ -44,7 +42,7 @@ from scorefield.samplers import Inpaint, Sampler
 from scorefield.samplers.base import Grid
 from scorefield.store.run_folder import RunFolder
 
-__all__ = ["EvaluateKeywords", "OpenedRun", "SampleKeywords", "SamplingKeywords", "StepKeywords", "values_of"]
+__all__ = ["OpenedRun", "SampleKeywords", "SamplingKeywords", "StepKeywords", "note", "values_of"]
 
 
 class StepKeywords(TypedDict, total=False):
@@ -74,24 +72,6 @@ class SampleKeywords(SamplingKeywords, total=False):
     low_res: UserImages | Samples | None
     conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None
     inpaint: tuple[UserImages, UserImages] | None
-
-
-class EvaluateKeywords(SamplingKeywords, total=False):
-    """How a run is evaluated, as `Run.evaluate` explains it."""
-
-    n: int | None
-    sets: int
-    seed: int
-    split: Literal["heldout", "train"]
-    data: str | None
-    samples: str | Path | None
-    features: str | None
-    extractor: Extractor | None
-    reference: str | Path | None
-    terms: int | None
-    bound_steps: int | None
-    processes: Processes | None
-    progress: Reporter
 
 
 class _Changes(TypedDict, total=False):
@@ -407,3 +387,9 @@ def _batched(image: UserImages, spec: DataSpec, most: int) -> UserImages:
 def values_of(data: Dataset) -> Tensor:
     """All examples, (N, *) in the data's range."""
     return data.batch(torch.arange(len(data)))[0]
+
+
+def note(text: str | None, progress: Reporter) -> None:
+    """What the user should know before samples are made."""
+    if text is not None:
+        progress.say(f"note: {text}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Unpack, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 import numpy as np
 import torch
@@ -15,17 +14,7 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import are_images
-from scorefield.data import Dataset
-from scorefield.data.loading.epoch_order import permutation
 from scorefield.data.user_images import UserImages, images_of
-from scorefield.evaluation import (
-    AccuracyReport,
-    Evaluation,
-    EvaluationOptions,
-    EvaluationTarget,
-    evaluate_each,
-    noisy_accuracy,
-)
 from scorefield.generation import flow
 from scorefield.generation.job import SampleJob
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
@@ -33,22 +22,17 @@ from scorefield.generation.options import build_grid
 from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Sampling
 from scorefield.models.denoiser import Denoiser
-from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.process import CategoricalProcess
 from scorefield.process.transitions import Variance
 from scorefield.runs.build import (
     build_process,
-    open_data,
 )
-from scorefield.runs.opened import EvaluateKeywords, OpenedRun, SampleKeywords, values_of
+from scorefield.runs.opened import OpenedRun, SampleKeywords, note, values_of
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import pick_device
-from scorefield.runtime.progress import SILENT, Bar, Reporter
-from scorefield.runtime.registry import SAMPLE_METRICS
-from scorefield.runtime.weights import SHOWN
+from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.samplers import Sampler
 from scorefield.samplers.base import Grid, Step
 from scorefield.samplers.latents import spherical_walk
@@ -56,9 +40,11 @@ from scorefield.store.block_store import BLOCK
 from scorefield.store.latent_file import Latents, check_weights
 from scorefield.store.writers import check_animation, check_target
 
-__all__ = ["Run", "SavedSamples"]
+if TYPE_CHECKING:
+    from scorefield.evaluation import Evaluation
+    from scorefield.runs.evaluating import EvaluateKeywords
 
-_EXAMPLES = 2000  # of a classifier's evaluation: a standard error of at most 1.1 %
+__all__ = ["Run", "SavedSamples"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +153,7 @@ class Run(OpenedRun):
             precision=precision,
             compiled=compiled,
         )
-        _note(sampling.caution(), progress)
+        note(sampling.caution(), progress)
         count = _count(n, sampling)
         return SampleJob(sampling, seed, count, self.path, block, progress=progress).in_memory()
 
@@ -211,7 +197,7 @@ class Run(OpenedRun):
         sampling = self.sampling(labels, **how)
         count = _count(n, sampling)
         where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
-        _note(sampling.caution(), progress)
+        note(sampling.caution(), progress)
         facts = [str(sampling.sampler), f"{sampling.calls} network calls", f"seed {seed}", sampling.precision]
         facts += [sampling.guidance] if sampling.guidance else []
         facts += [f"{processes.world} processes"] if processes.world > 1 else []
@@ -493,102 +479,9 @@ class Run(OpenedRun):
             InputError: For what cannot be measured, before anything is sampled where that can be known.
             IncompatibleModel: As of `sample`.
         """
-        names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
-        if self.recipe.is_classifier:
-            return self._accuracy(names, guidance, options)
-        if self.recipe.model.low_res is not None:
-            raise InputError(
-                f"{self.path} is a super-resolution run, which has no metrics yet: look at samples of "
-                "`scorefield sample --low-res`"
-            )
-        several = guidance is not None and not isinstance(guidance, int | float)
-        scales = list(guidance) if isinstance(guidance, Sequence) else [guidance]
-        wanted = {name: options[name] for name in _WANTED if name in options}  # type: ignore[literal-required]
-        asked = parse(
-            EvaluationOptions, {"metrics": names or (("fd", "pr") if len(scales) > 1 else ("fd",)), **wanted}
-        )
-        _check_scales(scales, asked)
-        processes, progress = options.get("processes") or Processes(), options.get("progress", SILENT)
-        targets = self._targets(scales, options, processes, progress)
-        found = evaluate_each(targets, asked, processes, progress, options.get("extractor"))
-        results = [Evaluation((), ()) for _ in scales] if found is None else found
-        return results if several else results[0]
+        from scorefield.runs.evaluating import evaluate_run  # which sampling alone need not load
 
-    def _targets(
-        self,
-        scales: Sequence[float | None],
-        options: EvaluateKeywords,
-        processes: Processes,
-        progress: Reporter,
-    ) -> list[EvaluationTarget]:
-        """The run and its data, with each way to sample it."""
-        how = {name: options[name] for name in _HOW if name in options}  # type: ignore[literal-required]
-        how.setdefault("device", processes.device if options.get("processes") else None)
-        ways = [self.sampling(guidance=scale, **how) for scale in scales]
-        _note(ways[0].caution(), progress)
-        train, heldout = self._data(options.get("data"), progress)
-        decay = None if self.step is None else self.recipe.training.ema
-        weights = {
-            "average": "EMA",
-            "decay": decay,
-            "step": self.step,
-            "sha256": self.weights_sha256[:SHOWN],
-        }
-        return [EvaluationTarget(way, train, heldout, weights, self.path / "evaluation") for way in ways]
-
-    def _data(self, source: str | None, progress: Reporter) -> tuple[Dataset, Dataset]:
-        """(training, held-out) examples of this run, or of another source."""
-        options = self.recipe.data
-        train, heldout = open_data(
-            options if source is None else options.model_copy(update={"source": source})
-        )
-        trained_on = self.recipe.trained_on
-        if trained_on is None:
-            return train, heldout
-        arrays = [name for name in trained_on.arrays if name in train.array_names]
-        found = train.fingerprint(arrays) if train.first_of is None else train.first_of
-        if found != trained_on.fingerprint:
-            progress.say(f"note: {train.source} is not what this run was trained on (fingerprint {found})")
-        return train, heldout
-
-    def _accuracy(
-        self, metrics: Sequence[str] | None, guidance: object, options: EvaluateKeywords
-    ) -> AccuracyReport:
-        """The figures of a classifier on n examples of each part, which hold all classes in about their shares."""
-        if metrics is not None or guidance is not None or options.get("samples") or options.get("classifier"):
-            raise InputError(
-                "a classifier is judged by its accuracy: metrics, samples, guidance and classifier are for what makes samples"
-            )
-        progress, seed = options.get("progress", SILENT), options.get("seed", 0)
-        train, heldout = self._data(options.get("data"), progress)
-        model = self._model(options.get("device"), options.get("precision"))
-        if not isinstance(model, NoisyClassifier):
-            raise IncompatibleModel(f"{self.path} holds a {type(model).__name__}, not a classifier")
-        parts = {}
-        for name, part in (("held-out", heldout), ("training", train)):
-            if not len(part):
-                continue
-            first = permutation(len(part), seed=0)[: options.get("n") or _EXAMPLES]
-            chosen = part.subset(torch.from_numpy(first))
-            with progress.progress(f"{name} examples", 1) as bar:
-                parts[name] = noisy_accuracy(model, chosen, noise=NoiseSource(seed), progress=_told(bar))
-        return AccuracyReport((), (), parts)
-
-
-def _check_scales(scales: Sequence[float | None], options: EvaluationOptions) -> None:
-    """InputError for scales that are no finite numbers, and where several would give the same figures."""
-    numbers = [scale for scale in scales if scale is not None]
-    if not scales or not all(map(math.isfinite, numbers)) or len(set(numbers)) < len(numbers):
-        raise InputError(f"guidance takes finite numbers, each once; got {numbers}")
-    if len(scales) < 2:
-        return
-    if options.samples is not None:
-        raise InputError(
-            "the images of samples (--samples) are not sampled again: give one scale of guidance at most, or leave samples out"
-        )
-    unguided = [name for name in options.metrics if name not in SAMPLE_METRICS]
-    if unguided:
-        raise InputError(f"{' and '.join(unguided)} ignore guidance: ask for them without guidance")
+        return evaluate_run(self, metrics, guidance, options)
 
 
 def _count(n: int | None, sampling: Sampling) -> int:
@@ -596,39 +489,3 @@ def _count(n: int | None, sampling: Sampling) -> int:
         small = sampling.conditions.get("low_res")
         return 64 if small is None else len(small.values)
     return positive_int("n, the number of samples,", n)
-
-
-def _note(text: str | None, progress: Reporter) -> None:
-    """What the user should know before samples are made."""
-    if text is not None:
-        progress.say(f"note: {text}")
-
-
-_WANTED = (
-    "n",
-    "sets",
-    "seed",
-    "split",
-    "terms",
-    "bound_steps",
-    "variance",
-    "features",
-    "reference",
-    "samples",
-)
-_HOW = (
-    "sampler",
-    "steps",
-    "grid",
-    "eta",
-    "variance",
-    "settings",
-    "classifier",
-    "device",
-    "precision",
-    "compiled",
-)
-
-
-def _told(bar: Bar) -> Callable[[int, int], None]:
-    return lambda done, total: bar.update(done, total=total)
