@@ -34,7 +34,7 @@ def print_json(values: Mapping[str, object]) -> None:
     print(json.dumps(values, indent=1, default=str))
 
 
-def print_table(headers: Iterable[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
+def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

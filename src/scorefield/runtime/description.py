@@ -56,7 +56,7 @@ class Described:
     def config(self, arguments: Mapping[str, Any]) -> None:
         vars(self)["_arguments"] = {name: _plain(value) for name, value in arguments.items()}
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """The arguments of the constructor as plain values, without `given`."""
         said = vars(self).get("_arguments", {})
         return {name: value for name, value in said.items() if name not in self.given}
@@ -110,7 +110,7 @@ def describe(thing: object) -> dict[str, Any]:
     return {"kind": kind_of(path_of(made_by)), **said}
 
 
-def path_of(code: Callable[..., Any]) -> str:
+def path_of(code: Callable[..., object]) -> str:
     """ "module:name" of a class or function. What a script defines is named by the script's file."""
     module = code.__module__
     if module == "__main__":
@@ -119,7 +119,7 @@ def path_of(code: Callable[..., Any]) -> str:
     return f"{module}:{code.__qualname__}"
 
 
-def short(config: Mapping[str, Any]) -> str:
+def short(config: Mapping[str, object]) -> str:
     """A description as one reads it: cosine(T=1000)."""
     kind = str(config.get("kind", "custom"))
     arguments = ", ".join(f"{name}={_brief(value)}" for name, value in config.items() if name != "kind")
@@ -139,7 +139,7 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @wraps(init)
-    def remembering(self: object, *args: Any, **kwargs: Any) -> None:
+    def remembering(self: object, *args: object, **kwargs: object) -> None:
         if "_arguments" not in vars(self):
             try:
                 bound = signature.bind(self, *args, **kwargs)
@@ -154,12 +154,12 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
     return remembering
 
 
-def _named(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _named(signature: inspect.Signature, arguments: Mapping[str, object]) -> dict[str, object]:
     """The arguments of a constructor by name, without its first one, the object itself."""
-    said: dict[str, Any] = {}
+    said: dict[str, object] = {}
     for name, value in list(arguments.items())[1:]:
         kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_KEYWORD:
+        if kind is inspect.Parameter.VAR_KEYWORD and isinstance(value, Mapping):
             said |= {key: _plain(item) for key, item in value.items()}
         elif kind is inspect.Parameter.VAR_POSITIONAL:
             said |= {name: Unwritable("arguments without names")} if value else {}
@@ -168,7 +168,7 @@ def _named(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[s
     return said
 
 
-def _arguments(thing: object) -> Mapping[str, Any]:
+def _arguments(thing: object) -> Mapping[str, object]:
     if isinstance(thing, Described) and type(thing).config is Described.config:
         said = thing.arguments()
     else:
@@ -178,13 +178,13 @@ def _arguments(thing: object) -> Mapping[str, Any]:
     return {f.name: _plain(getattr(thing, f.name)) for f in fields(thing) if f.init}
 
 
-def _own_words(thing: object) -> Mapping[str, Any]:
+def _own_words(thing: object) -> Mapping[str, object]:
     """The `config` of an object of the user's own: the one place that asks a foreign object what it is."""
     own = getattr(thing, "config", None)
     return own if isinstance(own, Mapping) else {}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """The value as TOML can hold it, None as it is, `Unwritable` where it cannot."""
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import tomli_w
 import torch
@@ -32,8 +32,8 @@ def describe_run(
     data: Source,
     arrays: Sequence[str],
     options: TrainingOptions,
-    further: Mapping[str, Any],
-) -> dict[str, Any]:
+    further: Mapping[str, object],
+) -> dict[str, object]:
     """The tables of config.toml.
 
     Args:
@@ -51,7 +51,7 @@ def describe_run(
             f"a run cannot hold a {type(model).__name__}: put your network into sf.Denoiser or sf.ScoreModel, or train "
             "without `run`"
         )
-    tables: dict[str, Any] = (
+    tables: dict[str, object] = (
         {} if model.process is None else {"process": _described("process", model.process)}
     )
     return {
@@ -65,7 +65,7 @@ def describe_run(
     }
 
 
-def _trained_on(data: Source, arrays: Sequence[str]) -> dict[str, Any]:
+def _trained_on(data: Source, arrays: Sequence[str]) -> dict[str, object]:
     spec = data.spec
     return {
         "source": data.source,
@@ -79,7 +79,7 @@ def _trained_on(data: Source, arrays: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _table(where: str, value: object) -> Any:
+def _table(where: str, value: object) -> object:
     """A table of plain values as it is, with the objects in it described."""
     if isinstance(value, Mapping):
         return {name: _table(f"{where}.{name}", item) for name, item in value.items()}
@@ -88,7 +88,7 @@ def _table(where: str, value: object) -> Any:
     return _described(where, value)
 
 
-def _described(where: str, thing: object) -> dict[str, Any]:
+def _described(where: str, thing: object) -> dict[str, object]:
     """What an object says of itself, if that rebuilds it."""
     said = describe(thing)
     kind = said["kind"]
@@ -102,9 +102,9 @@ def _described(where: str, thing: object) -> dict[str, Any]:
     return said
 
 
-def _check_own(where: str, thing: object, said: Mapping[str, Any]) -> None:
+def _check_own(where: str, thing: object, said: Mapping[str, object]) -> None:
     """InputError unless the class is found by its name, and its description makes the same object again."""
-    found = loaded_class(said["kind"])
+    found = loaded_class(str(said["kind"]))
     if found is None or not isinstance(thing, found):
         _refuse(
             where,
@@ -124,7 +124,7 @@ def _check_own(where: str, thing: object, said: Mapping[str, Any]) -> None:
         _refuse(where, thing, f"its description makes another one: {difference}")
 
 
-def _through_toml(said: Mapping[str, Any]) -> dict[str, Any]:
+def _through_toml(said: Mapping[str, object]) -> dict[str, object]:
     return tomllib.loads(tomli_w.dumps(said))
 
 
