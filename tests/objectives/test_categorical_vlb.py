@@ -23,6 +23,7 @@ from categories import (
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.objectives.categorical_vlb import categorical_prior_term, categorical_term
+from scorefield.objectives.times import ImportanceTimes
 
 F64 = torch.float64
 KAPPAS = {"uniform": [0.7, 0.3, 0.05], "absorbing": [0.7, 0.3, 0.0]}
@@ -195,12 +196,14 @@ def test_the_loss_estimates_the_sum_of_all_terms(kind, times):
     T, x0, weight = 8, levels(model, 1), 0.25
     u = NoiseSource(5).uniform((1, 1, 4, 4))
     objective = sf.objectives.CategoricalVLB(model, auxiliary=weight, times=times)
-    if times == "importance":
-        objective.times.update(
+    drawn = objective.times
+    assert isinstance(drawn, ImportanceTimes) == (times == "importance")
+    if isinstance(drawn, ImportanceTimes):
+        drawn.update(
             torch.arange(1, T + 1).repeat(10), torch.rand(10 * T, generator=torch.Generator().manual_seed(0))
         )
-        assert objective.times.warm
-    p = objective.times.probabilities() if times == "importance" else torch.full((T,), 1 / T, dtype=F64)
+        assert drawn.warm
+    p = drawn.probabilities() if isinstance(drawn, ImportanceTimes) else torch.full((T,), 1 / T, dtype=F64)
     clean, expected, mean = model.categories(x0), 0.0, 0.0
     for t in range(1, T + 1):
         x_t = model.process.sample(clean, t, u)

@@ -10,6 +10,7 @@ from support import MEANS, VARIANCES, Golden, assert_close, schedule
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
+from scorefield.objectives.times import ImportanceTimes
 from scorefield.objectives.vlb import Bound, bound_terms
 
 TOLERANCE = {"eps": 1e-9, "x0": 1e-9, "mean": 1e-8}  # "mean" divides by c_0, down to 1e-3
@@ -165,14 +166,16 @@ def test_the_loss_estimates_the_sum_of_all_terms(times):
     model, _ = small_model()
     T, x0, eps = 20, levels(1), NoiseSource(5).normal((1, 1, 4, 4)).double()
     objective = sf.objectives.VLB(model, times=times)
-    if times == "importance":
-        objective.times.update(
+    drawn = objective.times
+    assert isinstance(drawn, ImportanceTimes) == (times == "importance")
+    if isinstance(drawn, ImportanceTimes):
+        drawn.update(
             torch.arange(1, T + 1).repeat(10), torch.rand(10 * T, generator=torch.Generator().manual_seed(0))
         )
-        assert objective.times.warm
+        assert drawn.warm
     p = (
-        objective.times.probabilities()
-        if times == "importance"
+        drawn.probabilities()
+        if isinstance(drawn, ImportanceTimes)
         else torch.full((T,), 1 / T, dtype=torch.float64)
     )
     expected, mean = 0.0, 0.0

@@ -9,7 +9,7 @@ from support import call
 from torch.profiler import ProfilerActivity, profile
 
 from scorefield.planning import make_plan, step_memory
-from scorefield.planning.facts import cost, expected_data, meta_model, network_output, noise_input_at_T
+from scorefield.planning.facts import cost, expected_data, meta_model
 from scorefield.runs.build import build_model, read_recipe, with_overrides
 from scorefield.runtime.errors import InputError
 
@@ -21,11 +21,11 @@ def allocated(recipe, batch, dtype) -> int:
     """The most bytes that torch's allocator had given out at a time during a real step, by its own account."""
     spec = expected_data(recipe)
     model = build_model(recipe, spec).train()
-    number = noise_input_at_T(model)
+    inputs = model.network_inputs(batch)
 
     def step() -> None:
         with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-            output = network_output(model, number, batch, "cpu")
+            output = inputs.call(model.net, "cpu")
         output.float().square().mean().backward()
 
     step()

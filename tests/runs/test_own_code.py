@@ -57,6 +57,9 @@ class Net(torch.nn.Module):
 
 
 class Reconstruct(sf.objectives.Objective):
+    model: sf.Denoiser
+    times: sf.objectives.UniformTimes
+
     def __init__(self, model, power=2.0):
         super().__init__()
         self.model, self.power, self.times = model, power, sf.objectives.UniformTimes()

@@ -58,6 +58,9 @@ class Costs(Objective):
     example, without sums.
     """
 
+    model: sf.Denoiser
+    times: ImportanceTimes
+
     def __init__(self, T=6):
         super().__init__()
         process = sf.process.from_betas(sf.process.cosine_betas(T))

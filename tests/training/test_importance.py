@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import scorefield as sf
+from scorefield.objectives.times import ImportanceTimes
 from scorefield.training import checkpoint
 
 
@@ -32,6 +33,7 @@ def test_resumes_exactly(tmp_path):
     losses = [step.loss for step in whole]
     first = sf.train(*objective(), steps=6, run=tmp_path / "parts", **options)
     parts = [step.loss for step in first]
+    assert isinstance(first.objective.times, ImportanceTimes)
     assert first.objective.times.warm
     saved = checkpoint.newest(tmp_path / "parts" / "checkpoints").groups["times"]
     assert torch.equal(saved["losses"], first.objective.times.state_dict()["losses"])
@@ -39,5 +41,7 @@ def test_resumes_exactly(tmp_path):
     parts += [step.loss for step in second]
     assert parts == losses
     ours, theirs = second.objective.times, whole.objective.times
+    assert isinstance(ours, ImportanceTimes)
+    assert isinstance(theirs, ImportanceTimes)
     assert torch.equal(ours.probabilities(), theirs.probabilities())
     assert not torch.equal(ours.probabilities(), torch.full((5,), 0.2, dtype=torch.float64))

@@ -27,7 +27,7 @@ from scorefield.models.base import CategoricalModel, Denoise, GaussianModel, Mod
 from scorefield.models.guidance import ClipX0
 from scorefield.models.wrappers import Wrapper, as_gaussian
 from scorefield.objectives.vlb import Bound
-from scorefield.process import CategoricalProcess, ContinuousProcess, Process
+from scorefield.process import CategoricalProcess, Process
 from scorefield.process.base import Time
 from scorefield.process.transitions import Variance
 from scorefield.runtime.checks import check_finite
@@ -127,11 +127,7 @@ class BoundPlan:
         """The times of the bound, descending to 0."""
         if self.steps is not None:
             return uniform(process, self.steps)
-        return (
-            uniform(process, process.levels or _STEPS)
-            if isinstance(process, ContinuousProcess)
-            else full(process)
-        )
+        return full(process) if process.is_discrete else uniform(process, process.levels or _STEPS)
 
     def bound(self, examples: Examples) -> Bound | None:
         """None for categories, whose steps have no variance. Continuous data have the density decoder.

@@ -16,7 +16,6 @@ from scorefield.data import Dataset
 from scorefield.models.base import Classifier, ClassifierModel
 from scorefield.models.wrappers import as_classifier
 from scorefield.process.base import GaussianProcess
-from scorefield.process.continuous import ContinuousProcess
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import uniform
 
@@ -126,7 +125,7 @@ def _labels(classifier: ClassifierModel, data: Dataset) -> Tensor:
 
 
 def _times(process: GaussianProcess) -> list[float]:
-    if isinstance(process, ContinuousProcess):
+    if not process.is_discrete:
         return uniform(process, _LEVELS)[:-1].tolist()
     levels = int(process.T)
     return [1, *uniform(process, min(_LEVELS, levels))[:-1].tolist()]

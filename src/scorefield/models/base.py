@@ -5,7 +5,7 @@ training and evaluation may ask.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from scorefield.core.distributions import Categorical
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec
-from scorefield.models.network import NetworkFacts, Null, describe_network
+from scorefield.models.network import ModelSettings, NetworkFacts, NetworkInputs, Null, describe_network
+from scorefield.nets.blocks import pieces
 from scorefield.process.base import GaussianProcess, Process, Time
 from scorefield.process.categorical import CategoricalProcess
 from scorefield.runtime.checks import did_you_mean
@@ -36,6 +37,7 @@ __all__ = [
     "Model",
     "ModelBase",
     "ScoreFunction",
+    "need_classes",
 ]
 
 Labels = int | Sequence[int] | Tensor
@@ -211,6 +213,14 @@ class Model:
         """x -> ln p(x) + constant of the data's density, for Metropolis steps; None where only the score is known."""
         return None
 
+    def network_blocks(self) -> list[nn.Module]:
+        """The blocks that its network calls one after another, for sharded training; none where it does not say."""
+        return []
+
+    def compile_network(self) -> None:
+        """Have torch.compile compile its network. InputError where there is none that could be."""
+        raise InputError(f"{self.kind} has no network that could be compiled: leave compile out")
+
     def run_in(self, dtype: torch.dtype | None) -> None:
         """Have the network run in this dtype under autocast, plainly if None; nothing where there is no choice."""
 
@@ -354,6 +364,7 @@ class ModelBase(nn.Module, Model):
     plainly if None.
     """
 
+    gives: ClassVar[str] = "data"  # what its network gives: "data", numbers of the data's shape, or "logits"
     summary: ClassVar[str] = "a model around a network"  # what it is, for messages
     objectives: ClassVar[str] = "an objective of its own"  # by which it is trained
     autocast_dtype: torch.dtype | None = None
@@ -365,6 +376,117 @@ class ModelBase(nn.Module, Model):
         self.autocast_dtype = None
         self._precision = Precision()
         self._described: tuple[Callable[..., Tensor], NetworkFacts] | None = None
+
+    @classmethod
+    def takes(cls, process: Process | None) -> bool:
+        """Whether it is a model of such a process; None is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(
+        cls,
+        process: Process | None,
+        data: DataSpec,
+        settings: ModelSettings,
+        make_net: Callable[[], Callable[..., Tensor]],
+    ) -> Self:
+        """The model that a recipe's tables describe.
+
+        Args:
+            process: What its [process] describes.
+            data: What one example is.
+            settings: Its [model] table.
+            make_net: Makes the network, once all else is known to fit.
+
+        Raises:
+            InputError: Where the tables do not fit this kind of model.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def network_sizes(
+        cls, process: Process | None, data: DataSpec, settings: ModelSettings, accepts: Collection[str]
+    ) -> dict[str, int | bool]:
+        """The arguments of a network's constructor that follow from the data, by every name that networks have for them.
+
+        Args:
+            process: What the recipe's [process] describes.
+            data: What one example is.
+            settings: Its [model] table.
+            accepts: The names of the constructor's arguments.
+        """
+        wide, heads = cls.channels(process, settings)
+        labels = {"num_classes": data.num_classes} if settings.conditional else {}
+        levels = {} if process is None else {"levels": int(process.T)}
+        return {
+            "in_channels": wide * data.shape[0],
+            "channels_in": wide * data.shape[0],
+            "dim": wide * data.dimensions,
+            "out_channels": heads * data.shape[0],
+            "out_dim": heads * data.dimensions,
+            "noise_levels": process is not None,
+            "low_res": settings.low_res is not None,
+            **levels,
+            **labels,
+        }
+
+    @classmethod
+    def channels(cls, process: Process | None, settings: ModelSettings) -> tuple[int, int]:
+        """How many channels the network receives and gives for each channel of the data."""
+        return 1, 1
+
+    @classmethod
+    def check_network(cls, facts: NetworkFacts, settings: ModelSettings, name: str) -> None:
+        """InputError where the network that a recipe describes does not take what its [model] table asks.   name: of
+        the network.
+        """
+        if settings.conditional and not facts.num_classes:
+            raise InputError(
+                f"the network {name} is unconditional: use --set model.conditional=false, or another net.kind"
+            )
+        if settings.low_res is not None and "low_res" not in facts.arrays:
+            raise InputError(
+                f"the network {name} is not one for super-resolution: remove model.low_res, or use net.kind=unet"
+            )
+        if settings.low_res is None and "low_res" in facts.required:
+            raise InputError(
+                "this is a super-resolution network: give the side of the small images, such as --set model.low_res=64"
+            )
+
+    def network_inputs(self, batch: int) -> NetworkInputs:
+        """What it calls its network with for `batch` examples.
+
+        Raises:
+            InputError: Where that depends on data that are not here: the shape of an example, or of a further array.
+        """
+        if self.data is None:
+            raise InputError(
+                "the shape of an example is not known: build the model with data=sf.DataSpec(shape)"
+            )
+        if unknown := sorted(self.missing - {"low_res"}):
+            raise InputError(f"the shape of the array {unknown[0]!r} is known from data only")
+        x = (batch, *self.data.shape)
+        arrays = {name: x for name in ("low_res",) if name in self.missing}
+        return NetworkInputs(x, self.noise_at_T(), self.num_classes > 0, arrays)
+
+    def network_blocks(self) -> list[nn.Module]:
+        """The blocks that its network calls one after another; none of a network that does not describe itself, which may
+        use the weights of a block without calling it.
+        """
+        net = self.net
+        return pieces(net) if isinstance(net, nn.Module) and self.network.config is not None else []
+
+    def noise_at_T(self) -> tuple[float, torch.dtype] | None:
+        """What its network receives as the noisiest level, and its dtype; None without levels."""
+        return None
+
+    def describe_levels(self) -> str:
+        """Its noise levels in words, such as "1000, σ/α from 0.01 to 157 (linear)"."""
+        return "none: a score of the data itself"
+
+    def describe_output(self) -> str:
+        """What its network gives in words, such as "predicts eps, noise input index"."""
+        return self.summary
 
     @property
     def device(self) -> torch.device:
@@ -442,6 +564,14 @@ class ModelBase(nn.Module, Model):
         To be called again after they have changed; until then the old ones are used.
         """
         self._precision.keep()
+
+
+def need_classes(data: DataSpec, settings: ModelSettings) -> None:
+    """InputError for a class-conditional model of data without labels."""
+    if settings.conditional and not data.classes:
+        raise InputError(
+            "this recipe is class-conditional, but the data has no labels: use --set model.conditional=false"
+        )
 
 
 def _need_compiler() -> None:

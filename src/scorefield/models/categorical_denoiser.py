@@ -5,6 +5,8 @@ no score.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,10 +14,11 @@ from torch.nn.functional import one_hot
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import CategoricalModel, ConditionalCategories, Labels, ModelBase
-from scorefield.models.parametrization import noise_input
+from scorefield.models.base import CategoricalModel, ConditionalCategories, Labels, ModelBase, need_classes
+from scorefield.models.network import ModelSettings, NetworkInputs
+from scorefield.models.parametrization import noise_at_T, noise_input
 from scorefield.models.wrappers import GivenCategories
-from scorefield.process.base import Time
+from scorefield.process.base import Process, Time
 from scorefield.process.categorical import CategoricalProcess, check_categories
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
@@ -67,6 +70,53 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
     def extra_repr(self) -> str:
         """What is printed beside the network."""
         return f"parametrization={self.parametrization!r}, process={self.process!r}"
+
+    @classmethod
+    def takes(cls, process: Process | None) -> bool:
+        return isinstance(process, CategoricalProcess)
+
+    @classmethod
+    def build(
+        cls,
+        process: Process | None,
+        data: DataSpec,
+        settings: ModelSettings,
+        make_net: Callable[[], Callable[..., Tensor]],
+    ) -> Self:
+        if not isinstance(process, CategoricalProcess):
+            raise InputError(
+                "this objective trains a model of categories: give the recipe a [process] of them, or another objective"
+            )
+        if settings.low_res is not None:
+            raise InputError(
+                "a super-resolution model predicts x̂0 at levels of Gaussian noise: remove model.low_res, or give one [process]"
+            )
+        if settings.variance is not None:
+            raise InputError("categories have no variance: leave model.variance out")
+        need_classes(data, settings)
+        return cls(make_net(), process, settings.parametrization, settings.noise_input, data)
+
+    @classmethod
+    def channels(cls, process: Process | None, settings: ModelSettings) -> tuple[int, int]:
+        """One-hot in, a logit for each category out."""
+        return (process.states, process.classes) if isinstance(process, CategoricalProcess) else (1, 1)
+
+    def network_inputs(self, batch: int) -> NetworkInputs:
+        inputs = super().network_inputs(batch)
+        size, channels, *rest = inputs.x
+        return replace(inputs, x=(size, self.process.states * channels, *rest))
+
+    def noise_at_T(self) -> tuple[float, torch.dtype] | None:
+        return noise_at_T(self.noise_input, self.process)
+
+    def describe_levels(self) -> str:
+        process = self.process
+        first, last = (float(process.level(t)) for t in (1, process.T))
+        return f"{process.T}, values kept from {first:.3g} to {last:.3g} ({process.config['kind']})"
+
+    def describe_output(self) -> str:
+        what = f"predicts which of {self.process.classes} categories each value is"
+        return f"{what}, parametrization {self.parametrization}, noise input {self.noise_input}"
 
     @property
     def config(self) -> dict[str, object]:

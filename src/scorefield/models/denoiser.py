@@ -5,20 +5,25 @@ t).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Self
 
+import torch
 from torch import Tensor
 
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec, expand
 from scorefield.data.transforms import reduced
-from scorefield.models.base import ConditionalModel, GaussianModel, Labels, ModelBase
+from scorefield.models.base import ConditionalModel, GaussianModel, Labels, ModelBase, need_classes
+from scorefield.models.network import ModelSettings
 from scorefield.models.parametrization import (
     Affine,
     coefficients,
+    describe_gaussian,
+    noise_at_T,
     noise_input,
 )
 from scorefield.models.wrappers import Given
-from scorefield.process.base import GaussianProcess, Time
+from scorefield.process.base import GaussianProcess, Process, Time
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
@@ -88,6 +93,50 @@ class Denoiser(ModelBase, ConditionalModel):
         self.noise_input = noise_input
         self.sigma_data = sigma_data
         self.low_res = low_res
+
+    @classmethod
+    def takes(cls, process: Process | None) -> bool:
+        return isinstance(process, GaussianProcess)
+
+    @classmethod
+    def build(
+        cls,
+        process: Process | None,
+        data: DataSpec,
+        settings: ModelSettings,
+        make_net: Callable[[], Callable[..., Tensor]],
+    ) -> Self:
+        if not isinstance(process, GaussianProcess):
+            what = "a super-resolution model" if settings.low_res is not None else "this objective's model"
+            raise InputError(
+                f"{what} predicts x̂0 at levels of Gaussian noise: give the recipe such a [process], or another objective"
+            )
+        need_classes(data, settings)
+        return cls(
+            make_net(),
+            process,
+            settings.parametrization,
+            settings.variance,
+            settings.noise_input,
+            data,
+            settings.sigma_data,
+            settings.low_res,
+        )
+
+    @classmethod
+    def channels(cls, process: Process | None, settings: ModelSettings) -> tuple[int, int]:
+        return 1, 1 if settings.variance is None else 2
+
+    def noise_at_T(self) -> tuple[float, torch.dtype] | None:
+        return noise_at_T(self.noise_input, self.process)
+
+    def describe_levels(self) -> str:
+        return describe_gaussian(self.process)
+
+    def describe_output(self) -> str:
+        side = self.low_res
+        upsamples = f"upsamples images of {side}×{side}, " if side is not None else ""
+        return f"{upsamples}predicts {self.parametrization}, noise input {self.noise_input}"
 
     @property
     def config(self) -> dict[str, object]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from scorefield.runtime.errors import IncompatibleModel
 
-__all__ = ["NetworkFacts", "Null", "describe_network"]
+__all__ = ["ModelSettings", "NetworkFacts", "NetworkInputs", "Null", "describe_network"]
 
 Null = float | Tensor  # what stands for "not given" in an array: one number, or one example of it
 
@@ -45,6 +47,54 @@ class NetworkFacts:
     def null_label(self) -> bool | None:
         """Whether it has a row for the label "none"; None where it does not describe itself."""
         return None if self.config is None else bool(self.config.get("null_label", False))
+
+
+class ModelSettings(Protocol):
+    """The [model] table of a recipe: what joins a network and a process; each kind of model reads its own part."""
+
+    @property
+    def parametrization(self) -> str: ...
+    @property
+    def variance(self) -> str | None: ...
+    @property
+    def noise_input(self) -> str: ...
+    @property
+    def sigma_data(self) -> float: ...
+    @property
+    def conditional(self) -> bool: ...
+    @property
+    def low_res(self) -> int | None: ...
+    @property
+    def energy(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What a model calls its network with, as shapes and numbers, so that plans can be made without data.
+
+    Attributes:
+        x: The shape of its first argument, (B, *).
+        noise: The number and the dtype of c, that of the noisiest level; None for a network without noise levels.
+        labels: Whether it receives labels.
+        arrays: Shapes of further arrays by name.
+    """
+
+    x: tuple[int, ...]
+    noise: tuple[float, torch.dtype] | None
+    labels: bool = False
+    arrays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def call(self, net: Callable[..., Tensor], device: str) -> Tensor:
+        """The network's output for zeros that are made on this device."""
+        batch, keywords = self.x[0], {}
+        if self.labels:
+            keywords["y"] = torch.zeros(batch, dtype=torch.long, device=device)
+        keywords |= {name: torch.zeros(shape, device=device) for name, shape in self.arrays.items()}
+        c = None
+        if self.noise is not None:
+            number, dtype = self.noise
+            c = torch.full((batch,), number, dtype=dtype, device=device)
+        return net(torch.zeros(self.x, device=device), c, **keywords)
 
 
 def describe_network(net: Callable[..., Tensor]) -> NetworkFacts:

@@ -4,15 +4,18 @@ asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.models.base import ClassifierModel, ModelBase
-from scorefield.models.parametrization import noise_input
-from scorefield.process.base import GaussianProcess, Time
+from scorefield.models.network import ModelSettings, NetworkFacts, NetworkInputs
+from scorefield.models.parametrization import describe_gaussian, noise_at_T, noise_input
+from scorefield.process.base import GaussianProcess, Process, Time
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.registry import NOISE_INPUTS
@@ -30,7 +33,8 @@ class NoisyClassifier(ModelBase, ClassifierModel):
     order of the logits.
     """
 
-    summary = "(x_t, t) -> logits"
+    gives = "logits"
+    summary = "(x_t, t) -> logits at levels of Gaussian noise"
     objectives = "Classify"
     process: GaussianProcess
 
@@ -81,6 +85,55 @@ class NoisyClassifier(ModelBase, ClassifierModel):
     def dtype(self) -> torch.dtype | None:
         parameter = next(self.parameters(), None)
         return None if parameter is None else parameter.dtype
+
+    @classmethod
+    def takes(cls, process: Process | None) -> bool:
+        return isinstance(process, GaussianProcess)
+
+    @classmethod
+    def build(
+        cls,
+        process: Process | None,
+        data: DataSpec,
+        settings: ModelSettings,
+        make_net: Callable[[], Callable[..., Tensor]],
+    ) -> Self:
+        if not isinstance(process, GaussianProcess):
+            raise InputError(
+                "a classifier of noisy examples needs their levels of Gaussian noise: give the recipe such a [process]"
+            )
+        if not data.classes:
+            raise InputError(
+                "this recipe trains a classifier, but the data has no labels: use a folder with a subfolder for each class, or an .npz "
+                "with `labels`"
+            )
+        return cls(make_net(), process, settings.noise_input, data)
+
+    @classmethod
+    def network_sizes(
+        cls, process: Process | None, data: DataSpec, settings: ModelSettings, accepts: Collection[str]
+    ) -> dict[str, int | bool]:
+        sizes = super().network_sizes(process, data, settings, accepts)
+        # The num_classes of a network that gives numbers of any shape are labels that it receives.
+        count = "out_dim" if "out_dim" in accepts else "num_classes"
+        kept = {name: size for name, size in sizes.items() if name not in ("num_classes", "out_dim")}
+        return {**kept, "low_res": False, "image_size": data.shape[-1], count: data.num_classes}
+
+    @classmethod
+    def check_network(cls, facts: NetworkFacts, settings: ModelSettings, name: str) -> None:
+        """It is conditioned on nothing."""
+
+    def network_inputs(self, batch: int) -> NetworkInputs:
+        return replace(super().network_inputs(batch), labels=False)
+
+    def noise_at_T(self) -> tuple[float, torch.dtype] | None:
+        return noise_at_T(self.noise_input, self.process)
+
+    def describe_levels(self) -> str:
+        return describe_gaussian(self.process)
+
+    def describe_output(self) -> str:
+        return f"tells {self.num_classes} classes apart, noise input {self.noise_input}"
 
     def forward(self, x_t: Tensor, t: Time) -> Tensor:
         """Logits (B, K), float32 or the float64 of x_t.   x_t: (B, *) floating point; t: a number or (B,), 0

@@ -17,7 +17,7 @@ from scorefield.process.transitions import posterior_coefficients
 from scorefield.runtime.errors import IncompatibleModel
 from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
 
-__all__ = ["Affine", "coefficients", "noise_input"]
+__all__ = ["Affine", "coefficients", "describe_gaussian", "noise_at_T", "noise_input"]
 
 
 class Affine(NamedTuple):
@@ -124,3 +124,15 @@ def noise_input(name: str, process: Process, t: Tensor, dtype: torch.dtype) -> T
     if c.dtype == torch.long and name == "rank":
         return c
     return c.to(torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def noise_at_T(name: str, process: Process) -> tuple[float, torch.dtype]:
+    """What the network receives as c at the noisiest level, and its dtype beside float32 x."""
+    c = noise_input(name, process, torch.tensor(process.T), torch.float32)
+    return c.item(), c.dtype
+
+
+def describe_gaussian(process: GaussianProcess) -> str:
+    """The levels of a process in words, such as "1000, σ/α from 0.01 to 157 (linear)"."""
+    first, last = (float(process.level(t).ratio) for t in (process.t_min, process.T))
+    return f"{process.T}, σ/α from {first:.3g} to {last:.3g} ({process.config['kind']})"

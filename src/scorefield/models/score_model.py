@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Self
 
 from torch import Tensor
 
 from scorefield.core.derivatives import score_from_energy
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import LogDensity, ModelBase
-from scorefield.process.base import Time
+from scorefield.models.base import LogDensity, ModelBase, need_classes
+from scorefield.models.network import ModelSettings, NetworkInputs
+from scorefield.process.base import Process, Time
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["ScoreModel"]
@@ -40,6 +43,38 @@ class ScoreModel(ModelBase):
     def config(self) -> dict[str, object]:
         """What rebuilds this model, apart from its network, from a configuration file."""
         return {"energy": self.has_energy}
+
+    @classmethod
+    def takes(cls, process: Process | None) -> bool:
+        return process is None
+
+    @classmethod
+    def build(
+        cls,
+        process: Process | None,
+        data: DataSpec,
+        settings: ModelSettings,
+        make_net: Callable[[], Callable[..., Tensor]],
+    ) -> Self:
+        if settings.low_res is not None:
+            raise InputError(
+                "a super-resolution model predicts x̂0 at levels of Gaussian noise: remove model.low_res, or choose another objective"
+            )
+        need_classes(data, settings)
+        return cls(make_net(), data, settings.energy)
+
+    @classmethod
+    def network_sizes(
+        cls, process: Process | None, data: DataSpec, settings: ModelSettings, accepts: Collection[str]
+    ) -> dict[str, int | bool]:
+        sizes = super().network_sizes(process, data, settings, accepts)
+        return {**sizes, "out_dim": 1} if settings.energy else sizes
+
+    def network_inputs(self, batch: int) -> NetworkInputs:
+        return replace(super().network_inputs(batch), labels=False)
+
+    def describe_output(self) -> str:
+        return "gives an energy" if self.has_energy else "gives the score"
 
     @property
     def arrays(self) -> frozenset[str]:

@@ -42,7 +42,7 @@ __all__ = [
     "on_process",
     "per_example",
     "rows_for",
-    "with_process",
+    "model_like",
 ]
 
 T = TypeVar("T")
@@ -426,10 +426,16 @@ def as_classifier(thing: object) -> ClassifierModel:
     return _ForeignClassifier(thing)
 
 
-def with_process(thing: object) -> Model:
-    """A model or a classifier of whatever kind, as far as its levels and its options go."""
+def model_like(thing: object) -> Model:
+    """A `Model` itself, or those members of `Model` that an object has: of a classifier, or of any module that an
+    objective of one's own trains.
+
+    Raises:
+        IncompatibleModel: For a misspelt optional member.
+    """
     if isinstance(thing, Model):
         return thing
+    refuse_misspelt(thing, _OPTIONAL, "model", beyond=nn.Module)
     found = _Foreign(thing)
     process = getattr(thing, "process", None)
     found.process = process if isinstance(process, Process) else None
@@ -559,7 +565,7 @@ class _Foreign(Model):
     @property
     def inner(self) -> Model | None:
         around = getattr(self.thing, "model", None)
-        return with_process(around) if _has_process(around) else None
+        return model_like(around) if _has_process(around) else None
 
     @property
     def log_density(self) -> LogDensity | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class Classifier(nn.Module, Described):
     Raises:
         InputError: When the sizes do not fit, here or when called.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("logits",)  # see ModelBase.gives
 
     def __init__(
         self,

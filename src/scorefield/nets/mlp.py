@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,6 +32,8 @@ class MLP(nn.Module, Described):
     Raises:
         InputError: When x does not have `dim` values, and when c or y is missing or has no use.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("data", "logits")  # see ModelBase.gives
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ class RefineNet(nn.Module, Described):
     Raises:
         InputError: For sizes that do not fit, for a c that is not an integer, and when it is given labels.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("data",)  # see ModelBase.gives
 
     def __init__(
         self, channels_in: int, *, filters: int = 128, levels: int = 10, unit_input: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,8 @@ class UNet(nn.Module, Described):
     Raises:
         InputError: When the sizes do not fit, here or when called.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("data",)  # see ModelBase.gives
 
     def __init__(
         self,

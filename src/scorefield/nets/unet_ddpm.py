@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,8 @@ class DDPMUNet(nn.Module, Described):
     Raises:
         InputError: When the sizes do not fit, here or when called, and when it is given labels.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("data",)  # see ModelBase.gives
 
     def __init__(
         self,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from scorefield.core.noise import Noise
 from scorefield.models.base import ModelBase
 from scorefield.models.denoiser import Denoiser
-from scorefield.objectives.times import times_config
+from scorefield.objectives.times import TimeSampling, times_config
 from scorefield.runtime.description import Described
 from scorefield.runtime.errors import IncompatibleModel
 
@@ -35,8 +35,8 @@ class Loss(NamedTuple):
 class Objective(nn.Module, Described, ABC):
     """Owns the model, so that one module holds everything that is trained.
 
-    times: which t are drawn, for objectives that draw them. Where it has an `update`, whoever trains calls
-    `times.update(t, unweighted)` with the losses of all processes after every step, and saves its
+    times: which t are drawn, for objectives that draw them. Where they are `LearnedTimes`, whoever trains calls
+    `times.update(t, unweighted)` with the losses of all processes after every step, and saves their
     `state_dict()`.
     trains: the kind of model.   needs_labels: whether y may not be None.   differentiates: whether the loss has a
     derivative of the model in it.
@@ -45,14 +45,18 @@ class Objective(nn.Module, Described, ABC):
     trains: ClassVar[type[ModelBase]] = Denoiser
     given = ("model",)
     model: nn.Module
-    times: Any = None
+    times: TimeSampling | None = None
     needs_labels: bool = False
     differentiates: bool = False
 
     def arguments(self) -> dict[str, object]:
         """What rebuilds it around its model; of `times`, what is not the default."""
         said = super().arguments()
-        return {**said, "times": times_config(self.times)} if "times" in said else said
+        return (
+            {**said, "times": times_config(self.times)}
+            if "times" in said and self.times is not None
+            else said
+        )
 
     def check_model(self, model: object) -> None:
         """IncompatibleModel for a kind of model that is trained by other objectives."""

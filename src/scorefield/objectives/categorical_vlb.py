@@ -11,7 +11,7 @@ from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import Times, as_times
+from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.process.base import Time
 from scorefield.process.categorical import CategoricalProcess
 from scorefield.runtime.errors import InputError
@@ -34,6 +34,7 @@ class CategoricalVLB(Objective):
 
     trains = CategoricalDenoiser
     model: CategoricalDenoiser
+    times: TimeSampling
 
     def __init__(self, model: CategoricalDenoiser, auxiliary: float = 0.001, times: Times = None) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import UniformTimes
+from scorefield.objectives.times import TimeSampling, UniformTimes
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Classify"]
@@ -23,6 +23,7 @@ class Classify(Objective):
 
     trains = NoisyClassifier
     model: NoisyClassifier
+    times: TimeSampling
     needs_labels = True
 
     def __init__(self, model: NoisyClassifier) -> None:

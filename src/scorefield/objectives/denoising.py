@@ -11,7 +11,7 @@ from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import expand, mean_flat
 from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
-from scorefield.objectives.times import Times, as_times
+from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.objectives.weighting import check_weighting, weight
 
 __all__ = ["Simple", "prediction_error", "weighted_error"]
@@ -66,6 +66,7 @@ class Simple(Objective):
     """
 
     model: Denoiser
+    times: TimeSampling
 
     def __init__(self, model: Denoiser, weighting: str = "eps", times: Times = None) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
-from scorefield.objectives.times import Times, as_times
+from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import InputError
 
@@ -101,6 +101,7 @@ class NCSN(Objective):
     """
 
     model: Denoiser
+    times: TimeSampling
 
     def __init__(
         self,

@@ -16,7 +16,15 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import TIMES
 
-__all__ = ["ImportanceTimes", "TimeSampling", "Times", "UniformTimes", "as_times", "times_config"]
+__all__ = [
+    "ImportanceTimes",
+    "LearnedTimes",
+    "TimeSampling",
+    "Times",
+    "UniformTimes",
+    "as_times",
+    "times_config",
+]
 
 
 @runtime_checkable
@@ -24,6 +32,19 @@ class TimeSampling(Protocol):
     """draw: -> t (B,) and the importance weight 1/(T p_t) of each, (B,) float64, both on the CPU."""
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class LearnedTimes(TimeSampling, Protocol):
+    """Times whose distribution follows the losses: whoever trains updates them after every step, and saves their
+    state.
+    """
+
+    def update(self, t: Tensor, losses: Tensor) -> None: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
 Times = TimeSampling | Mapping[str, Any] | str | None

@@ -17,7 +17,7 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.models.wrappers import as_gaussian
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import prediction_error
-from scorefield.objectives.times import Times, as_times
+from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
 from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
@@ -134,6 +134,7 @@ class VLB(Objective):
     """
 
     model: Denoiser
+    times: TimeSampling
 
     def __init__(
         self,
@@ -171,6 +172,7 @@ class Hybrid(Objective):
     """
 
     model: Denoiser
+    times: TimeSampling
 
     def __init__(
         self,

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from scorefield.core.shapes import DataSpec
+from scorefield.models.base import ModelBase
 from scorefield.nets import fused
-from scorefield.nets.blocks import pieces
-from scorefield.planning.facts import meta_model, network_output, noise_input_at_T
+from scorefield.planning.facts import meta_model
 from scorefield.runs.build import Recipe, build_net, build_process
 
 __all__ = ["largest_block", "step_memory"]
@@ -33,14 +33,13 @@ def step_memory(
     autocast, None for float32.   kind: "cpu", or "cuda", where normalization is not fused and keeps float32;
     attention counts as the CPU's, which keeps its weights.
     """
-    model: Any = meta_model(recipe, spec)
-    number, process = noise_input_at_T(model), build_process(recipe)
+    inputs, process = meta_model(recipe, spec).network_inputs(batch), build_process(recipe)
     autocast: AbstractContextManager[Any] = nullcontext() if dtype is None else torch.autocast("cpu", dtype)
     with FakeTensorMode():
-        model.net = build_net(recipe, spec, process).train()
-        with _as_on(kind, model.net), _Live(model.net.state_dict().values()) as live:
+        net = build_net(recipe, spec, process).train()
+        with _as_on(kind, net), _Live(net.state_dict().values()) as live:
             with autocast:
-                output = network_output(model, number, batch, "cpu")
+                output = inputs.call(net, "cpu")
             output.float().square().mean().backward()
     return live.most
 
@@ -90,6 +89,9 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-def largest_block(net: nn.Module) -> int:
+def largest_block(model: ModelBase) -> int:
     """Bytes of the largest piece of a network that is put together at a time."""
-    return max(sum(parameter.numel() * 4 for parameter in piece.parameters()) for piece in pieces(net))
+    blocks = model.network_blocks()
+    return max(
+        (sum(parameter.numel() * 4 for parameter in block.parameters()) for block in blocks), default=0
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import nn
 
+from scorefield.models.base import ModelBase
 from scorefield.planning.activation_memory import largest_block, step_memory
 from scorefield.planning.facts import cost, expected_data, meta_model, readable
 from scorefield.planning.trial import Setting, Trial, try_steps
@@ -121,10 +121,10 @@ def make_plan(
     setting = Setting(
         recipe, expected_data(recipe), kind, _precision(recipe, kind), devices, batch // devices
     )
-    model: Any = meta_model(recipe, setting.spec)
+    model = meta_model(recipe, setting.spec)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    needs = _memory(setting, weights, 4 * parameters, model.net)
+    needs = _memory(setting, weights, 4 * parameters, model)
     operations = cost(model).training
     trial = Trial(flops, "given") if flops else try_steps(setting, operations, needs.plain)
     needs, rate = needs.beside(trial.process, trial.largest), trial.rate
@@ -179,7 +179,7 @@ class _Memory(NamedTuple):
         )
 
 
-def _memory(setting: Setting, weights: int, gradients: int, net: nn.Module) -> _Memory:
+def _memory(setting: Setting, weights: int, gradients: int, model: ModelBase) -> _Memory:
     recipe, spec, kind, dtype, devices, each = setting
     states = 2 * weights + 2 * gradients  # weights, their average, two moments
     beside = states + (gradients if devices > 1 else 0)  # and the buckets in which gradients are summed
@@ -192,7 +192,9 @@ def _memory(setting: Setting, weights: int, gradients: int, net: nn.Module) -> _
     )
     lean = _checkpointed(recipe)
     checkpointed = None if lean is None else beside + step_memory(lean, spec, each, dtype, kind)
-    sharded = None if devices == 1 else (states + gradients) // devices + kept * each + 2 * largest_block(net)
+    sharded = (
+        None if devices == 1 else (states + gradients) // devices + kept * each + 2 * largest_block(model)
+    )
     return _Memory(step, kept, beside + step, checkpointed, sharded)
 
 

@@ -14,14 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.parse import expected_spec
-from scorefield.models.categorical_denoiser import CategoricalDenoiser
-from scorefield.models.denoiser import Denoiser
-from scorefield.models.noisy_classifier import NoisyClassifier
-from scorefield.models.parametrization import noise_input
-from scorefield.models.score_model import ScoreModel
+from scorefield.models.base import ModelBase
+from scorefield.models.network import NetworkInputs
 from scorefield.nets import fused
 from scorefield.runs.build import (
-    Model,
     Recipe,
     TrainedOn,
     build_model,
@@ -36,11 +32,9 @@ from scorefield.runtime.precision import bf16_units, pick_device
 __all__ = [
     "Cost",
     "cost",
-    "network_output",
     "expected_data",
     "info_facts",
     "meta_model",
-    "noise_input_at_T",
     "readable",
     "recipe_facts",
 ]
@@ -80,22 +74,33 @@ def info_facts(what: str, allow: Sequence[str] = ()) -> dict[str, Any]:
     recipe, is_run = recipe_of(what, allow)
     spec = expected_data(recipe)
     model = meta_model(recipe, spec)
-    evaluation, training, kept = cost(model)
     facts = {
         "name": f"{what} ({recipe.name})" if is_run else recipe.name,
         "what": recipe.title,
         "paper": recipe.paper,
         "parameters": f"{_count(model):,}",
-        "FLOPs of one evaluation": f"{readable(evaluation)} for one example of shape {'×'.join(map(str, spec.shape))}",
-        "FLOPs of one training step": f"{readable(training)} an example",
-        "activations kept for it": f"{readable(kept)}B an example in fp32",
-        "noise levels": _levels(model),
-        "network": f"{recipe.net['kind']}, {_meaning(model)}",
+        **_costs(model),
+        "noise levels": model.describe_levels(),
+        "network": f"{recipe.net['kind']}, {model.describe_output()}",
         **_machine(),
     }
     if recipe.trained_on is not None:
         facts |= _history(recipe, recipe.trained_on)
     return facts
+
+
+def _costs(model: ModelBase) -> dict[str, str]:
+    """What an evaluation and a step of training cost, in words."""
+    if model.data is None or (unknown := sorted(model.missing - {"low_res"})):
+        what = "of an example" if model.data is None else f"of the array {unknown[0]!r}"
+        return {"FLOPs of one evaluation": f"unknown: the shape {what} is known from data only"}
+    evaluation, training, kept = cost(model)
+    shape = "×".join(map(str, model.data.shape))
+    return {
+        "FLOPs of one evaluation": f"{readable(evaluation)} for one example of shape {shape}",
+        "FLOPs of one training step": f"{readable(training)} an example",
+        "activations kept for it": f"{readable(kept)}B an example in fp32",
+    }
 
 
 def _machine() -> dict[str, str]:
@@ -135,7 +140,7 @@ class Cost(NamedTuple):
     kept: int
 
 
-def cost(model: Model) -> Cost:
+def cost(model: ModelBase) -> Cost:
     """What one evaluation of the network costs, and one step of training, for one example.
 
     model: on the meta device, so that nothing is allocated. Operations are those of matrix products and
@@ -143,15 +148,12 @@ def cost(model: Model) -> Cost:
     way forward for the way back, each tensor once and no parameters. It grows in proportion to the batch;
     what lives only while it is computed comes on top.
     """
-    if model.data is None:
-        return Cost(0, 0, 0)
-    number = noise_input_at_T(model)
-    model = copy.deepcopy(model)
+    inputs, model = model.network_inputs(1), copy.deepcopy(model)
     with FakeTensorMode():
-        return _counted(_as_on_cpu(model).train(), number)
+        return _counted(_as_on_cpu(model.train()), inputs)
 
 
-def _as_on_cpu(model: nn.Module) -> nn.Module:
+def _as_on_cpu(model: ModelBase) -> ModelBase:
     """The model with tensors of the kind that FakeTensorMode makes, which choose a CPU's kernels, in place of
     a meta device's.
     """
@@ -165,7 +167,7 @@ def _as_on_cpu(model: nn.Module) -> nn.Module:
     return model
 
 
-def _counted(model: Any, number: NoiseInput | None) -> Cost:
+def _counted(model: ModelBase, inputs: NetworkInputs) -> Cost:
     """For a model whose tensors have shapes and no numbers, and pass for a CPU's."""
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved: dict[int, Tensor] = {}  # by storage; the tensors are held so that no address is used twice
@@ -176,43 +178,13 @@ def _counted(model: Any, number: NoiseInput | None) -> Cost:
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = network_output(model, number, 1, "cpu")
+            output = inputs.call(model.net, "cpu")
         evaluation = int(counter.get_total_flops())
         output.sum().backward()
     kept = sum(
         tensor.untyped_storage().nbytes() for storage, tensor in saved.items() if storage not in parameters
     )
     return Cost(evaluation, int(counter.get_total_flops()), kept)
-
-
-def network_output(model: Any, c: NoiseInput | None, batch: int, device: str) -> Tensor:
-    """The network's output for `batch` examples of zeros, made on this device.   c: as `noise_input_at_T` gives
-    it.
-    """
-    x = torch.zeros(batch, *model.data.shape, device=device)
-    if c is None:
-        return model.net(x, None)
-    if isinstance(model, CategoricalDenoiser):
-        x = x.repeat(1, model.process.states, *[1] * (x.ndim - 2))
-    given: dict[str, Tensor] = {}
-    if isinstance(model, Denoiser | CategoricalDenoiser) and model.num_classes:
-        given["y"] = torch.zeros(batch, dtype=torch.long, device=device)
-    if getattr(model.net, "config", {}).get("low_res"):
-        given["low_res"] = x
-    return model.net(x, torch.full((batch,), c.value, dtype=c.dtype, device=device), **given)
-
-
-class NoiseInput(NamedTuple):
-    value: float
-    dtype: torch.dtype
-
-
-def noise_input_at_T(model: Any) -> NoiseInput | None:
-    """What the network receives as the noisiest level; None for a model without levels."""
-    if isinstance(model, ScoreModel):
-        return None
-    c = noise_input(model.noise_input, model.process, torch.tensor(model.process.T), torch.float32)
-    return NoiseInput(c.item(), c.dtype)
 
 
 def readable(number: float) -> str:
@@ -223,35 +195,12 @@ def readable(number: float) -> str:
     return f"{number:.3g} {prefix}"
 
 
-def _levels(model: Model) -> str:
-    if isinstance(model, ScoreModel):
-        return "none: a score of the data itself"
-    if isinstance(model, CategoricalDenoiser):
-        kept = [float(model.process.level(t)) for t in (1, model.process.T)]
-        return f"{model.process.T}, values kept from {kept[0]:.3g} to {kept[1]:.3g} ({model.process.config['kind']})"
-    process = model.process
-    first, last = (float(level.ratio) for level in (process.level(1), process.level(process.T)))
-    return f"{process.T}, σ/α from {first:.3g} to {last:.3g} ({process.config['kind']})"
-
-
-def _meaning(model: Model) -> str:
-    if isinstance(model, ScoreModel):
-        return "gives an energy" if model.has_energy else "gives the score"
-    if isinstance(model, NoisyClassifier):
-        return f"tells {model.num_classes} classes apart, noise input {model.noise_input}"
-    if isinstance(model, CategoricalDenoiser):
-        what = f"predicts which of {model.process.classes} categories each value is"
-        return f"{what}, parametrization {model.parametrization}, noise input {model.noise_input}"
-    enlarges = f"enlarges images of {model.low_res}×{model.low_res}, " if model.low_res is not None else ""
-    return f"{enlarges}predicts {model.parametrization}, noise input {model.noise_input}"
-
-
-def meta_model(recipe: Recipe, spec: DataSpec) -> Model:
+def meta_model(recipe: Recipe, spec: DataSpec) -> ModelBase:
     process = build_process(recipe)
     with torch.device("meta"):
         net = build_net(recipe, spec, process)
     return build_model(recipe, spec, net)
 
 
-def _count(model: Model) -> int:
+def _count(model: ModelBase) -> int:
     return sum(parameter.numel() for parameter in model.parameters())

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -86,7 +86,7 @@ def try_steps(setting: Setting, operations: int, needed: int) -> Trial:
 def _trial(setting: Setting, batch: int, steps: int) -> float:
     """The median time of a step of training on made-up data, in seconds, after one that is not counted."""
     recipe, spec, device = setting.recipe, setting.spec, torch.device(setting.kind)
-    model: Any = build_model(recipe, spec).to(device)
+    model = build_model(recipe, spec).to(device)
     model.run_in(setting.dtype)
     objective = build_objective(recipe, model).train()
     optimizer, average = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -16,12 +17,13 @@ from scorefield.data import Dataset, Stream, open_source
 from scorefield.data.sources.opener import SourceOptions
 from scorefield.generation.options import SamplingOptions, build_grid
 from scorefield.generation.sampling import Sampling, build_sampling
+from scorefield.models.base import ModelBase
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser
-from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.models.network import describe_network
 from scorefield.models.score_model import ScoreModel
 from scorefield.objectives import Objective
-from scorefield.process import CategoricalProcess, GaussianProcess, Process
+from scorefield.process import Process
 from scorefield.runs.recipe import (
     DataOptions,
     Recipe,
@@ -32,14 +34,13 @@ from scorefield.runs.recipe import (
     with_overrides,
 )
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.own_code import allowing, is_own
+from scorefield.runtime.own_code import allowing, find_class, is_own, loaded_class
 from scorefield.runtime.parsing import build, parse
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
 from scorefield.training import RunFolder
 
 __all__ = [
     "M",
-    "Model",
     "Recipe",
     "Sampling",
     "SamplingOptions",
@@ -53,6 +54,7 @@ __all__ = [
     "describe",
     "fill_weights",
     "load",
+    "model_kind",
     "of_kind",
     "open_data",
     "open_training_data",
@@ -64,10 +66,9 @@ __all__ = [
 ]
 
 
-Model = Denoiser | ScoreModel | NoisyClassifier | CategoricalDenoiser
-M = TypeVar("M", bound=Model)
+M = TypeVar("M", bound=ModelBase)
 
-_CLASSIFIERS = ("classifier", "mlp")  # the networks that can give a logit a class
+_KINDS: tuple[type[ModelBase], ...] = (ScoreModel, Denoiser, CategoricalDenoiser)
 
 
 def read_run(run: str | Path, allow: Sequence[str] = ()) -> tuple[Recipe, DataSpec]:
@@ -131,46 +132,45 @@ def _open(options: DataOptions) -> Dataset | Stream:
 
 def build_model(
     recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None, process: Process | None = None
-) -> Model:
+) -> ModelBase:
     """The recipe's model for this data, its network freshly initialised unless given."""
-    if recipe.is_classifier:
-        return _build_classifier(recipe, data, net, process)
-    if recipe.model.conditional and not data.classes:
-        raise InputError(
-            "this recipe is class-conditional, but the data has no labels: use --set model.conditional=false"
-        )
     process = process or build_process(recipe)
-    if recipe.model.low_res is not None and not isinstance(process, GaussianProcess):
+    kind = model_kind(recipe, process)
+    if not kind.takes(process):
+        other = _kind_of_process(process)
         raise InputError(
-            "images are enlarged by a model with levels of Gaussian noise: leave model.low_res out, or give one [process]"
+            f"the objective {recipe.objective.get('kind')} trains a {kind.__name__}, {kind.summary}, and this [process] belongs to a "
+            f"{other.__name__}: use {other.objectives}, or give another [process]"
         )
-    net = net or build_net(recipe, data, process)
-    if process is None:
-        return ScoreModel(net, data, recipe.model.energy)
-    if isinstance(process, CategoricalProcess):
-        if recipe.model.variance is not None:
-            raise InputError("categories have no variance: leave model.variance out")
-        return CategoricalDenoiser(net, process, recipe.model.parametrization, recipe.model.noise_input, data)
-    if not isinstance(process, GaussianProcess):
+    return kind.build(process, data, recipe.model, lambda: net or build_net(recipe, data, process))
+
+
+def model_kind(recipe: Recipe, process: Process | None) -> type[ModelBase]:
+    """The kind of model that the recipe's objective trains; of one of the user's own that may not be imported, the
+    kind that there is for the process.
+    """
+    kind = recipe.objective.get("kind")
+    if kind in OBJECTIVES:
+        trains: type[ModelBase] = OBJECTIVES.find(kind).trains
+        return trains
+    own = _own_class(kind, recipe.allowed) if isinstance(kind, str) and is_own(kind) else None
+    return own.trains if own is not None and issubclass(own, Objective) else _kind_of_process(process)
+
+
+def _own_class(kind: str, allowed: Sequence[str]) -> type | None:
+    """The class that "module:Name" names, where it may be imported or is there already."""
+    try:
+        with allowing(allowed):
+            return find_class(kind, "objective.kind")
+    except InputError:
+        return loaded_class(kind)
+
+
+def _kind_of_process(process: Process | None) -> type[ModelBase]:
+    found = next((kind for kind in _KINDS if kind.takes(process)), None)
+    if found is None:
         raise InputError(f"[process] must have Gaussian noise or categories, and {process!r} has neither")
-    options = recipe.model.model_dump(exclude={"conditional", "energy"})
-    return Denoiser(net, process, data=data, **options)
-
-
-def _build_classifier(
-    recipe: Recipe, data: DataSpec, net: torch.nn.Module | None, process: Process | None
-) -> NoisyClassifier:
-    process = process or build_process(recipe)
-    if not isinstance(process, GaussianProcess):
-        raise InputError(
-            "a classifier of noisy examples needs their levels of Gaussian noise: give the recipe such a [process]"
-        )
-    if not data.classes:
-        raise InputError(
-            "this recipe trains a classifier, but the data has no labels: use a folder with a subfolder for each class, or an .npz "
-            "with `labels`"
-        )
-    return NoisyClassifier(net or build_net(recipe, data, process), process, recipe.model.noise_input, data)
+    return found
 
 
 def build_process(recipe: Recipe) -> Process | None:
@@ -186,71 +186,20 @@ def build_net(recipe: Recipe, data: DataSpec, process: Process | None) -> torch.
     """The recipe's network, freshly initialised: what the recipe leaves out follows from the data and the
     process.
     """
-    wide, heads = 1, 1 if recipe.model.variance is None else 2
-    if isinstance(process, CategoricalProcess):
-        wide, heads = process.states, process.classes  # one-hot in, a logit for each category out
-    given: dict[str, Any] = {
-        "in_channels": wide * data.shape[0],
-        "channels_in": wide * data.shape[0],
-        "dim": wide * data.dimensions,
-        "noise_levels": process is not None,
-        **_outputs(recipe, data, heads),
-    }
-    if process is not None:
-        given["levels"] = process.T
-    conditional = recipe.model.conditional and not recipe.is_classifier
-    if conditional:
-        given |= {"num_classes": data.num_classes, "null_label": recipe.training.label_dropout > 0}
-    enlarges = recipe.model.low_res is not None and not recipe.is_classifier
-    given["low_res"] = enlarges
-    kinds = NETS.only([kind for kind in NETS if _fits(kind, recipe)])
+    name, model = recipe.net.get("kind"), model_kind(recipe, process)
+    kinds = NETS.only([kind for kind in NETS if model.gives in NETS[kind].gives])
+    accepts = inspect.signature(kinds[name]).parameters if isinstance(name, str) and name in kinds else ()
+    given = model.network_sizes(process, data, recipe.model, accepts)
+    if recipe.model.conditional:
+        given["null_label"] = recipe.training.label_dropout > 0
     with allowing(recipe.allowed):
         network: torch.nn.Module = build(kinds, recipe.net, "net", given)
-    if is_own(recipe.net.get("kind")):
-        return network
-    if conditional and not getattr(network, "config", {}).get("num_classes"):
-        raise InputError(
-            f"the network {recipe.net['kind']} is unconditional: use --set model.conditional=false, or another net.kind"
-        )
-    _check_enlarging(enlarges, network, recipe)
+    if not is_own(name):
+        model.check_network(describe_network(network), recipe.model, str(name))
     return network
 
 
-def _check_enlarging(enlarges: bool, network: torch.nn.Module, recipe: Recipe) -> None:
-    takes = bool(getattr(network, "config", {}).get("low_res"))
-    if enlarges and not takes:
-        raise InputError(
-            f"the network {recipe.net['kind']} is not one for super-resolution: remove model.low_res, "
-            "or use net.kind=unet"
-        )
-    if takes and not enlarges:
-        raise InputError(
-            "this is a super-resolution network: give the side of the small images, such as --set model.low_res=64"
-        )
-
-
-def _fits(kind: str, recipe: Recipe) -> bool:
-    """Whether a network of this kind can give what the recipe's model needs: classes, or something of the
-    data's shape.
-    """
-    return kind in _CLASSIFIERS if recipe.is_classifier else kind != "classifier"
-
-
-def _outputs(recipe: Recipe, data: DataSpec, heads: int) -> dict[str, int]:
-    """The sizes that follow from what the network gives: logits, an energy, or so many heads of the data's
-    shape.
-    """
-    if recipe.is_classifier:
-        # An MLP's num_classes are labels that it receives.
-        count = "out_dim" if recipe.net.get("kind") == "mlp" else "num_classes"
-        return {count: data.num_classes, "image_size": data.shape[-1]}
-    return {
-        "out_channels": heads * data.shape[0],
-        "out_dim": 1 if recipe.model.energy else heads * data.dimensions,
-    }
-
-
-def build_objective(recipe: Recipe, model: Model) -> Objective:
+def build_objective(recipe: Recipe, model: ModelBase) -> Objective:
     with allowing(recipe.allowed):
         objective: Objective = build(OBJECTIVES, recipe.objective, "objective", {"model": model})
     return objective
@@ -264,7 +213,7 @@ def load(
     *,
     process: Process | None = None,
     allow: Sequence[str] = (),
-) -> Model: ...
+) -> ModelBase: ...
 
 
 @overload
@@ -285,7 +234,7 @@ def load(
     *,
     process: Process | None = None,
     allow: Sequence[str] = (),
-) -> M | Model:
+) -> M | ModelBase:
     """The model of a run with its averaged weights, in evaluation mode. The run describes itself.
 
     Args:
@@ -305,7 +254,7 @@ def load(
     return fill_weights(of_kind(model, kind, folder), lambda: load_file(folder.weights), folder)
 
 
-def of_kind(model: Model, kind: type[M] | None, folder: RunFolder) -> M | Model:
+def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | ModelBase:
     """The model of a run. IncompatibleModel if it is of another kind than the given one."""
     if kind is None or isinstance(model, kind):
         return model

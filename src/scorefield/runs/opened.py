@@ -20,12 +20,12 @@ from scorefield.generation.labels import ClassNames, class_labels, labels_of_ima
 from scorefield.generation.options import SamplingOptions
 from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Condition, Guide, Sampling, build_sampling
+from scorefield.models.base import ModelBase
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.process.transitions import Variance
 from scorefield.runs.build import (
     M,
-    Model,
     build_model,
     fill_weights,
     of_kind,
@@ -98,7 +98,7 @@ class OpenedRun:
         """
         self.path = Path(path)
         self.allow = tuple(allow)
-        self._models: dict[tuple[torch.device, torch.dtype | None, bool], Model] = {}
+        self._models: dict[tuple[torch.device, torch.dtype | None, bool], ModelBase] = {}
 
     # What it is
 
@@ -161,7 +161,7 @@ class OpenedRun:
         precision: str | None = None,
         compiled: bool = False,
         kind: None = None,
-    ) -> Model: ...
+    ) -> ModelBase: ...
 
     @overload
     def model(
@@ -179,7 +179,7 @@ class OpenedRun:
         precision: str | None = None,
         compiled: bool = False,
         kind: type[M] | None = None,
-    ) -> M | Model:
+    ) -> M | ModelBase:
         """The model with its averaged (EMA) weights, in evaluation mode; a new one at every call.
 
         Args:
@@ -200,7 +200,7 @@ class OpenedRun:
         place = device if isinstance(device, torch.device) else pick_device(device)
         return place, autocast_dtype(precision or self.recipe.training.precision, place), compiled
 
-    def _load(self, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> Model:
+    def _load(self, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> ModelBase:
         recipe, spec = self._described
         weights = self._weights
         model = fill_weights(build_model(recipe, spec), weights.load, self.folder).to(device)
@@ -215,7 +215,7 @@ class OpenedRun:
         device: str | torch.device | None = None,
         precision: str | None = None,
         compiled: bool = False,
-    ) -> Model:
+    ) -> ModelBase:
         """`model`, kept for the next call that asks for the same."""
         key = self._key(device, precision, compiled)
         if key not in self._models:
@@ -270,7 +270,7 @@ class OpenedRun:
         return replace(sampling, labels=chosen, weights=self.weights_sha256[:SHOWN], conditions=given)
 
     def _conditions(
-        self, model: Model, conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None
+        self, model: ModelBase, conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None
     ) -> dict[str, Condition]:
         """Further inputs of the network; of a file those that it takes."""
         if conditions is None:

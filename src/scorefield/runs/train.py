@@ -12,8 +12,8 @@ import torch
 from scorefield.core.shapes import are_images
 from scorefield.data import Dataset, Stream
 from scorefield.generation.sampling import Condition, build_sampling
+from scorefield.models.base import ModelBase
 from scorefield.runs.build import (
-    Model,
     build_model,
     build_objective,
     describe,
@@ -126,7 +126,7 @@ def next_run(name: str) -> Path:
     return Path("runs") / f"{name}-{number}"
 
 
-def _start_from(run: str | Path, model: Model, allow: Sequence[str]) -> None:
+def _start_from(run: str | Path, model: ModelBase, allow: Sequence[str]) -> None:
     try:
         model.load_state_dict(load(run, allow=allow).state_dict())
     except RuntimeError as error:

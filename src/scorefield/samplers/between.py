@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from scorefield.models.wrappers import on_process, with_process
+from scorefield.models.wrappers import model_like, on_process
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import Interpolated
 from scorefield.process.discrete import DiscreteProcess
@@ -29,7 +29,7 @@ def between_levels(model: M) -> M:
         IncompatibleModel: For models that have no meaning between levels: those of parametrization "mean" and of
             noise_input "rank".
     """
-    asked = with_process(model)
+    asked = model_like(model)
     if isinstance(asked.process, GaussianProcess) and not asked.process.is_discrete:
         return model
     if not isinstance(asked.process, DiscreteProcess):

@@ -8,11 +8,11 @@ guides, and the network runs in fp32: the flow is inverted as the grid becomes f
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from scorefield.models.base import AnyModel, GaussianModel
 from scorefield.models.wrappers import as_gaussian
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -26,7 +26,7 @@ _FLOW = DDIM()
 _STRAIGHT = 1e-6  # radians from 0 or π, where the plane of two vectors is lost in rounding
 
 
-def encode(model: Any, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
+def encode(model: AnyModel, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
     """x_T (B, *) of images x0 (B, *): the deterministic flow from the grid's last time up to its first.
     [DDIM Eq. 14]
 
@@ -36,31 +36,31 @@ def encode(model: Any, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tens
     both ways. InputError for a grid that does not strictly descend. IncompatibleModel for a model or a
     sampler without such a flow.
     """
-    times = _checked(model, grid, sampler)
+    _, times = _checked(model, grid, sampler)
     return sample(model, sampler, times[::-1], x_T=x0)
 
 
-def decode(model: Any, x_T: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
+def decode(model: AnyModel, x_T: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
     """The images (B, *) of latents x_T (B, *): the deterministic flow down the grid. Arguments and errors as
     in `encode`.
 
     `sf.sample(model, sampler, grid, x_T=x_T)` starts any other sampler, or a clipped or guided model, from a
     latent.
     """
-    times = _checked(model, grid, sampler)
+    _, times = _checked(model, grid, sampler)
     return sample(model, sampler, times, x_T=x_T)
 
 
 def interpolate(
-    model: Any, a: Tensor, b: Tensor, frames: int, grid: Grid, sampler: Sampler = _FLOW
+    model: AnyModel, a: Tensor, b: Tensor, frames: int, grid: Grid, sampler: Sampler = _FLOW
 ) -> Tensor:
     """Images on the way from latent a to latent b, (frames, *), both ends included.  [DDIM appendix D.5]
 
     a, b: (*), of one example each; `spherical_walk` joins them around the mean of the process's prior.
     model: with one class bound, or one for each frame; other arguments as in `decode`.   frames: at least 2.
     """
-    _checked(model, grid, sampler)
-    return decode(model, spherical_walk(a, b, frames, model.process.prior_mean), grid, sampler)
+    asked, _ = _checked(model, grid, sampler)
+    return decode(model, spherical_walk(a, b, frames, asked.process.prior_mean), grid, sampler)
 
 
 def spherical_walk(a: Tensor, b: Tensor, frames: int, centre: float = 0.0) -> Tensor:
@@ -116,8 +116,8 @@ def _half_circle(unit_a: Tensor, a: Tensor, b: Tensor, w: Tensor) -> Tensor:
     return length * (torch.cos(math.pi * w) * unit_a + torch.sin(math.pi * w) * turned)
 
 
-def _checked(model: Any, grid: Grid, sampler: Sampler) -> list[int] | list[float]:
-    """The grid's times, descending, where this model and sampler have a flow that can be walked both ways."""
+def _checked(model: AnyModel, grid: Grid, sampler: Sampler) -> tuple[GaussianModel, list[int] | list[float]]:
+    """The model, and the grid's times, descending, where they and the sampler have a flow that can be walked both ways."""
     asked = as_gaussian(model, type(sampler).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
     if asked.guided:
         raise IncompatibleModel(
@@ -135,4 +135,4 @@ def _checked(model: Any, grid: Grid, sampler: Sampler) -> list[int] | list[float
     if grid_direction(sampler, times) != "down":
         raise InputError(f"give the grid as decoding walks it, from the noise down to the data; got {times}")
     sampler.calls(times[::-1])  # refuses a sampler that only walks down, or that adds noise
-    return times
+    return asked, times

@@ -23,7 +23,7 @@ from scorefield.data import (
     shift,
 )
 from scorefield.models.base import Model
-from scorefield.models.wrappers import as_model
+from scorefield.models.wrappers import model_like
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
@@ -64,7 +64,7 @@ class BatchLoader:
         epoch_length: int = 0,
     ) -> None:
         self.data, self.options, self.device, self._processes = data, options, processes.device, processes
-        self._model = as_model(objective.model)
+        self._model = model_like(objective.model)
         self._null_label, self._nulls = self._model.null_label, self._model.nulls
         self._conditional = data.labelled and bool(self._model.num_classes)
         self._arrays = trained_arrays(self._model, data)
@@ -156,7 +156,7 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
             f"batch_size {options.batch_size} cannot be cut into {world} processes × {options.accumulation} parts: "
             f"make it a multiple of {parts}"
         )
-    model = as_model(objective.model)
+    model = model_like(objective.model)
     spec = model.data
     if spec is None:
         model.data = data.spec

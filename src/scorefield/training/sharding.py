@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from scorefield.nets.blocks import pieces
+from scorefield.models.wrappers import model_like
 from scorefield.objectives.base import Objective
 from scorefield.runtime.errors import InputError
 
@@ -33,7 +33,6 @@ def shard_objective(objective: Objective, world: int, device: torch.device) -> N
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    model: Any = objective.model
     if scalars := [name for name, weight in objective.named_parameters() if weight.ndim == 0]:
         raise InputError(
             f"{scalars[0]} is a weight without dimensions, which cannot be cut: give it shape (1,), or leave shard out"
@@ -41,10 +40,7 @@ def shard_objective(objective: Objective, world: int, device: torch.device) -> N
     for tensor in [*objective.parameters(), *objective.buffers()]:
         torch.distributed.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (world,))
-    ours = hasattr(
-        model.net, "config"
-    )  # a network from elsewhere may use the weights of a block without calling it
-    for piece in pieces(model.net) if ours else []:
+    for piece in model_like(objective.model).network_blocks():
         if next(piece.parameters(), None) is not None:
             fully_shard(piece, mesh=mesh)
     fully_shard(objective, mesh=mesh)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield.objectives.base import Objective
+from scorefield.objectives.times import LearnedTimes
 from scorefield.runtime.errors import InputError
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
@@ -55,7 +56,7 @@ class TrainingState:
             "ema": full_tensors(self.ema.shadow, keep),
             "optimizer": full_tensors(_optimizer_tensors(self.optimizer), keep),
         }
-        if hasattr(self.objective.times, "state_dict"):
+        if isinstance(self.objective.times, LearnedTimes):
             groups["times"] = self.objective.times.state_dict()
         return groups
 
@@ -78,7 +79,7 @@ class TrainingState:
             ) from None
         self.ema.load(found.groups["ema"])
         _load_optimizer(self.optimizer, found.groups["optimizer"])
-        if "times" in found.groups:
+        if "times" in found.groups and isinstance(self.objective.times, LearnedTimes):
             self.objective.times.load_state_dict(found.groups["times"])
         for name in _NUMBERS:
             setattr(self, name, found.state.get(name, getattr(self, name)))

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield.data import TrainingData, as_source
-from scorefield.models.wrappers import as_model
+from scorefield.models.wrappers import model_like
 from scorefield.objectives.base import Objective
+from scorefield.objectives.times import LearnedTimes
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
@@ -115,15 +116,14 @@ class Trainer(Iterator[TrainStep]):
         describe: Mapping[str, object] | None = None,
     ) -> None:
         self.options = options
+        self._model = model_like(objective.model)
         self._run = run
         self.data = as_source(data)
-        self.accelerator = make_accelerator(
-            device, options, run, getattr(objective.model, "has_energy", False)
-        )
+        self.accelerator = make_accelerator(device, options, run, self._model.has_energy)
         accelerator = self.accelerator
         self._processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
         check_data(objective, self.data, options, self._processes.world)
-        self._arrays = trained_arrays(as_model(objective.model), self.data)
+        self._arrays = trained_arrays(self._model, self.data)
         further = describe or {}
         # Before anything changes the objects, and before any work: a run that could not be loaded is refused.
         tables = (
@@ -133,13 +133,11 @@ class Trainer(Iterator[TrainStep]):
         )
         objective.to(accelerator.device)
         objective.train()
-        model: Any = objective.model
-        if hasattr(model, "autocast_dtype"):
-            model.autocast_dtype = autocast_dtype(options.precision, accelerator.device)
-        self._outline: Any = None
+        self._model.run_in(autocast_dtype(options.precision, accelerator.device))
+        self._outline: nn.Module | None = None
         _check_derivatives(objective, options)
         if options.compile:
-            model.compile_network()
+            self._model.compile_network()
         if options.shard and self._processes.world > 1:
             self._outline = meta_copy(objective.model)
             shard_objective(objective, self._processes.world, accelerator.device)
@@ -272,7 +270,7 @@ class Trainer(Iterator[TrainStep]):
     def _observe(self, drawn: list[tuple[Tensor | None, Tensor | None]]) -> None:
         """Tell importance-sampled times the losses of the whole batch, in the same order on every process."""
         times = self.objective.times
-        if not hasattr(times, "update"):
+        if not isinstance(times, LearnedTimes):
             return
         device = self.accelerator.device
         t, losses = (
@@ -326,8 +324,8 @@ def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:
     """InputError where a loss takes derivatives of the model, which would be of weights in pieces, or of
     compiled code.
     """
-    for option in ("compile", "shard"):
-        if getattr(options, option) and objective.differentiates:
+    for option, asked in (("compile", options.compile), ("shard", options.shard)):
+        if asked and objective.differentiates:
             raise InputError(
                 f"a loss with derivatives of the model in it (sliced, implicit, of an energy) cannot be trained with {option}: leave it out"
             )

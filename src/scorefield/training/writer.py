@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from scorefield.models.wrappers import model_like
 from scorefield.nets import fused
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
@@ -220,7 +221,7 @@ class RunWriter:
 
     def _environment(self) -> dict[str, object]:
         """What bit-exactness depends on beside the seed."""
-        dtype = getattr(self.state.objective.model, "autocast_dtype", None)
+        dtype = model_like(self.state.objective.model).autocast_dtype
         return {
             "torch": torch.__version__,
             **self._versions,
