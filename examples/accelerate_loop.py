@@ -22,7 +22,7 @@ def main(steps: int) -> Tensor:
     accelerator = Accelerator()
     set_seed(0)
     data = sf.data.digits()
-    process = sf.process.from_betas(sf.process.cosine_betas(1000))
+    process = sf.process.cosine(1000)
     net = sf.nets.UNet(1, channels=32, channel_mult=(1, 2), attention=(2,), num_classes=10)
     objective = sf.objectives.Simple(sf.Denoiser(net, process, "v", data=data.spec), weighting="v")
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3)

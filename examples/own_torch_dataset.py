@@ -34,7 +34,7 @@ class Shapes(Dataset[tuple[Tensor, int]]):
 def main(steps: int, run: Path | None = None, resume: bool = False) -> Tensor:
     torch.manual_seed(0)
     data = sf.data.torch_dataset(Shapes(), classes=["disc", "square"])
-    process = sf.process.from_betas(sf.process.cosine_betas(1000))
+    process = sf.process.cosine(1000)
     net = sf.nets.UNet(1, channels=32, channel_mult=(1, 2), attention=(), num_classes=2)
     objective = sf.objectives.Simple(sf.Denoiser(net, process, "v", data=data.spec), weighting="v")
     trainer = sf.train(objective, data, steps=steps, batch_size=64, lr=1e-3, ema=0.99, run=run, resume=resume)

@@ -20,7 +20,7 @@ import scorefield as sf
 def main(steps: int) -> Tensor:
     torch.manual_seed(0)
     data = sf.data.digits()
-    process = sf.process.from_betas(sf.process.cosine_betas(1000))
+    process = sf.process.cosine(1000)
     net = sf.nets.UNet(1, channels=32, channel_mult=(1, 2), attention=(2,), num_classes=10)
     model = sf.Denoiser(net, process, "v", data=data.spec)
     objective = sf.objectives.Simple(model, weighting="v")
