@@ -356,3 +356,33 @@ def test_a_script_is_killed_and_goes_on(capsys, tmp_path, monkeypatch):
     assert "--allow own_process" in call(capsys, *sample)[2]
     status, _, err = call(capsys, *sample, "--allow", "own_process")
     assert status == 0, err
+
+
+class OwnClassify(sf.objectives.Classify):
+    pass
+
+
+def test_a_run_keeps_the_kind_of_its_model(tmp_path):
+    """Whose objective is code that may not be imported: it would be taken for the other kind of its process."""
+    digits = sf.data.digits()
+    process, net = sf.process.cosine(10), sf.nets.MLP(64, hidden=8, layers=1, out_dim=10)
+    classifier = sf.NoisyClassifier(net, process, data=digits.spec)
+    list(sf.train(OwnClassify(classifier), digits, run=tmp_path / "run", **OPTIONS))
+    config = tmp_path / "run" / "config.toml"
+    tables = tomllib.loads(config.read_text())
+    assert tables["objective"] == {"kind": f"{HERE}:OwnClassify"}
+    tables["objective"]["kind"] = "module_of_another_machine:OwnClassify"
+    config.write_text(tomli_w.dumps(tables))
+    assert isinstance(sf.load(tmp_path / "run"), sf.NoisyClassifier)
+    assert sf.Run(tmp_path / "run").recipe.is_classifier
+
+
+def test_no_file_says_what_is_allowed(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    for name in ("_allowed", "allowed", "allow"):
+        config.write_text(f'{name} = ["{HERE}"]\n' + (run / "config.toml").read_text())
+        with pytest.raises(sf.InputError, match=f"no option {name}|imported only if you allow it"):
+            sf.load(tmp_path / "run")

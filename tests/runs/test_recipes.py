@@ -210,3 +210,13 @@ def test_langevin_by_name_takes_the_published_ratio():
     assert abs(sampling.sampler.step_size / float(first.sigma / first.alpha) ** 2 - 0.4) < 1e-12  # type: ignore[attr-defined]
     assert len(sampling.grid) == 101
     assert sampling.grid[0] == model.process.T
+
+
+def test_an_objective_without_levels_leaves_the_process_out_and_says_so(capsys, tmp_path):
+    settings = ["--set", "objective.kind=score-matching", "--steps", 2, "--run", tmp_path / "run"]
+    status, _, err = call(capsys, "train", "toy-moons", *settings, "--device", "cpu")
+    assert status == 0
+    assert "note: the objective score-matching trains a score without noise levels" in err
+    assert "[process] (geometric) is left out" in err
+    assert "[process]" not in (tmp_path / "run" / "config.toml").read_text()
+    assert read_recipe("toy-moons").leaves_out is None

@@ -34,7 +34,7 @@ from scorefield.runs.recipe import (
     with_overrides,
 )
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.own_code import allowing, find_class, is_own, loaded_class
+from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.parsing import build, parse
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
 from scorefield.training import RunFolder
@@ -149,21 +149,7 @@ def model_kind(recipe: Recipe, process: Process | None) -> type[ModelBase]:
     """The kind of model that the recipe's objective trains; of one of the user's own that may not be imported, the
     kind that there is for the process.
     """
-    kind = recipe.objective.get("kind")
-    if kind in OBJECTIVES:
-        trains: type[ModelBase] = OBJECTIVES.find(kind).trains
-        return trains
-    own = _own_class(kind, recipe.allowed) if isinstance(kind, str) and is_own(kind) else None
-    return own.trains if own is not None and issubclass(own, Objective) else _kind_of_process(process)
-
-
-def _own_class(kind: str, allowed: Sequence[str]) -> type | None:
-    """The class that "module:Name" names, where it may be imported or is there already."""
-    try:
-        with allowing(allowed):
-            return find_class(kind, "objective.kind")
-    except InputError:
-        return loaded_class(kind)
+    return recipe.trains or _kind_of_process(process)
 
 
 def _kind_of_process(process: Process | None) -> type[ModelBase]:
@@ -175,7 +161,7 @@ def _kind_of_process(process: Process | None) -> type[ModelBase]:
 
 def build_process(recipe: Recipe) -> Process | None:
     """The recipe's process; None for a score without noise levels."""
-    if recipe.process is None:
+    if recipe.process is None or recipe.leaves_out:
         return None
     with allowing(recipe.allowed):
         process: Process = build(PROCESSES, recipe.process, "process")

@@ -10,17 +10,28 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.opener import SourceOptions
 from scorefield.generation.options import SamplingOptions
+from scorefield.models.base import Family, ModelBase
+from scorefield.models.categorical_denoiser import CategoricalDenoiser
+from scorefield.models.denoiser import Denoiser
+from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.models.score_model import ScoreModel
+from scorefield.objectives import Objective
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.own_code import allowing, find_class, is_own, loaded_class
 from scorefield.runtime.parsing import Options, parse
-from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
+from scorefield.runtime.registry import NOISE_INPUTS, OBJECTIVES, PARAMETRIZATIONS
 from scorefield.store.formats import upgraded
 from scorefield.training import TrainingOptions
+
+_FAMILIES: Mapping[Family, type[ModelBase]] = {
+    kind.family: kind for kind in (Denoiser, CategoricalDenoiser, ScoreModel, NoisyClassifier)
+}
 
 __all__ = [
     "DataOptions",
@@ -76,7 +87,7 @@ class ModelOptions(Options):
 class TrainedOn(Options):
     """What a run was trained on, written by training. examples: None for a stream, which is not counted.
 
-    arrays: names of the further arrays that training used; the fingerprint covers them.
+    arrays: names of the further arrays that training used; the fingerprint covers them.   family: of the model.
     """
 
     source: str
@@ -87,6 +98,7 @@ class TrainedOn(Options):
     range: tuple[float, float]
     classes: tuple[str, ...] = ()
     bins: int | None = None
+    family: Family | None = None
 
     @property
     def spec(self) -> DataSpec:
@@ -96,13 +108,13 @@ class TrainedOn(Options):
 class Recipe(Options):
     """One choice for each concept. A run's config.toml is its recipe with what it was trained on.
 
-    Without a process the model is a score without noise levels. The objective "score-matching" trains such
-    scores, so with it a recipe's process is left out: changing the objective is enough to train a bare score.
+    Without a process the model is a score without noise levels. An objective that trains such scores leaves the
+    process of a recipe out (`leaves_out`): changing the objective is enough to train a bare score.
     """
 
-    name: str = "custom"
-    title: str = ""
-    paper: str = ""
+    name: str = Field("custom", description="what its runs are called")
+    title: str = Field("", description="what it trains, in a sentence")
+    paper: str = Field("", description="whose method it is")
     data: DataOptions = DataOptions()
     process: dict[str, Any] | None = None
     net: dict[str, Any]
@@ -111,13 +123,6 @@ class Recipe(Options):
     training: TrainingOptions = TrainingOptions()
     sampling: SamplingOptions = SamplingOptions()
     trained_on: TrainedOn | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_levels(cls, values: Any) -> Any:
-        objective = values.get("objective") if isinstance(values, dict) else None
-        bare = isinstance(objective, dict) and objective.get("kind") == "score-matching"
-        return {**values, "process": None} if bare else values
 
     _allowed: tuple[str, ...] = PrivateAttr(())
 
@@ -133,9 +138,40 @@ class Recipe(Options):
         return self._allowed
 
     @property
+    def trains(self) -> type[ModelBase] | None:
+        """The kind of model that the objective trains; None where only code that may not be imported could say."""
+        kind = self.objective.get("kind")
+        if kind in OBJECTIVES:
+            trains: type[ModelBase] = OBJECTIVES.find(kind).trains
+            return trains
+        if self.trained_on is not None and self.trained_on.family is not None:
+            return _FAMILIES[self.trained_on.family]
+        own = _own_class(kind, self.allowed) if isinstance(kind, str) and is_own(kind) else None
+        return own.trains if own is not None and issubclass(own, Objective) else None
+
+    @property
     def is_classifier(self) -> bool:
         """Whether this is a classifier of noisy examples: it has classes and no samples."""
-        return self.objective.get("kind") == "classifier"
+        return self.trains is NoisyClassifier
+
+    @property
+    def leaves_out(self) -> str | None:
+        """A sentence on a process that the objective has no use for; None where there is none."""
+        if self.process is None or self.trains is not ScoreModel:
+            return None
+        return (
+            f"the objective {self.objective.get('kind')} trains a score without noise levels: the recipe's [process] "
+            f"({self.process.get('kind')}) is left out"
+        )
+
+
+def _own_class(kind: str, allowed: Sequence[str]) -> type | None:
+    """The class that "module:Name" names, where it may be imported or is there already."""
+    try:
+        with allowing(allowed):
+            return find_class(kind, "objective.kind")
+    except InputError:
+        return loaded_class(kind)
 
 
 def recipe_names() -> list[str]:

@@ -65,6 +65,8 @@ def open_training(
     if examples.skipped:
         progress.say(f"skipped {len(examples.skipped)} broken images; --strict makes them an error")
     progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
+    if recipe.leaves_out:
+        progress.say(f"note: {recipe.leaves_out}")
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, examples.spec)
     if not recipe.is_classifier:  # what could not be sampled is refused before it is trained

@@ -60,7 +60,7 @@ def describe_run(
         "model": model.config,
         "objective": _described("objective", objective),
         "training": options.model_dump(),
-        "trained_on": _trained_on(data, arrays),
+        "trained_on": {**_trained_on(data, arrays), "family": model.family},
         **{name: _table(name, value) for name, value in further.items()},
     }
 
