@@ -32,10 +32,14 @@ TRACES = ("hutchinson", "exact")
 
 
 class OdeLikelihood(NamedTuple):
-    """log_prob: (B,), ln p_{t_min}(x) in nats.   calls: of the network.   error: (B,), the standard error of
-    the trace estimate (0 for the exact trace, NaN for a single probe).   prior_error: (B,), KL(q(x_T | x) ‖
-    prior) in nats; its mean bounds by how much the default prior moves the mean of log_prob. None where the
-    prior was given.   All float64 on the CPU.
+    """The likelihood of the probability-flow ODE, float64 on the CPU.
+
+    Attributes:
+        log_prob: ln p_{t_min}(x) in nats, (B,).
+        calls: Network calls.
+        error: Standard error of the trace estimate, (B,): 0 for the exact trace, NaN for a single probe.
+        prior_error: KL(q(x_T | x) ‖ prior) in nats, (B,); its mean bounds by how much the default prior moves
+            the mean of log_prob. None where the prior was given.
     """
 
     log_prob: Tensor
@@ -45,8 +49,13 @@ class OdeLikelihood(NamedTuple):
 
 
 class OdeBits(NamedTuple):
-    """bits: (B,), bits a dimension of the quantized data.   The rest as in OdeLikelihood, errors in bits a
-    dimension.
+    """Bits per dimension by the probability-flow ODE, float64 on the CPU.
+
+    Attributes:
+        bits: Bits per dimension of the quantized data, (B,).
+        calls: Network calls.
+        error: As in OdeLikelihood, in bits per dimension.
+        prior_error: As in OdeLikelihood, in bits per dimension.
     """
 
     bits: Tensor
@@ -80,18 +89,24 @@ def ode_log_prob(
     """ln p_{t_min}(x) under the probability-flow ODE of the model.  [Song et al. 2021, Eq. 39–40; Grathwohl
     et al. 2019]
 
-    model: any Denoise of a Gaussian process; a discrete one is read between its levels (`Interpolated`).
-    Guidance is ignored.
-    x: (B, *), a point of the noise level t_min itself, not of the clean data.   prior: x_T (B, *) -> ln
-    p(x_T) (B,); the process's N(prior_mean, prior_std²) if not given.   t_min: the process's own if not given
-    (1 for a discrete one).
-    trace: "exact" (D backward passes a call) or "hutchinson" (`probes` of them, Rademacher, drawn once from
-    `noise`).
-    rtol, atol: of torchdiffeq's dopri5, kept by every example. The batch shares its steps, so that a result
-    depends on the batch, but only to within the tolerance.
-
-    Raises IncompatibleModel for models that have no meaning between levels (parametrization "mean",
-    noise_input "rank").
+    Args:
+        model: Any Denoise of a Gaussian process; a discrete one is read between its levels (`Interpolated`).
+            Guidance is ignored.
+        x: A point of the noise level t_min itself, not of the clean data, (B, *).
+        prior: x_T (B, *) -> ln p(x_T), (B,). Default: the process's N(prior_mean, prior_std²).
+        t_min: Where the ODE ends. Default: the process's own (1 for a discrete one).
+        trace: "exact" (D backward passes per call) or "hutchinson" (`probes` of them, Rademacher, drawn once
+            from `noise`).
+        probes: Random directions that estimate the trace, at least 1.
+        noise: Of the probes. Default: a fresh seed.
+        rtol: Relative tolerance of torchdiffeq's dopri5, kept by every example. The batch shares its steps,
+            so a result depends on the batch, but only to within the tolerance.
+        atol: Absolute tolerance, likewise.
+    Returns:
+        The likelihood and its errors.
+    Raises:
+        IncompatibleModel: For models without meaning between levels (parametrization "mean", noise_input
+            "rank").
     """
     one_of("trace", trace, TRACES)
     positive_int("probes", probes)
@@ -111,14 +126,21 @@ def ode_log_prob(
 
 
 def ode_bits_per_dim(model: Denoise, x0: Tensor, noise: Noise, **options: Unpack[OdeKeywords]) -> OdeBits:
-    """Bits a dimension of quantized data by the ODE and uniform dequantization: −ln p(x)/(D ln 2) − log₂ w.
+    """Bits per dimension of quantized data by the ODE and uniform dequantization: −ln p(x)/(D ln 2) − log₂ w.
     [Theis et al. 2016]
 
-    x = x_0 + w·(u − ½), u uniform in [0, 1), w = (high − low)/(bins − 1) the distance of neighbouring levels
+    x = x_0 + w·(u − ½), u uniform in [0, 1), w = (high − low)/(bins − 1) the distance of neighbouring bins
     (2/255 for 8-bit images in [−1, 1]): in expectation an upper bound on the bits of the discrete model.
-    x0: (B, *) on the levels of the model's `data`.   noise: u comes from noise.at(0), the probes from
-    noise.at(1).
-    options: of `ode_log_prob`.
+
+    Args:
+        model: As in `ode_log_prob`; its `data` has bins.
+        x0: (B, *) on the bins of the model's `data`.
+        noise: u comes from noise.at(0), the probes from noise.at(1).
+        **options: Of `ode_log_prob`.
+    Returns:
+        The bits and their errors.
+    Raises:
+        InputError: Where the model's data has no bins.
     """
     data = as_model(model).data
     if data is None or data.bins is None:

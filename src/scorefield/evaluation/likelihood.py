@@ -38,9 +38,12 @@ __all__ = [
 
 
 class BitsPerDim(NamedTuple):
-    """The bound in bits a dimension, float64 on the CPU. total = prior + Σ terms: (B,).
+    """The bound in bits per dimension, float64 on the CPU.
 
-    prior: (B,), KL(q(x_T | x_0) ‖ p(x_T)).   terms: (B, S), ascending in t, the decoder's term first.
+    Attributes:
+        total: prior + Σ terms, (B,).
+        prior: KL(q(x_T | x_0) ‖ p(x_T)), (B,).
+        terms: (B, S), ascending in t, the decoder's term first.
     """
 
     total: Tensor
@@ -49,11 +52,13 @@ class BitsPerDim(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """The bound from some of its terms, bits a dimension, float64 on the CPU.
+    """The bound from some of its terms, in bits per dimension, float64 on the CPU.
 
-    total: (B,), unbiased for BitsPerDim.total.   prior: (B,), exact.   error: (B,), the standard error of
-    total that comes from leaving terms out, rather too large than too small; it does not contain the spread
-    between examples.
+    Attributes:
+        total: Unbiased for BitsPerDim.total, (B,).
+        prior: Exact, (B,).
+        error: Standard error of total from leaving terms out, (B,), rather too large than too small; it does
+            not contain the spread between examples.
     """
 
     total: Tensor
@@ -83,14 +88,19 @@ def bits_per_dim(
     """An upper bound on −log₂ p(x_0)/D: prior + Σ over the grid's steps + decoder.  [DDPM Eq. 5, Improved
     DDPM Eq. 4–7]
 
-    model: any Denoise; S calls for S steps. Clip x̂0 with sf.guidance.ClipX0(model) (what the published
-    evaluation does). Of guidance the gradient of a classifier is ignored.
-    x0: (B, *) in the model's range; on the bins of the model's `data` for decoder="discretized". "density" is
-    for continuous data: the density of x_0 under p(x_0 | x_1), so that total bounds −log₂ of a density and
-    may be negative.
-    noise: one draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid: from T
-    down to 0; every level if not given.   variance: "learned" where the model has a head and "upper"
-    otherwise, if not given.   cdf: see `Bound`.
+    Args:
+        model: Any Denoise; S calls for S steps. Clip x̂0 with sf.guidance.ClipX0(model), as the published
+            evaluation does. Of guidance the gradient of a classifier is ignored.
+        x0: (B, *) in the model's range; on the bins of the model's `data` for decoder="discretized".
+        noise: One draw of x0's shape per step, in ascending t: noise.at(k), k = 1 for the decoder.
+        grid: From T down to 0. Default: every level.
+        variance: "lower", "upper" or "learned". Default: "learned" where the model has a variance head,
+            otherwise "upper".
+        cdf: See `Bound`.
+        decoder: "discretized"; "density" is for continuous data: the density of x_0 under p(x_0 | x_1), so
+            that total bounds −log₂ of a density and may be negative.
+    Returns:
+        The bound and its terms.
     """
     as_model(model).refuse_missing()
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
@@ -111,10 +121,14 @@ def categorical_bits_per_dim(
 
     The model is the chain of CategoricalAncestral on this grid; the first of `terms` is −log₂ p(x_0 | x_1)/D,
     the decoder's.
-    model: a CategoricalDenoiser, or one at given labels; S calls for S steps.   x0: (B, *), values on the
-    data's bins, or integers.
-    noise: one uniform draw of x0's shape a step, in ascending t: noise.at(k), k = 1 for the decoder.   grid:
-    from T down to 0; every level if not given.
+
+    Args:
+        model: A CategoricalDenoiser, or one at given labels; S calls for S steps.
+        x0: Values on the data's bins, or integers, (B, *).
+        noise: One uniform draw of x0's shape per step, in ascending t: noise.at(k), k = 1 for the decoder.
+        grid: From T down to 0. Default: every level.
+    Returns:
+        The bound and its terms.
     """
     asked = as_model(model)
     if not isinstance(asked, CategoricalModel):
@@ -143,14 +157,25 @@ def estimate_bits_per_dim(
     cdf: str = "exact",
     decoder: str = "discretized",
 ) -> Estimate:
-    """The same bound from the decoder and `terms` ≥ 2 of the other steps, drawn for each example: terms + 1
-    calls.
+    """The bound of `bits_per_dim` from the decoder and some of the other steps, drawn for each example: terms
+    + 1 calls.
 
     total = prior + decoder + (S − 1)·mean of the terms drawn, one from each of `terms` equal parts of the
-    steps (terms change a thousandfold with t, so that draws from all of them would cost many times as many
+    steps (terms change a thousandfold with t, so that draws from all of them would need many times as many
     calls). Its standard error over a data set is the spread of `total` over the examples divided by √N, which
-    contains both errors. Arguments as in `bits_per_dim`; noise.at(k) gives a uniform draw (B, 1) that picks a
-    step, then the ε of it.
+    contains both errors.
+
+    Args:
+        model: As in `bits_per_dim`.
+        x0: As in `bits_per_dim`.
+        noise: noise.at(k) gives a uniform draw (B, 1) that picks a step, then the ε of it.
+        terms: How many steps are drawn, at least 2.
+        grid: As in `bits_per_dim`.
+        variance: As in `bits_per_dim`.
+        cdf: As in `bits_per_dim`.
+        decoder: As in `bits_per_dim`.
+    Returns:
+        The estimate and its error.
     """
     positive_int("terms", terms, at_least=2)  # fewer have no standard error
     as_model(model).refuse_missing()

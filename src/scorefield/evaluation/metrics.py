@@ -26,7 +26,7 @@ __all__ = ["FD", "IS", "KID", "PR", "MetricInputs", "SampleMetric"]
 _NEAREST = (
     0.01  # held-out images nearer to the training set than all others: below their distance a sample is near
 )
-_UNLIKE = 0.02  # total variation of class proportions from which the user is told
+_UNLIKE = 0.02  # total variation of class proportions from which the user is warned
 _SPLITS, _NEIGHBOURS = 10, 3  # the papers' own
 _OVER_SETS = "standard deviation over sets"
 

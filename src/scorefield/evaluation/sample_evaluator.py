@@ -141,7 +141,7 @@ def _keep(names: Sequence[str]) -> frozenset[str]:
 
 
 def _told(images: Images, bar: Bar) -> Images:
-    """The same images; the bar is told how many have passed."""
+    """The same images; the bar counts those that have passed."""
     done = 0
     for x0, labels in images:
         yield x0, labels

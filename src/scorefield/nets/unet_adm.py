@@ -222,7 +222,7 @@ class Parts:
         )
 
     def heads_of(self, channels: int, heads: int | None = None) -> int:
-        """The heads of attention on so many channels: `heads` if given, and in both cases head_channels
+        """The heads of attention on this many channels: `heads` if given, and in both cases head_channels
         overrides.
         """
         if self.head_channels is None:
