@@ -364,7 +364,9 @@ class ModelBase(nn.Module, Model):
     plainly if None.
     """
 
-    gives: ClassVar[str] = "data"  # what its network gives: "data", numbers of the data's shape, or "logits"
+    gives: ClassVar[str] = (
+        "data"  # what its network gives, see Network.gives: "data", numbers of the data's shape, or "logits"
+    )
     summary: ClassVar[str] = "a model around a network"  # what it is, for messages
     objectives: ClassVar[str] = "an objective of its own"  # by which it is trained
     autocast_dtype: torch.dtype | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from scorefield.nets.attention import attention_of
+from scorefield.nets.base import Network
 from scorefield.nets.blocks import (
     Norm,
     TimeEmbedding,
@@ -20,7 +20,6 @@ from scorefield.nets.blocks import (
 from scorefield.nets.fused import to_layout
 from scorefield.nets.unet_adm import Parts, encoder, middle, run_stage
 from scorefield.runtime.checks import one_of
-from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Classifier"]
@@ -28,7 +27,7 @@ __all__ = ["Classifier"]
 HIDDEN = 2048  # features between the two linear layers of spatial pooling
 
 
-class Classifier(nn.Module, Described):
+class Classifier(Network):
     """ADM's noisy classifier, F(x, c): the way down and the middle of its U-Net, pooled to one logit per
     class. [ADM Sec. 4]
 
@@ -56,7 +55,7 @@ class Classifier(nn.Module, Described):
         InputError: When the sizes do not fit, here or when called.
     """
 
-    gives: ClassVar[tuple[str, ...]] = ("logits",)  # see ModelBase.gives
+    gives = ("logits",)
 
     def __init__(
         self,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scorefield.nets.base import Network
 from scorefield.nets.blocks import TimeEmbedding, check_call, label_table
-from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["MLP"]
 
 
-class MLP(nn.Module, Described):
+class MLP(Network):
     """A residual multilayer perceptron, F(x, c, y), smooth as score matching needs.
 
     h ← W_in x, then `layers` times h ← h + W silu(h + emb), and W_out silu(h), with emb = W₂ silu(W₁
@@ -33,7 +31,7 @@ class MLP(nn.Module, Described):
         InputError: When x does not have `dim` values, and when c or y is missing or has no use.
     """
 
-    gives: ClassVar[tuple[str, ...]] = ("data", "logits")  # see ModelBase.gives
+    gives = ("data", "logits")
 
     def __init__(
         self,

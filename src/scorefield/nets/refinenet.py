@@ -5,14 +5,13 @@ code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scorefield.nets.base import Network
 from scorefield.nets.blocks import check_call, check_images
-from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["RefineNet"]
@@ -20,7 +19,7 @@ __all__ = ["RefineNet"]
 EPS = 1e-5  # under the roots of the normalization
 
 
-class RefineNet(nn.Module, Described):
+class RefineNet(Network):
     """NCSN's score network, F(x, c): a dilated residual network and a RefineNet, normalized per noise level.
     [NCSN App. A]
 
@@ -34,8 +33,6 @@ class RefineNet(nn.Module, Described):
     Raises:
         InputError: For sizes that do not fit, for a c that is not an integer, and when it is given labels.
     """
-
-    gives: ClassVar[tuple[str, ...]] = ("data",)  # see ModelBase.gives
 
     def __init__(
         self, channels_in: int, *, filters: int = 128, levels: int = 10, unit_input: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from scorefield.nets.attention import AttentionBlock
+from scorefield.nets.base import Network
 from scorefield.nets.blocks import (
     Norm,
     ResidualBlock,
@@ -26,13 +26,12 @@ from scorefield.nets.blocks import (
     zero,
 )
 from scorefield.nets.fused import to_layout
-from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module, Described):
+class UNet(Network):
     """ADM's U-Net, F(x, c, y).  [ADM Sec. 3]
 
     emb = W₂ silu(W₁ embedding(c)) + label row of y conditions every residual block. Each stage halves the
@@ -68,8 +67,6 @@ class UNet(nn.Module, Described):
     Raises:
         InputError: When the sizes do not fit, here or when called.
     """
-
-    gives: ClassVar[tuple[str, ...]] = ("data",)  # see ModelBase.gives
 
     def __init__(
         self,

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.nets.attention import attention
+from scorefield.nets.base import Network
 from scorefield.nets.blocks import (
     Norm,
     Upsample,
@@ -24,7 +24,6 @@ from scorefield.nets.blocks import (
     zero,
 )
 from scorefield.nets.fused import to_layout
-from scorefield.runtime.description import Described
 from scorefield.runtime.errors import InputError
 
 __all__ = ["DDPMUNet"]
@@ -32,7 +31,7 @@ __all__ = ["DDPMUNet"]
 EPS = 1e-6  # of the group normalizations; 1e-5 in ADM's network
 
 
-class DDPMUNet(nn.Module, Described):
+class DDPMUNet(Network):
     """Ho et al.'s U-Net, F(x, c): the embedding of c is added inside each residual block.  [DDPM App. B]
 
     It differs from `UNet` in names, in the norm's epsilon, in the padding before down-sampling, in the order
@@ -54,8 +53,6 @@ class DDPMUNet(nn.Module, Described):
     Raises:
         InputError: When the sizes do not fit, here or when called, and when it is given labels.
     """
-
-    gives: ClassVar[tuple[str, ...]] = ("data",)  # see ModelBase.gives
 
     def __init__(
         self,
