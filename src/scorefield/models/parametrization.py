@@ -34,6 +34,7 @@ Coefficients = Callable[[GaussianProcess, Tensor, float], Affine]
 def eps(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = ε̂: x̂0 = (x_t − σ F)/α.  [DDPM Eq. 11]"""
     alpha, sigma = process.level(t)
+    _need_signal(alpha, 'parametrization="eps"')
     return Affine(1 / alpha, -sigma / alpha, torch.ones_like(alpha))
 
 
@@ -53,14 +54,24 @@ def v(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
 def score(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = ∇ log p_t(x_t): x̂0 = (x_t + σ² F)/α.  [NCSN Eq. 2, Tweedie]"""
     alpha, sigma = process.level(t)
+    _need_signal(alpha, 'parametrization="score"')
     return Affine(1 / alpha, sigma**2 / alpha, torch.ones_like(alpha))
+
+
+def _need_signal(alpha: Tensor, what: str, other: str = '"v" or "x0"') -> None:
+    """IncompatibleModel where nothing of the data is left, so that dividing by α gives nothing."""
+    if bool((alpha == 0).any()):
+        raise IncompatibleModel(
+            f"{what} divides by α, which is 0 at this time (the end of the process is pure noise): use {other}, or start "
+            "the grid below T"
+        )
 
 
 def mean(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     """F = the mean of p(x_{t−1} | x_t) = c_0 x̂0 + c_t x_t for neighbours of the training process.  [DDPM Eq.
     8]
     """
-    if not isinstance(process.T, int):
+    if not process.is_discrete:
         raise IncompatibleModel(
             'a continuous process has no previous level, so "mean" has no meaning there; use "eps", "x0" or "v"'
         )
@@ -108,7 +119,9 @@ def _need_index(process: Process, name: str) -> None:
 
 
 def log_sigma(process: Process, t: Tensor) -> Tensor:
-    return process.level(t).ratio.log() / 4
+    level = process.level(t)
+    _need_signal(level.alpha, 'noise_input="log_sigma"', '"scaled"')
+    return level.ratio.log() / 4
 
 
 def noise_input(name: str, process: Process, t: Tensor, dtype: torch.dtype) -> Tensor:
