@@ -307,6 +307,9 @@ def test_what_says_that_it_is_custom_is_passed(tmp_path):
     with pytest.raises(sf.InputError, match=r"sf.load\(run, net=yours\)"):
         sf.load(tmp_path / "run", allow=[HERE])
     given = local()
+    found = sf.Run(tmp_path / "run", net=given, process=Straight(0.9))
+    points = [found.sample(n=2, device="cpu", steps=3).samples for _ in range(2)]
+    assert (points[0] == points[1]).all()
     sf.load(tmp_path / "run", net=given, allow=[HERE])
     torch.testing.assert_close(given.layers[0].weight, net.layers[0].weight, rtol=0.01, atol=1e-3)
 

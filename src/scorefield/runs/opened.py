@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from scorefield.generation.sampling import Condition, Guide, Sampling, build_sam
 from scorefield.models.base import ModelBase
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
+from scorefield.process import Process
 from scorefield.process.transitions import Variance
 from scorefield.runs.build import (
     M,
@@ -90,14 +92,24 @@ class OpenedRun:
     Nothing is read before it is asked for, and everything is read once.
     """
 
-    def __init__(self, path: str | Path, allow: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        allow: Sequence[str] = (),
+        *,
+        net: torch.nn.Module | None = None,
+        process: Process | None = None,
+    ) -> None:
         """
         Args:
             path: The run's folder.
             allow: Modules of your own that the run's description may import, such as ["my_package"].
+            net: The network, where it is one of your own that the run cannot name; copied. Default: as the run says.
+            process: The process, likewise.
         """
         self.path = Path(path)
         self.allow = tuple(allow)
+        self._net, self._process = net, process
         self._models: dict[tuple[torch.device, torch.dtype | None, bool], ModelBase] = {}
 
     # What it is
@@ -203,7 +215,8 @@ class OpenedRun:
     def _load(self, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> ModelBase:
         recipe, spec = self._described
         weights = self._weights
-        model = fill_weights(build_model(recipe, spec), weights.load, self.folder).to(device)
+        built = build_model(recipe, spec, copy.deepcopy(self._net), self._process)
+        model = fill_weights(built, weights.load, self.folder).to(device)
         model.autocast_dtype = dtype
         model.keep_weights()
         if compiled:

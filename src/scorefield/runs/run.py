@@ -399,7 +399,7 @@ class Run(OpenedRun):
             raise self._without_flow("upsamples images, and what it makes depends on the small ones")
         if recipe.process is None:
             raise self._without_flow("is a score without noise levels, which has no flow from data to noise")
-        if isinstance(build_process(recipe), CategoricalProcess):
+        if isinstance(self._process or build_process(recipe), CategoricalProcess):
             raise self._without_flow("is a model of categories, which has no flow from data to noise")
         if not are_images(spec.shape):
             raise self._without_flow(
