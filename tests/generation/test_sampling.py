@@ -42,3 +42,21 @@ def test_conditions_decide_what_is_stored():
     assert first != second
     assert first == shifted(rows.clone()).identity(seed=0)
     assert "conditions" not in replace(shifted(rows), conditions={}).identity(seed=0)
+
+
+class Dropped(Shifted):
+    nulls = {"shift": 0.0}
+
+
+def test_guidance_without_labels_is_towards_the_conditions():
+    """ε̂ is affine in the shift, so guidance at scale 2 is the shift times 2."""
+    rows = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    model = sf.Denoiser(Dropped(), sf.process.cosine(20), data=SPEC)
+
+    def samples(guidance, rows):
+        options = SamplingOptions(sampler={"kind": "ddim"}, steps=3, clip=False, guidance=guidance)
+        sampling = replace(build_sampling(options, model), conditions={"shift": Condition.of("shift", rows)})
+        (block,) = sampling.blocks(2, seed=0)
+        return block.x
+
+    torch.testing.assert_close(samples(2.0, rows), samples(None, 2 * rows), rtol=1e-4, atol=1e-4)

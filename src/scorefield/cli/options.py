@@ -34,5 +34,7 @@ def options(
     found = settings_of(section)
     if as_json:
         print_json({"section": section, "options": [setting._asdict() for setting in found]})
+    elif not found:
+        print(f"{section} has no options")
     else:
         print_table(("name", "type", "default", "what"), found)

@@ -292,7 +292,8 @@ def _wrap(options: SamplingOptions, model: Model, classifier: ClassifierModel | 
         wrap = _classifier_free(options, options.guidance)
     else:
         return lambda model, labels=None: _clipped(options, given(model, labels))
-    wrap(model, [0])  # pieces that do not fit are refused before anything is sampled
+    if classifier is not None or model.num_classes or not model.nulls:
+        wrap(model, [0])  # pieces that do not fit are refused before anything is sampled
     return wrap
 
 
@@ -308,8 +309,11 @@ def _wrap_between_levels(options: SamplingOptions, model: Model, classifier: Cla
 
 
 def _classifier_free(options: SamplingOptions, scale: float) -> Wrap:
+    """Towards labels; of a network without labels towards the further arrays that are bound to the model."""
+
     def wrap(model: Model, labels: list[int] | None = None) -> Model:
-        return _clipped(options, ClassifierFree(_with_levels(model), _asked(labels), scale))
+        y = _asked(labels) if model.num_classes or not model.nulls else None
+        return _clipped(options, ClassifierFree(_with_levels(model), y, scale))
 
     return wrap
 
