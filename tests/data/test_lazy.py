@@ -95,6 +95,8 @@ def test_training_gives_the_same_weights(many: Path) -> None:
 
 
 class Plain(torch.nn.Module):
+    config = {"kind": "custom"}
+
     def __init__(self, net: torch.nn.Module) -> None:
         super().__init__()
         self.net = net

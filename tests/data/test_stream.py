@@ -239,6 +239,8 @@ def test_a_run_goes_on_exactly(tmp_path: Path) -> None:
 
 
 class Plain(torch.nn.Module):
+    config = {"kind": "custom"}
+
     def __init__(self, net: torch.nn.Module) -> None:
         super().__init__()
         self.net = net
