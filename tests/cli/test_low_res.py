@@ -87,7 +87,7 @@ def test_the_run_says_what_it_enlarges(capsys, run):
     assert sf.load(run).low_res == 4
     status, out, err = call(capsys, "info", run)
     assert status == 0, err
-    assert "enlarges images of 4×4" in out
+    assert "upsamples images of 4×4" in out
     assert Image.open(run / "samples" / "step-00000002.png").size[0] > 100
 
 
