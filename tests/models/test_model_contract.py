@@ -7,7 +7,7 @@ import torch
 
 import scorefield as sf
 from scorefield.models.base import GaussianModel
-from scorefield.models.wrappers import as_classifier, as_gaussian, as_model
+from scorefield.models.foreign import as_classifier, as_gaussian, as_model
 
 PROCESS = sf.process.from_betas(sf.process.linear_betas(100, 1e-3, 0.2))
 MIXTURE = sf.oracle.GaussianMixture([[-1.0, 0.5], [1.5, 1.0]], 0.1 * torch.eye(2).expand(2, 2, 2))

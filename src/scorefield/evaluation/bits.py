@@ -24,8 +24,9 @@ from scorefield.evaluation.likelihood import (
 )
 from scorefield.evaluation.metric_value import MetricValue, Stamp
 from scorefield.models.base import CategoricalModel, Denoise, GaussianModel, Model
+from scorefield.models.foreign import as_gaussian
 from scorefield.models.guidance import ClipX0
-from scorefield.models.wrappers import Wrapper, as_gaussian
+from scorefield.models.wrappers import Wrapper
 from scorefield.objectives.vlb import Bound
 from scorefield.process import CategoricalProcess, Process
 from scorefield.process.base import Time
@@ -267,7 +268,7 @@ class _Watched(Wrapper):
     """A model that tells the time of every call."""
 
     def __init__(self, model: Denoise, on_call: Callable[[Time], None]) -> None:
-        super().__init__(model)
+        super().__init__(as_gaussian(model, type(self).__name__))
         self.on_call = on_call
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:

@@ -19,7 +19,7 @@ from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.core.shapes import expand, sum_flat
 from scorefield.models.base import Denoise
-from scorefield.models.wrappers import as_gaussian, as_model
+from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.objectives.vlb import prior_term
 from scorefield.process.base import GaussianProcess
 from scorefield.runtime.checks import one_of, positive_int

@@ -14,7 +14,7 @@ from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.evaluation.flow import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
 from scorefield.models.base import CategoricalDenoise, CategoricalModel, Denoise
-from scorefield.models.wrappers import as_model
+from scorefield.models.foreign import as_model
 from scorefield.objectives.categorical_vlb import categorical_prior_term, categorical_term
 from scorefield.objectives.vlb import Bound, bound_terms, prior_term
 from scorefield.process.base import GaussianProcess, Process

@@ -14,7 +14,7 @@ from torch import Tensor
 from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
 from scorefield.models.base import Classifier, ClassifierModel
-from scorefield.models.wrappers import as_classifier
+from scorefield.models.foreign import as_classifier
 from scorefield.process.base import GaussianProcess
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import uniform

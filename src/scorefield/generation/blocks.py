@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise, NoiseSource
 from scorefield.models.base import Model
-from scorefield.models.wrappers import as_model
+from scorefield.models.foreign import as_model
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import AnySampler, Grid, Step, trajectory
 from scorefield.store.block_store import BLOCK, Block

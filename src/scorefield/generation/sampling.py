@@ -16,8 +16,8 @@ from scorefield.core.shapes import DataSpec
 from scorefield.generation.blocks import block_indices, given, sample_blocks, walk
 from scorefield.generation.options import SamplingOptions, build_grid
 from scorefield.models.base import AnyModel, ClassifierModel, GaussianModel, Model
+from scorefield.models.foreign import as_model
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
-from scorefield.models.wrappers import as_model
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, SAMPLERS

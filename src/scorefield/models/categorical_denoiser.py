@@ -14,8 +14,9 @@ from torch.nn.functional import one_hot
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import CategoricalModel, ConditionalCategories, Labels, ModelBase, need_classes
+from scorefield.models.base import CategoricalModel, ConditionalCategories, Labels
 from scorefield.models.network import ModelSettings, NetworkInputs
+from scorefield.models.network_model import ModelBase, need_classes
 from scorefield.models.parametrization import noise_at_T, noise_input
 from scorefield.models.wrappers import GivenCategories
 from scorefield.process.base import Process, Time

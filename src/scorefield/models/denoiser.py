@@ -13,8 +13,9 @@ from torch import Tensor
 from scorefield.core.prediction import Prediction
 from scorefield.core.shapes import DataSpec, expand
 from scorefield.data.transforms import reduced
-from scorefield.models.base import ConditionalModel, GaussianModel, Labels, ModelBase, need_classes
+from scorefield.models.base import ConditionalModel, GaussianModel, Labels
 from scorefield.models.network import ModelSettings
+from scorefield.models.network_model import ModelBase, need_classes
 from scorefield.models.parametrization import (
     Affine,
     coefficients,

@@ -21,7 +21,8 @@ from torch import Tensor
 from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import expand, shown
 from scorefield.models.base import Classifier, Denoise, Labels
-from scorefield.models.wrappers import Given, Wrapper, as_classifier, as_labels, per_example
+from scorefield.models.foreign import as_classifier, as_gaussian
+from scorefield.models.wrappers import Given, Wrapper, as_labels, per_example
 from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -40,7 +41,7 @@ class Bounded(Wrapper, ABC):
     """
 
     def __init__(self, model: Denoise, low: float | None, high: float | None) -> None:
-        super().__init__(model)
+        super().__init__(as_gaussian(model, type(self).__name__))
         data_low, data_high = self.data.range if self.data is not None else (-1.0, 1.0)
         self.low = data_low if low is None else low
         self.high = data_high if high is None else high
@@ -144,7 +145,7 @@ class ClassifierGuidance(Wrapper):
     def __init__(
         self, model: Denoise, classifier: Classifier, y: Labels, scale: Scale = 1.0, at: str = "x_t"
     ) -> None:
-        super().__init__(model)
+        super().__init__(as_gaussian(model, type(self).__name__))
         judge = as_classifier(classifier)
         if at not in ("x_t", "mean"):
             raise InputError(
@@ -226,7 +227,7 @@ class ClassifierFree(Wrapper):
     """
 
     def __init__(self, model: Denoise, y: Labels | None, scale: Scale) -> None:
-        super().__init__(model)
+        super().__init__(as_gaussian(model, type(self).__name__))
         bound = [layer for layer in self.model.layers() if isinstance(layer, Given)]
         if y is not None and any(layer.labels is not None for layer in bound):
             raise IncompatibleModel(

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import ClassifierModel, ModelBase
+from scorefield.models.base import ClassifierModel
 from scorefield.models.network import ModelSettings, NetworkFacts, NetworkInputs
+from scorefield.models.network_model import ModelBase
 from scorefield.models.parametrization import describe_gaussian, noise_at_T, noise_input
 from scorefield.process.base import GaussianProcess, Process, Time
 from scorefield.runtime.checks import one_of

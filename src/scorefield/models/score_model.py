@@ -10,8 +10,9 @@ from torch import Tensor
 
 from scorefield.core.derivatives import score_from_energy
 from scorefield.core.shapes import DataSpec
-from scorefield.models.base import LogDensity, ModelBase, need_classes
+from scorefield.models.base import LogDensity
 from scorefield.models.network import ModelSettings, NetworkInputs
+from scorefield.models.network_model import ModelBase, need_classes
 from scorefield.process.base import Process, Time
 from scorefield.runtime.errors import IncompatibleModel, InputError
 

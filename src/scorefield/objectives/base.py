@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from scorefield.core.noise import Noise
-from scorefield.models.base import ModelBase
 from scorefield.models.denoiser import Denoiser
+from scorefield.models.network_model import ModelBase
 from scorefield.objectives.times import TimeSampling, times_config
 from scorefield.runtime.description import Described
 from scorefield.runtime.errors import IncompatibleModel

@@ -14,7 +14,7 @@ from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import DataSpec
 from scorefield.models.base import Denoise
 from scorefield.models.denoiser import Denoiser
-from scorefield.models.wrappers import as_gaussian
+from scorefield.models.foreign import as_gaussian
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import prediction_error
 from scorefield.objectives.times import Times, TimeSampling, as_times

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from scorefield.models.base import ModelBase
+from scorefield.models.network_model import ModelBase
 from scorefield.planning.activation_memory import largest_block, step_memory
 from scorefield.planning.facts import cost, expected_data, meta_model, readable
 from scorefield.planning.trial import Setting, Trial, try_steps

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.parse import expected_spec
-from scorefield.models.base import ModelBase
 from scorefield.models.network import NetworkInputs
+from scorefield.models.network_model import ModelBase
 from scorefield.nets import fused
 from scorefield.runs.build import (
     Recipe,

@@ -17,10 +17,10 @@ from scorefield.data import Dataset, Stream, open_source
 from scorefield.data.sources.opener import SourceOptions
 from scorefield.generation.options import SamplingOptions, build_grid
 from scorefield.generation.sampling import Sampling, build_sampling
-from scorefield.models.base import ModelBase
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.network import describe_network
+from scorefield.models.network_model import ModelBase
 from scorefield.models.score_model import ScoreModel
 from scorefield.objectives import Objective
 from scorefield.process import Process

@@ -21,8 +21,8 @@ from scorefield.generation.labels import ClassNames, class_labels, labels_of_ima
 from scorefield.generation.options import SamplingOptions
 from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Condition, Guide, Sampling, build_sampling
-from scorefield.models.base import ModelBase
 from scorefield.models.denoiser import Denoiser
+from scorefield.models.network_model import ModelBase
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.process import Process
 from scorefield.process.transitions import Variance

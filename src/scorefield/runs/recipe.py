@@ -15,9 +15,10 @@ from pydantic import Field, PrivateAttr
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.opener import SourceOptions
 from scorefield.generation.options import SamplingOptions
-from scorefield.models.base import Family, ModelBase
+from scorefield.models.base import Family
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser
+from scorefield.models.network_model import ModelBase
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.models.score_model import ScoreModel
 from scorefield.objectives import Objective

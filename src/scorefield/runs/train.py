@@ -12,7 +12,7 @@ import torch
 from scorefield.core.shapes import are_images
 from scorefield.data import Dataset, Stream
 from scorefield.generation.sampling import Condition, build_sampling
-from scorefield.models.base import ModelBase
+from scorefield.models.network_model import ModelBase
 from scorefield.runs.build import (
     build_model,
     build_objective,

@@ -10,7 +10,7 @@ from torch import Tensor
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise
 from scorefield.models.base import Denoise
-from scorefield.models.wrappers import as_model
+from scorefield.models.foreign import as_model
 from scorefield.process.transitions import Variance, reverse
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel

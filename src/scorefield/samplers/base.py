@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from scorefield.core.noise import Noise, NoiseSource, fresh_seed
 from scorefield.models.base import AnyModel, Denoise, Model
-from scorefield.models.wrappers import as_gaussian, as_model
+from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.process.base import Process
 from scorefield.runtime.contracts import refuse_misspelt, refuse_misspelt_names
 from scorefield.runtime.errors import IncompatibleModel, InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from scorefield.models.wrappers import model_like, on_process
+from scorefield.models.foreign import model_like, on_process
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import Interpolated
 from scorefield.process.discrete import DiscreteProcess

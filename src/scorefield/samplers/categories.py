@@ -10,7 +10,7 @@ from torch import Tensor
 from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
 from scorefield.models.base import CategoricalDenoise
-from scorefield.models.wrappers import as_model
+from scorefield.models.foreign import as_model
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Sampler
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.models.base import Denoise
-from scorefield.models.wrappers import as_model
+from scorefield.models.foreign import as_model
 from scorefield.process.base import GaussianProcess, Process
 from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import IncompatibleModel, InputError

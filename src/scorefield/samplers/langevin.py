@@ -14,7 +14,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand, sum_flat
 from scorefield.models.base import Denoise, GaussianModel, LogDensity, ScoreFunction
-from scorefield.models.wrappers import as_gaussian, as_model
+from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.process.base import Process
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scorefield.models.base import AnyModel, GaussianModel
-from scorefield.models.wrappers import as_gaussian
+from scorefield.models.foreign import as_gaussian
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler, sample

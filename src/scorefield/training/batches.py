@@ -23,7 +23,7 @@ from scorefield.data import (
     shift,
 )
 from scorefield.models.base import Model
-from scorefield.models.wrappers import model_like
+from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError

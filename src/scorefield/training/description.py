@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from scorefield.data.base import Source
-from scorefield.models.base import ModelBase
+from scorefield.models.network_model import ModelBase
 from scorefield.objectives.base import Objective
 from scorefield.process.base import GaussianProcess, Process
 from scorefield.runtime.description import Unwritable, describe

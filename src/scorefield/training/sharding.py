@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from scorefield.models.wrappers import model_like
+from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.runtime.errors import InputError
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.data import TrainingData, as_source
-from scorefield.models.wrappers import model_like
+from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
 from scorefield.runtime.distributed import Processes

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from scorefield.models.wrappers import model_like
+from scorefield.models.foreign import model_like
 from scorefield.nets import fused
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
