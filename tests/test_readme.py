@@ -19,14 +19,17 @@ def test_python_example(tmp_path, monkeypatch):
 
 def test_files_named_in_the_documents_exist():
     assert "@@" not in (ROOT / "README.md").read_text()
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+    package = ROOT / "src" / "scorefield"
+    rooms = "|".join(sorted(path.name for path in package.iterdir() if path.is_dir()))
+    documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
+    documents += [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
+    for document in documents:
         text = (ROOT / document).read_text()
-        for path in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (ROOT / path).exists(), f"{document} points to {path}, which is not there"
-        for path in re.findall(
-            r"`((?:core|process|nets|data|objectives|samplers|evaluation|training|interop)/[a-z_]+\.py)`",
-            text,
-        ):
-            assert (ROOT / "src" / "scorefield" / path).exists(), f"{document} names {path}"
-        for path in re.findall(r"`(tests/[a-z_/]+(?:\.py)?)`", text):
+        for path in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert ((ROOT / document).parent / path).exists(), (
+                f"{document} points to {path}, which is not there"
+            )
+        for path in re.findall(rf"`((?:{rooms})/[a-z_/0-9]+\.py)`", text):
+            assert (package / path).exists(), f"{document} names {path}"
+        for path in re.findall(r"`((?:tests|benchmarks|examples)/[a-z_/]+(?:\.py)?)`", text):
             assert (ROOT / path).exists(), f"{document} names {path}, which is not there"
