@@ -23,13 +23,22 @@ from scorefield.cli.parameters import (
 from scorefield.evaluation import AccuracyReport
 from scorefield.runs.run import Run
 from scorefield.runtime.distributed import join_processes
+from scorefield.runtime.registry import FEATURES, LIKELIHOODS, SAMPLE_METRICS
 
+_MEASURES = {
+    "fd": "Fréchet distance, class agreement, copies",
+    "kid": "kernel distance",
+    "is": "Inception Score",
+    "pr": "precision and recall",
+    "bpd": "the variational bound",
+    "ode": "the likelihood of the probability flow",
+}
+_MEASURED = (*SAMPLE_METRICS, *LIKELIHOODS)
 Metrics = Annotated[
     str | None,
     typer.Option(
-        help="fd (Fréchet distance, class agreement, copies), kid (kernel distance), is (Inception Score), pr (precision and "
-        "recall), bpd (the variational bound), ode (the likelihood of the probability flow): one or more, with commas. Default: "
-        "fd; fd,pr at several scales of guidance."
+        help=", ".join(f"{name} ({_MEASURES[name]})" if name in _MEASURES else name for name in _MEASURED)
+        + ": one or more, with commas. Default: fd; fd,pr at several scales of guidance."
     ),
 ]
 Data = Annotated[str | None, typer.Option(help="Data location. Default: as in training.")]
@@ -40,7 +49,7 @@ Samples = Annotated[
 Features = Annotated[
     str | None,
     typer.Option(
-        metavar="classifier|imagenet|inception:FILE",
+        metavar="|".join(FEATURES),
         help="Feature extractor for fd, kid and pr. Default: a classifier of the training images where they are grey and have "
         "labels, otherwise imagenet.",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack, overload
@@ -63,7 +63,7 @@ class SavedSamples:
     target: Path
     n: int
     seed: int
-    sampling: Sampling
+    sampling: Sampling = field(repr=False)  # its model prints as every layer
     seconds: float
     kept: int
 
@@ -127,7 +127,7 @@ class Run(OpenedRun):
             device: "cpu", "cuda" or "mps". Default: the fastest one found.
             precision: "fp32", "bf16" or "auto". Default: the run's own.
             compiled: Whether torch.compile compiles the network first; worth it for many samples on a GPU.
-            progress: Reports what is done. Default: nobody.
+            progress: Receives progress reports. Default: none are made.
 
         Returns:
             `Samples`: `.images` uint8 (N, H, W[, C]) or, of a run of points, `.samples` float32 (N, *); `.labels`.
@@ -180,7 +180,7 @@ class Run(OpenedRun):
             block: As of `sample`; recorded in the folder.
             trajectory: A .gif that shows the first block being made.
             processes: Those that share the work, as `join_processes` gives them. Default: this one alone.
-            progress: Reports what is done. Default: nobody.
+            progress: Receives progress reports. Default: none are made.
             **how: The options of `sample`.
 
         Raises:
@@ -261,7 +261,7 @@ class Run(OpenedRun):
             grid: A name, or counts such as "10,15,20". Default: the run's own.
             check: Decode this many of the latents again, and say how well: `Latents.reconstruction_mse`.
             device: Default: the fastest one found.
-            progress: Reports what is done. Default: nobody.
+            progress: Receives progress reports. Default: none are made.
 
         Raises:
             InputError: For images of another size, unknown labels, a grid that does not fit.
@@ -295,7 +295,7 @@ class Run(OpenedRun):
         Args:
             latents: What `encode` made, or the .npz it was saved to.
             device: Default: the fastest one found.
-            progress: Reports what is done. Default: nobody.
+            progress: Receives progress reports. Default: none are made.
 
         Raises:
             InputError: For latents of other weights, of another shape, or without the labels that are needed.
@@ -347,7 +347,7 @@ class Run(OpenedRun):
             steps: Steps of the grid. Default: the run's own number.
             grid: A name, or counts such as "10,15,20". Default: the run's own.
             device: Default: the fastest one found.
-            progress: Reports what is done. Default: nobody.
+            progress: Receives progress reports. Default: none are made.
 
         Raises:
             InputError: For an end that is no image of the run's size, and for a missing or unknown label.
@@ -469,7 +469,7 @@ class Run(OpenedRun):
             variance: Of the bound, and of ancestral sampling.
             sampler, steps, grid, eta, settings, classifier, device, precision, compiled: As of `sample`.
             processes: Those that share the sampling. Default: this one alone. Others than the first get no figures.
-            progress: Reports what is done. Default: nobody.
+            progress: Receives progress reports. Default: none are made.
 
         Returns:
             `Evaluation`; a list of them for several scales; `AccuracyReport` of a classifier's run: its accuracy and

@@ -50,7 +50,7 @@ def open_training(
         device: "cpu", "cuda" or "mps". Default: the fastest one found.
         resume: Go on from the newest checkpoint of the folder.
         init: A run whose averaged weights the model starts from.
-        progress: Reports what is opened. Default: nobody.
+        progress: Receives progress reports. Default: none are made.
 
     Raises:
         InputError: Where the folder is taken, the data cannot be used, or nothing could be sampled.

@@ -1,4 +1,4 @@
-"""Progress reporting during evaluation."""
+"""Where long work reports its progress."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Reporter(Protocol):
 
 
 class _Silent:
+    def __repr__(self) -> str:  # the default that `help` shows
+        return "SILENT"
+
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Bar]:
         yield self

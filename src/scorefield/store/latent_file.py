@@ -41,6 +41,10 @@ class Latents:
     reconstruction_mse: float | None = None
     source: str = "these latents"
 
+    def __repr__(self) -> str:
+        shape = tuple(self.latents.shape)
+        return f"Latents({shape}, {self.steps} steps, weights {self.weights[:SHOWN]})"
+
     @property
     def steps(self) -> int:
         """Steps of the grid."""
