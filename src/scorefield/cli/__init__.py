@@ -34,11 +34,11 @@ COMMANDS = {
     "sample": ("sample:sample", "Sample a run: images, or points"),
     "encode": ("encode:encode", "Turn images into latents by DDIM"),
     "decode": ("encode:decode", "Turn latents back into images"),
-    "interpolate": ("interpolate:interpolate", "Walk from one image to another"),
+    "interpolate": ("interpolate:interpolate", "Interpolate between two images"),
     "evaluate": ("evaluate:evaluate", "Measure quality, likelihood or accuracy"),
-    "plot": ("plot:plot", "Draw a run: its data, samples and training"),
-    "plan": ("plan:plan", "Memory and time of training, before it"),
-    "import": ("import_:import_", "Make a run of a published checkpoint"),
+    "plot": ("plot:plot", "Plot data, samples and training of a run"),
+    "plan": ("plan:plan", "Estimate memory and time of training"),
+    "import": ("import_:import_", "Convert a published checkpoint to a run"),
     "export": ("export:export", "Write a run for other software"),
 }
 

@@ -45,7 +45,7 @@ def encode(
     """Turn images into latents x_T by DDIM with η = 0 upwards: the noise that the run decodes to these
     images.
 
-    More --steps reconstruct better. Neither clipping nor guidance has a part in it, and the network runs in
+    More --steps reconstruct better. x̂0 is not clipped, there is no guidance, and the network runs in
     fp32. From Python: sf.Run(RUN).encode(images)
     """
     check_latents_target(out)

@@ -103,17 +103,17 @@ def evaluate(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run: figures, each with the stamp of what it was measured with.
+    """Evaluate a run: metrics, each with the settings, weights and data that it was measured with.
 
-    Samples are judged beside held-out real images. They are stored in RUN/evaluation as they are made, and
-    reused by other metrics and larger -n; an interrupted evaluation goes on where it was. Deleting that
-    folder is always safe. --variance is also that of the bound. Figures are added to
-    RUN/evaluation/results.jsonl.
+    Metrics of samples are printed beside those of held-out images. Samples are stored in RUN/evaluation as they
+    are made, and other metrics and a larger -n reuse them; an interrupted evaluation continues from them.
+    Deleting that folder is always safe. --variance also sets the variance of the bound. Results are appended
+    to RUN/evaluation/results.jsonl.
 
-    At several scales, --guidance 0,0.5,1,2,4,10, every set is of the same seeds, and RUN/figures/guidance.png
-    shows fidelity against diversity.
+    With several scales, --guidance 0,0.5,1,2,4,10, the sets of each scale have the same seeds, and
+    RUN/figures/guidance.png shows fidelity against diversity.
 
-    Of a classifier's run: its accuracy and cross-entropy at each noise level, on at most -n held-out and
+    A classifier is evaluated by its accuracy and cross-entropy at each noise level, on at most -n held-out and
     training examples.
 
     From Python: sf.Run(RUN).evaluate("fd,pr")

@@ -33,10 +33,10 @@ def interpolate(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Walk from one image to another through their latents, along the sphere that noise lies on.
+    """Interpolate between two images through their latents, along the sphere that noise lies on.
 
     A seed stands for sample 0 of that seed. A class-conditional run needs one --label: both pictures are
-    encoded and every frame is decoded under it, so that the ends are the pictures, whatever they show.
+    encoded and every frame is decoded under it, so that the two ends reproduce the pictures.
 
     From Python: sf.Run(RUN).interpolate(a, b, frames)
     """

@@ -35,7 +35,7 @@ def plan(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Memory, FLOPs and time of training, before they are spent."""
+    """Estimate the memory, FLOPs and time of training without training."""
     found = make_plan(what, devices, memory, batch, flops, device, allow or ())
     if as_json:
         print_json(dataclasses.asdict(found))

@@ -59,7 +59,7 @@ Inpainted = Annotated[
     tuple[Path, Path] | None,
     typer.Option(
         metavar="IMAGE MASK",
-        help="Inpaint IMAGE where MASK is white; black pixels are kept, in the run's own levels.",
+        help="Inpaint IMAGE where MASK is white; black pixels are kept, rounded to the run's grey values.",
     ),
 ]
 Out = Annotated[
@@ -90,10 +90,10 @@ def sample(
 ) -> None:
     """Sample a run with its averaged (EMA) weights: images, or points as an .npz with `samples`.
 
-    Samples are made in blocks of 64, whole ones for a folder and for more than 64. These are kept on the disk
-    as they are made, in the folder or beside FILE in FILE.blocks: the same command goes on with what is
-    missing after any interruption, and makes the same files. A larger -n adds to a folder. Several processes
-    share the work: torchrun --nproc_per_node 2 -m -- scorefield sample RUN …
+    Samples are computed in blocks of 64. Those of a folder, and more than 64 for a FILE, are stored block by
+    block, in the folder or in FILE.blocks. After an interruption the same command computes the missing blocks,
+    and the files have the same bytes. A larger -n adds samples to a folder. Several processes share the work:
+    torchrun --nproc_per_node 2 -m -- scorefield sample RUN …
 
     From Python: sf.Run(RUN).sample(n=8, steps=20).images
     """

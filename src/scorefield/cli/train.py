@@ -57,10 +57,11 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint of --run.")
     ] = False,
     init: Annotated[
-        Path | None, typer.Option("--init", metavar="RUN", help="Start from this run's averaged weights.")
+        Path | None,
+        typer.Option("--init", metavar="RUN", help="Start from the averaged (EMA) weights of this run."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail on unreadable images instead of skipping them.")
@@ -68,7 +69,10 @@ def train(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model and write a run: a folder that describes itself. Ctrl-C saves and says how to go on."""
+    """Train a model and write a run, a folder with all that later commands need.
+
+    Ctrl-C saves a checkpoint and prints the command that resumes. From Python: sf.train
+    """
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes must be positive, got {minutes}")
     known = _resumed(recipe, run, init, settings or []) if resume else read_recipe(recipe)
@@ -122,7 +126,7 @@ def _run(
 
 
 def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> int:
-    """Train to the end (0), or until any process is told to stop by a signal (its number) or by its clock
+    """Train to the end (0), or until a signal stops any process (its number) or by its clock
     (_LATE).
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes

@@ -80,7 +80,7 @@ class Examples:
             )
 
     def batches(self, values: int) -> Iterator[tuple[Tensor, Model, NoiseSource]]:
-        """(x0 (B, *), the model given its labels, noise) with about so many values in x0."""
+        """(x0 (B, *), the model given its labels, noise) with about `values` values in x0."""
         for part in self._parts(values):
             x0, labels = self.data.batch(part)
             arrays = self.model.conditioning(x0, self.data.arrays_at(part))
@@ -113,9 +113,9 @@ class Examples:
 
 @dataclass(frozen=True)
 class BoundPlan:
-    """clip: x̂0 to the data's range.   steps: of a uniform grid; every level if not given, 1,000 steps where
+    """clip: x̂0 to the data's range.   steps: of a uniform grid; by default every level, 1,000 steps where
     t is real.
-    terms: estimate the total from so many terms of each example.   variance: learned where the model has a
+    terms: estimate the total from this many terms of each example.   variance: learned where the model has a
     head, else upper.
     """
 

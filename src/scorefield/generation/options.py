@@ -129,7 +129,7 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
 
 
 def _stairs(updates: int, repeats: int) -> int:
-    """How many levels make so many updates."""
+    """The number of levels that make this number of updates."""
     if updates % repeats:
         raise InputError(
             f"this staircase has {repeats} updates a level, so its steps must be a multiple of {repeats}; got {updates}"

@@ -77,7 +77,7 @@ class ClipX0(Bounded):
     """x̂0 clamped to the data's range; ε and score follow from the clamped x̂0.  [DDPM's and ADM's sampling
     code]
 
-    low, high: the bounds; the range of the model's data if not given ([−1, 1] where the model does not say).
+    low, high: the bounds; by default the range of the model's data ([−1, 1] where the model does not say).
     Inside ClassifierGuidance, as published, it clamps the model's own x̂0. Around it, it clamps the guided
     x̂0: the gradient is then placed by Algorithm 2 of ADM under every sampler, ancestral sampling too.
     """

@@ -1,4 +1,4 @@
-"""The noisy classifier's objective: the class of x_0, told from x_t at every noise level."""
+"""The noisy classifier's objective: the class of x_0, predicted from x_t at every noise level."""
 
 from __future__ import annotations
 

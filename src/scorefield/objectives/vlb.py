@@ -55,7 +55,7 @@ class Bound:
         decoder: str = "discretized",
         cdf: str = "exact",
     ) -> Bound:
-        """The bound of this model: its own variance where it has a head, otherwise "upper", unless told.
+        """The bound of this model: its own variance where it has a head, otherwise "upper", by default.
 
         IncompatibleModel for "learned" without a head.
         """
@@ -127,7 +127,7 @@ class VLB(Objective):
     The prior term L_T, which no parameter enters, is left out.
 
     model: a Denoiser of a discrete process.   variance: "lower", "upper" or "learned"; "learned" for a model
-    with a variance head and "upper" otherwise, if not given.   decoder, cdf: see `Bound`; the bins are those
+    with a variance head and "upper" otherwise, by default.   decoder, cdf: see `Bound`; the bins are those
     of the model's `data`.
     times: which t are drawn, "uniform", "importance" (the paper's choice for this loss), or see
     sf.objectives.times.

@@ -109,7 +109,7 @@ def make_plan(
 ) -> Plan:
     """The plan of training a recipe or a run.
 
-    memory: GiB of one device.   batch: over all devices; the recipe's own if not given.   flops: sustained
+    memory: GiB of one device.   batch: over all devices; by default the recipe's own.   flops: sustained
     FLOP/s of one device; measured on this machine by a trial of a few steps where not given.   device: "cpu"
     or "cuda"; "cuda" for several devices.   allow: modules of the user's own that a recipe or run may name.
     InputError: unknown recipes, a batch that the devices cannot share equally, numbers that are not positive.
@@ -240,7 +240,7 @@ def _checkpointed(recipe: Recipe) -> Recipe | None:
 
 def _fits(limit: float | None, needs: _Memory, parts: int | None) -> str:
     if limit is None:
-        return "say --memory, the GiB of a device, to be told"
+        return "say --memory, the GiB of one device"
     if needs.plain <= limit:
         return "plainly"
     ways = [f"with training.accumulation={parts}"] if parts is not None else []

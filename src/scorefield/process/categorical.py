@@ -63,7 +63,7 @@ class CategoricalProcess(Process):
         return self.prior_distribution(len(shape) - 1).sample(noise.uniform(shape))
 
     def prior_distribution(self, dimensions: int, dtype: torch.dtype = torch.float32) -> Categorical:
-        """u, (1, S, 1, …) for examples of so many `dimensions`."""
+        """u, (1, S, 1, …) for examples of `dimensions` dimensions."""
         return Categorical(self._log_u.to(dtype).reshape(1, -1, *[1] * dimensions))
 
     def sample(self, x0: Tensor, t: Time, u: Tensor) -> Tensor:

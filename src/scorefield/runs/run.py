@@ -69,7 +69,7 @@ class SavedSamples:
 
 
 class Run(OpenedRun):
-    """A trained run: what it is, its model, and all that the commands make of it, with the same bytes.
+    """A trained run: its description, its model, and what the commands make of it, with the same bytes.
 
     Nothing is read before it is asked for, and everything is read once. The weights are those of one moment: a
     training that goes on meanwhile changes nothing here.
@@ -103,10 +103,10 @@ class Run(OpenedRun):
         compiled: bool = False,
         progress: Reporter = SILENT,
     ) -> Samples:
-        """Samples in memory, of the bytes that `scorefield sample RUN --out FILE.npz` writes.
+        """Samples in memory, with the bytes that `scorefield sample RUN --out FILE.npz` writes.
 
         Args:
-            n: How many. Default: 64, or one for each image of `low_res`.
+            n: Number of samples. Default: 64, or one for each image of `low_res`.
             seed: Sample i of a seed does not depend on n.
             labels: Classes by number or name, cycled over the samples. Default: every class in turn, or those of
                 `low_res`.
@@ -114,7 +114,7 @@ class Run(OpenedRun):
             steps: Steps of the grid. Default: the run's own number.
             grid: A name, counts such as "10,15,20", or times from T down. Default: the run's own.
             eta: DDIM's η, 0 (deterministic) to 1 (ancestral).
-            variance: Of ancestral sampling, "lower", "upper" or "learned".
+            variance: Variance of ancestral sampling: "lower", "upper" or "learned".
             settings: Further values of the run's [sampling] table, such as {"clip": True, "sampler.step": 0.01}.
             guidance: Scale of the guidance: by `classifier` (0 is none, default 1), otherwise classifier-free (1 is
                 the conditional model).
@@ -133,7 +133,7 @@ class Run(OpenedRun):
             `Samples`: `.images` uint8 (N, H, W[, C]) or, of a run of points, `.samples` float32 (N, *); `.labels`.
 
         Raises:
-            InputError: For what this run cannot be asked for.
+            InputError: For options that this run does not take.
             IncompatibleModel: For parts that do not fit together.
         """
         sampling = self.sampling(

@@ -42,10 +42,10 @@ class Step(NamedTuple):
 
 
 class Sampler(ABC, Generic[State, M]):
-    """How is x_s made from x_t? Pure steps with an explicit state.
+    """How x_s is made from x_t: pure steps with an explicit state.
 
-    A sampler of one's own defines `init` and `step`; everything else has a default. State is what a step leaves for
-    the next one, None where steps know nothing of each other; M is what it samples, models with noise levels
+    A sampler of one's own defines `init` and `step`; everything else has a default. State is what a step
+    passes to the next one, None where steps are independent; M is what it samples, models with noise levels
     (`Denoise`) if left out. An object that has these methods without this base class is taken too, see `as_sampler`.
 
         @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Sampler(ABC, Generic[State, M]):
                 ...
                 return x_s, pred.x0, None
 
-    `str(sampler)` identifies stored samples, so that it must name every option; a frozen dataclass does that.
+    `str(sampler)` identifies stored samples, so it must name every option, as that of a frozen dataclass does.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -76,15 +76,16 @@ def train(
     """Train an objective's model: an iterator of TrainStep that saves as it goes.
 
     Args:
-        objective: What is minimised, around the model that is trained.
+        objective: Loss to minimise, which holds the model to train.
         data: A source of `sf.data`, a tensor (N, *), a pair of examples (N, *) and labels (N,), or a map-style
             torch.utils.data.Dataset (with labels: sf.data.torch_dataset).
-        run: Folder that will describe itself (config.toml, model.safetensors, checkpoints, metrics.jsonl).
-            Default: nothing is kept.
+        run: Folder of the run to write (config.toml, model.safetensors, checkpoints, metrics.jsonl).
+            Default: nothing is written.
         resume: Continue from the newest complete checkpoint of `run`; N steps, a stop and M more equal N + M.
         device: "cpu", "cuda" or "mps". Default: what Accelerate finds.
         describe: Further tables for config.toml, such as {"sampling": {"sampler": sf.samplers.DDIM(0.5)}}.
-        **options: The fields of TrainingOptions: steps, batch_size, lr, …
+        **options: Fields of `TrainingOptions`: steps, batch_size, lr, ema, label_dropout, …; `scorefield options
+            training` lists them all with their defaults.
     Returns:
         The trainer: iterate over it to train; `ema_model` is the averaged model, ready to sample.
     Raises:
