@@ -12,7 +12,7 @@ SPEC = sf.DataSpec((1, 2, 2))
 
 
 class Shifted(torch.nn.Module):
-    """ε̂ = x − shift, whatever the level: the sample is told by what it is given."""
+    """ε̂ = x − shift, whatever the level: the sample depends on the shift alone."""
 
     def forward(self, x, c, *, shift):
         return x - shift
@@ -60,3 +60,11 @@ def test_guidance_without_labels_is_towards_the_conditions():
         return block.x
 
     torch.testing.assert_close(samples(2.0, rows), samples(None, 2 * rows), rtol=1e-4, atol=1e-4)
+
+
+def test_samples_print_the_shape_that_they_return() -> None:
+    pixels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    grey = sf.Samples(pixels, sf.DataSpec((1, 8, 8), classes=("a", "b"), bins=17), [1, 1, 1])
+    assert repr(grey) == f"Samples(images uint8 {grey.images.shape}, 1 class)"
+    assert grey.images.shape == (3, 8, 8)
+    assert repr(sf.Samples(torch.zeros(3, 2), sf.DataSpec((2,)))) == "Samples(samples float32 (3, 2))"

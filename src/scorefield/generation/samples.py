@@ -92,10 +92,10 @@ class Samples:
         return len(self._values)
 
     def __repr__(self) -> str:
-        array = "images" if are_images(self.spec.shape) else "samples"
-        shape = (len(self), *self.spec.shape)
-        labels = "" if self._labels is None else f", {len(set(self._labels))} classes"
-        return f"Samples({array} {self._values.dtype} {shape}{labels})".replace("torch.", "")
+        name, array = ("images", self.images) if are_images(self.spec.shape) else ("samples", self.samples)
+        count = 0 if self._labels is None else len(set(self._labels))
+        classes = "" if not count else f", {count} class" if count == 1 else f", {count} classes"
+        return f"Samples({name} {array.dtype} {array.shape}{classes})"
 
 
 def grid_columns(labels: Sequence[int] | None) -> int | None:
