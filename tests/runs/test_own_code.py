@@ -16,7 +16,7 @@ from support import call
 
 import scorefield as sf
 from scorefield.runs.build import build_objective, read_run
-from scorefield.runtime.own_code import allowing, find_class
+from scorefield.runtime.own_code import allowed_modules, allowing, find_class
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import NETS, PROCESSES
 
@@ -389,3 +389,14 @@ def test_no_file_says_what_is_allowed(run, tmp_path):
         config.write_text(f'{name} = ["{HERE}"]\n' + (run / "config.toml").read_text())
         with pytest.raises(sf.InputError, match=f"no option {name}|imported only if you allow it"):
             sf.load(tmp_path / "run")
+
+
+def test_one_allowed_module_may_be_given_as_a_text():
+    assert allowed_modules("my_package") == ("my_package",)
+    assert allowed_modules(["one", "two.three"]) == ("one", "two.three")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [3]])
+def test_what_is_no_name_of_a_module_is_not_allowed(wrong):
+    with pytest.raises(sf.InputError, match="allow takes names of modules"):
+        sf.Run("a-run", allow=wrong)

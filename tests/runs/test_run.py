@@ -366,3 +366,75 @@ def test_a_command_imports_its_own_module_only():
     assert eval(done.stdout.splitlines()[-1]) == ["scorefield.cli.console", "scorefield.cli.malloc"]
     assert "…" not in done.stdout
     assert all(len(summary) <= 45 for _, summary in scorefield.cli.COMMANDS.values())
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"steps": 0}, "greater than or equal to 1"),
+    ({"grid": ""}, "grid must be one of"),
+    ({"grid": 3}, "a grid is a list or tensor of times"),
+    ({"labels": 2.5}, "no class 2.5"),
+    ({"labels": np.array([[1, 2]])}, r"no class \[1, 2\]"),
+    ({"labels": [1.0]}, "no class 1.0"),
+    ({"settings": 3}, "settings are"),
+    ({"classifier": 3}, "a run is opened by the path of its folder, got 3"),
+    ({"conditions": 3}, "arrays by name"),
+    ({"conditions": {"mask": [1, 2]}}, "got list under 'mask'"),
+    ({"conditions": {3: np.zeros(2)}}, "under 3"),
+    ({"inpaint": 3}, "inpaint takes two"),
+    ({"inpaint": (np.zeros((8, 8), np.uint8), None)}, "path of a file or folder; got NoneType"),
+    ({"block": 0}, "block, the samples computed at once, must be a positive integer"),
+    ({"block": 64.0}, "block, the samples computed at once, must be a positive integer"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[str(list(wrong)) for wrong, _ in WRONG])
+def test_values_of_a_wrong_type_or_size_are_refused_in_words(runs, wrong, message):
+    with pytest.raises(sf.InputError, match=message):
+        sf.Run(runs / "conditional").sample(
+            n=2, device="cpu", **how({"steps": 2, **wrong} if "grid" not in wrong else wrong)
+        )
+
+
+def test_one_label_of_numpy_or_torch_is_a_label(runs):
+    run = sf.Run(runs / "conditional")
+    plain = run.sample(n=2, labels=3, steps=2, device="cpu").images
+    for label in (np.int64(3), torch.tensor(3), "3"):
+        assert np.array_equal(
+            run.sample(n=2, labels=how({"of": label})["of"], steps=2, device="cpu").images, plain
+        )
+
+
+def test_encode_and_decode_refuse_what_is_no_image_and_no_latents(runs):
+    run = sf.Run(runs / "conditional")
+    for wrong in (3, torch.zeros(2, 8, 8)):
+        with pytest.raises(sf.InputError, match="images are a NumPy array"):
+            run.encode(how({"of": wrong})["of"], labels=1, steps=2, device="cpu")
+        with pytest.raises(sf.InputError, match="latents are what `encode` made"):
+            run.decode(how({"of": wrong})["of"], device="cpu")
+    with pytest.raises(sf.InputError, match="check, how many"):
+        run.encode(np.zeros((1, 8, 8), np.uint8), labels=1, steps=2, check=-1, device="cpu")
+    with pytest.raises(sf.InputError, match="frames = '2'"):
+        run.interpolate(0, 1, frames=how({"of": "2"})["of"], label=1, steps=2, device="cpu")
+
+
+def test_one_setting_may_be_a_text_of_its_own(runs):
+    run = sf.Run(runs / "conditional")
+    plain = run.sample(n=2, settings=["clip=false"], steps=2, device="cpu").images
+    assert np.array_equal(run.sample(n=2, settings="clip=false", steps=2, device="cpu").images, plain)
+
+
+def test_weights_that_do_not_fit_are_named(runs, tmp_path):
+    shutil.copytree(runs / "moons", tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("hidden = 16", "hidden = 17"))
+    with pytest.raises(sf.InputError, match="size mismatch for net"):
+        sf.load(tmp_path / "run")
+    config.write_text(config.read_text().replace("hidden = 17", "hidden = -17"))
+    with pytest.raises(sf.InputError, match=r"\[net\]: a mlp of these sizes cannot be made"):
+        sf.load(tmp_path / "run")
+
+
+def test_a_foreign_folder_among_the_checkpoints_is_passed_over(runs, tmp_path):
+    shutil.copytree(runs / "moons", tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step-old").mkdir()
+    assert sf.Run(tmp_path / "run").step == 2

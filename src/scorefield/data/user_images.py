@@ -37,6 +37,10 @@ def read_unresized(path: UserImages, channels: int | None, labels: np.ndarray | 
     """
     if isinstance(path, np.ndarray):
         return from_arrays(path, labels, _named(path), ImageOptions(channels=channels))
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"images are a NumPy array, or the path of a file or folder; got {type(path).__name__}"
+        )
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         return folder(path, size=None, channels=channels or 3, strict=True)

@@ -42,7 +42,8 @@ def class_labels(
         return None
     if labels is None:
         return list(range(labelled.num_classes))
-    chosen = [labels] if isinstance(labels, int | str) else np.asarray(labels).tolist()
+    listed = np.asarray(labels).tolist()  # of one label that label itself
+    chosen = listed if isinstance(listed, list) else [listed]
     if not chosen:
         raise InputError("labels is an empty list: name at least one class, or leave labels out")
     return [_number(labelled, label) for label in chosen]
@@ -70,7 +71,7 @@ def _number(labelled: Model, label: int | str) -> int:
     if isinstance(label, str) and label in names:
         return names.index(label)
     number = whole_number(label) if isinstance(label, str) else label
-    if number is not None and not isinstance(number, bool) and 0 <= number < labelled.num_classes:
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < labelled.num_classes:
         return number
     raise InputError(
         f"there is no class {label!r}{did_you_mean(str(label), names)}; there are {', '.join(names[:20])} "

@@ -89,8 +89,8 @@ class SamplingOptions(Options):
         table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
         if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
             raise InputError(f"grid {grid} says how many steps there are: leave steps (--steps) out")
-        changes: dict[str, object] = {"sampler": table, "grid": grid or self.grid}
-        changes["steps"] = steps or (None if grid == "full" else self.steps)
+        changes: dict[str, object] = {"sampler": table, "grid": self.grid if grid is None else grid}
+        changes["steps"] = (None if grid == "full" else self.steps) if steps is None else steps
         changes["guidance"] = self.guidance if guidance is None and not by_classifier else guidance
         if steps is not None and grid is None and self.grid == "full":
             changes["grid"] = "uniform"

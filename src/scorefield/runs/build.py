@@ -53,6 +53,7 @@ __all__ = [
     "build_sampling",
     "describe",
     "fill_weights",
+    "first_reason",
     "load",
     "model_kind",
     "of_kind",
@@ -179,7 +180,14 @@ def build_net(recipe: Recipe, data: DataSpec, process: Process | None) -> torch.
     if recipe.model.conditional:
         given["null_label"] = recipe.training.label_dropout > 0
     with allowing(recipe.allowed):
-        network: torch.nn.Module = build(kinds, recipe.net, "net", given)
+        try:
+            network: torch.nn.Module = build(kinds, recipe.net, "net", given)
+        except (RuntimeError, ValueError, ZeroDivisionError) as error:
+            if is_own(name):  # whose author needs to see where
+                raise
+            raise InputError(
+                f"[net]: a {name} of these sizes cannot be made: {first_reason(error)}"
+            ) from error
     if not is_own(name):
         model.check_network(describe_network(network), recipe.model, str(name))
     return network
@@ -249,6 +257,12 @@ def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | Mo
     )
 
 
+def first_reason(error: Exception) -> str:
+    """What an error says first: torch lists what does not fit below a headline."""
+    headline, *reasons = str(error).strip().splitlines() or [type(error).__name__]
+    return reasons[0].strip() if reasons else headline
+
+
 def fill_weights(model: M, read: Callable[[], Mapping[str, torch.Tensor]], folder: RunFolder) -> M:
     """The model with the weights that `read` gives, in evaluation mode. InputError where they do not fit it."""
     try:
@@ -258,6 +272,6 @@ def fill_weights(model: M, read: Callable[[], Mapping[str, torch.Tensor]], folde
             f"{folder.path} has no model.safetensors yet: train it until its first checkpoint"
         ) from None
     except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder.weights} does not fit this run: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder.weights} does not fit this run: {first_reason(error)}") from None
     model.eval()
     return model

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TypedDict, Unpack, overload
 
@@ -36,7 +37,8 @@ from scorefield.runs.build import (
 from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runtime.atomic import array_headers, read_arrays
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.runtime.own_code import allowing
+from scorefield.runtime.own_code import allowed_modules, allowing
+from scorefield.runtime.parsing import whole_number
 from scorefield.runtime.precision import autocast_dtype, pick_device
 from scorefield.runtime.progress import Reporter
 from scorefield.runtime.weights import SHOWN, WeightsFile
@@ -107,8 +109,10 @@ class OpenedRun:
             net: The network, where it is one of your own that the run cannot name; copied. Default: as the run says.
             process: The process, likewise.
         """
+        if not isinstance(path, str | PathLike):
+            raise InputError(f"a run is opened by the path of its folder, got {path!r}")
         self.path = Path(path)
-        self.allow = tuple(allow)
+        self.allow = allowed_modules(allow)
         self._net, self._process = net, process
         self._models: dict[tuple[torch.device, torch.dtype | None, bool], ModelBase] = {}
 
@@ -137,7 +141,8 @@ class OpenedRun:
     def step(self) -> int | None:
         """Training steps of the newest checkpoint; None where there is none."""
         names = [path.name for path in self.folder.checkpoints.glob("step-*") if path.is_dir()]
-        return max((int(name.removeprefix("step-")) for name in names), default=None)
+        numbers = [whole_number(name.removeprefix("step-")) for name in names]
+        return max((number for number in numbers if number is not None), default=None)
 
     @cached_property
     def _weights(self) -> WeightsFile:
@@ -273,6 +278,8 @@ class OpenedRun:
                 grid=None if grid is None or isinstance(grid, str) else grid,
             )
         if inpaint is not None:
+            if not isinstance(inpaint, Sequence) or len(inpaint) != 2:
+                raise InputError("inpaint takes two: the image, and the mask of what is to be filled in")
             sampling = replace(sampling, sampler=self._inpainting(sampling, *inpaint))
         judge = None if guide is None else guide.model
         own = labels is None and small is not None
@@ -297,6 +304,16 @@ class OpenedRun:
                     f"{path} (--given) holds no array that this run's network takes; it takes {known}"
                 )
             conditions = read_arrays(path, str(path), names, (), "")
+        if not isinstance(conditions, Mapping):
+            raise InputError(
+                "conditions are arrays by name, such as {'mask': array}, or the path of an .npz of them; "
+                f"got {type(conditions).__name__}"
+            )
+        for name, array in conditions.items():
+            if not isinstance(name, str) or not isinstance(array, np.ndarray | Tensor):
+                raise InputError(
+                    f"conditions are arrays or tensors by name; got {type(array).__name__} under {name!r}"
+                )
         tensors = {name: numeric_tensor(name, array, "conditions") for name, array in conditions.items()}
         return {name: Condition.of(name, tensor) for name, tensor in tensors.items()}
 

@@ -24,7 +24,7 @@ from scorefield.models.score_model import ScoreModel
 from scorefield.objectives import Objective
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.own_code import allowing, find_class, is_own, loaded_class
+from scorefield.runtime.own_code import allowed_modules, allowing, find_class, is_own, loaded_class
 from scorefield.runtime.parsing import Options, parse
 from scorefield.runtime.registry import NOISE_INPUTS, OBJECTIVES, PARAMETRIZATIONS
 from scorefield.store.formats import upgraded
@@ -130,7 +130,7 @@ class Recipe(Options):
     def allowing(self, modules: Sequence[str]) -> Recipe:
         """The same recipe, which may name code of the user's own in these modules; no file can say so."""
         allowed = self.model_copy()
-        allowed._allowed = (*self._allowed, *modules)
+        allowed._allowed = (*self._allowed, *allowed_modules(modules))
         return allowed
 
     @property
@@ -218,7 +218,11 @@ def with_overrides(
         settings: `a.b=c` each, where c is a TOML value, or text where it is none; or {"a.b": value}.
         within: The table that all names are in. Default: they start at the top.
     """
-    values = recipe.model_dump()
+    if isinstance(settings, str):
+        settings = [settings]
+    if not isinstance(settings, Mapping | Sequence):
+        raise InputError(f'settings are "a.b=c" each, or {{"a.b": value}}; got {settings!r}')
+    values = recipe.model_dump(warnings=False)  # what changed is checked below
     changes = settings.items() if isinstance(settings, Mapping) else map(_setting, settings)
     for name, value in changes:
         key = f"{within}.{name}" if within else name

@@ -154,7 +154,7 @@ class Run(OpenedRun):
             compiled=compiled,
         )
         note(sampling.caution(), progress)
-        count = _count(n, sampling)
+        count = _count(n, sampling, block)
         return SampleJob(sampling, seed, count, self.path, block, progress=progress).in_memory()
 
     def save_samples(
@@ -195,7 +195,7 @@ class Run(OpenedRun):
             check_animation(animation, self.data_spec.shape)
         how.setdefault("device", processes.device)
         sampling = self.sampling(labels, **how)
-        count = _count(n, sampling)
+        count = _count(n, sampling, block)
         where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
         note(sampling.caution(), progress)
         facts = [str(sampling.sampler), f"{sampling.calls} network calls", f"seed {seed}", sampling.precision]
@@ -231,7 +231,7 @@ class Run(OpenedRun):
             IncompatibleModel: As of `sample`.
         """
         sampling = self.sampling(labels, **how)
-        return sampling.trajectory(_count(n, sampling), seed, block)
+        return sampling.trajectory(_count(n, sampling, block), seed, block)
 
     def _target(self, name: str) -> Path:
         """A file of this name among the run's own samples."""
@@ -267,6 +267,7 @@ class Run(OpenedRun):
             InputError: For images of another size, unknown labels, a grid that does not fit.
             IncompatibleModel: For a run without such a flow.
         """
+        positive_int("check, how many are decoded again,", check, at_least=0)
         model = self._flow_model(device)
         pictures, own = (images.images, images.labels) if isinstance(images, Samples) else (images, None)
         data = images_of(pictures, self.data_spec, own)
@@ -301,6 +302,10 @@ class Run(OpenedRun):
             InputError: For latents of other weights, of another shape, or without the labels that are needed.
             IncompatibleModel: For a run without such a flow.
         """
+        if not isinstance(latents, Latents | str | Path):
+            raise InputError(
+                f"latents are what `encode` made, or the path of their file; got {type(latents).__name__}"
+            )
         found = latents if isinstance(latents, Latents) else self.latents(latents)
         check_weights(found.weights, self.weights_sha256, found.source)
         model = self._flow_model(device)
@@ -353,8 +358,8 @@ class Run(OpenedRun):
             InputError: For an end that is no image of the run's size, and for a missing or unknown label.
             IncompatibleModel: For a run without such a flow.
         """
-        if frames < 2:
-            raise InputError(f"a walk has at least two frames, its ends; got frames = {frames}")
+        if not isinstance(frames, int) or frames < 2:
+            raise InputError(f"a walk has at least two frames, its ends; got frames = {frames!r}")
         model = self._flow_model(device)
         chosen = class_labels(model, label)
         if chosen is not None and (label is None or len(chosen) != 1):
@@ -484,7 +489,9 @@ class Run(OpenedRun):
         return evaluate_run(self, metrics, guidance, options)
 
 
-def _count(n: int | None, sampling: Sampling) -> int:
+def _count(n: int | None, sampling: Sampling, block: int) -> int:
+    """How many samples are made, in blocks of this size. InputError for what are no such numbers."""
+    positive_int("block, the samples computed at once,", block)
     if n is None:
         small = sampling.conditions.get("low_res")
         return 64 if small is None else len(small.values)

@@ -17,6 +17,7 @@ from scorefield.runs.build import (
     build_model,
     build_objective,
     describe,
+    first_reason,
     load,
     open_training_data,
 )
@@ -132,7 +133,7 @@ def _start_from(run: str | Path, model: ModelBase, allow: Sequence[str]) -> None
     try:
         model.load_state_dict(load(run, allow=allow).state_dict())
     except RuntimeError as error:
-        raise InputError(f"--init {run} holds another network: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--init {run} holds another network: {first_reason(error)}") from None
 
 
 def _amount(examples: Dataset | Stream, heldout: Dataset | None) -> str:

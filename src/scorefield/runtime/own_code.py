@@ -16,19 +16,37 @@ from types import ModuleType
 
 from scorefield.runtime.errors import InputError
 
-__all__ = ["allowing", "find_class", "is_own", "loaded_class"]
+__all__ = ["allowed_modules", "allowing", "find_class", "is_own", "loaded_class"]
 
 _ALLOWED: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
 
 
 @contextmanager
 def allowing(modules: Iterable[str]) -> Iterator[None]:
-    """Within the block, files may name classes of these modules and of the modules within them."""
-    token = _ALLOWED.set((*_ALLOWED.get(), *modules))
+    """Within the block, files may name classes of these modules and of the modules within them.
+
+    Args:
+        modules: Their names, or one name.
+    Raises:
+        InputError: For what are no names.
+    """
+    token = _ALLOWED.set((*_ALLOWED.get(), *allowed_modules(modules)))
     try:
         yield
     finally:
         _ALLOWED.reset(token)
+
+
+def allowed_modules(modules: object) -> tuple[str, ...]:
+    """The names of modules that a caller allows: several, or one. InputError for anything else."""
+    names = (modules,) if isinstance(modules, str) else modules
+    if not isinstance(names, Iterable):
+        raise InputError(f'allow takes names of modules, such as ["my_package"], got {modules!r}')
+    found = tuple(names)
+    for name in found:
+        if not isinstance(name, str):
+            raise InputError(f'allow takes names of modules, such as ["my_package"], got {name!r}')
+    return found
 
 
 def is_own(kind: object) -> bool:

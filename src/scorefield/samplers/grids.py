@@ -7,7 +7,7 @@ published `leading` and `ddim_quadratic` starts at T.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -201,7 +201,11 @@ def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int
 
 def as_floats(grid: Tensor | Sequence[float]) -> list[float]:
     """The times of a grid as Python numbers: tensors hash and compare by identity."""
-    return grid.tolist() if isinstance(grid, Tensor) else list(grid)
+    if isinstance(grid, Tensor):
+        return grid.tolist()
+    if not isinstance(grid, Iterable):
+        raise InputError(f"a grid is a list or tensor of times, got {grid!r}")
+    return list(grid)
 
 
 def _as_tensor(times: Tensor | Sequence[float]) -> Tensor:
