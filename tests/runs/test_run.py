@@ -438,3 +438,25 @@ def test_a_foreign_folder_among_the_checkpoints_is_passed_over(runs, tmp_path):
     shutil.copytree(runs / "moons", tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "step-old").mkdir()
     assert sf.Run(tmp_path / "run").step == 2
+
+
+@pytest.mark.parametrize("n", [torch.zeros(2, 1, 8, 8), 1.5, "2"])
+def test_a_start_in_place_of_n_is_refused_in_words(n):
+    model = sf.Denoiser(sf.nets.MLP(2), sf.process.cosine(10), data=sf.DataSpec((2,)))
+    with pytest.raises(sf.InputError, match="n is a number of samples"):
+        sf.sample(model, sf.samplers.DDIM(), sf.grids.uniform(model.process, 2), n)
+
+
+def test_what_is_no_objective_no_array_and_no_label_is_refused_in_words():
+    x: Any = torch.zeros(8, 2)
+    wrong: Any = sf.objectives.Simple
+    with pytest.raises(sf.InputError, match="and Simple is none"):
+        sf.train(wrong, x, steps=1)
+    words: Any = ["mask"]
+    with pytest.raises(sf.InputError, match="must be an array or a tensor, got a list"):
+        sf.data.tensor(x, mask=words)
+    labelled = sf.Denoiser(
+        sf.nets.MLP(2, num_classes=3), sf.process.cosine(10), data=sf.DataSpec((2,), classes=("a", "b", "c"))
+    )
+    with pytest.raises(sf.InputError, match="one class by its number"):
+        labelled.given(y=how({"y": "a"})["y"])

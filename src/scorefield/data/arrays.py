@@ -29,6 +29,8 @@ def numeric_tensor(name: str, array: Tensor | np.ndarray, source: str) -> Tensor
     Raises:
         InputError: For another type, and for values that are not finite or do not fit.
     """
+    if not isinstance(array, np.ndarray | Tensor):
+        raise InputError(f"{source}: `{name}` must be an array or a tensor, got a {type(array).__name__}")
     if isinstance(array, np.ndarray):
         if not is_numeric(array.dtype):
             raise InputError(f"{source}: `{name}` must hold numbers or booleans, got {array.dtype}")

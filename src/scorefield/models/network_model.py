@@ -192,6 +192,8 @@ class ModelBase(nn.Module, Model, ABC):
                 raise InputError(
                     f"the network of this model takes no array {name!r} ({known}{did_you_mean(name, takes)}): remove {name}"
                 )
+            if not isinstance(array, Tensor):
+                raise InputError(f"{name} must be a tensor (B, *), got a {type(array).__name__}")
             if array.ndim < 1 or not len(array):
                 raise InputError(
                     f"{name} must hold one row per example, (B, *), or one for all, (1, *); got shape {tuple(array.shape)}"

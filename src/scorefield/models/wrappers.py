@@ -280,7 +280,10 @@ class GivenCategories(CategoricalModel):
 
 def as_labels(y: Labels, classes: int) -> Tensor:
     """y as int64, () or (B,). InputError unless all lie in 0 … classes − 1 (any if classes is 0)."""
-    labels = torch.as_tensor(y)
+    try:
+        labels = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError):  # of words, of objects, of lists of several lengths
+        raise InputError(f"labels are one class by its number, or a list of them; got {y!r}") from None
     if labels.ndim > 1 or labels.dtype == torch.bool or labels.is_floating_point():
         raise InputError(
             f"labels are one class or a list of them, one an example; got {labels.dtype} of shape {tuple(labels.shape)}"

@@ -326,6 +326,8 @@ def sample(
         IncompatibleModel: As `trajectory`.
     """
     noise = noise or NoiseSource(fresh_seed())
+    if n is not None and not isinstance(n, int):
+        raise InputError(f"n is a number of samples, got a {type(n).__name__}: give a start as x_T=…")
     if x_T is None:
         x_T = _start(as_model(model), n, noise)
     elif n is not None and n != x_T.shape[0]:
@@ -375,7 +377,7 @@ def _walk(
 
 
 def _start(model: Model, n: int | None, noise: Noise) -> Tensor:
-    if n is None or isinstance(n, bool) or n < 1:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise InputError(f"give the number of samples n ≥ 1, or x_T to start from; got n = {n!r}")
     if model.process is None:
         raise IncompatibleModel(

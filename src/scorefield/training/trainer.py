@@ -116,6 +116,12 @@ class Trainer(Iterator[TrainStep]):
         device: str | None = None,
         describe: Mapping[str, object] | None = None,
     ) -> None:
+        if not isinstance(objective, Objective):
+            name = objective.__name__ if isinstance(objective, type) else type(objective).__name__
+            raise InputError(
+                f"an objective is trained, such as sf.objectives.Simple(model), and {name} is none: make one, or inherit from "
+                "sf.Objective"
+            )
         self.options = options
         self._model = model_like(objective.model)
         self._run = run
