@@ -339,13 +339,25 @@ def test_mistakes_teach(runs, act, message):
 
 
 def test_the_example_of_the_readme_runs(runs, tmp_path, monkeypatch):
+    """Every line of it, with fewer samples and steps; several scales of guidance have tests of their own."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
     (code,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
-    assert '"fd,pr", guidance=[1, 2, 4]' in code
-    shutil.copytree(runs / "conditional", tmp_path / "runs" / "digits-1")
+    for name in ("digits-1", "dropped"):
+        shutil.copytree(runs / "conditional", tmp_path / "runs" / name)
     monkeypatch.chdir(tmp_path)
-    quick = code.replace('"fd,pr", guidance=[1, 2, 4]', '"bpd", n=2, terms=2')
-    exec(compile(quick.replace("guidance=2", "guidance=2, steps=3, n=2"), "README.md", "exec"), {"sf": sf})
+    for said, quick in (
+        ("steps=20", "steps=3"),
+        ('grid="log_snr")', 'grid="log_snr", n=2, steps=3)'),
+        (", 50_000)", ", 2, steps=3)"),
+        ("encode(samples)", "encode(samples, steps=3)"),
+        ("frames=10", "frames=2, steps=3"),
+        ('dropped.evaluate("fd,pr", guidance=[1, 2, 4])', "None"),
+        ('evaluate("fd,pr")', 'evaluate("bpd", n=2, terms=2)'),
+        ("guidance=2)", "guidance=2, n=2, steps=3)"),
+    ):
+        assert said in code
+        code = code.replace(said, quick)
+    exec(compile(code, "README.md", "exec"), {"sf": sf})
 
 
 def test_help_is_readable():

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "SavedSamples"]
 
+_LARGEST_BLOCK = 2**16
+
 
 @dataclass(frozen=True)
 class SavedSamples:
@@ -97,7 +99,7 @@ class Run(OpenedRun):
         low_res: UserImages | Samples | None = None,
         conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None = None,
         inpaint: tuple[UserImages, UserImages] | None = None,
-        block: int = BLOCK,
+        block: int | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
         compiled: bool = False,
@@ -123,7 +125,7 @@ class Run(OpenedRun):
                 them; sample i upsamples image i mod M.
             conditions: Further inputs of the network by name, (M, *) each, cycled over the samples, or an .npz of them.
             inpaint: (image, mask): the image is filled in where the mask is white (255), and kept where it is black.
-            block: Samples computed at once, at least 32. Bytes depend on it in the last place.
+            block: Samples computed at once, from 32 to 65,536. Bytes depend on it in the last place. Default: 64.
             device: "cpu", "cuda" or "mps". Default: the fastest one found.
             precision: "fp32", "bf16" or "auto". Default: the run's own.
             compiled: Whether torch.compile compiles the network first; worth it for many samples on a GPU.
@@ -154,7 +156,7 @@ class Run(OpenedRun):
             compiled=compiled,
         )
         note(sampling.caution(), progress)
-        count = _count(n, sampling, block)
+        count, block = _count(n, sampling), _block(block)
         return SampleJob(sampling, seed, count, self.path, block, progress=progress).in_memory()
 
     def save_samples(
@@ -164,7 +166,7 @@ class Run(OpenedRun):
         seed: int = 0,
         labels: ClassNames | None = None,
         *,
-        block: int = BLOCK,
+        block: int | None = None,
         trajectory: str | Path | None = None,
         processes: Processes | None = None,
         progress: Reporter = SILENT,
@@ -195,7 +197,7 @@ class Run(OpenedRun):
             check_animation(animation, self.data_spec.shape)
         how.setdefault("device", processes.device)
         sampling = self.sampling(labels, **how)
-        count = _count(n, sampling, block)
+        count, block = _count(n, sampling), _block(block)
         where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
         note(sampling.caution(), progress)
         facts = [str(sampling.sampler), f"{sampling.calls} network calls", f"seed {seed}", sampling.precision]
@@ -213,7 +215,7 @@ class Run(OpenedRun):
         seed: int = 0,
         labels: ClassNames | None = None,
         *,
-        block: int = BLOCK,
+        block: int | None = None,
         **how: Unpack[SampleKeywords],
     ) -> Iterator[Step]:
         """The steps by which `sample` makes its first block, one after another, as `sf.trajectory` yields them.
@@ -231,7 +233,7 @@ class Run(OpenedRun):
             IncompatibleModel: As of `sample`.
         """
         sampling = self.sampling(labels, **how)
-        return sampling.trajectory(_count(n, sampling, block), seed, block)
+        return sampling.trajectory(_count(n, sampling), seed, _block(block))
 
     def _target(self, name: str) -> Path:
         """A file of this name among the run's own samples."""
@@ -489,9 +491,16 @@ class Run(OpenedRun):
         return evaluate_run(self, metrics, guidance, options)
 
 
-def _count(n: int | None, sampling: Sampling, block: int) -> int:
-    """How many samples are made, in blocks of this size. InputError for what are no such numbers."""
-    positive_int("block, the samples computed at once,", block)
+def _block(block: int | None) -> int:
+    """How many samples are computed at once. InputError for what is no such number."""
+    size = BLOCK if block is None else positive_int("block, the samples computed at once,", block)
+    if size > _LARGEST_BLOCK:
+        raise InputError(f"block, the samples computed at once, is at most {_LARGEST_BLOCK:,}; got {size:,}")
+    return size
+
+
+def _count(n: int | None, sampling: Sampling) -> int:
+    """How many samples are made. InputError for what is no such number."""
     if n is None:
         small = sampling.conditions.get("low_res")
         return 64 if small is None else len(small.values)
