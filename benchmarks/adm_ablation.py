@@ -27,7 +27,7 @@ import scorefield as sf
 from scorefield.data import Dataset
 from scorefield.evaluation import FeatureNet, Moments, frechet_distance, train_classifier
 from scorefield.evaluation.features import batches
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.runs.build import build_model, build_objective, open_data, read_recipe
 from scorefield.runtime.precision import autocast_dtype
 

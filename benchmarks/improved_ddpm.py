@@ -42,7 +42,7 @@ from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
 from scorefield.evaluation import FeatureNet, Moments, frechet_distance, train_classifier
 from scorefield.evaluation.features import batches
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.objectives import VLB
 from scorefield.runs.build import (
     build_model,

@@ -93,3 +93,9 @@ def test_importing_is_lazy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_file_name_has_one_meaning():
+    """No two modules share a name, but for `base`, which holds the base classes of its folder."""
+    stems = [path.stem for path in SRC.rglob("*.py") if path.stem not in ("__init__", "__main__", "base")]
+    assert sorted(stems) == sorted(set(stems))

@@ -11,7 +11,7 @@ from typing import get_type_hints
 import pytest
 
 import scorefield as sf
-from scorefield.training.options import TrainingKeywords, TrainingOptions
+from scorefield.training.training_options import TrainingKeywords, TrainingOptions
 
 ROOT = Path(__file__).parent.parent
 CORRECT = """

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from scorefield.data import Dataset as Dataset
     from scorefield.data import Stream as Stream
     from scorefield.evaluation import likelihood as likelihood
-    from scorefield.generation.options import SamplingOptions as SamplingOptions
     from scorefield.generation.samples import Samples as Samples
+    from scorefield.generation.sampling_options import SamplingOptions as SamplingOptions
     from scorefield.models import guidance as guidance
     from scorefield.models.base import Denoise as Denoise
     from scorefield.models.base import Model as Model
@@ -105,7 +105,7 @@ _NAMES = {
     "Run": "scorefield.runs.run",
     "Sampler": "scorefield.samplers.base",
     "Samples": "scorefield.generation.samples",
-    "SamplingOptions": "scorefield.generation.options",
+    "SamplingOptions": "scorefield.generation.sampling_options",
     "ScoreFunction": "scorefield.models.base",
     "ScoreModel": "scorefield.models.score_model",
     "ScorefieldError": "scorefield.runtime.errors",

@@ -341,7 +341,7 @@ def test_data_that_have_moved_are_where_they_were_said_to_be_last(capsys, tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_before_the_first_step(capsys, tmp_path, monkeypatch, number):
     monkeypatch.setattr(
-        "scorefield.runs.train.open_training_data", lambda options: os.kill(os.getpid(), number)
+        "scorefield.runs.open_training.open_training_data", lambda options: os.kill(os.getpid(), number)
     )
     status, _, err = call(capsys, "train", "digits", "--run", tmp_path / "r", *TINY)
     assert status == 75
@@ -356,7 +356,7 @@ def test_too_little_memory_is_said(capsys, tmp_path, monkeypatch, error):
     def fail(options):
         raise error
 
-    monkeypatch.setattr("scorefield.runs.train.open_training_data", fail)
+    monkeypatch.setattr("scorefield.runs.open_training.open_training_data", fail)
     status, _, err = call(capsys, "train", "digits", "--run", tmp_path / "r", *TINY)
     assert status == 1
     assert "not enough memory" in err

@@ -164,7 +164,7 @@ def test_other_weights_are_other_samples(capsys, run):
 
 
 def test_an_interrupted_evaluation_goes_on(capsys, run, monkeypatch):
-    from scorefield.generation.blocks import sample_blocks
+    from scorefield.generation.sample_blocks import sample_blocks
 
     def interrupted(*arguments, **options):
         yield next(sample_blocks(*arguments, **options))

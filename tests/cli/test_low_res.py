@@ -13,7 +13,7 @@ from support import call, frames
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from support import call, frames
 import scorefield as sf
 import scorefield.cli
 from scorefield.evaluation import train_classifier
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.runs.build import build_sampling, read_run
 
 JOB = Path(__file__).with_name("killed_job.py")
@@ -99,7 +99,7 @@ def test_a_larger_n_adds_and_the_same_command_makes_nothing(capsys, run, tmp_pat
     (tmp_path / "b" / "000100.png").unlink()
     assert "2 of 3 blocks are in" in sample(capsys, run, tmp_path / "b", "-n", 130)
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.generation.blocks.trajectory", None)
+        patch.setattr("scorefield.generation.sample_blocks.trajectory", None)
         assert "a second" not in sample(capsys, run, tmp_path / "b", "-n", 130)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 

@@ -10,8 +10,8 @@ from support import call
 
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation.generated import SampledSets
-from scorefield.generation.options import SamplingOptions
 from scorefield.generation.sampling import Guide
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.runs.build import build_sampling, load, read_run
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.progress import SILENT

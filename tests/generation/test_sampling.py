@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 import scorefield as sf
-from scorefield.generation.options import SamplingOptions
 from scorefield.generation.sampling import Condition, build_sampling
+from scorefield.generation.sampling_options import SamplingOptions
 
 SPEC = sf.DataSpec((1, 2, 2))
 

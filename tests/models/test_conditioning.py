@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import scorefield as sf
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.models.network import describe_network
 
 PROCESS = sf.process.cosine(50)

@@ -14,8 +14,8 @@ from support import relative_error
 
 import scorefield as sf
 from scorefield.core.noise import NoiseSource
-from scorefield.generation.options import SamplingOptions
 from scorefield.generation.sampling import Guide, build_sampling
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0, DynamicThreshold
 from scorefield.runtime.registry import SAMPLERS
 from scorefield.samplers import (

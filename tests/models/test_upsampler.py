@@ -11,7 +11,7 @@ from torch import nn
 
 import scorefield as sf
 from scorefield.data import reduced
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.interop.cards import card
 from scorefield.interop.guided_diffusion import describe
 from scorefield.planning.facts import expected_data

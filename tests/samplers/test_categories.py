@@ -10,7 +10,7 @@ from categories import KINDS, Table, bayes, between, chain_matrix, joint_states,
 import scorefield as sf
 from scorefield.core.distributions import Categorical
 from scorefield.core.noise import NoiseSource, Recorded
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 
 F64 = torch.float64
 K, KAPPAS = 4, [0.9, 0.6, 0.3, 0.1, 0.0]

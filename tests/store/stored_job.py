@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import scorefield as sf
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.generation.sampling import Sampling
 from scorefield.runtime.distributed import join_processes
 from scorefield.store.block_store import StoredSamples

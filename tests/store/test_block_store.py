@@ -22,9 +22,9 @@ from store.stored_job import N, samples, store
 from support import fork
 
 import scorefield as sf
-from scorefield.generation.blocks import sample_blocks
-from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.generation.sampling import Condition, Guide, Sampling
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.store.block_store import Block, StoredSamples
 
 JOB = Path(__file__).with_name("stored_job.py")

@@ -10,7 +10,7 @@ import typer
 from scorefield.cli import console
 from scorefield.cli.console import print_json, say
 from scorefield.cli.parameters import Allow, Device, Grid, Json, RunFolder, Steps, split_labels
-from scorefield.generation.flow import AT_ONCE
+from scorefield.generation.ddim_latents import AT_ONCE
 from scorefield.runs.run import Run
 from scorefield.store.file_store import check_new_folder
 from scorefield.store.latent_file import check_latents_target

@@ -10,7 +10,7 @@ import typer
 from scorefield.cli import console
 from scorefield.cli.console import print_json, say
 from scorefield.cli.parameters import Allow, Device, Grid, Json, RunFolder, Steps
-from scorefield.generation.flow import check_walk_target
+from scorefield.generation.ddim_latents import check_walk_target
 from scorefield.runs.run import Run
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import whole_number

@@ -18,8 +18,8 @@ from scorefield.cli.console import Progress, print_json, progress, say
 from scorefield.cli.parameters import Allow, Device, Json
 from scorefield.data.sources.opener import ACCEPTED
 from scorefield.runs.build import read_run
+from scorefield.runs.open_training import next_run, open_training, save_preview
 from scorefield.runs.recipe import Recipe, read_recipe, with_overrides
-from scorefield.runs.train import next_run, open_training, save_preview
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.training import Trainer
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import DataSpec
-from scorefield.generation.blocks import block_indices, given, sample_blocks, walk
-from scorefield.generation.options import SamplingOptions, build_grid
+from scorefield.generation.sample_blocks import block_indices, given, sample_blocks, walk
+from scorefield.generation.sampling_options import SamplingOptions, build_grid
 from scorefield.models.base import AnyModel, ClassifierModel, GaussianModel, Model
 from scorefield.models.foreign import as_model
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0

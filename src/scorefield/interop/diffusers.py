@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.interop.diffusers_names import from_diffusers, modern_names, to_diffusers
 from scorefield.interop.diffusers_scheduler import (
     SchedulerConfig,

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from pydantic import Field
 
-from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.interop.ddpm import SCHEDULES
 from scorefield.models.denoiser import Denoiser
 from scorefield.process import DiscreteProcess, GaussianProcess, cosine, cosine_betas, from_betas

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Stream, open_source
 from scorefield.data.sources.opener import SourceOptions
-from scorefield.generation.options import SamplingOptions, build_grid
 from scorefield.generation.sampling import Sampling, build_sampling
+from scorefield.generation.sampling_options import SamplingOptions, build_grid
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.network import describe_network

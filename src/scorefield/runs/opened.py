@@ -19,9 +19,9 @@ from scorefield.data import Dataset
 from scorefield.data.arrays import numeric_tensor
 from scorefield.data.user_images import UserImages, images_of, low_res_images, mask_of
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
-from scorefield.generation.options import SamplingOptions
 from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Condition, Guide, Sampling, build_sampling
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.network_model import ModelBase
 from scorefield.models.noisy_classifier import NoisyClassifier

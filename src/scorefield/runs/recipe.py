@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.opener import SourceOptions
-from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.models.base import Family
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.models.denoiser import Denoiser

@@ -15,12 +15,12 @@ from torch import Tensor
 from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import are_images
 from scorefield.data.user_images import UserImages, images_of
-from scorefield.generation import flow
+from scorefield.generation import ddim_latents
 from scorefield.generation.job import SampleJob
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
-from scorefield.generation.options import build_grid
 from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Sampling
+from scorefield.generation.sampling_options import build_grid
 from scorefield.models.denoiser import Denoiser
 from scorefield.process import CategoricalProcess
 from scorefield.process.transitions import Variance
@@ -277,11 +277,11 @@ class Run(OpenedRun):
         each = None if chosen is None else [chosen[i % len(chosen)] for i in range(len(data))]
         times = self._flow_grid(model, steps, grid)
         x0 = values_of(data)
-        x_T = flow.encode(model, x0, each, times, progress)
+        x_T = ddim_latents.encode(model, x0, each, times, progress)
         error = None
         if check:
             some = None if each is None else each[:check]
-            back = flow.decode(model, x_T[:check], some, times, progress, "decoding the first again")
+            back = ddim_latents.decode(model, x_T[:check], some, times, progress, "decoding the first again")
             low, high = self.data_spec.range
             error = float(((back - x0[:check]) / (high - low)).square().mean())
         return Latents(x_T, each, times.tolist(), self.weights_sha256, error)
@@ -317,7 +317,9 @@ class Run(OpenedRun):
                 f"{found.source}: there are {have} here, and the run {needs}: encode the images again"
             )
         try:
-            images = flow.decode(model, found.latents, found.labels, torch.tensor(found.grid), progress)
+            images = ddim_latents.decode(
+                model, found.latents, found.labels, torch.tensor(found.grid), progress
+            )
         except InputError as error:  # of its grid, which the model cannot walk
             raise InputError(f"{found.source}: {error}") from None
         return Samples(self.data_spec.to_uint8(images), self.data_spec, found.labels)
@@ -343,7 +345,7 @@ class Run(OpenedRun):
         grid: str | None = None,
         device: str | torch.device | None = None,
         progress: Reporter = SILENT,
-    ) -> flow.Interpolation:
+    ) -> ddim_latents.Interpolation:
         """A walk from one image to another through their latents, along the sphere that noise lies on.
 
         Args:
@@ -372,9 +374,11 @@ class Run(OpenedRun):
         start, end = (self._latent(model, what, chosen, times, progress) for what in (a, b))
         x_T = spherical_walk(start, end, frames, model.process.prior_mean)
         each = None if chosen is None else chosen * frames
-        images = self.data_spec.to_uint8(flow.decode(model, x_T, each, times, progress))
+        images = self.data_spec.to_uint8(ddim_latents.decode(model, x_T, each, times, progress))
         cosine = float(torch.cosine_similarity(start.flatten(), end.flatten(), dim=0))
-        return flow.Interpolation(images, len(times) - 1, None if chosen is None else chosen[0], cosine)
+        return ddim_latents.Interpolation(
+            images, len(times) - 1, None if chosen is None else chosen[0], cosine
+        )
 
     def _latent(
         self,
@@ -388,7 +392,7 @@ class Run(OpenedRun):
         if isinstance(what, int):
             return model.process.prior((1, *self.data_spec.shape), NoiseSource(what).at(0))[0]
         x0 = self._one_image(what, "an end of the walk is one image")
-        return flow.encode(model, x0[None], label, grid, progress)[0]
+        return ddim_latents.encode(model, x0[None], label, grid, progress)[0]
 
     def _flow_model(self, device: str | torch.device | None) -> Denoiser:
         """The model in fp32. IncompatibleModel unless this is a run of images with noise levels."""

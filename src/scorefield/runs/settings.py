@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from scorefield.generation.options import SamplingOptions
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.runs.recipe import DataOptions, ModelOptions
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.description import Described

@@ -2,7 +2,7 @@
 
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.divergence import Diverged
-from scorefield.training.options import TrainingOptions
 from scorefield.training.trainer import Trainer, TrainStep, train
+from scorefield.training.training_options import TrainingOptions
 
 __all__ = ["Diverged", "RunFolder", "TrainStep", "Trainer", "TrainingOptions", "train"]

@@ -27,7 +27,7 @@ from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
-from scorefield.training.options import TrainingOptions
+from scorefield.training.training_options import TrainingOptions
 
 __all__ = ["BatchLoader", "Conditioned", "check_data", "trained_arrays"]
 

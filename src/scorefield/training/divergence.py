@@ -9,8 +9,8 @@ from pathlib import Path
 
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import ScorefieldError
-from scorefield.training.options import TrainingOptions
 from scorefield.training.state import TrainingState
+from scorefield.training.training_options import TrainingOptions
 from scorefield.training.writer import RunWriter
 
 __all__ = ["Diverged", "Recovery"]

@@ -10,7 +10,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedTy
 from scorefield.objectives.base import Objective
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import pick_device
-from scorefield.training.options import TrainingOptions
+from scorefield.training.training_options import TrainingOptions
 
 __all__ = ["make_accelerator", "make_optimizer"]
 

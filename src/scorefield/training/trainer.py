@@ -27,14 +27,14 @@ from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import BatchLoader, check_data, trained_arrays
-from scorefield.training.description import describe_run
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
 from scorefield.training.launch import make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
-from scorefield.training.options import TrainingKeywords, TrainingOptions
+from scorefield.training.run_description import describe_run
 from scorefield.training.sharding import full_tensors, gather_full, meta_copy, shard_objective
 from scorefield.training.state import TrainingState
+from scorefield.training.training_options import TrainingKeywords, TrainingOptions
 from scorefield.training.writer import RunWriter
 
 __all__ = ["TrainStep", "Trainer", "train"]

@@ -20,8 +20,8 @@ from scorefield.store.run_folder import RunFolder
 from scorefield.training import checkpoint
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.lock import RunLock
-from scorefield.training.options import TrainingOptions
 from scorefield.training.state import TrainingState
+from scorefield.training.training_options import TrainingOptions
 
 __all__ = ["RunWriter"]
 

@@ -20,7 +20,7 @@ from scorefield.process.base import GaussianProcess, Process
 from scorefield.runtime.description import Unwritable, describe
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.own_code import is_own, loaded_class
-from scorefield.training.options import TrainingOptions
+from scorefield.training.training_options import TrainingOptions
 
 __all__ = ["describe_run"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import scorefield as sf
-from scorefield.generation.blocks import sample_blocks
+from scorefield.generation.sample_blocks import sample_blocks
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.generation.blocks import given
+from scorefield.generation.sample_blocks import given
 from scorefield.models.base import Model
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.progress import SILENT, Reporter
