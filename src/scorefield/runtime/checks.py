@@ -6,16 +6,30 @@ import difflib
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
 from scorefield.runtime.errors import InputError
 
 if TYPE_CHECKING:  # the command's help is shown without torch
     from torch import Tensor
 
-__all__ = ["check_finite", "did_you_mean", "one_of", "positive_int", "unwritable"]
+__all__ = [
+    "brief",
+    "check_finite",
+    "did_you_mean",
+    "flag",
+    "instance_of",
+    "number",
+    "numbers",
+    "one_of",
+    "positive_int",
+    "unwritable",
+]
 
 Known = TypeVar("Known", bound=str | None)
+Kind = TypeVar("Kind")
+
+_SHOWN = 100  # characters of a value in a message
 
 
 def positive_int(name: str, value: object, at_least: int = 1, at_most: int | None = None) -> int:
@@ -36,7 +50,117 @@ def positive_int(name: str, value: object, at_least: int = 1, at_most: int | Non
         expected = f"an integer from {at_least} to {at_most}"
     else:
         expected = "a positive integer" if at_least == 1 else f"an integer of at least {at_least}"
-    raise InputError(f"{name} must be {expected}, got {value!r}")
+    raise InputError(f"{name} must be {expected}, got {brief(value)}")
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """value as a float, if it is a finite real number in this range; words and True are none.
+
+    Args:
+        name: What the value is, for the message.
+        value: A number of Python or NumPy, or a tensor of one value.
+        above: What it must exceed. Default: nothing.
+        at_least: Its smallest value. Default: any.
+        below: What it must stay below. Default: nothing.
+        at_most: Its largest value. Default: any.
+    Raises:
+        InputError: For everything else.
+    """
+    found = _real(value)
+    low = -math.inf if above is None else above
+    high = math.inf if below is None else below
+    least = -math.inf if at_least is None else at_least
+    most = math.inf if at_most is None else at_most
+    if math.isfinite(found) and low < found < high and least <= found <= most:
+        return found
+    ends = [("above", above), ("of at least", at_least), ("below", below), ("of at most", at_most)]
+    range_ = " and ".join(f"{word} {end:g}" for word, end in ends if end is not None)
+    raise InputError(f"{name} must be a finite number{range_ and ' ' + range_}, got {brief(value)}")
+
+
+def _real(value: object) -> float:
+    """The float of a real number; NaN of everything else."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # of arrays and tensors of several values
+        return math.nan
+
+
+def numbers(name: str, values: Any, dimensions: int | None = None) -> Tensor:
+    """values as a float64 tensor on the CPU, if they are finite real numbers.
+
+    Args:
+        name: What the values are, for the message.
+        values: A tensor, an array, or nested lists of numbers.
+        dimensions: How many dimensions they have, at least one value in all. Default: any number, also of none.
+    Raises:
+        InputError: For everything else.
+    """
+    import torch
+
+    shapes = {None: "", 0: "one number, ", 1: "a list of "}
+    expected = shapes.get(dimensions, f"a {dimensions}-dimensional table of ")
+    try:
+        if torch.as_tensor(values).dtype in (torch.bool, torch.complex64, torch.complex128):
+            raise TypeError
+        # Lists of Python floats become float32 unless told otherwise.
+        table = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+        fits = bool(table.isfinite().all())
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ):  # of words, objects, lists of several lengths
+        fits = False
+    if not fits:
+        raise InputError(f"{name} must be {expected}finite numbers, got {brief(values)}")
+    if dimensions is not None and (table.ndim != dimensions or not table.numel()):
+        raise InputError(f"{name} must be {expected}finite numbers, got shape {tuple(table.shape)}")
+    return table
+
+
+def flag(name: str, value: object) -> bool:
+    """value, if it is True or False. InputError for everything else."""
+    if isinstance(value, bool):
+        return value
+    raise InputError(f"{name} must be True or False, got {brief(value)}")
+
+
+def instance_of(name: str, value: object, kind: type[Kind], expected: str) -> Kind:
+    """value, if it is of this kind.
+
+    Args:
+        name: What the value is, for the message.
+        value: Anything.
+        kind: The class that it must have.
+        expected: What is expected, in words, such as "a tensor (B, *)".
+    Raises:
+        InputError: For everything else.
+    """
+    if isinstance(value, kind):
+        return value
+    raise InputError(f"{name} must be {expected}, got {brief(value)}")
+
+
+def brief(value: object) -> str:
+    """What a message shows of a value: its repr where that is short and can be made, otherwise its type."""
+    name = value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
+    try:
+        text = repr(value)
+    except Exception:  # of integers with thousands of digits, and of whatever a user's __repr__ does
+        return name
+    return text if len(text) <= _SHOWN and "\n" not in text else name
 
 
 def one_of(name: str, value: object, known: Iterable[Known]) -> Known:
@@ -50,11 +174,12 @@ def one_of(name: str, value: object, known: Iterable[Known]) -> Known:
         InputError: For everything else, with the nearest known word.
     """
     known = list(known)
-    for one in known:
-        if value == one:
-            return one
-    near = did_you_mean(str(value), [str(one) for one in known])
-    raise InputError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}{near}")
+    if value is None or isinstance(value, str):  # an array compares by element
+        for one in known:
+            if value == one:
+                return one
+    near = did_you_mean(value, [str(one) for one in known]) if isinstance(value, str) else ""
+    raise InputError(f"{name} must be one of {', '.join(map(str, known))}; got {brief(value)}{near}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
