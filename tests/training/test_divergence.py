@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import call
 
 import scorefield as sf
 from scorefield.training import checkpoint
@@ -207,3 +208,83 @@ def test_weights_that_are_not_finite_are_no_good_checkpoint(tmp_path):
 def test_rollback_needs_a_run():
     with pytest.raises(sf.InputError, match="rollback reads the run folder: give run="):
         rolled_back(None)
+
+
+@pytest.mark.parametrize("last", [1, 2, 4])
+def test_a_training_that_ends_in_skipped_steps_is_not_done(tmp_path, last):
+    """Fewer than bad_steps, so that no divergence was met on the way; the last good checkpoint stays."""
+    trainer = train(tmp_path / "r", 6, Spoiled(range(7 - last, 7)))
+    steps = f"its last {last} steps were" if last > 1 else "its last step was"
+    with pytest.raises(
+        sf.training.Diverged, match=f"ended at step 6, and {steps} skipped.*good checkpoint is .*-00000"
+    ):
+        list(trainer)
+    good = 4 if last < 3 else 0
+    assert checkpoint.newest(tmp_path / "r" / "checkpoints").step == good
+    again = train(tmp_path / "r", 6, resume=True)
+    assert again.step == good
+    assert len([*again]) == 6 - good
+
+
+def overflowing(run=None, steps=2, **options):
+    """Every loss is finite; the update of the last step is not, unless the learning rate is small."""
+    trainer = train(run, steps, **options)
+
+    def spoil(optimizer, *_):
+        if trainer.step + 1 == steps and optimizer.param_groups[0]["lr"] == LR:
+            trainer._weights[0].data.fill_(float("inf"))
+
+    trainer._optimizer.optimizer.register_step_post_hook(spoil)
+    return trainer
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_training_whose_last_update_overflows_is_not_done(tmp_path, kept):
+    trainer = overflowing(tmp_path / "r" if kept else None)
+    last = "the last good checkpoint is .*step-00000000" if kept else "no checkpoint was saved"
+    with pytest.raises(
+        sf.training.Diverged, match=f"ended at step 2, and its weights are not finite; {last}"
+    ):
+        list(trainer)
+    assert not (tmp_path / "r" / "model.safetensors").exists()
+
+
+def test_such_an_end_is_rolled_back_where_that_is_wanted(tmp_path):
+    trainer = overflowing(tmp_path / "r", on_divergence="rollback")
+    assert [step.step for step in trainer] == [1, 2, 1, 2]
+    assert [line["lr"] for line in lines(tmp_path / "r")] == [LR / 2] * 2
+    *_, last = rolled_back(tmp_path / "s", 6, Spoiled((5, 6), LR / 2))
+    assert (last.step, last.skipped) == (6, 2)
+    assert checkpoint.newest(tmp_path / "s" / "checkpoints").state["lr_factor"] == 0.5
+
+
+def test_a_run_that_was_said_to_be_done_is_not_when_it_is_resumed(tmp_path):
+    """As versions before this one left it: its last checkpoint has weights that are not finite."""
+    trainer = train(tmp_path / "r", 6)
+    for _ in range(5):
+        next(trainer)
+    with torch.no_grad():
+        next(trainer.objective.parameters()).fill_(float("nan"))
+    trainer.save()
+    with pytest.raises(sf.training.Diverged, match=r"ended at step 5.*step-00000004"):
+        train(tmp_path / "r", 5, resume=True)
+
+
+def test_the_command_fails_where_training_ends_in_what_is_not_finite(capsys, tmp_path):
+    tiny = [
+        "--device",
+        "cpu",
+        "--set",
+        "net.hidden=16",
+        "--set",
+        "training.lr=1e39",
+        "--set",
+        "training.warmup=0",
+    ]
+    for k, end in enumerate((["--steps", 3], ["--steps", 1], ["--steps", 10**6, "--minutes", 1e-9])):
+        status, out, err = call(capsys, "train", "toy-moons", "--run", tmp_path / f"{k}", *tiny, *end)
+        assert (status, out) == (1, ""), err
+        assert "error: training ended at step" in err
+        assert "step-00000000. Lower the learning rate" in err
+        assert "done" not in err
+        assert "go on with" not in err

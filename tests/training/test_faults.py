@@ -278,3 +278,46 @@ def test_a_later_trainer_of_the_same_process_takes_over(tmp_path):
     list(second)
     list(train(tmp_path / "s", 8))
     assert weights(tmp_path / "r") == weights(tmp_path / "s")
+
+
+class Fails(sf.objectives.Simple):
+    """Raises an error at one step."""
+
+    error: Exception
+    step: int
+
+    def forward(self, x0, y, noise):  # type: ignore[override]
+        if noise.step + 1 == self.step:
+            raise self.error
+        return super().forward(x0, y, noise)
+
+
+def failing(run, error, step, **options):
+    made = Fails(objective().model)
+    made.error, made.step = error, step
+    return sf.train(made, POINTS, run=run, steps=4, **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("mat1 and mat2 cannot be multiplied"), KeyError("y")]
+)
+def test_a_configuration_that_fails_at_its_first_step_leaves_no_run(tmp_path, error):
+    for there in (False, True):
+        run = tmp_path / f"{there}"
+        run.mkdir() if there else None
+        trainer = failing(run, error, 1)
+        assert (run / "config.toml").exists()
+        with pytest.raises(type(error)):
+            next(trainer)
+        assert not run.exists() or not any(run.iterdir())
+        list(train(run, 4))  # the corrected command
+
+
+def test_one_that_fails_later_or_was_resumed_stays(tmp_path):
+    trainer = failing(tmp_path / "r", MemoryError(), 2)
+    next(trainer)
+    with pytest.raises(MemoryError):
+        next(trainer)
+    with pytest.raises(MemoryError):
+        next(failing(tmp_path / "r", MemoryError(), 1, resume=True))
+    assert len([*train(tmp_path / "r", 4, resume=True)]) == 4

@@ -136,7 +136,10 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
         bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
         late = deadline is not None and time.monotonic() >= deadline
         if stop := trainer.agree(received[0] if received else _LATE * late):
-            trainer.save()
+            if stop == _LATE:
+                trainer.save_early()
+            else:
+                trainer.save()
             return stop
         if every and step.step % every == 0:
             try:

@@ -41,28 +41,45 @@ class Recovery:
         self._say(f"step {step} skipped: {what} ({in_a_row} in a row, {options.bad_steps} are a divergence)")
         if in_a_row < options.bad_steps:
             return
+        row = f" ({options.bad_steps} steps in a row)" if options.bad_steps > 1 else ""
+        self._respond(f"training stopped at step {step}: {what}{row}")
+
+    def handle_end(self, early: bool = False) -> None:
+        """Go back, or raise Diverged, where the last steps were skipped or left weights that are not finite:
+        such a training is not done, however few the steps were.
+
+        early: training goes on another time, so that steps may still be skipped in a row.
+        """
+        state = self._state
+        if state.is_finite() if early else state.is_good():
+            return
+        skipped = f"its last {state.in_a_row} steps were" if state.in_a_row > 1 else "its last step was"
+        what = f"{skipped} skipped for a loss or gradient that is not finite"
+        what = what if state.in_a_row else "its weights are not finite"
+        self._respond(f"training ended at step {state.step}, and {what}")
+
+    def _respond(self, what: str) -> None:
+        """To a divergence: go back to the last good checkpoint where that is wanted, or raise Diverged."""
         good = None if self._writer is None else self._writer.last_good()
         if self._writer is None or good is None:
             raise Diverged(self._explain(what, None))
         self._writer.forget_after(good)
-        if options.on_divergence == "stop" or self._returns[good.path] == _RETURNS:
+        if self._options.on_divergence == "stop" or self._returns[good.path] == _RETURNS:
             raise Diverged(self._explain(what, good.path))
         self._returns[good.path] += 1
-        self._writer.go_back(good, options.rollback_lr)
+        self._writer.go_back(good, self._options.rollback_lr)
         factor, returns = self._state.lr_factor, self._returns[good.path]
         self._say(
             f"went back to {good.path} with {factor:g} times the learning rate, return {returns} of {_RETURNS}"
         )
 
     def _explain(self, what: str, good: Path | None) -> str:
-        row = f" ({self._options.bad_steps} steps in a row)" if self._options.bad_steps > 1 else ""
         last = f"the last good checkpoint is {good}" if good else "no checkpoint was saved before it"
         returns = (
             f", to which it went back {_RETURNS} times" if good and self._returns[good] == _RETURNS else ""
         )
         return (
-            f"training stopped at step {self._state.step}: {what}{row}; {last}{returns}. "
-            "Lower the learning rate, use precision fp32, or on_divergence rollback"
+            f"{what}; {last}{returns}. Lower the learning rate, use precision fp32, or on_divergence rollback"
         )
 
     def _say(self, text: str) -> None:

@@ -160,6 +160,8 @@ class Trainer(Iterator[TrainStep]):
         self.folder = None if run is None else RunFolder(Path(run))
         self._writer = None if self.folder is None else self._open(self.folder, resume, tables or further)
         self._recovery = Recovery(options, self._state, self._writer, self._processes)
+        if resume and self.step == options.steps:
+            self._recovery.handle_end()
         unreadable_files = None if self.folder is None else self.folder.unreadable_files
         self._batches = BatchLoader(
             self.data, objective, options, self._processes, unreadable_files, self._state.epoch_length
@@ -197,7 +199,8 @@ class Trainer(Iterator[TrainStep]):
             raise StopIteration
         self._meter.start()
         waited, lr = self._batches.waited, self._set_lr()
-        loss, parts = self._forward_backward()
+        with self._first_step_or_no_run():
+            loss, parts = self._forward_backward()
         # The one place of a step on data in memory where the host waits for the device: no update may follow
         # what is not finite.
         values = _read([loss, self._gradient_norm(), *parts.values()])
@@ -219,6 +222,15 @@ class Trainer(Iterator[TrainStep]):
     def save(self) -> Path | None:
         """Write a checkpoint and the averaged weights now; the checkpoint's folder, or None without a run."""
         return None if self._writer is None else self._writer.save()
+
+    def save_early(self) -> Path | None:
+        """`save`, where time is up before the last step.
+
+        Raises:
+            Diverged: If the weights are not finite, unless on_divergence goes back to some that are.
+        """
+        self._recovery.handle_end(early=True)
+        return self.save()
 
     def close(self) -> None:
         """Let others write the run, finish the trackers, read no more data, and leave the other processes
@@ -288,6 +300,18 @@ class Trainer(Iterator[TrainStep]):
         if bool(torch.isfinite(losses).all()):  # a loss that is not finite is not history
             times.update(t, losses)
 
+    @contextmanager
+    def _first_step_or_no_run(self) -> Iterator[None]:
+        """A configuration whose first step fails (too little memory, a network that cannot take the examples)
+        leaves no run behind that would be in the way of the corrected command.
+        """
+        try:
+            yield
+        except Exception:
+            if self._writer is not None and self.step == 0:
+                self._writer.withdraw()
+            raise
+
     def _gradient_norm(self) -> Tensor:
         """The norm of all gradients before they are clipped."""
         return gather_full(torch.nn.utils.clip_grad_norm_(self._weights, self.options.clip or float("inf")))
@@ -321,6 +345,8 @@ class Trainer(Iterator[TrainStep]):
         if not done.finite:
             self._recovery.handle_skipped_step(done.loss, done.grad_norm)
         if self.step == options.steps:
+            self._recovery.handle_end()
+        if self.step == options.steps:  # it may have gone back
             self._batches.close()
             if writer is not None:
                 writer.save()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +62,7 @@ class RunWriter:
         self.folder, self.state, self.options = folder, state, options
         self._accelerator, self._processes, self._versions = accelerator, processes, versions or {}
         self._lock: RunLock | None = None
-        self._saved = -1
+        self._saved, self._begun_here = -1, False
         self.warnings: list[str] = []
 
     def begin(self, description: Mapping[str, object]) -> None:
@@ -79,7 +81,19 @@ class RunWriter:
 
         self._processes.on_first(make)
         self._saved = self.state.step
+        self._begun_here = True
         self._start_trackers()
+
+    def withdraw(self) -> None:
+        """Delete the run that `begin` made, of which no step was done; nothing where it was there before."""
+        if not self._begun_here or not self._processes.first:
+            return
+        for path in (self.folder.config, self.folder.unreadable_files):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+        self.close()
+        with suppress(OSError):  # what trackers wrote stays
+            self.folder.path.rmdir()
 
     def resume(self, fingerprint: str, describe: Mapping[str, object]) -> None:
         """Load the newest whole checkpoint. InputError where it is of another seed, other data or another
