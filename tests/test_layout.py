@@ -99,3 +99,20 @@ def test_a_file_name_has_one_meaning():
     """No two modules share a name, but for `base`, which holds the base classes of its folder."""
     stems = [path.stem for path in SRC.rglob("*.py") if path.stem not in ("__init__", "__main__", "base")]
     assert sorted(stems) == sorted(set(stems))
+
+
+PRINTS = ("print", "Console", "sys.stdout", "sys.stderr", "typer.echo", "typer.secho", "click.echo")
+
+
+def test_one_module_prints():
+    """Text of other people's making reaches the terminal through cli/console.py alone, which escapes it."""
+    found = {
+        f"{path.relative_to(SRC).as_posix()}: {name}"
+        for path in SRC.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in [ast.unparse(node)]
+        if isinstance(node, (ast.Name, ast.Attribute)) and name.removeprefix("rich.console.") in PRINTS
+    }
+    elsewhere = {line for line in found if not line.startswith("cli/console.py: ")}
+    assert not elsewhere
+    assert "cli/console.py: print" in found

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from scorefield import __version__
-from scorefield.cli.console import complain
+from scorefield.cli.console import complain, print_line, speaking
 from scorefield.cli.malloc import keep_memory
 from scorefield.runtime.errors import ScorefieldError
 
@@ -94,7 +94,7 @@ for _name, (_, _summary) in COMMANDS.items():
 @app.callback(invoke_without_command=True)
 def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
-        print(__version__)
+        print_line(__version__)
         raise typer.Exit
 
 
@@ -102,7 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; mistakes of the user become one line on stderr and an exit status other than 0."""
     keep_memory()
     try:
-        status = app(arguments, standalone_mode=False)
+        with speaking():
+            status = app(arguments, standalone_mode=False)
     except typer.Exit as stop:
         status = stop.exit_code
     except _UsageError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from scorefield.cli.console import print_json, print_table
+from scorefield.cli.console import print_json, print_line, print_table
 from scorefield.evaluation import AccuracyReport, NoisyAccuracy
 from scorefield.plots.evaluation_figures import draw_accuracy
 from scorefield.plots.style import save_figure
@@ -45,6 +45,6 @@ def _print(parts: Mapping[str, NoisyAccuracy], target: Path) -> None:
         )
     print_table(headers, zip(*columns, strict=True))
     counts = " and ".join(f"{part.examples:,} {name}" for name, part in parts.items())
-    print(f"{counts} examples (mean ± standard error); cross-entropy in nats")
-    print(f"guessing without looking: accuracy {first.chance:.1%}, cross-entropy {first.entropy:.3f}")
-    print(f"figure: {target}")
+    print_line(f"{counts} examples (mean ± standard error); cross-entropy in nats")
+    print_line(f"guessing without looking: accuracy {first.chance:.1%}, cross-entropy {first.entropy:.3f}")
+    print_line(f"figure: {target}")

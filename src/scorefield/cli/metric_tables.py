@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure
 
-from scorefield.cli.console import print_json, print_table, say
+from scorefield.cli.console import print_json, print_line, print_table, say
 from scorefield.evaluation import Evaluation, MetricValue
 from scorefield.evaluation.metric_value import grouped, stamp_lines
 from scorefield.plots.evaluation_figures import draw_bound, draw_guidance
@@ -38,7 +39,7 @@ def report(run: str, folder: Path, result: Evaluation, as_json: bool) -> None:
     else:
         for figures, stamp in grouped(result.figures):
             _print_table(figures)
-            print("\n".join(stamp_lines(stamp)))
+            _print_stamp(stamp)
     _say_size(folder)
 
 
@@ -65,7 +66,7 @@ def report_scales(run: str, folder: Path, results: Mapping[float, Evaluation], a
         scale, result = next(iter(results.items()))
         for _, stamp in grouped(result.figures):
             guidance = str(stamp["sampling"]["guidance"]).replace(f"scale {scale:g}", "scale of the row")
-            print("\n".join(stamp_lines({**stamp, "sampling": {**stamp["sampling"], "guidance": guidance}})))
+            _print_stamp({**stamp, "sampling": {**stamp["sampling"], "guidance": guidance}})
     _say_size(folder)
 
 
@@ -96,9 +97,14 @@ def _print_table(figures: Sequence[MetricValue]) -> None:
     _explain_errors(figures)
 
 
+def _print_stamp(stamp: Mapping[str, Any]) -> None:
+    for line in stamp_lines(stamp):
+        print_line(line)
+
+
 def _explain_errors(figures: Sequence[MetricValue]) -> None:
     for text in dict.fromkeys(figure.error_of for figure in figures if figure.error is not None):
-        print(f"±: {text}")
+        print_line(f"±: {text}")
 
 
 def _row(figure: MetricValue) -> tuple[str, str, str, str]:

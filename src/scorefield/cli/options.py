@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scorefield.cli.console import print_json, print_table
+from scorefield.cli.console import print_json, print_line, print_table
 from scorefield.cli.parameters import Json
 from scorefield.runs.settings import sections, settings_of
 
@@ -35,6 +35,6 @@ def options(
     if as_json:
         print_json({"section": section, "options": [setting._asdict() for setting in found]})
     elif not found:
-        print(f"{section} has no options")
+        print_line(f"{section} has no options")
     else:
         print_table(("name", "type", "default", "what"), found)

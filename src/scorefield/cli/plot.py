@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scorefield.cli.console import print_json, say
+from scorefield.cli.console import print_json, print_line, say
 from scorefield.cli.parameters import Allow, Json, RunFolder
 from scorefield.plots.run_figures import plot_run
 from scorefield.runs.run import Run
@@ -29,4 +29,4 @@ def plot(
     if as_json:
         print_json({"figure": str(target)})
     else:
-        print(target)
+        print_line(str(target))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from scorefield.cli.console import print_json, print_table
+from scorefield.cli.console import print_json, print_table, print_text
 from scorefield.cli.parameters import Json
 from scorefield.planning.facts import recipe_facts
 from scorefield.runs.recipe import read_recipe, recipe_text
@@ -27,7 +26,7 @@ def recipes(
         if as_json:
             print_json(read_recipe(name).model_dump(exclude_none=True))
         else:
-            sys.stdout.write(recipe_text(name))
+            print_text(recipe_text(name))
         return
     facts = recipe_facts()
     if as_json:

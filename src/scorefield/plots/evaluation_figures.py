@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from scorefield.evaluation.metric_value import stamp_lines
-from scorefield.plots.style import ACCENT, DARK, plot_style
+from scorefield.plots.style import ACCENT, DARK, drawable, plot_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
         _draw_levels(right, parts, "cross_entropy", first.entropy)
         right.set_title("cross-entropy in nats")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(parts))
-        figure.suptitle(f"{name}: the class of noisy examples", x=0.01, ha="left", fontsize=12)
+        figure.suptitle(drawable(f"{name}: the class of noisy examples"), x=0.01, ha="left", fontsize=12)
     return figure
 
 
@@ -103,9 +103,9 @@ def draw_bound(bound: Measured, name: str) -> Figure:
             label=label,
             clip_on=False,
         )
-        axes.set_title(f"{name}: {bound.label}, {bound.value:.3f}{error} {bound.unit} in all")
+        axes.set_title(drawable(f"{name}: {bound.label}, {bound.value:.3f}{error} {bound.unit} in all"))
         axes.legend()
-        stamp = "\n".join(stamp_lines(bound.stamp, 140))
+        stamp = "\n".join(map(drawable, stamp_lines(bound.stamp, 140)))
         figure.supxlabel(stamp, x=0.01, ha="left", fontsize=6, family="monospace", color="0.35")
     return figure
 
@@ -133,7 +133,9 @@ def draw_guidance(scales: Mapping[float, Evaluation], name: str) -> Figure:
             axes.set_title(" and ".join(_TITLES[key] for key in keys))
             if len(keys) > 1:
                 axes.legend()
-        figure.suptitle(f"{name}: samples against the scale of the guidance", x=0.01, ha="left", fontsize=12)
+        figure.suptitle(
+            drawable(f"{name}: samples against the scale of the guidance"), x=0.01, ha="left", fontsize=12
+        )
     return figure
 
 

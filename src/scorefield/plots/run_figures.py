@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.generation.sampling import Sampling
-from scorefield.plots.style import ACCENT, DARK, plot_style, save_figure
+from scorefield.plots.style import ACCENT, DARK, drawable, plot_style, save_figure
 from scorefield.runs.build import open_data
 from scorefield.runs.recipe import Recipe
 from scorefield.runs.run import Run
@@ -78,7 +78,7 @@ def _draw_plane(run: Run) -> Figure:
         _shade(bottom_right, data, limits, faint=True)
         _draw_paths(bottom_right, paths)
         bottom_right.set_title(f"{_PATHS} of their paths, pale at the start, dark at the end")
-        figure.suptitle(f"{recipe.name}: {_trained_by(recipe)}", x=0.01, ha="left", fontsize=12)
+        figure.suptitle(drawable(f"{recipe.name}: {_trained_by(recipe)}"), x=0.01, ha="left", fontsize=12)
     return figure
 
 
@@ -186,7 +186,7 @@ def _draw_training(folder: RunFolder, name: str) -> Figure:
         axes.plot(steps[window - 1 :], mean.tolist(), color=ACCENT, linewidth=1.8, label=label)
         if min(losses) > 0 and max(losses) > 10 * min(losses):
             axes.set_yscale("log")
-        axes.set(title=f"{name}: training loss", xlabel="step", ylabel="loss")
+        axes.set(title=drawable(f"{name}: training loss"), xlabel="step", ylabel="loss")
         axes.legend()
     return figure
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scorefield.runtime.checks import unwritable
+from scorefield.runtime.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "DARK", "plot_style", "save_figure"]
+__all__ = ["ACCENT", "DARK", "drawable", "plot_style", "save_figure"]
 
 DARK, ACCENT = "#1b2a41", "#d1495b"
 
@@ -35,6 +36,13 @@ def plot_style() -> Iterator[None]:
     }
     with matplotlib.rc_context(settings):
         yield
+
+
+def drawable(text: str) -> str:
+    """A line that may hold foreign text, such as a run's name: controls are escaped, and no dollar begins a
+    formula.
+    """
+    return printable(text).replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
