@@ -16,13 +16,13 @@ from torch import nn
 from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import DataSpec
 from scorefield.runs.build import Recipe, build_model, build_objective
+from scorefield.runtime.free_memory import free_memory, system_bytes
 from scorefield.training.ema import EMA
 
 __all__ = ["Setting", "Trial", "try_steps"]
 
 _TRIAL_FLOPS = 3e11  # of one step of the trial: seconds on a processor
 _TRIAL_STEPS, _TRIAL_SECONDS = 5, 4.0
-_GIB = 2**30
 
 
 class Setting(NamedTuple):
@@ -135,11 +135,7 @@ def _free(kind: str) -> int:
     """Bytes that can be had now."""
     if kind == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 8 * _GIB
+    return free_memory()
 
 
 def _forget_largest() -> bool:
@@ -153,13 +149,9 @@ def _forget_largest() -> bool:
 
 def _largest() -> int:
     """Bytes of memory that this process has had at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    return system_bytes("/proc/self/status", "VmHWM")
 
 
 def _resident() -> int:
     """Bytes of memory that this process has now; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    except OSError:
-        return 0
+    return system_bytes("/proc/self/status", "VmRSS")

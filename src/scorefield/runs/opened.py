@@ -35,7 +35,7 @@ from scorefield.runs.build import (
     read_run,
 )
 from scorefield.runs.recipe import Recipe, with_overrides
-from scorefield.runtime.atomic import array_headers, read_arrays
+from scorefield.runtime.array_files import array_headers, read_arrays
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.own_code import allowed_modules, allowing
 from scorefield.runtime.parsing import whole_number

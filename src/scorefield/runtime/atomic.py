@@ -8,24 +8,20 @@ import re
 import shutil
 import socket
 import time
-import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import read_text
 
 __all__ = [
-    "array_headers",
     "MANIFEST",
     "abandoned",
     "atomic_folder",
     "atomic_write",
     "drop_abandoned",
     "is_another_process",
-    "read_arrays",
     "sync_to_disk",
     "usual_permissions",
 ]
@@ -108,63 +104,16 @@ def abandoned(partials: Iterable[Path]) -> Iterator[Path]:
             yield partial
 
 
-def read_arrays(
-    path: Path, source: str, names: Collection[str], needed: Collection[str], hint: str
-) -> dict[str, np.ndarray]:
-    """Those of the named arrays that an .npz holds. hint: what to do about a file that is no .npz, or lacks
-    what is needed.
-
-    InputError for such a file, and for one that cannot be read, is damaged, or holds objects.
-    """
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise InputError(f"{source}: this is not an .npz archive: {hint}")
-            file.seek(0)
-            archive = np.load(file, allow_pickle=False)
-            if missing := [name for name in needed if name not in archive.files]:
-                held = ", ".join(f"`{name}`" for name in archive.files) or "nothing"
-                raise InputError(f"{source}: no `{missing[0]}` in this archive, it holds {held}: {hint}")
-            return {name: archive[name] for name in names if name in archive.files}
-    except InputError:
-        raise
-    except (
-        Exception
-    ) as fault:  # a damaged archive fails in zipfile, zlib, struct or NumPy, each with kinds of its own
-        raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from None
-
-
-def array_headers(path: Path, source: str) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
-    """Shape and type of every array of an .npz, without loading any; entries of no known format are left out.
-
-    InputError for an archive that cannot be read.
-    """
-    headers = {}
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if not name.endswith(".npy"):
-                    continue
-                with archive.open(name) as file:
-                    if read := readers.get(np.lib.format.read_magic(file)):
-                        shape, _, dtype = read(file)
-                        headers[name.removesuffix(".npy")] = (tuple(shape), dtype)
-    except Exception as fault:  # as in read_arrays
-        raise InputError(f"{source}: this .npz cannot be read ({' '.join(str(fault).split())})") from None
-    return headers
-
-
 def is_another_process(pid: int) -> bool:
     """Whether another process of this number runs on this machine; one that has ended and waits to be noticed
     does not.
     """
     try:
         os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = read_text(f"/proc/{pid}/stat", "the state of a process").rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return False
-    except OSError:  # it runs for another user, or this system has no /proc
+    except (OSError, InputError):  # it runs for another user, or this system has no /proc
         state = ""
     return state != "Z" and pid != os.getpid()
 

@@ -65,13 +65,13 @@ def open_file(
         InputError: For a folder, a named pipe, a device or a socket, for a file that is larger, and for one
             that may not be opened.
     """
-    path = os.fspath(path)
+    name, path = _shown(path), os.fspath(path)
     try:
         descriptor = os.open(path, _FLAGS | (0 if follow else _NOFOLLOW))
     except (OSError, ValueError) as error:  # ValueError: a NUL, or characters that no file name has
-        raise _not_opened(path, what, error, follow) from None
+        raise _not_opened(name, what, error, follow) from None
     try:
-        _check(os.fstat(descriptor), path, what, at_most)
+        _check(os.fstat(descriptor), name, what, at_most)
         file = os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -90,7 +90,7 @@ def read_bytes(
     with open_file(path, what, at_most, follow) as file, reading(path):
         content = file.read(at_most + 1)
     if len(content) > at_most:
-        raise _too_large(os.fspath(path), what, at_most, "more")
+        raise _too_large(_shown(path), what, at_most, "more")
     return content
 
 
@@ -137,13 +137,18 @@ def reading(what: str | os.PathLike[str]) -> Iterator[None]:
     except ScorefieldError:
         raise
     except Exception as fault:
-        raise InputError(f"{os.fspath(what)}: cannot be read ({_reason(fault)})") from None
+        raise InputError(f"{_shown(what)}: cannot be read ({_reason(fault)})") from None
 
 
 def one_line(text: object, at_most: int = _LONGEST_REASON) -> str:
     """A text without line breaks and repeated spaces, cut after `at_most` characters."""
     words = " ".join(str(text)[: 4 * at_most].split())
     return words if len(words) <= at_most else words[:at_most].rstrip() + "…"
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be printed, whichever bytes it holds."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _reason(fault: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.runtime.atomic import atomic_write, read_arrays
+from scorefield.runtime.array_files import ArrayHeader, read_arrays
+from scorefield.runtime.atomic import atomic_write
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.weights import SHOWN
@@ -18,6 +19,7 @@ from scorefield.runtime.weights import SHOWN
 __all__ = ["Latents", "check_latents_target", "check_weights"]
 
 _MOST = np.iinfo(np.int64).max
+_LONGEST_GRID, _LONGEST_HASH = 1_000_000, 1_000  # times, bytes
 _FIELDS = ("latents", "grid", "weights")
 
 
@@ -66,22 +68,12 @@ class Latents:
     @classmethod
     def read(cls, path: Path, shape: Sequence[int], weights: str) -> Latents:
         """Latents of examples of this shape, encoded by these weights. InputError for everything else."""
-        found = _arrays(path)
+        found = _arrays(path, shape)
         check_weights(str(found["weights"]), weights, str(path))
         latents, labels = found["latents"], found.get("labels")
-        if latents.dtype != np.float32 or latents.shape[1:] != tuple(shape) or not len(latents):
-            raise InputError(
-                f"{path}: expected latents of float32 (N, {', '.join(map(str, shape))}), got {_shown(latents)}"
-            )
         check_finite(torch.from_numpy(latents), f"latents of {path}", "encode these images again")
-        if labels is not None and (
-            labels.dtype.kind not in "iu" or labels.shape != (len(latents),) or labels.max() > _MOST
-        ):
-            raise InputError(
-                f"{path}: expected an integer label for each of {len(latents)} latents, got {_shown(labels)}"
-            )
-        if found["grid"].ndim != 1 or found["grid"].dtype.kind not in "iuf":
-            raise InputError(f"{path}: expected a grid of times, got {_shown(found['grid'])}")
+        if labels is not None and labels.max() > _MOST:
+            raise InputError(f"{path}: expected labels below 2**63, got {labels.max()}")
         return cls(
             torch.from_numpy(latents),
             None if labels is None else labels.tolist(),
@@ -109,13 +101,32 @@ def check_latents_target(path: Path) -> None:
         raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    hint = "expected latents that `scorefield encode` wrote"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected latents that `scorefield encode` wrote")
+        raise InputError(f"{path}: no such file; {hint}")
     return read_arrays(
-        path, str(path), (*_FIELDS, "labels"), _FIELDS, "expected latents that `scorefield encode` wrote"
+        path, str(path), (*_FIELDS, "labels"), _FIELDS, hint, lambda headers: _check(headers, shape, path)
     )
 
 
-def _shown(array: np.ndarray) -> str:
-    return f"{array.dtype} {array.shape}"
+def _check(headers: Mapping[str, ArrayHeader], shape: Sequence[int], path: Path) -> None:
+    """InputError unless these are the headers of latents of this shape."""
+    latents, labels, grid = (headers.get(name) for name in ("latents", "labels", "grid"))
+    count = latents.shape[0] if latents and latents.shape else 0
+    if latents is None or latents.dtype != np.float32 or latents.shape != (count, *shape) or not count:
+        raise InputError(
+            f"{path}: expected latents of float32 (N, {', '.join(map(str, shape))}), got {_shown(latents)}"
+        )
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (count,)):
+        raise InputError(
+            f"{path}: expected an integer label for each of {count} latents, got {_shown(labels)}"
+        )
+    if grid is None or len(grid.shape) != 1 or grid.shape[0] > _LONGEST_GRID or grid.dtype.kind not in "iuf":
+        raise InputError(f"{path}: expected a grid of times, got {_shown(grid)}")
+    if (of := headers.get("weights")) is None or of.shape != () or of.nbytes > _LONGEST_HASH:
+        raise InputError(f"{path}: expected the SHA-256 of weights, got {_shown(of)}")
+
+
+def _shown(header: ArrayHeader | None) -> str:
+    return "something else" if header is None else f"{header.dtype} {header.shape}"

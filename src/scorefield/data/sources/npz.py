@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
@@ -17,10 +17,14 @@ from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
-from scorefield.runtime.atomic import array_headers, read_arrays
+from scorefield.runtime.array_files import ArrayHeader, array_headers, read_arrays
 from scorefield.runtime.errors import InputError
 
 __all__ = ["from_arrays", "npz"]
+
+_NAMED = ("images", "labels")
+_UNNAMED = ("arr_0", "arr_1")  # by np.savez without names, as in the samples of guided-diffusion
+_HINT = "use np.savez(file, images=…)"
 
 
 def npz(
@@ -30,7 +34,8 @@ def npz(
 
     `images` is uint8 (N, H, W) or (N, H, W, C) with C 1 or 3. `labels` (N,) is integers of any range or text;
     their sorted values become the class names. Every other array of numbers or booleans whose first size is N
-    is kept by its name; other entries are ignored, and pickled objects are never loaded.
+    is kept by its name; other entries are ignored, and pickled objects are never loaded. An archive without
+    `images` whose arrays have no names has them as `arr_0`, and labels as `arr_1`.
 
     Args:
         path: The .npz file.
@@ -44,9 +49,23 @@ def npz(
     options = ImageOptions(size, channels, upscale)
     source = text(str(path))
     file = Path(os.path.expanduser(path))
-    arrays = _arrays(file, source)
-    found = from_arrays(arrays["images"], arrays.get("labels"), source, options)
-    return replace(found, arrays=_further_arrays(file, source, len(found)))
+    headers = array_headers(file, source, _HINT)
+    names = _UNNAMED if "images" not in headers and "arr_0" in headers else _NAMED
+
+    def check(wanted: Mapping[str, ArrayHeader]) -> None:
+        images = wanted[names[0]]
+        if images.dtype.kind != "f":  # of which `from_arrays` says more
+            _check_images(images.shape, images.dtype, source)
+
+    arrays = read_arrays(file, source, names, names[:1], _HINT, check)
+    found = from_arrays(arrays[names[0]], arrays.get(names[1]), source, options)
+    further = [
+        name
+        for name, header in headers.items()
+        if name not in (*RESERVED, *names) and is_numeric(header.dtype) and header.shape[:1] == (len(found),)
+    ]
+    more = read_arrays(file, source, further, (), "")
+    return replace(found, arrays={name: numeric_tensor(name, array, source) for name, array in more.items()})
 
 
 def from_arrays(
@@ -66,20 +85,10 @@ def from_arrays(
     Raises:
         InputError: If they have other types or sizes.
     """
-    shape = images.shape
-    if images.dtype != np.uint8:
-        hint = "scale them to 0 … 255 and use .astype('uint8')"
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            hint = "they also hold NaN or infinite values"
-        raise InputError(f"{source}: `images` must be uint8 (0 … 255), got {images.dtype}: {hint}")
+    finite = images.dtype.kind != "f" or bool(np.isfinite(images).all())
+    _check_images(images.shape, images.dtype, source, finite)
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
-        swap = images.ndim == 4 and images.shape[1] in (1, 3)
-        raise InputError(
-            f"{source}: `images` must be (N, H, W) or (N, H, W, C), C 1 or 3 and N at least 1, "
-            f"got {shape}" + (": channels come last, use images.transpose(0, 2, 3, 1)" if swap else "")
-        )
     numbers, classes = (None, ()) if labels is None else number_labels(labels, source)
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
@@ -88,26 +97,24 @@ def from_arrays(
     return Dataset(spec, torch.from_numpy(values), numbers, source)
 
 
-def _arrays(path: Path, source: str) -> dict[str, np.ndarray]:
-    """`images` and, where there are any, `labels` of an archive; InputError for any fault of the file."""
-    if not os.path.isfile(path):
-        raise InputError(
-            f"{source}: expected an .npz file, found a folder"
-            if os.path.isdir(path)
-            else f"{source}: no such file"
+def _check_images(
+    shape: tuple[int, ...], dtype: np.dtype[np.generic], source: str, finite: bool = True
+) -> None:
+    """InputError where an array of this shape and type is no images."""
+    if dtype != np.uint8:
+        hint = (
+            "scale them to 0 … 255 and use .astype('uint8')"
+            if finite
+            else "they also hold NaN or infinite values"
         )
-    return read_arrays(path, source, ("images", "labels"), ("images",), "use np.savez(file, images=…)")
-
-
-def _further_arrays(path: Path, source: str, count: int) -> dict[str, Tensor]:
-    """The other arrays that hold numbers or booleans, one entry for each of `count` images."""
-    names = [
-        name
-        for name, (shape, dtype) in array_headers(path, source).items()
-        if name not in RESERVED and is_numeric(dtype) and shape[:1] == (count,)
-    ]
-    arrays = read_arrays(path, source, names, (), "")
-    return {name: numeric_tensor(name, array, source) for name, array in arrays.items()}
+        raise InputError(f"{source}: `images` must be uint8 (0 … 255), got {dtype}: {hint}")
+    last = shape[3] if len(shape) == 4 else 1
+    if len(shape) not in (3, 4) or 0 in shape or last not in (1, 3):
+        swap = len(shape) == 4 and shape[1] in (1, 3)
+        raise InputError(
+            f"{source}: `images` must be (N, H, W) or (N, H, W, C), C 1 or 3 and N at least 1, "
+            f"got {shape}" + (": channels come last, use images.transpose(0, 2, 3, 1)" if swap else "")
+        )
 
 
 def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarray:
