@@ -55,7 +55,15 @@ def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
     loosely = functools.partial(flow_figures, tolerance=0.1)
     monkeypatch.setattr("scorefield.evaluation.evaluator.flow_figures", loosely)
     status, out, err = call(
-        capsys, "evaluate", run, "--metrics", "fd, kid,is,pr,bpd,ode", "--bound-steps", 5, *FAST, "--json"
+        capsys,
+        "evaluate",
+        run,
+        "--metrics",
+        "fd, kid,is,pr,copies,palette,bpd,ode",
+        "--bound-steps",
+        5,
+        *FAST,
+        "--json",
     )
     assert status == 0, err
     result = json.loads(out)
@@ -66,6 +74,8 @@ def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
         "inception_score": "is",
         "precision": "pr",
         "recall": "pr",
+        **dict.fromkeys(("copies", "copies_but"), "copies"),
+        "palette": "palette",
         **dict.fromkeys(("bpd", "bpd_prior", "bpd_decoder", "bpd_others"), "bpd"),
         **dict.fromkeys(("ode", "ode_prior_error"), "ode"),
     }
@@ -95,6 +105,9 @@ def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
             0,
         )
         assert how["precision"] in ("fp32", "bf16")
+        if figure["metric"] in ("copies", "palette"):
+            assert "features" not in stamp
+            continue
         assert stamp["features"]["extractor"].startswith("classifier trained on 1437 digits images, seed 0")
         assert (figure["metric"] == "is") == ("reference" not in stamp)
         if name not in ("near", "agreement"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from scorefield.evaluation import copying_ratio, nearest_distances
+from scorefield.evaluation.copies import copied
 from scorefield.runtime.errors import InputError
 
 
@@ -61,3 +62,47 @@ def test_bad_input():
         copying_ratio(torch.ones(2).double(), torch.zeros(2).double())
     with pytest.raises(InputError, match="got 0 and 2"):
         copying_ratio(torch.ones(0).double(), torch.ones(2).double())
+
+
+def altered(seed):
+    """Images and references, of which some are the same images with a few pixels moved by a few levels."""
+    generator = torch.Generator().manual_seed(seed)
+    references = torch.randint(0, 256, (40, 3, 5, 4), generator=generator, dtype=torch.uint8)
+    queries = references[torch.randint(0, 40, (60,), generator=generator)].short()
+    for i in range(60):
+        for _ in range(i % 6):
+            h, w = (int(torch.randint(0, n, (), generator=generator)) for n in (5, 4))
+            queries[i, int(torch.randint(0, 3, (), generator=generator)), h, w] += int(
+                torch.randint(-20, 21, (), generator=generator)
+            )
+    return queries.clamp(0, 255).to(torch.uint8), references
+
+
+@pytest.mark.parametrize(("within", "pixels"), [(0, 0), (8, 0), (8, 2), (3, 1), (0, 19), (255, 0), (5, 100)])
+def test_copies_are_those_of_comparing_every_pair(within, pixels):
+    queries, references = altered(seed=within + pixels)
+    differ = (queries[:, None].short() - references.short()).abs().amax(dim=2) > within
+    expected = (differ.flatten(2).sum(dim=2) <= pixels).any(dim=1)
+    found = copied(queries, references, within, pixels)
+    assert found.tolist() == expected.tolist()
+    print(f"within {within}, but {pixels} pixels: {int(found.sum())} of 60 are copies")
+
+
+def test_copies_in_several_blocks(monkeypatch):
+    queries, references = altered(seed=1)
+    whole = copied(queries, references, 8, 1)
+    monkeypatch.setattr("scorefield.evaluation.copies._ROWS", 7)
+    assert copied(queries, references, 8, 1).tolist() == whole.tolist()
+    assert 0 < int(whole.sum()) < 60
+
+
+def test_copies_refuse_other_images():
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    for queries, within, words in [
+        (images.float(), 8, "uint8"),
+        (images[:, :1], 8, "one size"),
+        (images, 256, "within must be an integer from 0 to 255"),
+        (images, -1, "within must be an integer from 0 to 255"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            copied(queries, images, within)

@@ -51,7 +51,8 @@ def judge(make, train, heldout, classifier, sets=1, metrics=("fd",)):
 
 @cache
 def prepare(train, heldout, classifier):
-    return SampleEvaluator.of(("fd", "kid", "pr", "is"), train, heldout, classifier)
+    names = ("copies", "palette") if classifier is None else ("fd", "kid", "pr", "is")
+    return SampleEvaluator.of(names, train, heldout, classifier)
 
 
 def same(data):
@@ -305,3 +306,24 @@ def test_bad_input(split, classifier):
     UnreadableLog.__call__ = lambda self, x0: Observed(torch.zeros(len(x0), 2), None)
     with pytest.raises(InputError, match="without class probabilities"):
         SampleEvaluator.of(("is",), train, heldout, UnreadableLog())
+
+
+def test_copies_and_palette_need_no_features(split):
+    """A set of which a quarter are training images, a quarter the same with two other pixels, by hand."""
+    train, heldout = split
+    x0 = heldout.batch(torch.arange(80))[0].clone()
+    x0[:40] = train.batch(torch.arange(40))[0]
+    x0[20:40, :, 0, 0] = -x0[20:40, :, 0, 0]  # black becomes white
+    x0[20:40, :, 7, 7] = 1.0
+    figures, warnings = judge(lambda k: (x0, None), train, heldout, None, metrics=("copies", "palette"))
+    levels = train.values.flatten(1).short()
+    asked = train.spec.to_bins(x0).flatten(1).short()
+    differ = (asked[:, None] - levels).abs() > 0  # one of the 17 levels is 16 of 255
+    expected = (differ.sum(dim=2) == 0).any(dim=1).double().mean()
+    expected_but = (differ.sum(dim=2) <= 3).any(dim=1).double().mean()
+    assert figures["copies"].value == pytest.approx(float(expected))
+    assert figures["copies_but"].value == pytest.approx(float(expected_but))
+    assert 0.25 <= figures["copies"].value < figures["copies_but"].value
+    assert figures["palette"].value == figures["palette"].heldout == 1.0  # all 17 levels are known
+    assert figures["copies"].stamp == STAMP
+    assert warnings == []

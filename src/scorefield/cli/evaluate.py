@@ -30,6 +30,8 @@ _MEASURES = {
     "kid": "kernel distance",
     "is": "Inception Score",
     "pr": "precision and recall",
+    "copies": "copies of training images, by pixels",
+    "palette": "colours of the training images",
     "bpd": "the variational bound",
     "ode": "the likelihood of the probability flow",
 }

@@ -25,6 +25,8 @@ _COLUMNS = {
     "agreement": "class agreement",
     "kid": "kernel distance",
     "inception_score": "Inception Score",
+    "copies": "copies",
+    "palette": "palette",
 }
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
-__all__ = ["copying_ratio", "nearest_distances"]
+__all__ = ["copied", "copying_ratio", "nearest_distances"]
+
+_ROWS = 2048  # images that are compared with as many at a time
 
 
 def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22) -> Tensor:
@@ -43,6 +46,55 @@ def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22
             distance = (part - near[found]).square().sum(dim=1).sqrt()
             best[start : start + 1024] = torch.minimum(best[start : start + 1024], distance)
     return best
+
+
+def copied(queries: Tensor, references: Tensor, within: int, pixels: int = 0) -> Tensor:
+    """Which images are copies: all but at most `pixels` of their pixels lie within `within` levels, in every channel,
+    of the same pixels of one reference. bool (N,) on the CPU.
+
+    Exact, without comparing every pair: the pixels are dealt into `pixels` + 1 parts, and of a copy at least one part
+    agrees everywhere, so its squared distance is at most within² times its number of values. Only such pairs are
+    compared pixel by pixel.
+
+    Args:
+        queries: uint8 (N, C, H, W).
+        references: uint8 (M, C, H, W).
+        within: The largest difference of two values that count as equal, in levels, 0 … 255.
+        pixels: How many pixels may differ by more.
+    Raises:
+        InputError: Other types or shapes.
+    """
+    if queries.dtype != torch.uint8 or references.dtype != torch.uint8:
+        raise InputError(f"copies are found in uint8 images, got {queries.dtype} and {references.dtype}")
+    if queries.ndim != 4 or queries.shape[1:] != references.shape[1:]:
+        raise InputError(
+            f"queries and references must be images (N, C, H, W) of one size, got {tuple(queries.shape)} and "
+            f"{tuple(references.shape)}"
+        )
+    positive_int("within", within, 0, 255)
+    positive_int("pixels", pixels, 0)
+    q, r = queries.cpu().flatten(2), references.cpu().flatten(2)  # (N, C, pixels)
+    found = torch.zeros(len(q), dtype=torch.bool)
+    parts = [torch.arange(k, q.shape[2], pixels + 1) for k in range(min(pixels + 1, q.shape[2]))]
+    for near in r.split(_ROWS):
+        for start in range(0, len(q), _ROWS):
+            some = q[start : start + _ROWS]
+            for part in parts:
+                _mark(found[start : start + _ROWS], some, near, part, within, pixels)
+    return found
+
+
+def _mark(found: Tensor, q: Tensor, r: Tensor, part: Tensor, within: int, pixels: int) -> None:
+    """Set found where all of this part's values, and all but `pixels` pixels, agree with one reference."""
+    rest = (~found).nonzero().flatten()
+    a, b = q[rest][:, :, part].flatten(1).double(), r[:, :, part].flatten(1).double()
+    bound = within**2 * a.shape[1]
+    squares = torch.addmm(a.square().sum(1, keepdim=True) + b.square().sum(1), a, b.T, alpha=-2)
+    for i, j in (
+        pair.T for pair in (squares <= bound + 0.5).nonzero().split(_ROWS)
+    ):  # the squares of integers are exact in float64
+        differ = (q[rest[i]].short() - r[j].short()).abs().amax(dim=1) > within
+        found[rest[i[differ.sum(dim=1) <= pixels]]] = True
 
 
 def copying_ratio(samples: Tensor, heldout: Tensor) -> float:

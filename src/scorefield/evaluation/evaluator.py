@@ -309,7 +309,7 @@ def _judge(
         raise InputError(
             f"there is no folder {file.parent} to keep the reference {file.name} in: make it first"
         )
-    if extractor is None:
+    if extractor is None and any(SAMPLE_METRICS[name].looks for name in names):
         with watch.progress("preparing the judge", 1) as bar:
             extractor = open_features(
                 options.features, train.spec, train, lambda done, total: bar.update(done, total=total)

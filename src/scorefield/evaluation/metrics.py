@@ -18,10 +18,10 @@ from scorefield.evaluation.kernel import kernel_distance
 from scorefield.evaluation.metric_value import MetricValue, Stamp
 from scorefield.evaluation.precision_and_recall import PrecisionRecall, precision_recall
 from scorefield.evaluation.reference import Reference
-from scorefield.evaluation.statistics import SetStatistics
+from scorefield.evaluation.statistics import COPIED_PIXELS, COPIED_WITHIN, PALETTE_WITHIN, SetStatistics
 from scorefield.runtime.errors import InputError
 
-__all__ = ["FD", "IS", "KID", "PR", "MetricInputs", "SampleMetric"]
+__all__ = ["COPIES", "FD", "IS", "KID", "PALETTE", "PR", "MetricInputs", "SampleMetric"]
 
 _NEAREST = (
     0.01  # held-out images nearer to the training set than all others: below their distance a sample is near
@@ -72,12 +72,14 @@ class SampleMetric:
         keep: What `compute_statistics` must keep for it.
         compares: Whether it compares with a reference.
         warn: Inputs -> warnings for the user.
+        looks: Whether it is computed from features; where no metric is, no extractor is made.
     """
 
     measure: Callable[[MetricInputs, Stamp], list[MetricValue]]
     keep: frozenset[str]
     compares: bool
     warn: Callable[[MetricInputs], list[str]]
+    looks: bool = True
 
 
 def _fd(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
@@ -163,6 +165,42 @@ def _is(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
     return [
         _figure("is", "inception_score", label, [score.mean for score in found], stamp, one, heldout=heldout)
     ]
+
+
+def _copies(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
+    labels = {
+        "copies": f"copies of a training image (every value within {COPIED_WITHIN} of 255)",
+        "copies_but": f"the same, but for at most {COPIED_PIXELS} pixels",
+    }
+    ways: dict[str, Callable[[SetStatistics], float]] = {
+        "copies": lambda seen: _mean(seen.copied),
+        "copies_but": lambda seen: _mean(seen.copied_but),
+    }
+    return [
+        _figure(
+            "copies",
+            name,
+            labels[name],
+            [share(one) for one in judged.sets],
+            stamp,
+            heldout=share(judged.heldout),
+            unit="%",
+        )
+        for name, share in ways.items()
+    ]
+
+
+def _palette(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
+    label = f"pixels within {PALETTE_WITHIN} of 255 of a training colour"
+    shares = [_mean(one.in_palette) for one in judged.sets]
+    heldout = _mean(judged.heldout.in_palette)
+    return [_figure("palette", "palette", label, shares, stamp, heldout=heldout, unit="%")]
+
+
+def _mean(values: Tensor | None) -> float:
+    if values is None:
+        raise InputError("the images were not compared with the training images' pixels")
+    return float(values.double().mean())
 
 
 def _figure(
@@ -256,3 +294,5 @@ FD = SampleMetric(
 KID = SampleMetric(_kid, frozenset({"features"}), True, _of_classes)
 IS = SampleMetric(_is, frozenset({"log_probs"}), False, lambda judged: [])
 PR = SampleMetric(_pr, frozenset({"features"}), True, lambda judged: _of_counts(judged) + _of_classes(judged))
+COPIES = SampleMetric(_copies, frozenset({"copied"}), False, lambda judged: [], looks=False)
+PALETTE = SampleMetric(_palette, frozenset({"palette"}), False, lambda judged: [], looks=False)

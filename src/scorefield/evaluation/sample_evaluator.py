@@ -29,7 +29,7 @@ class SampleEvaluator:
 
     Attributes:
         names: Of the metrics.
-        extractor: Of features.
+        extractor: Of features; None where no metric needs them.
         train: The training examples.
         heldout: The held-out examples.
         seen: Statistics of the held-out images.
@@ -38,7 +38,7 @@ class SampleEvaluator:
     """
 
     names: tuple[str, ...]
-    extractor: Extractor
+    extractor: Extractor | None
     train: Dataset
     heldout: Dataset
     seen: SetStatistics
@@ -51,7 +51,7 @@ class SampleEvaluator:
         names: Sequence[str],
         train: Dataset,
         heldout: Dataset,
-        extractor: Extractor,
+        extractor: Extractor | None,
         file: Path | None = None,
         device: torch.device | str = "cpu",
         watch: Reporter = SILENT,
@@ -61,7 +61,7 @@ class SampleEvaluator:
         InputError: a reference of other features or data, held-out images that are in the training set.
         """
         reference = None
-        if any(SAMPLE_METRICS[name].compares for name in names):
+        if extractor is not None and any(SAMPLE_METRICS[name].compares for name in names):
             reference = _reference(train, extractor, file, device, watch)
         with watch.progress("looking at the held-out images", len(heldout)) as bar:
             seen = compute_statistics(_told(real(heldout), bar), extractor, train, _keep(names), device)
@@ -88,14 +88,13 @@ class SampleEvaluator:
                     )
                 )
         judged = MetricInputs(sets, self.seen, self.heldout, self.reference)
-        known = {
-            **stamp,
-            "features": {"extractor": self.extractor.name, "dimension": self.extractor.dimension},
-        }
+        known = dict(stamp)
+        if self.extractor is not None:
+            known["features"] = {"extractor": self.extractor.name, "dimension": self.extractor.dimension}
         compared = known if self.reference is None else {**known, "reference": _describe(self.reference)}
         chosen: dict[str, SampleMetric] = {name: SAMPLE_METRICS[name] for name in self.names}
         figures = {
-            name: metric.measure(judged, compared if metric.compares else known)
+            name: metric.measure(judged, compared if metric.compares else known if metric.looks else stamp)
             for name, metric in chosen.items()
         }
         return figures, list(

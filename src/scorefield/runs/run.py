@@ -463,7 +463,8 @@ class Run(OpenedRun):
         other metrics and larger n; deleting that folder is always safe. Figures are added to results.jsonl there.
 
         Args:
-            metrics: "fd", "kid", "is", "pr", "bpd", "ode": one or several. Default: fd; fd and pr at several scales.
+            metrics: "fd", "kid", "is", "pr", "copies", "palette", "bpd", "ode": one or several. Default: fd; fd and pr at
+                several scales.
             guidance: A scale as of `sample`, or several: one evaluation each, of sets with the same seeds.
             n: Images per set (default: size of the held-out split), and images for bpd and ode (default: all). Of a
                 classifier's run, examples of each part (default: 2,000).

@@ -261,6 +261,8 @@ SAMPLE_METRICS = Registry(
         "kid": "scorefield.evaluation.metrics:KID",
         "is": "scorefield.evaluation.metrics:IS",
         "pr": "scorefield.evaluation.metrics:PR",
+        "copies": "scorefield.evaluation.metrics:COPIES",
+        "palette": "scorefield.evaluation.metrics:PALETTE",
     },
 )
 
