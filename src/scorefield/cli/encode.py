@@ -9,7 +9,7 @@ import typer
 
 from scorefield.cli import console
 from scorefield.cli.console import print_json, say
-from scorefield.cli.parameters import Allow, Device, Grid, Json, RunFolder, Steps, split_labels
+from scorefield.cli.parameters import Allow, Device, Grid, Json, RunFolder, Steps
 from scorefield.generation.ddim_latents import AT_ONCE
 from scorefield.runs.run import Run
 from scorefield.store.file_store import check_new_folder
@@ -51,7 +51,7 @@ def encode(
     check_latents_target(out)
     found = Run(run, allow or ()).encode(
         images,
-        split_labels(label),
+        label,
         steps=steps,
         grid=grid,
         check=AT_ONCE,

@@ -41,8 +41,6 @@ def interpolate(
     From Python: sf.Run(RUN).interpolate(a, b, frames)
     """
     check_walk_target(out)
-    if label is not None and "," in label:
-        raise InputError("a walk has one class: name one class by --label")
     walk = Run(run, allow or ()).interpolate(
         _end(a), _end(b), frames, label, steps=steps, grid=grid, device=device, progress=console
     )

@@ -29,7 +29,6 @@ __all__ = [
     "Seed",
     "Steps",
     "ends_on_sigterm",
-    "split_labels",
     "with_sampling_flags",
 ]
 
@@ -135,11 +134,6 @@ def with_sampling_flags(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
-
-
-def split_labels(label: list[str] | None) -> list[str] | None:
-    """The classes of --label, which is repeated or has commas."""
-    return [part.strip() for entry in label for part in entry.split(",")] if label else None
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from scorefield.cli.parameters import (
     SamplingFlags,
     Seed,
     ends_on_sigterm,
-    split_labels,
     with_sampling_flags,
 )
 from scorefield.runs.run import Run, SavedSamples
@@ -103,7 +102,7 @@ def sample(
             out,
             n,
             seed,
-            split_labels(label),
+            label,
             guidance=guidance,
             low_res=low_res,
             conditions=given,

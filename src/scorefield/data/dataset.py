@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import add_tensor, check_arrays, check_name, numeric_tensor
 from scorefield.data.base import Microbatch, Share, microbatch
+from scorefield.data.class_names import class_numbers, numbered
 from scorefield.data.images.lazy import LazyImages
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permutation
@@ -165,6 +166,32 @@ class Dataset:
         labels = None if self.labels is None else self.labels[indices]
         values = self.values[indices] if isinstance(self.values, Tensor) else self.values.subset(indices)
         return replace(self, values=values, labels=labels, arrays=self.arrays_at(indices))
+
+    def numbered_as(self, classes: Sequence[str]) -> Dataset:
+        """The same examples with the classes of a model, and labels in its numbering.
+
+        Classes "0" … "K−1" have no names: K classes of other names are then these, in their order.
+
+        Args:
+            classes: The model's, 0 … K−1.
+
+        Raises:
+            InputError: For a class that is none of these.
+        """
+        known = tuple(classes)
+        if self.labels is None or known == self.spec.classes:
+            return self
+        used = self.labels.unique().tolist()
+        try:
+            names = [self.spec.classes[label] for label in used]
+            numbers = class_numbers(names, known, source=self.source)
+        except InputError:
+            if known != numbered(self.spec.num_classes):
+                raise
+            numbers = used
+        table = torch.zeros(self.spec.num_classes, dtype=torch.int64)
+        table[used] = torch.tensor(numbers, dtype=torch.int64)
+        return replace(self, spec=replace(self.spec, classes=known), labels=table[self.labels])
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Hold out ⌈fraction·N⌉ examples, classes in proportion; each part keeps the order of the data.

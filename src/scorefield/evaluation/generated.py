@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, folder, npz
+from scorefield.data.class_names import class_numbers
 from scorefield.data.dataset import number_labels
 from scorefield.data.images.read import EXTENSIONS
 from scorefield.evaluation.statistics import Images
@@ -158,7 +159,12 @@ class GivenSets:
         }
 
     def make(self, processes: Processes, watch: Reporter) -> None:
-        """They are there."""
+        """They are there; says where their classes are not the run's."""
+        if self.data.labels is not None and self.spec.classes and self._classes() is None:
+            watch.say(
+                f"note: {self.path} has the classes {', '.join(self.data.spec.classes[:5])}, …, which are not the run's: "
+                "agreement with the class is not measured"
+            )
 
     def images(self, k: int) -> Images:
         low, high = self.spec.range
@@ -168,11 +174,11 @@ class GivenSets:
             yield low + (high - low) * self.data.values[part].float() / 255, labels
 
     def _classes(self) -> Tensor | None:
-        """The run's number of each class, where all the names are the run's."""
-        names = self.data.spec.classes
-        if not names or not set(names) <= set(self.spec.classes):
+        """The run's number of each class, where all of them are the run's."""
+        try:
+            return torch.tensor(class_numbers(self.data.spec.classes, self.spec.classes))
+        except InputError:
             return None
-        return torch.tensor([self.spec.classes.index(name) for name in names])
 
 
 def _with_classes(data: Dataset, path: Path) -> Dataset:

@@ -115,13 +115,8 @@ def _labels(classifier: ClassifierModel, data: Dataset) -> Tensor:
     of_model = classifier.data
     if of_model is None or of_model.classes in ((), data.spec.classes):
         return data.labels
-    unknown = [name for name in data.spec.classes if name not in of_model.classes]
-    if unknown:
-        raise InputError(
-            f"{data.source} has a class {unknown[0]!r}, and the classifier knows {', '.join(of_model.classes[:20])}: use data of "
-            "its own classes"
-        )
-    return torch.tensor([of_model.classes.index(name) for name in data.spec.classes])[data.labels]
+    labels = data.numbered_as(of_model.classes).labels
+    return data.labels if labels is None else labels
 
 
 def _times(process: GaussianProcess) -> list[float]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from scorefield.data import Dataset
+from scorefield.data.class_names import class_numbers, split_names
 from scorefield.models.base import Model
-from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import whole_number
 
 __all__ = ["ClassNames", "class_labels", "labels_of_images"]
 
@@ -24,7 +23,8 @@ def class_labels(
 
     Args:
         model: Its classes are meant; those of the classifier where the model is unconditional.
-        labels: Numbers, or names. Default: every class in turn.
+        labels: Numbers, or names; names in a text have commas between them. All words are names, or all are
+            numbers. Default: every class in turn.
         classifier: The classifier that guides.
 
     Returns:
@@ -42,11 +42,17 @@ def class_labels(
         return None
     if labels is None:
         return list(range(labelled.num_classes))
-    listed = np.asarray(labels).tolist()  # of one label that label itself
+    listed = np.asarray(labels, dtype=object).tolist()  # of one label that label itself
     chosen = listed if isinstance(listed, list) else [listed]
     if not chosen:
         raise InputError("labels is an empty list: name at least one class, or leave labels out")
-    return [_number(labelled, label) for label in chosen]
+    names = list(labelled.data.classes) if labelled.data is not None else []
+    words = [split_names(label, names) if isinstance(label, str) else [label] for label in chosen]
+    flat = [label for part in words for label in part]
+    named = class_numbers(
+        [label for label in flat if isinstance(label, str)], names, labelled.num_classes
+    )  # of words one numbering; a number that is no word is the class of this number
+    return [named.pop(0) if isinstance(label, str) else _number(labelled, label) for label in flat]
 
 
 def labels_of_images(
@@ -62,18 +68,20 @@ def labels_of_images(
         raise InputError(
             f"{images.source} does not say the classes of its images: name them by labels (--label)"
         )
-    return [_number(labelled, images.spec.classes[label]) for label in images.labels.tolist()]
+    found, used = images.spec.classes, images.labels.unique().tolist()
+    known = () if labelled.data is None else labelled.data.classes
+    numbers = class_numbers([found[label] for label in used], known, labelled.num_classes, images.source)
+    number_of = dict(zip(used, numbers, strict=True))
+    return [number_of[label] for label in images.labels.tolist()]
 
 
-def _number(labelled: Model, label: int | str) -> int:
-    """The class of this number; a word is a name, or else a number."""
-    names = list(labelled.data.classes) if labelled.data is not None else []
-    if isinstance(label, str) and label in names:
-        return names.index(label)
-    number = whole_number(label) if isinstance(label, str) else label
-    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < labelled.num_classes:
-        return number
+def _number(labelled: Model, label: object) -> int:
+    """The class of this number."""
+    if isinstance(label, int | np.integer) and not isinstance(label, bool):
+        number = int(label)
+        if 0 <= number < labelled.num_classes:
+            return number
+    names = () if labelled.data is None else labelled.data.classes
     raise InputError(
-        f"there is no class {label!r}{did_you_mean(str(label), names)}; there are {', '.join(names[:20])} "
-        f"(0 … {labelled.num_classes - 1})"
+        f"there is no class {label!r}; there are {', '.join(names[:20])} (0 … {labelled.num_classes - 1})"
     )

@@ -73,6 +73,14 @@ class Samples:
         """int64 (N,); None without classes."""
         return None if self._labels is None else np.asarray(self._labels, dtype=np.int64)
 
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The class of each sample by its name, text (N,); None without classes."""
+        if self._labels is None:
+            return None
+        names = self.spec.classes
+        return np.array([names[label] if label < len(names) else str(label) for label in self._labels])
+
     def save(self, path: str | Path) -> None:
         """Write an .npz (arrays), a .png of images in a grid, or a new or empty folder (a .png or .npy each).
 
@@ -84,9 +92,9 @@ class Samples:
         if not target.suffix:
             write_samples(target, self._values, self.spec)
         elif are_images(self.spec.shape):
-            save_images(target, self._values, self._labels, self._columns)
+            save_images(target, self._values, self._labels, self._columns, self.spec.classes)
         else:
-            save_points(target, self._values, self._labels)
+            save_points(target, self._values, self._labels, self.spec.classes)
 
     def __len__(self) -> int:
         return len(self._values)

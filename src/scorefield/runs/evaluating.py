@@ -117,7 +117,21 @@ def _data(run: OpenedRun, source: str | None, progress: Reporter) -> tuple[Datas
     found = train.fingerprint(arrays) if train.first_of is None else train.first_of
     if found != trained_on.fingerprint:
         progress.say(f"note: {train.source} is not what this run was trained on (fingerprint {found})")
-    return train, heldout
+    return _numbered_as(train, trained_on.classes, progress), _numbered_as(heldout, trained_on.classes)
+
+
+def _numbered_as(data: Dataset, classes: Sequence[str], progress: Reporter = SILENT) -> Dataset:
+    """The data with their labels in the run's numbering; as they are where their classes are not the run's."""
+    try:
+        found = data.numbered_as(classes)
+    except InputError:  # raised later, where labels matter to the run
+        return data
+    own = data.spec.classes
+    if found is not data and not set(own) <= set(classes):
+        progress.say(
+            f"note: the run numbers its classes: 0 is taken to be {own[0]}, {len(own) - 1} to be {own[-1]}"
+        )
+    return found
 
 
 def _accuracy(

@@ -402,7 +402,7 @@ def _with_labels(
 ) -> tuple[UserImages, int, DataSpec, np.ndarray | None]:
     """The arguments of `low_res_images`."""
     if isinstance(images, Samples):
-        return images.images, side, spec, images.labels
+        return images.images, side, spec, images.classes
     return images, side, spec, None
 
 

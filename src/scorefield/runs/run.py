@@ -271,7 +271,7 @@ class Run(OpenedRun):
         """
         positive_int("check, how many are decoded again,", check, at_least=0)
         model = self._flow_model(device)
-        pictures, own = (images.images, images.labels) if isinstance(images, Samples) else (images, None)
+        pictures, own = (images.images, images.classes) if isinstance(images, Samples) else (images, None)
         data = images_of(pictures, self.data_spec, own)
         chosen = labels_of_images(data, model) if labels is None else class_labels(model, labels)
         each = None if chosen is None else [chosen[i % len(chosen)] for i in range(len(data))]

@@ -102,26 +102,44 @@ def check_animation(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
 
 
 def save_images(
-    path: Path, images: Tensor, labels: Sequence[int] | None = None, columns: int | None = None
+    path: Path,
+    images: Tensor,
+    labels: Sequence[int] | None = None,
+    columns: int | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
-    """Write uint8 images (N, C, H, W): a .png grid, or an .npz with `images` (N, H, W[, C]) and `labels`."""
+    """Write uint8 images (N, C, H, W): a .png grid, or an .npz with `images` (N, H, W[, C]) and `labels`.
+
+    Where classes are called otherwise than their numbers, the .npz also holds their names, `classes` (K,).
+    """
     check_target(path)
     if path.suffix.lower() == ".png":
         _whole(path, lambda partial: picture_grid(images, columns).save(partial, format="PNG"))
         return
-    arrays = {"images": channels_last(images)}
-    if labels is not None:
-        arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    arrays = {"images": channels_last(images), **_labels(labels, classes)}
     _whole(path, lambda partial: _save_npz(partial, arrays))
 
 
-def save_points(path: Path, samples: Tensor, labels: Sequence[int] | None = None) -> None:
-    """Write an .npz with `samples`, float32 (N, *) in the model's data units, and `labels` where given."""
+def save_points(
+    path: Path, samples: Tensor, labels: Sequence[int] | None = None, classes: Sequence[str] = ()
+) -> None:
+    """Write an .npz with `samples`, float32 (N, *) in the model's data units, `labels` where given, and `classes` as
+    `save_images`.
+    """
     check_target(path, samples.shape[1:])
-    arrays = {"samples": samples.cpu().to(torch.float32).numpy()}
-    if labels is not None:
-        arrays["labels"] = np.asarray(labels, dtype=np.int64)
+    arrays = {"samples": samples.cpu().to(torch.float32).numpy(), **_labels(labels, classes)}
     _whole(path, lambda partial: _save_npz(partial, arrays))
+
+
+def _labels(labels: Sequence[int] | None, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Labels as an .npz holds them, with the names of classes that are called otherwise than their numbers."""
+    if labels is None:
+        return {}
+    named = tuple(classes) not in ((), tuple(map(str, range(len(classes)))))
+    return {
+        "labels": np.asarray(labels, dtype=np.int64),
+        **({"classes": np.array(classes, dtype=np.str_)} if named else {}),
+    }
 
 
 def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = None) -> None:

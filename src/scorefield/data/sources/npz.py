@@ -33,7 +33,8 @@ def npz(
     """An archive with `images`, optional `labels` and further arrays -> a data set of 256 bins.
 
     `images` is uint8 (N, H, W) or (N, H, W, C) with C 1 or 3. `labels` (N,) is integers of any range or text;
-    their sorted values become the class names. Every other array of numbers or booleans whose first size is N
+    their sorted values become the class names, or, with `classes`, text (K,), label k is the class of that name.
+    Every other array of numbers or booleans whose first size is N
     is kept by its name; other entries are ignored, and pickled objects are never loaded. An archive without
     `images` whose arrays have no names has them as `arr_0`, and labels as `arr_1`.
 
@@ -58,7 +59,10 @@ def npz(
             _check_images(images.shape, images.dtype, source)
 
     arrays = read_arrays(file, source, names, names[:1], _HINT, check)
-    found = from_arrays(arrays[names[0]], arrays.get(names[1]), source, options)
+    called = None
+    if names[1] in arrays and "classes" in headers and headers["classes"].dtype.kind == "U":
+        called = read_arrays(file, source, ("classes",), (), _HINT)["classes"]
+    found = from_arrays(arrays[names[0]], arrays.get(names[1]), source, options, called)
     further = [
         name
         for name, header in headers.items()
@@ -73,6 +77,7 @@ def from_arrays(
     labels: np.ndarray | None,
     source: str,
     options: ImageOptions,
+    names: np.ndarray | None = None,
 ) -> Dataset:
     """Images in memory -> a data set of 256 bins.
 
@@ -81,6 +86,7 @@ def from_arrays(
         labels: As `npz` takes them.
         source: What messages call them.
         options: How they are fitted.
+        names: What the integer labels 0 … K−1 are called, text (K,).
 
     Raises:
         InputError: If they have other types or sizes.
@@ -89,7 +95,7 @@ def from_arrays(
     _check_images(images.shape, images.dtype, source, finite)
     if images.ndim == 3:
         images = images[..., None]
-    numbers, classes = (None, ()) if labels is None else number_labels(labels, source)
+    numbers, classes = (None, ()) if labels is None else _numbered(labels, names, source)
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
     values = _fit_all(images, source, options)
@@ -115,6 +121,23 @@ def _check_images(
             f"{source}: `images` must be (N, H, W) or (N, H, W, C), C 1 or 3 and N at least 1, "
             f"got {shape}" + (": channels come last, use images.transpose(0, 2, 3, 1)" if swap else "")
         )
+
+
+def _numbered(labels: np.ndarray, names: np.ndarray | None, source: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels as indices into class names, and these; InputError where the names do not fit the labels."""
+    if names is None or labels.dtype.kind not in "iu":
+        return number_labels(labels, source)
+    count = len(names) if names.ndim == 1 else 0
+    if labels.ndim != 1 or len(set(names.tolist())) != count or not _within(labels, count):
+        raise InputError(
+            f"{source}: `classes` must be the different names of the labels 0 … K−1, text (K,); got {names.dtype} "
+            f"{names.shape} and labels up to {labels.max(initial=0)}: correct `classes`, or leave it out"
+        )
+    return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, names))
+
+
+def _within(labels: np.ndarray, count: int) -> bool:
+    return not labels.size or (int(labels.min()) >= 0 and int(labels.max()) < count)
 
 
 def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarray:
