@@ -197,9 +197,50 @@ def test_tensor_keeps_values_and_names_labels() -> None:
 
 
 def test_tensor_range() -> None:
-    assert tensor(torch.rand(5, 1, 4, 4)).spec.range == (-1.0, 1.0)
+    assert tensor(torch.rand(5, 1, 4, 4) - 0.5).spec.range == (-1.0, 1.0)
+    assert tensor(torch.rand(5, 2)).spec.range == (-1.0, 1.0)
     assert tensor(torch.full((5, 2), 7.0)).spec.range == (6.0, 8.0)
     assert tensor(torch.tensor([[0.0, 2.0]])).spec.range == (0.0, 2.0)
+    assert tensor(torch.rand(5, 1, 4, 4), range=(0, 1)).spec.range == (0.0, 1.0)
+    assert tensor(torch.rand(5, 3, 4, 4) * 9, torch.arange(5), range=(0, 9)).spec.classes == tuple("01234")
+
+
+def test_uint8_images_have_256_levels() -> None:
+    x = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    data = tensor(x)
+    assert (data.spec.bins, data.spec.range) == (256, (-1.0, 1.0))
+    torch.testing.assert_close(data.batch(torch.arange(5))[0], x / 127.5 - 1)
+    assert tensor(x, range=(0, 1)).batch(torch.arange(5))[0].max() <= 1
+    x.zero_()
+    assert loaded(data).max() > 0
+
+
+PIXELS = torch.arange(256.0)[torch.arange(2 * 16).reshape(2, 1, 4, 4) * 7 % 256]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (PIXELS, r"give them as uint8 \(x.to\(torch.uint8\)\), or scale them to -1"),
+        (PIXELS.flatten(1), "give them as uint8"),
+        (PIXELS / 255, r"0 … 0.*range=\(0, 1\)"),
+        (PIXELS - 100, r"values of the images are -100 … 1.*sf.data.tensor\(x, range="),
+        (PIXELS.repeat(1, 3, 1, 1) / 128 - 0.5, r"range=\(0, 1\)"),
+        (PIXELS.to(torch.uint8)[:, 0], r"use x\[:, None\]"),
+        (PIXELS.to(torch.uint8).permute(0, 2, 3, 1), r"use x.permute\(0, 3, 1, 2\)"),
+        (PIXELS.to(torch.int16), "uint8 images"),
+    ],
+)
+def test_a_range_is_never_guessed(x: torch.Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tensor(x)
+
+
+def test_a_range_must_hold_the_values() -> None:
+    with pytest.raises(InputError, match=r"the values are 0 … 217, outside range=\(0, 1\)"):
+        tensor(PIXELS, range=(0, 1))
+    with pytest.raises(InputError, match="ascend"):
+        tensor(PIXELS, range=(255, 0))
 
 
 @pytest.mark.parametrize(

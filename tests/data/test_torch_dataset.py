@@ -198,6 +198,20 @@ def test_what_items_are() -> None:
     assert found.share(torch.arange(3), torch.arange(3)).arrays["size"].tolist() == [0.0, 1.0, 2.0]
 
 
+def test_the_range_of_images_is_said_or_found_wrong() -> None:
+    images = torch.rand(COUNT, 1, 4, 4)
+    with pytest.raises(InputError, match=r"data_spec=sf.DataSpec\(\(1, 4, 4\), range=\(0, 1\)\)"):
+        torch_dataset(TensorDataset(images))
+    said = torch_dataset(TensorDataset(images), data_spec=DataSpec((1, 4, 4), (0, 1)))
+    assert said.spec.range == (0, 1)
+    with pytest.raises(InputError, match=r"item 0 has values .* outside the range"):
+        torch_dataset(TensorDataset(images * 255), data_spec=DataSpec((1, 4, 4), (0, 1)))
+    images[3] -= 0.5
+    later = torch_dataset(TensorDataset(images * 1.5), data_spec=DataSpec((1, 4, 4), (0, 1.5)), probe=2)
+    with pytest.raises(InputError, match="item 3 has values"):
+        later.some(8)
+
+
 def test_fingerprint_is_of_the_length_and_the_probed_items(source: TorchDataset) -> None:
     images = torch.randint(0, 256, (COUNT, 1, 4, 4), dtype=torch.uint8)
 

@@ -249,7 +249,13 @@ def test_bad_pieces(tmp_path):
     with pytest.raises(sf.InputError, match="data must be a source"):
         sf.train(objective, [1, 2, 3])  # type: ignore[arg-type]
     with pytest.raises(sf.InputError, match="shape"):
-        sf.train(objective, torch.randn(4, 3, 8, 8))
+        sf.train(objective, torch.randn(4, 3, 8, 8).clamp(-1, 1))
+    with pytest.raises(sf.InputError, match=r"does not say what black and white are.*range="):
+        sf.train(objective, torch.rand(4, 1, 8, 8))
+    with pytest.raises(
+        sf.InputError, match=r"values \(-1.0, 1.0\).*are \(0.0, 1.0\): build it with data=data.spec"
+    ):
+        sf.train(objective, sf.data.tensor(torch.rand(4, 1, 8, 8), range=(0, 1)))
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "precious.txt").write_text("mine")
     with pytest.raises(sf.InputError, match="not an empty folder"):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data.arrays import add_tensor, check_arrays, check_name, numeric_tensor
 from scorefield.data.base import Microbatch, Share, microbatch
 from scorefield.data.class_names import class_numbers, numbered
@@ -24,6 +24,7 @@ from scorefield.runtime.errors import InputError
 
 __all__ = ["Dataset", "number_labels", "range_of", "tensor"]
 
+_MANY = 16  # numbers of an example from which whole numbers 0 … 255 are taken for pixels
 _SPLIT_STREAM = 1  # apart from the stream (0) that training's order draws from the same seed
 
 
@@ -290,37 +291,88 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)
 
 
-def range_of(values: Tensor) -> tuple[float, float]:
-    """(-1, 1) where all continuous values lie inside it, otherwise the smallest and the largest of them."""
+def range_of(values: Tensor, source: str, advice: str) -> tuple[float, float]:
+    """The range of continuous values, where it needs no guess.
+
+    Images that hold negative values and lie in [−1, 1] have the range (−1, 1). Anything else of images could mean
+    several: 0 … 1, or the darker half of −1 … 1. Points have the range (−1, 1) where they lie inside it, otherwise
+    their smallest and largest value.
+
+    Args:
+        values: (N, *shape).
+        source: What messages call them.
+        advice: How to give the range.
+
+    Raises:
+        InputError: For images of an unknown range, and for what looks like 8-bit pixels.
+    """
     low, high = float(values.min()), float(values.max())
+    images = are_images(values.shape[1:])
+    bytes_ = low >= 0 and 1 < high <= 255 and (images or values[0].numel() >= _MANY)
+    if bytes_ and bool((values == values.round()).all()):
+        raise InputError(
+            f"{source}: the values are whole numbers {low:g} … {high:g}, as of 8-bit pixels, and are given as floating "
+            f"point: give them as uint8 (x.to(torch.uint8)), or scale them to -1 … 1 (x / 127.5 - 1)"
+        )
+    if images and not (-1 <= low < 0 and high <= 1):
+        raise InputError(
+            f"{source}: the values of the images are {low:.4g} … {high:.4g}, which does not say what black and white are: "
+            f"{advice}, or scale them to -1 … 1"
+        )
     if low >= -1.0 and high <= 1.0:
         return -1.0, 1.0
     return (low, high) if low < high else (low - 1.0, high + 1.0)  # a constant still needs a range
 
 
-def tensor(x: Tensor, y: Tensor | None = None, **arrays: Tensor) -> Dataset:
-    """Continuous data in memory (spec.bins is None).
-
-    spec.range is (-1, 1) where the data lie inside it, otherwise their smallest and largest value.
+def tensor(
+    x: Tensor, y: Tensor | None = None, *, range: tuple[float, float] | None = None, **arrays: Tensor
+) -> Dataset:
+    """Examples in memory: images as uint8 (256 bins), or continuous data as floating point (spec.bins is None).
 
     Args:
-        x: Examples, floating point (N, *shape); copied as float32.
+        x: uint8 images (N, C, H, W), or floating point (N, *shape), copied as float32.
         y: Labels, integers (N,) of any range; their sorted values become the class names.
+        range: Of floating point: what black and white are, which all values must lie between; of uint8: what 0 and
+            255 become. Default: (−1, 1) for uint8, for images that lie there and have negative values, and for
+            points that lie there; of other points their smallest and largest value.
         arrays: Further arrays (N, *) by name, numbers or booleans.
 
     Raises:
-        InputError: For other types and shapes, NaN and infinite values.
+        InputError: For other types and shapes, NaN and infinite values, and for images whose range is not said.
     """
-    if x.ndim < 2 or not len(x) or not x.is_floating_point():
+    if not isinstance(x, Tensor):
+        raise InputError(f"examples are a tensor (N, *shape), got a {type(x).__name__}: use torch.from_numpy")
+    if x.ndim < 2 or not len(x) or not (x.is_floating_point() or x.dtype == torch.uint8):
+        hint = ": use x[:, None] for single numbers" if x.ndim == 1 else ""
         raise InputError(
-            f"continuous data must be floating point of shape (N, *shape), N at least 1; got {x.dtype} "
-            f"{tuple(x.shape)}" + (": use x[:, None] for single numbers" if x.ndim == 1 else "")
+            f"examples must be uint8 images (N, C, H, W), or floating point (N, *shape), N at least 1; got {x.dtype} "
+            f"{tuple(x.shape)}{hint}"
         )
-    values = x.detach().to("cpu", torch.float32, copy=True).contiguous()
+    if x.dtype == torch.uint8:
+        _check_channels_first(tuple(x.shape))
+    values = x.detach().to("cpu", torch.uint8 if x.dtype == torch.uint8 else torch.float32, copy=True)
+    values = values.contiguous()
     check_finite(values, "examples", "remove them first")
     labels, classes = (None, ()) if y is None else number_labels(y.detach().cpu().numpy(), "tensor")
     if labels is not None and len(labels) != len(values):
         raise InputError(f"there are {len(values)} examples but {len(labels)} labels")
-    spec = DataSpec(shape=tuple(values.shape[1:]), range=range_of(values), classes=classes)
     further = {name: numeric_tensor(name, array, "tensor") for name, array in arrays.items()}
+    bins = 256 if values.dtype == torch.uint8 else None
+    if range is None:
+        advice = "say it by sf.data.tensor(x, range=(0, 1))"
+        range = (-1.0, 1.0) if bins else range_of(values, "tensor", advice)
+    spec = DataSpec(tuple(values.shape[1:]), (float(range[0]), float(range[1])), classes, bins)
+    low, high = spec.range
+    if bins is None and not (low <= float(values.min()) and float(values.max()) <= high):
+        raise InputError(
+            f"tensor: the values are {float(values.min()):g} … {float(values.max()):g}, outside range=({low:g}, {high:g}): "
+            "give the range that they lie in"
+        )
     return Dataset(spec, values, labels, "tensor", arrays=further)
+
+
+def _check_channels_first(shape: tuple[int, ...]) -> None:
+    """InputError for uint8 images whose channels come last, or are left out."""
+    if len(shape) == 3 or (len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3)):
+        how = "x[:, None]" if len(shape) == 3 else "x.permute(0, 3, 1, 2)"
+        raise InputError(f"uint8 images have the shape (N, C, H, W), got {shape}: use {how}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
+from scorefield.core.shapes import are_images
 from scorefield.data import (
     Microbatch,
     Prefetcher,
@@ -163,6 +164,11 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
     elif spec.shape != data.spec.shape:
         raise InputError(
             f"the model is for examples of shape {spec.shape}, but {data.source} has shape {data.spec.shape}"
+        )
+    elif are_images(spec.shape) and spec.range != data.spec.range:
+        raise InputError(
+            f"the model is for images with values {spec.range}, but those of {data.source} are {data.spec.range}: build it with "
+            "data=data.spec"
         )
     if model.num_classes and data.spec.num_classes > model.num_classes:
         raise InputError(

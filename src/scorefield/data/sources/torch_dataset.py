@@ -157,9 +157,9 @@ def torch_dataset(
 
     Args:
         dataset: The data set.
-        data_spec: What one item is. Default: found from the items that are probed; the range of continuous
-            data is then (-1, 1) where they lie inside it, otherwise their smallest and largest value. With
-            bins, floating-point items must lie on the bins of its range.
+        data_spec: What one item is. Default: found from the items that are probed, with the range as `sf.data.tensor`
+            finds it: that of floating-point images must be said unless it is (−1, 1).
+            With bins, floating-point items must lie on the bins of its range.
         classes: Names of the classes, or their number K; labels are integers 0 … K-1. () ignores the labels.
             Default: those of `data_spec`.
         threads: How many threads read items at the same time; more than 1 only if `dataset[i]` allows it.
@@ -189,7 +189,10 @@ def torch_dataset(
     indices = torch.tensor(chosen)
     share = found.share(indices, indices)
     if data_spec is None and spec.bins is None:
-        found = replace(found, spec=replace(spec, range=range_of(share.values)))
+        advice = (
+            f"say it by sf.data.torch_dataset(dataset, data_spec=sf.DataSpec({spec.shape}, range=(0, 1)))"
+        )
+        found = replace(found, spec=replace(spec, range=range_of(share.values, source, advice)))
     return found if fingerprint is not None else _with_digests(found, share)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, SupportsIndex
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
 from scorefield.data.images.unreadable import reason_of
 from scorefield.runtime.errors import InputError
@@ -101,9 +102,15 @@ def as_values(values: Tensor, spec: DataSpec, where: str) -> Tensor:
             raise InputError(f"{where} has the value {int(values.max())}; the bins are 0 … {spec.bins - 1}")
         return values
     values = values.float()
-    if not bool(torch.isfinite(values).all()):
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"{where} holds NaN or infinite values: repair or remove it")
     if spec.bins is None:
+        if are_images(spec.shape) and not (spec.range[0] <= low and high <= spec.range[1]):
+            raise InputError(
+                f"{where} has values {low:g} … {high:g}, outside the range {spec.range}: give the range that all items lie in "
+                "(data_spec=sf.DataSpec(shape, range=(low, high)))"
+            )
         return values
     try:
         return spec.exact_bins(values).to(torch.uint8)
