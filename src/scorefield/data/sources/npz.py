@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
