@@ -322,4 +322,4 @@ def test_fingerprint_covers_the_arrays_that_are_named() -> None:
 )
 def test_arrays_that_are_refused(arrays: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        tensor(torch.zeros(4, 2), **arrays)
+        tensor(torch.zeros(4, 2), **arrays)  # type: ignore[arg-type]
