@@ -5,12 +5,14 @@ when damaged.
 import gzip
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from scorefield.interop.state_dicts import read_weights
 from scorefield.runtime.errors import InputError
@@ -120,8 +122,13 @@ def test_lists_of_training_files_are_unpacked(tmp_path) -> None:
 def test_half_precision_is_converted_and_said(tmp_path, dtype) -> None:
     state = {"a.weight": STATE["a.weight"].to(dtype), "a.bias": STATE["a.bias"]}
     weights = read_weights(torch_file(tmp_path / "half.pt", state))
-    assert equal(weights.tensors, STATE)  # these numbers are exact in both
-    assert all(value.dtype == torch.float32 for value in weights.tensors.values())
+    assert {name: value.dtype for name, value in weights.tensors.items()} == {
+        "a.weight": dtype,
+        "a.bias": torch.float32,
+    }
+    net = nn.ModuleDict({"a": nn.Linear(4, 3)})
+    net.load_state_dict(weights.tensors)  # as the importers do, a tensor at a time
+    assert equal(net.state_dict(), STATE)  # these numbers are exact in both
     assert weights.notes == (f"converted 1 of 2 tensors from {str(dtype).removeprefix('torch.')} to float32",)
 
 
@@ -172,10 +179,84 @@ def test_what_holds_no_weights_is_refused(tmp_path) -> None:
         (torch_file(tmp_path / "table.pt", {"epoch": 3, "name": "x"}), "a table of epoch, name"),
         (torch_file(tmp_path / "tensor.pt", torch.zeros(2)), "but Tensor"),
         (torch_file(tmp_path / "list.pt", [1, 2]), "but list"),
-        (torch_file(tmp_path / "integers.pt", {"step": torch.tensor(3)}), "step holds torch.int64"),
-        (tmp_path / "none.pt", "there is no file"),
-        (tmp_path, "there is no file"),
+        (torch_file(tmp_path / "meta.pt", {"a": torch.zeros(3, device="meta")}), "a has no values"),
+        (tmp_path / "none.pt", "there is no such file"),
+        (tmp_path, "this is a folder"),
     ]
     for path, message in cases:
         with pytest.raises(InputError, match=message):
             read_weights(path)
+
+
+OTHER = {name: value + 1 for name, value in STATE.items()}  # the weights of the last step
+
+
+@pytest.mark.parametrize(
+    ("content", "took"),
+    [
+        (
+            {"model": OTHER, "ema": STATE, "optimizer": {"param_groups": []}, "step": 3},
+            "averaged (EMA) weights, 'ema'",
+        ),
+        ({"ema_model": {"module": STATE}, "model": OTHER}, "averaged (EMA) weights, 'ema_model'"),
+        (
+            {"model_state_dict": OTHER, "ema": {"decay": 0.999, "shadow": STATE}},
+            "averaged (EMA) weights, 'ema'",
+        ),
+        (
+            {"state_dict": STATE, "epoch": 3},
+            "the model's weights, 'state_dict', of a training file; it has no averaged",
+        ),
+        ({"ema": 0.9999, "model": STATE}, "the model's weights, 'model'"),
+        (
+            {"ema": {"_orig_mod." + name: value for name, value in STATE.items()}},
+            "dropped _orig_mod. from names",
+        ),
+    ],
+)
+def test_the_averaged_weights_of_a_table_are_taken(tmp_path, content, took) -> None:
+    weights = read_weights(torch_file(tmp_path / "training.pt", content))
+    assert equal(weights.tensors, STATE)
+    assert took in "; ".join(weights.notes)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_that_wrappers_leave_are_dropped(tmp_path, prefix) -> None:
+    state = {prefix + name: value for name, value in STATE.items()}
+    weights = read_weights(torch_file(tmp_path / "wrapped.pt", state))
+    assert equal(weights.tensors, STATE)
+    assert all(part in " ".join(weights.notes) for part in prefix.rstrip(".").split("."))
+
+
+def test_a_name_within_that_torch_compile_has_changed(tmp_path) -> None:
+    """A compiled part of a network; names that would be the same without the prefix stay."""
+    state = {"a._orig_mod.weight": STATE["a.weight"], "a.bias": STATE["a.bias"]}
+    assert equal(read_weights(torch_file(tmp_path / "part.pt", state)).tensors, STATE)
+    twice = {"a.weight": torch.ones(1), "_orig_mod.a.weight": torch.zeros(1)}
+    assert equal(read_weights(torch_file(tmp_path / "twice.pt", twice)).tensors, twice)
+
+
+def test_a_table_whose_keys_are_no_text_is_refused(tmp_path) -> None:
+    for content in ({1: torch.zeros(2)}, {"model": {(1, 2): torch.zeros(2)}}, {b"a" * 10**6: 3}):
+        with pytest.raises(InputError, match="holds no state dict") as error:
+            read_weights(torch_file(tmp_path / "keys.pt", content))
+        assert len(str(error.value)) < 600
+
+
+def test_a_compressed_file_is_refused(tmp_path) -> None:
+    """10 kB that hold 10 MB: so does one of 9 GB, which would fill memory."""
+    stored = torch_file(tmp_path / "a.pt", {"a": torch.zeros(2_500_000)})
+    with (
+        zipfile.ZipFile(stored) as source,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(InputError, match="it is compressed"):
+        read_weights(tmp_path / "b.pt")
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path) -> None:
+    os.mkfifo(tmp_path / "model.pt")
+    with pytest.raises(InputError, match="this is a named pipe"):
+        read_weights(tmp_path / "model.pt")

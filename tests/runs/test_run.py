@@ -1,6 +1,7 @@
 """sf.Run: the bytes of the command, lazily and of one moment; mistakes teach."""
 
 import json
+import os
 import pydoc
 import re
 import shutil
@@ -439,10 +440,42 @@ def test_weights_that_do_not_fit_are_named(runs, tmp_path):
     shutil.copytree(runs / "moons", tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace("hidden = 16", "hidden = 17"))
-    with pytest.raises(sf.InputError, match="size mismatch for net"):
+    with pytest.raises(
+        sf.InputError, match=r"does not fit this run: \d+ tensors are of another shape \(net\."
+    ):
         sf.load(tmp_path / "run")
     config.write_text(config.read_text().replace("hidden = 17", "hidden = -17"))
     with pytest.raises(sf.InputError, match=r"\[net\]: a mlp of these sizes cannot be made"):
+        sf.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda value: value != 0, "of another type .*bool instead of float32"),
+        (lambda value: value.to(torch.complex64), "of another type .*complex64 instead of float32"),
+        (lambda value: value.to(torch.int32), "of another type .*int32 instead of float32"),
+        (lambda value: value * float("nan"), "holds NaN or infinite values"),
+    ],
+)
+def test_weights_of_another_type_or_not_finite_are_refused(runs, tmp_path, change, said):
+    """By casting, any of them would load."""
+    shutil.copytree(runs / "moons", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "samples"))
+    path = tmp_path / "run" / "model.safetensors"
+    weights = load_file(path)
+    last = list(weights)[-1]
+    save_file({**weights, last: change(weights[last])}, path)
+    for load in (sf.load, lambda run: sf.Run(run).model(device="cpu")):
+        with pytest.raises(sf.InputError, match=said):
+            load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.toml"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(runs, tmp_path, name):
+    shutil.copytree(runs / "moons", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "samples"))
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    with pytest.raises(sf.InputError):
         sf.load(tmp_path / "run")
 
 

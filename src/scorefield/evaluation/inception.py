@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation.extractors import Pretrained
-from scorefield.runtime.weights import SHOWN, file_sha256, fill, read_tensors
+from scorefield.runtime.weights import SHOWN, fill, read_tensors
 
 __all__ = ["InceptionV3", "inception_features"]
 
@@ -32,14 +32,14 @@ def inception_features(path: str | Path, spec: DataSpec) -> Pretrained:
     InputError: no such file, a file of anything else, data that are not images of 1 or 3 channels.
     """
     path = Path(path).expanduser()
-    tensors = read_tensors(path, _WHAT)
+    tensors, digest = read_tensors(path, _WHAT)
     with torch.device("meta"):
         net = InceptionV3()
     fill(net, tensors, path, _WHAT)
     return Pretrained(
         net,
         spec,
-        f"FID Inception-v3, weights {file_sha256(path)[:SHOWN]}, {FEATURES:,} pool3 features",
+        f"FID Inception-v3, weights {digest[:SHOWN]}, {FEATURES:,} pool3 features",
         FEATURES,
     )
 

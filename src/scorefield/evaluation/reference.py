@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,7 +17,8 @@ from scorefield.evaluation.frechet import Moments
 from scorefield.runtime.atomic import atomic_write
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.weights import SHOWN, sha256
+from scorefield.runtime.reading import reading
+from scorefield.runtime.weights import SHOWN, open_tensors, sha256
 
 __all__ = ["Reference"]
 
@@ -99,17 +100,11 @@ class Reference:
     def load(cls, path: str | Path) -> Reference:
         """Read what `save` wrote. InputError for a file that is missing, damaged or of another kind."""
         path = Path(path).expanduser()
-        if not path.is_file():
-            raise InputError(
-                f"{path}: there is no such file; a reference is a .safetensors file that `Reference.save` wrote"
-            )
         try:
-            with safe_open(path, "pt") as file:
-                known, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
-            raise InputError(
-                f"{path}: cannot be read (damaged, or no .safetensors file): make the reference again"
-            ) from None
+            with open_tensors(path, "a .safetensors file that `Reference.save` wrote") as file:
+                known, tensors = file.metadata, file.tensors()
+        except InputError as error:
+            raise InputError(f"{error}: make the reference again") from None
         if known.get("format") != _FORMAT:
             raise InputError(
                 f"{path}: holds other tensors, no reference (format {_FORMAT!r}): make the reference again"
@@ -119,7 +114,8 @@ class Reference:
             raise InputError(
                 f"{path}: has changed since it was written (its SHA-256 differs): make the reference again"
             )
-        moments = Moments.of(int(tensors["count"]), tensors["mean"], tensors["scatter"])
+        with reading(path):
+            moments = Moments.of(int(tensors["count"]), tensors["mean"], tensors["scatter"])
         return cls(moments, tensors.get("features"), *texts)
 
     def _tensors(self) -> dict[str, Tensor]:

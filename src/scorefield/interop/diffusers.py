@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -30,7 +30,6 @@ from scorefield.interop.diffusers_unet import (
     read_structure,
     structure_of,
 )
-from scorefield.interop.fit import listed, shapes_of
 from scorefield.interop.state_dicts import read_weights
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet, UNet
@@ -38,7 +37,9 @@ from scorefield.runtime.atomic import atomic_folder
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import Options, build, parse
+from scorefield.runtime.reading import read_json
 from scorefield.runtime.registry import NETS
+from scorefield.runtime.weights import check_tensors, misfit, open_tensors
 
 __all__ = ["Folder", "export", "load", "read_folder"]
 
@@ -46,6 +47,17 @@ VERSION = "0.42.0"  # of diffusers, whose files these are
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 IMAGE_BINS = 256
+_SCHEDULER = "scheduler_config.json"
+# What unet_ema/config.json says of the averaging itself.
+_AVERAGING = (
+    "decay",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "update_after_step",
+    "use_ema_warmup",
+)
 
 
 class Left(Options):
@@ -188,8 +200,8 @@ def read_folder(path: Path) -> Folder:
             f"there is no folder {path}: give the folder that diffusers saved, with unet/ and scheduler/ in it"
         )
     _check_pipeline(path)
-    unet, scheduler = (path / name if (path / name).is_dir() else path for name in ("unet", "scheduler"))
-    config, schedule = _json(unet / "config.json"), _json(scheduler / "scheduler_config.json")
+    unet, scheduler, notes = _folders(path)
+    config, schedule = _json(unet / "config.json"), _json(scheduler / _SCHEDULER)
     file = next((unet / name for name in WEIGHTS if (unet / name).is_file()), None)
     if file is None:
         there = ", ".join(sorted(entry.name for entry in unet.iterdir()))
@@ -199,7 +211,22 @@ def read_folder(path: Path) -> Folder:
         found = _read(config, schedule, weights.tensors, _left(file))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return replace(found, weights=file.name, sha256=weights.sha256, notes=(*weights.notes, *found.notes))
+    return replace(
+        found, weights=file.name, sha256=weights.sha256, notes=(*notes, *weights.notes, *found.notes)
+    )
+
+
+def _folders(path: Path) -> tuple[Path, Path, list[str]]:
+    """Where the network and the scheduler are, and what to know of that. A checkpoint of diffusers' training has
+    averaged weights beside those of its step, and its scheduler in the folder around it.
+    """
+    unet = next((path / name for name in ("unet_ema", "unet") if (path / name).is_dir()), path)
+    places = [path / "scheduler", path, *([path.parent / "scheduler"] if unet != path else [])]
+    scheduler = next((place for place in places if (place / _SCHEDULER).exists()), places[0])
+    notes = ["took the averaged (EMA) weights, unet_ema"] if unet.name == "unet_ema" else []
+    if scheduler == path.parent / "scheduler":
+        notes.append(f"took the scheduler of the folder around it, {scheduler}")
+    return unet, scheduler, notes
 
 
 def _read(
@@ -209,7 +236,7 @@ def _read(
     left: Left | None,
 ) -> Folder:
     _check_classes(config, schedule)
-    unet = parse(UNetConfig, config, "unet")
+    unet = parse(UNetConfig, {key: value for key, value in config.items() if key not in _AVERAGING}, "unet")
     structure = read_structure(unet)
     known = {name: value for name, value in schedule.items() if name in SchedulerConfig.model_fields}
     scheduler = read_scheduler(str(schedule["_class_name"]), parse(SchedulerConfig, known, "scheduler"))
@@ -241,9 +268,9 @@ def _filled(net: UNet | DDPMUNet, structure: Structure, tensors: Mapping[str, Te
     exactly its own.
     """
     order = attention_order(net)
-    found, expected = shapes_of(tensors), shapes_of(to_diffusers(net.state_dict(), structure, order))
-    if found != expected:
-        raise InputError(f"the weights are not those of unet/config.json: {listed(found, expected)}")
+    if (problem := misfit(to_diffusers(net.state_dict(), structure, order), tensors)) is not None:
+        raise InputError(f"the weights are not those of unet/config.json: {problem}")
+    check_tensors(tensors, meta=True)
     renamed = from_diffusers(tensors, structure, order, net.state_dict())
     net.to_empty(device=next(iter(tensors.values())).device)
     net.load_state_dict(renamed, strict=True)
@@ -292,23 +319,16 @@ def _left(file: Path) -> Left | None:
     """What an export left in this file; None where there is nothing, or nothing that can be read."""
     if file.suffix != ".safetensors":
         return None
-    with safe_open(file, "pt") as opened:
-        text = (opened.metadata() or {}).get("scorefield")
     try:
+        with open_tensors(file, "weights of diffusers") as opened:
+            text = opened.metadata.get("scorefield")
         return None if text is None else parse(Left, json.loads(text))
     except (ValueError, TypeError, RecursionError):  # InputError is a ValueError
         return None
 
 
 def _json(path: Path) -> dict[str, object]:
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); diffusers' save_pretrained writes it"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
+    values = read_json(path, "a table of options, which diffusers' save_pretrained writes")
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no table of options but {type(values).__name__}")
     return values

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.weights import check_tensors, misfit
 
-__all__ = ["Either", "Hints", "Original", "Shapes", "count", "fit", "listed", "network_of", "shapes_of"]
+__all__ = ["Either", "Hints", "Original", "Shapes", "count", "fit", "network_of", "shapes_of"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 Hints = Mapping[str, Callable[[Shapes], str]]
@@ -80,14 +81,16 @@ def fit(original: Original[Model], state_dict: Mapping[str, Tensor]) -> Model:
     net = network_of(model)
     found, expected = shapes_of(state_dict), shapes_of(net.state_dict())
     if found != expected:
-        raise InputError(_misfit(original, found, expected))
+        raise InputError(_misfit(original, state_dict, net.state_dict()))
+    check_tensors(state_dict, meta=True)
     net.to_empty(device=next(iter(state_dict.values())).device)
     net.load_state_dict(state_dict, strict=True)
     model.eval()
     return model
 
 
-def _misfit(original: Original[Either], found: Shapes, expected: Shapes) -> str:
+def _misfit(original: Original[Either], given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    found, expected = shapes_of(given), shapes_of(wanted)
     sign, own = _sign(found), _sign(expected)
     if sign != own:
         what = (
@@ -104,7 +107,7 @@ def _misfit(original: Original[Either], found: Shapes, expected: Shapes) -> str:
         ]
         if wrong:
             return f"the flags do not describe this file: {'; '.join(wrong)}"
-    return f"the flags do not describe this file: {listed(found, expected)}"
+    return f"the flags do not describe this file: {misfit(wanted, given)}"
 
 
 def _sign(shapes: Shapes) -> str | None:
@@ -116,19 +119,3 @@ def _read(hint: Callable[[Shapes], str], shapes: Shapes) -> str | None:
         return hint(shapes)
     except (LookupError, ZeroDivisionError):
         return None
-
-
-def listed(found: Shapes, expected: Shapes) -> str:
-    """The differences that no flag explains, with the first of each kind."""
-    missing, unknown = [n for n in expected if n not in found], [n for n in found if n not in expected]
-    other = [n for n in found if n in expected and found[n] != expected[n]]
-    parts = [
-        f"{len(names)} tensors {what} (the first: {names[0]}{detail(names[0])})"
-        for names, what, detail in (
-            (missing, "are missing", lambda n: ""),
-            (unknown, "do not belong to this network", lambda n: ""),
-            (other, "have another shape", lambda n: f", {list(found[n])} instead of {list(expected[n])}"),
-        )
-        if names
-    ]
-    return "; ".join(parts)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TypeGuard
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import one_line, open_file, reading
+from scorefield.runtime.weights import TensorFile, digest_of, read_pickled, unchanged
 
 __all__ = ["Weights", "read_weights"]
 
@@ -33,6 +30,11 @@ _KNOWN |= {
 }
 _ENDINGS = {"PyTorch": (".pt", ".pth", ".ckpt", ".bin"), "safetensors": (".safetensors",)}
 _HALF = (torch.float16, torch.bfloat16)
+# What training files call the averaged weights, the weights of the last step, and, within either, the tensors.
+_AVERAGED = ("ema", "model_ema", "ema_model", "unet_ema", "ema_state_dict", "state_dict_ema", "params_ema")
+_TRAINED = ("model", "state_dict", "model_state_dict", "unet", "net", "network", "params", "module")
+_WITHIN = ("state_dict", "model", "shadow", "shadow_params", "module", "params")
+_COMPILED, _PARALLEL = "_orig_mod.", "module."
 _START = 64  # bytes that tell kinds of files apart
 _LONGEST_HEADER = 100_000_000  # that safetensors reads
 
@@ -42,7 +44,7 @@ class Weights:
     """Weights that were read.
 
     Attributes:
-        tensors: name -> CPU tensor, float32 or float64.
+        tensors: name -> CPU tensor, of the type in the file.
         sha256: Of the file.
         notes: What was done that a reader should know.
     """
@@ -56,71 +58,54 @@ def read_weights(path: Path) -> Weights:
     """The weights in a .safetensors file or a file that torch.save wrote, whatever it is called.
 
     Only torch's restricted loader is used, which refuses a file that would run code before anything in it
-    runs. Of a training file (a list of model, optimizer, …, and perhaps averaged weights) the averaged
-    weights are taken where there are some. The prefix "module." of all names is dropped, and half-precision
-    tensors become float32; notes say so.
+    runs. Of a training file (a list of model, optimizer, …, and perhaps averaged weights, or a table of them by
+    name) the averaged weights are taken where there are some. The prefix "module." of all names, and
+    "_orig_mod." in any, are dropped; notes say so.
 
     InputError for a file that cannot be read, that is cut off or no checkpoint, that asks for code, or that
     holds no weights.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    with path.open("rb") as file:
-        start = file.read(_START)
+    with open_file(path, "weights of PyTorch or safetensors") as file, unchanged(file, path):
+        sha256 = digest_of(file)
+        content, kind = _read(file, path)
+        notes = (
+            []
+            if path.suffix in _ENDINGS[kind]
+            else [f"read as {kind}, which it is despite the ending of its name"]
+        )
+        with reading(path):
+            state = _unprefixed(_unpacked(content, path, notes), notes)
+    if empty := next((name for name, value in state.items() if value.is_meta), None):
+        raise InputError(f"{path}: {one_line(empty)} has no values: it was saved from the meta device")
+    half = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype in _HALF}
+    if half:
+        count = sum(value.dtype in _HALF for value in state.values())
+        notes.append(
+            f"converted {count} of {len(state)} tensors from {' and '.join(sorted(half))} to float32"
+        )
+    return Weights(dict(state), sha256, tuple(notes))
+
+
+def _read(file: BufferedReader, path: Path) -> tuple[object, str]:
+    """What is in the file, and of which kind it is."""
+    start = file.read(_START)
     # The length of the header comes first in a safetensors file, and may well begin like a pickle.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _LONGEST_HEADER:
-        content, kind = _safetensors(path), "safetensors"
-    elif start[:4] == _ZIP or start[:1] == _PICKLE:
-        content, kind = _torch(path), "PyTorch"
-    else:
-        what = next(
-            (name for sign, name in _KNOWN.items() if start.startswith(sign)),
-            "neither a PyTorch nor a safetensors file",
-        )
-        raise InputError(f"{path} holds no weights: it is {what if start else 'empty'}")
-    notes = (
-        []
-        if path.suffix in _ENDINGS[kind]
-        else [f"read as {kind}, which it is despite the ending of its name"]
+        with reading(path):
+            return TensorFile(file, path).tensors(), "safetensors"
+    if start[:4] == _ZIP or start[:1] == _PICKLE:
+        return read_pickled(file, path), "PyTorch"
+    what = next(
+        (name for sign, name in _KNOWN.items() if start.startswith(sign)),
+        "neither a PyTorch nor a safetensors file",
     )
-    tensors = _converted(_unprefixed(_unpacked(content, path, notes), notes), path, notes)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Weights(tensors, digest, tuple(notes))
-
-
-def _safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged or cut off: as safetensors, {error}") from None
-
-
-def _torch(path: Path) -> object:
-    try:
-        with (
-            warnings.catch_warnings(),
-            path.open("rb") as file,
-        ):  # an open file: given a name, torch goes by its ending
-            warnings.simplefilter("ignore")  # of unusual pickle protocols
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        if asked is None:
-            raise InputError(
-                f"{path} is damaged, or a pickle that torch.save did not write; nothing in it was run"
-            ) from None
-        raise InputError(
-            f"{path} was refused: loading it would run {asked[1]}, and weights need nothing but tensors. Nothing in it was run. "
-            "If you trust who made it, save its state dict alone as .safetensors and import that"
-        ) from None
-    except Exception as error:  # damaged archives and streams raise half a dozen kinds
-        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
-        raise InputError(f"{path} is damaged, cut off or not a PyTorch checkpoint ({reason})") from None
+    raise InputError(f"{path} holds no weights: it is {what if start else 'empty'}")
 
 
 def _unpacked(content: object, path: Path, notes: list[str]) -> Mapping[str, Tensor]:
     """The state dict in what was read."""
+    if _is_state(content):
+        return content
     if isinstance(content, Sequence) and content and _is_state(content[0]):
         if len(content) > 4 and _is_state(
             content[4]
@@ -133,39 +118,39 @@ def _unpacked(content: object, path: Path, notes: list[str]) -> Mapping[str, Ten
         raise InputError(
             f"{path} is the state of an optimizer: give the file of the weights, such as ema_0.9999_….pt, instead"
         )
-    if not _is_state(content):
-        what = (
-            f"a table of {', '.join(str(k) for k in list(content)[:5])}"
-            if isinstance(content, Mapping)
-            else type(content).__name__
+    table: Mapping[object, object] = content if isinstance(content, Mapping) else {}
+    for key in (*_AVERAGED, *_TRAINED):
+        state = table.get(key)
+        within = (
+            next((state[inner] for inner in _WITHIN if inner in state), state)
+            if isinstance(state, Mapping)
+            else None
         )
-        raise InputError(f"{path} holds no state dict (names and tensors) but {what}")
-    return content
+        found = next((one for one in (state, within) if _is_state(one)), None)
+        if found is not None:
+            kind = "the averaged (EMA)" if key in _AVERAGED else "the model's"
+            lacking = "" if key in _AVERAGED else "; it has no averaged ones"
+            notes.append(f"took {kind} weights, {key!r}, of a training file{lacking}")
+            return found
+    listed = one_line(", ".join(str(key) for key in list(table)[:5]))
+    what = f"a table of {listed}" if table else type(content).__name__
+    raise InputError(f"{path} holds no state dict (names and tensors) but {what}")
 
 
 def _is_state(value: object) -> TypeGuard[Mapping[str, Tensor]]:
     return (
         isinstance(value, Mapping)
         and bool(value)
-        and all(isinstance(item, Tensor) for item in value.values())
+        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
     )
 
 
 def _unprefixed(state: Mapping[str, Tensor], notes: list[str]) -> Mapping[str, Tensor]:
-    if not all(name.startswith("module.") for name in state):
-        return state
-    notes.append("dropped the prefix module. of all names, left by training on several devices")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _converted(state: Mapping[str, Tensor], path: Path, notes: list[str]) -> dict[str, Tensor]:
-    odd = next((name for name, value in state.items() if not value.is_floating_point()), None)
-    if odd is not None:
-        raise InputError(f"{path}: {odd} holds {state[odd].dtype}, and weights are floating-point numbers")
-    half = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype in _HALF}
-    if half:
-        count = sum(value.dtype in _HALF for value in state.values())
-        notes.append(
-            f"converted {count} of {len(state)} tensors from {' and '.join(sorted(half))} to float32"
-        )
-    return {name: value.float() if value.dtype in _HALF else value for name, value in state.items()}
+    plain = {name.replace(_COMPILED, ""): value for name, value in state.items()}
+    if len(plain) == len(state) and list(plain) != list(state):
+        notes.append(f"dropped {_COMPILED} from names, left by torch.compile")
+        state = plain
+    if all(name.startswith(_PARALLEL) for name in state):
+        notes.append(f"dropped the prefix {_PARALLEL} of all names, left by training on several devices")
+        state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
+    return state

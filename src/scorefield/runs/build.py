@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, overload
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Stream, open_source
@@ -36,7 +34,9 @@ from scorefield.runs.recipe import (
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.parsing import build, parse
+from scorefield.runtime.reading import MissingFile
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
+from scorefield.runtime.weights import WeightsFile, check_tensors, misfit
 from scorefield.training import RunFolder
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "model_kind",
     "of_kind",
     "open_data",
+    "open_weights",
     "open_training_data",
     "read_recipe",
     "read_run",
@@ -245,7 +246,7 @@ def load(
     """
     folder, (recipe, spec) = RunFolder(Path(run)), read_run(run, allow)
     model = build_model(recipe, spec, net, process)
-    return fill_weights(of_kind(model, kind, folder), lambda: load_file(folder.weights), folder)
+    return fill_weights(of_kind(model, kind, folder), open_weights(folder))
 
 
 def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | ModelBase:
@@ -263,15 +264,22 @@ def first_reason(error: Exception) -> str:
     return reasons[0].strip() if reasons else headline
 
 
-def fill_weights(model: M, read: Callable[[], Mapping[str, torch.Tensor]], folder: RunFolder) -> M:
-    """The model with the weights that `read` gives, in evaluation mode. InputError where they do not fit it."""
+def open_weights(folder: RunFolder) -> WeightsFile:
+    """The weights of a run. InputError where there are none, or no file that can be read."""
     try:
-        model.load_state_dict(read())
-    except FileNotFoundError:
+        return WeightsFile(folder.weights)
+    except MissingFile:
         raise InputError(
             f"{folder.path} has no model.safetensors yet: train it until its first checkpoint"
         ) from None
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder.weights} does not fit this run: {first_reason(error)}") from None
+
+
+def fill_weights(model: M, weights: WeightsFile) -> M:
+    """The model with these weights, in evaluation mode. InputError where they do not fit it or are not finite."""
+    if (problem := misfit(model.state_dict(), weights.headers())) is not None:
+        raise InputError(f"{weights.path} does not fit this run: {problem}")
+    tensors = weights.load()
+    check_tensors(tensors, f"{weights.path}: ")
+    model.load_state_dict(tensors)
     model.eval()
     return model

@@ -32,6 +32,7 @@ from scorefield.runs.build import (
     build_model,
     fill_weights,
     of_kind,
+    open_weights,
     read_run,
 )
 from scorefield.runs.recipe import Recipe, with_overrides
@@ -147,12 +148,7 @@ class OpenedRun:
     @cached_property
     def _weights(self) -> WeightsFile:
         self._described  # noqa: B018  (what is no run is said to be none)
-        try:
-            return WeightsFile(self.folder.weights)
-        except FileNotFoundError:
-            raise InputError(
-                f"{self.path} has no model.safetensors yet: train it until its first checkpoint"
-            ) from None
+        return open_weights(self.folder)
 
     @property
     def weights_sha256(self) -> str:
@@ -221,7 +217,7 @@ class OpenedRun:
         recipe, spec = self._described
         weights = self._weights
         built = build_model(recipe, spec, copy.deepcopy(self._net), self._process)
-        model = fill_weights(built, weights.load, self.folder).to(device)
+        model = fill_weights(built, weights).to(device)
         model.autocast_dtype = dtype
         model.keep_weights()
         if compiled:

@@ -12,7 +12,8 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 from scorefield.runtime.errors import InputError, ScorefieldError
 
@@ -52,7 +53,7 @@ class MissingFile(InputError):
 @contextmanager
 def open_file(
     path: str | os.PathLike[str], what: str, at_most: int | None = None, follow: bool = True
-) -> Iterator[BinaryIO]:
+) -> Iterator[BufferedReader]:
     """A regular file, opened for reading bytes.
 
     Args:
