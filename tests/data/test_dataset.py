@@ -199,6 +199,8 @@ def test_tensor_keeps_values_and_names_labels() -> None:
 def test_tensor_range() -> None:
     assert tensor(torch.rand(5, 1, 4, 4) - 0.5).spec.range == (-1.0, 1.0)
     assert tensor(torch.rand(5, 2)).spec.range == (-1.0, 1.0)
+    standardized = (PIXELS - PIXELS.mean()) / PIXELS.std()
+    assert tensor(standardized).spec.range == (float(standardized.min()), float(standardized.max()))
     assert tensor(torch.full((5, 2), 7.0)).spec.range == (6.0, 8.0)
     assert tensor(torch.tensor([[0.0, 2.0]])).spec.range == (0.0, 2.0)
     assert tensor(torch.rand(5, 1, 4, 4), range=(0, 1)).spec.range == (0.0, 1.0)
@@ -224,8 +226,7 @@ PIXELS = torch.arange(256.0)[torch.arange(2 * 16).reshape(2, 1, 4, 4) * 7 % 256]
         (PIXELS, r"give them as uint8 \(x.to\(torch.uint8\)\), or scale them to -1"),
         (PIXELS.flatten(1), "give them as uint8"),
         (PIXELS / 255, r"0 … 0.*range=\(0, 1\)"),
-        (PIXELS - 100, r"values of the images are -100 … 1.*sf.data.tensor\(x, range="),
-        (PIXELS.repeat(1, 3, 1, 1) / 128 - 0.5, r"range=\(0, 1\)"),
+        (PIXELS.repeat(1, 3, 1, 1) / 128, r"the images are 0 … 1.*sf.data.tensor\(x, range="),
         (PIXELS.to(torch.uint8)[:, 0], r"use x\[:, None\]"),
         (PIXELS.to(torch.uint8).permute(0, 2, 3, 1), r"use x.permute\(0, 3, 1, 2\)"),
         (PIXELS.to(torch.int16), "uint8 images"),

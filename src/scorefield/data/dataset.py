@@ -294,9 +294,8 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
 def range_of(values: Tensor, source: str, advice: str) -> tuple[float, float]:
     """The range of continuous values, where it needs no guess.
 
-    Images that hold negative values and lie in [−1, 1] have the range (−1, 1). Anything else of images could mean
-    several: 0 … 1, or the darker half of −1 … 1. Points have the range (−1, 1) where they lie inside it, otherwise
-    their smallest and largest value.
+    It is (−1, 1) where all values lie inside that, otherwise their smallest and largest value. Images without negative
+    values could mean several: 0 … 1, or the brighter half of −1 … 1.
 
     Args:
         values: (N, *shape).
@@ -304,7 +303,7 @@ def range_of(values: Tensor, source: str, advice: str) -> tuple[float, float]:
         advice: How to give the range.
 
     Raises:
-        InputError: For images of an unknown range, and for what looks like 8-bit pixels.
+        InputError: For images without negative values, and for what looks like 8-bit pixels.
     """
     low, high = float(values.min()), float(values.max())
     images = are_images(values.shape[1:])
@@ -314,7 +313,7 @@ def range_of(values: Tensor, source: str, advice: str) -> tuple[float, float]:
             f"{source}: the values are whole numbers {low:g} … {high:g}, as of 8-bit pixels, and are given as floating "
             f"point: give them as uint8 (x.to(torch.uint8)), or scale them to -1 … 1 (x / 127.5 - 1)"
         )
-    if images and not (-1 <= low < 0 and high <= 1):
+    if images and low >= 0:
         raise InputError(
             f"{source}: the values of the images are {low:.4g} … {high:.4g}, which does not say what black and white are: "
             f"{advice}, or scale them to -1 … 1"
@@ -333,12 +332,12 @@ def tensor(
         x: uint8 images (N, C, H, W), or floating point (N, *shape), copied as float32.
         y: Labels, integers (N,) of any range; their sorted values become the class names.
         range: Of floating point: what black and white are, which all values must lie between; of uint8: what 0 and
-            255 become. Default: (−1, 1) for uint8, for images that lie there and have negative values, and for
-            points that lie there; of other points their smallest and largest value.
+            255 become. Default: (−1, 1) for uint8 and for values that lie there, otherwise their smallest and largest
+            value. Of floating-point images without negative values it must be given.
         arrays: Further arrays (N, *) by name, numbers or booleans.
 
     Raises:
-        InputError: For other types and shapes, NaN and infinite values, and for images whose range is not said.
+        InputError: For other types and shapes, NaN and infinite values, and for images of which the range must be given.
     """
     if not isinstance(x, Tensor):
         raise InputError(f"examples are a tensor (N, *shape), got a {type(x).__name__}: use torch.from_numpy")

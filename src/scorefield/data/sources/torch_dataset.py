@@ -158,7 +158,7 @@ def torch_dataset(
     Args:
         dataset: The data set.
         data_spec: What one item is. Default: found from the items that are probed, with the range as `sf.data.tensor`
-            finds it: that of floating-point images must be said unless it is (−1, 1).
+            finds it: of floating-point images without negative values it must be given.
             With bins, floating-point items must lie on the bins of its range.
         classes: Names of the classes, or their number K; labels are integers 0 … K-1. () ignores the labels.
             Default: those of `data_spec`.
