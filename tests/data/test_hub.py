@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from support import loaded
 
-from scorefield.data import folder, hf
+from scorefield.data import folder, hf, open_source
 from scorefield.runtime.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -178,3 +178,25 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'scorefield\[hf\]'"):
         hf("cifar10")
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_of_several_columns_of_images_one_is_named(tmp_path: Path, paint, on_demand: bool) -> None:
+    masks = [Image.fromarray(np.full((12, 10), value, np.uint8)) for value in range(4)]
+    two = table(paint, mask=(datasets.Image(), masks)).select_columns(["mask", "picture"])
+    two.save_to_disk(str(tmp_path / "two"))
+    with pytest.raises(InputError, match=r"the columns mask, picture hold images.*data.column"):
+        hf(str(tmp_path / "two"), on_demand=on_demand)
+    data = hf(str(tmp_path / "two"), on_demand=on_demand, column="picture")
+    assert np.array_equal(data.everything()[2].permute(1, 2, 0).numpy(), paint(12, 10, 3, 2))
+    with pytest.raises(InputError, match="pictures"):
+        hf(str(tmp_path / "two"), column="pictures")
+    two.rename_column("picture", "image").save_to_disk(str(tmp_path / "usual"))
+    usual = hf(str(tmp_path / "usual"), on_demand=on_demand)
+    assert usual.values.shape == (4, 3, 12, 10)
+    assert "images are those of column image, not of mask" in usual.reading[-1]
+
+
+def test_a_column_is_of_hub_data_only(pictures: Path) -> None:
+    with pytest.raises(InputError, match="has no columns"):
+        open_source(str(pictures), column="image")

@@ -175,7 +175,9 @@ def test_broken_files_are_named_once_each(many: Path, tmp_path: Path) -> None:
             stream.write("half a na")
     skipping = folder(many, size=12)
     Prefetcher(skipping.order(4, SEED), unreadable_files=tmp_path / "skipped.txt")
-    assert sorted((tmp_path / "skipped.txt").read_text().split()) == ["ant/0.png", "ant/1.png", "cow/2.png"]
+    lines = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert sorted(line.split("\t")[0] for line in lines) == ["ant/0.png", "ant/1.png", "cow/2.png"]
+    assert all("cannot identify image file" in line for line in lines)
 
 
 def test_names_take_one_line(tmp_path: Path) -> None:

@@ -99,6 +99,11 @@ class Source(Protocol):
         ...
 
     @property
+    def reading(self) -> tuple[str, ...]:
+        """What was read, in sentences, for the start of training."""
+        ...
+
+    @property
     def unreadable(self) -> UnreadableLog:
         """Log of the files that could not be used."""
         ...

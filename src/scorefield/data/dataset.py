@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from scorefield.data.class_names import class_numbers, numbered
 from scorefield.data.images.lazy import LazyImages
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permutation
+from scorefield.data.summary import examples_in_words, skipped_in_words
 from scorefield.runtime.checks import check_finite
 from scorefield.runtime.errors import InputError
 
@@ -41,6 +43,8 @@ class Dataset:
         skipped: Names of the files that could not be read.
         first_of: The fingerprint of the stream that these are the first examples of.
         arrays: Further arrays (N, *) by name, each bool, uint8, int64 or float32.
+        reasons: Why each of the files in `skipped` could not be read.
+        notes: What is to be known of how the data were read, in sentences.
 
     Raises:
         InputError: If types, shapes or values do not agree with each other.
@@ -53,6 +57,8 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     first_of: str | None = None
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         bins = self.spec.bins
@@ -126,9 +132,23 @@ class Dataset:
         if not isinstance(self.values, Tensor):
             return self.values.unreadable
         found = UnreadableLog()
-        for name in self.skipped:
-            found.add(name)
+        for name, reason in zip_longest(self.skipped, self.reasons, fillvalue=""):
+            found.add(name, reason)
         return found
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Examples of each class; nothing without labels."""
+        if self.labels is None:
+            return ()
+        return tuple(torch.bincount(self.labels, minlength=self.spec.num_classes).tolist())
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """What was read, in sentences: shape, values and classes, what was skipped, and what else is to be known."""
+        words = examples_in_words(self.spec, self.counts, self.array_names, self.labelled)
+        skipped = skipped_in_words(self.skipped, self.reasons)
+        return (words, *([skipped] if skipped else []), *self.notes)
 
     def everything(self) -> Tensor:
         """The values of all examples at once, (N, *)."""

@@ -31,7 +31,7 @@ from scorefield.training import Trainer, train
 
 __all__ = ["next_run", "open_training", "save_preview"]
 
-_PREVIEWED, _NAMED = 40, 5  # samples of a preview; broken images that are named
+_PREVIEWED = 40  # samples of a preview
 
 
 def open_training(
@@ -61,11 +61,9 @@ def open_training(
     if not resume and os.environ.get("RANK", "0") == "0":
         RunFolder(place).check_free()
     examples, heldout = open_training_data(recipe.data)
-    for name in examples.skipped[:_NAMED]:
-        progress.say(f"skipped {name}")
-    if examples.skipped:
-        progress.say(f"skipped {len(examples.skipped)} broken images; --strict makes them an error")
     progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
+    for text in examples.reading:
+        progress.say(text)
     if recipe.leaves_out:
         progress.say(f"note: {recipe.leaves_out}")
     torch.manual_seed(recipe.training.seed)

@@ -73,7 +73,9 @@ class Decoder:
             raise ValueError("no image")
         channels, height, width = self.shape
         options = self.options
-        image = convert(fit(read_image(content), options.size, options.upscale), options.channels)
+        image = convert(
+            fit(read_image(content, options.white), options.size, options.upscale), options.channels
+        )
         if image.size != (width, height):
             raise ValueError(f"{image.width}×{image.height} pixels, and the others have {width}×{height}")
         array = np.asarray(image)

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from scorefield.data.images.found import FoundImages, facts_of
 from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, read_image
 from scorefield.data.images.unreadable import reason_of
 from scorefield.runtime.errors import InputError
@@ -27,11 +29,23 @@ class DecodedImages:
         values: uint8 (M, C, H, W).
         kept: int64 (M,), the positions of these images among the files.
         skipped: Names of the files that could not be read.
+        reasons: Why each of them could not.
+        notes: What was done to the images, in sentences.
     """
 
     values: np.ndarray
     kept: np.ndarray
     skipped: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _Loaded(NamedTuple):
+    """A fitted image, the size of its file's, and that one's largest value if it has 16 bits, else 0."""
+
+    array: np.ndarray
+    size: tuple[int, int]
+    peak: int
 
 
 def decode_all(
@@ -56,21 +70,25 @@ def decode_all(
             smaller than options.size, unless options.upscale; if they differ in size and none is given.
     """
 
-    def load(file: Path | bytes | None) -> np.ndarray | Exception:
+    def load(file: Path | bytes | None) -> _Loaded | Exception:
         try:
             if file is None:
                 raise ValueError("no image")
-            return np.asarray(convert(fit(read_image(file), options.size, options.upscale), options.channels))
+            image = read_image(file, options.white)
+            array = np.asarray(convert(fit(image, options.size, options.upscale), options.channels))
+            return _Loaded(array, *facts_of(image))
         except Exception as fault:  # decoders raise nearly every type on damaged input; all are reported
             return fault
 
-    failures = _Failures(count, source)
+    failures, found = _Failures(count, source), FoundImages()
     values, colour, first = np.empty((0, 1, 0, 0), dtype=np.uint8), False, ""
     kept: list[int] = []
-    for position, (name, outcome) in enumerate(_in_order(files, load, chunk)):
-        if isinstance(outcome, Exception):
-            failures.add(name, outcome)
+    for position, (name, loaded) in enumerate(_in_order(files, load, chunk)):
+        if isinstance(loaded, Exception):
+            failures.add(name, loaded)
             continue
+        outcome = loaded.array
+        found.add(loaded.size, loaded.peak)
         if not kept:
             first = name
             values = np.empty((count, options.channels or 3, *outcome.shape[:2]), dtype=np.uint8)
@@ -89,15 +107,19 @@ def decode_all(
     if options.channels is None and not colour:
         values = np.ascontiguousarray(values[:, :1])
     return DecodedImages(
-        values, np.array(kept, dtype=np.int64), tuple(name for name, _ in failures.unreadable)
+        values,
+        np.array(kept, dtype=np.int64),
+        tuple(name for name, _ in failures.unreadable),
+        tuple(reason for _, reason in failures.unreadable),
+        found.notes(options),
     )
 
 
 def _in_order(
     files: Iterable[tuple[str, Path | bytes | None]],
-    load: Callable[[Path | bytes | None], np.ndarray | Exception],
+    load: Callable[[Path | bytes | None], _Loaded | Exception],
     chunk: int,
-) -> Iterator[tuple[str, np.ndarray | Exception]]:
+) -> Iterator[tuple[str, _Loaded | Exception]]:
     """(name, outcome) in the order of `files`, whichever thread finishes first."""
     files = iter(files)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorefield.data.images.decode import IN_A_ROW, WORKERS, Decoder, threads
 from scorefield.data.images.eager import decode_all
-from scorefield.data.images.read import ImageOptions
+from scorefield.data.images.read import WHITE, ImageOptions
 from scorefield.data.images.unreadable import UnreadableLog
 
 __all__ = ["MEMORY", "PROBE", "Files", "LazyImages", "decodes_lazily", "lazy_images"]
@@ -47,8 +47,8 @@ def decodes_lazily(on_demand: bool | None, count: int, options: ImageOptions, me
 
 def lazy_images(
     files: Files, labels: Tensor | None, source: str, options: ImageOptions, probe: int
-) -> LazyImages:
-    """All of `files`, to be decoded when asked for.
+) -> tuple[LazyImages, tuple[str, ...]]:
+    """All of `files`, to be decoded when asked for, and what is done to the probed ones, in sentences.
 
     Args:
         files: The encoded images.
@@ -66,7 +66,8 @@ def lazy_images(
         [(files.name(number), files.content(number)) for number in numbers], len(numbers), source, options
     )
     shape = (found.values.shape[1], found.values.shape[2], found.values.shape[3])
-    return LazyImages(files, np.arange(len(files)), labels, Decoder(source, shape, options))
+    images = LazyImages(files, np.arange(len(files)), labels, Decoder(source, shape, options))
+    return images, tuple(f"as a part of them shows, {note}" for note in found.notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,8 @@ class LazyImages:
         """Of names, classes and sizes, not of pixels: reading all of them would take too long."""
         chosen = self.numbers.astype("<i8").tobytes()
         options = self.decoder.options
-        shape = repr((self.decoder.shape, options.size, options.upscale)).encode()
+        deep = () if options.white == WHITE else (options.white,)
+        shape = repr((self.decoder.shape, options.size, options.upscale, *deep)).encode()
         return self.files.digest() + chosen + shape
 
     def _image(self, index: int) -> np.ndarray:

@@ -11,11 +11,13 @@ from PIL import Image, ImageOps
 
 from scorefield.runtime.errors import InputError
 
-__all__ = ["EXTENSIONS", "ImageOptions", "TooSmall", "convert", "fit", "read_image"]
+__all__ = ["EXTENSIONS", "PEAK", "WHITE", "ImageOptions", "TooSmall", "convert", "fit", "read_image"]
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Listed, because Pillow's reader of EPS starts another program, whatever the name of the file.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+WHITE = 65_535  # in 16-bit images
+PEAK = "largest 16-bit value"  # in the info of an image whose file has 16 bits
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -35,28 +37,32 @@ class ImageOptions:
         channels: 1 (grey) or 3 (RGB). None: 1 where all images are grey, otherwise 3.
         upscale: Enlarge images that are smaller than `size`, which is an error otherwise.
         strict: An unreadable image is an error.
+        white: The value of white in 16-bit images; larger ones are white too.
 
     Raises:
-        InputError: For a size below 1, and for channels other than 1 and 3.
+        InputError: For a size below 1, for channels other than 1 and 3, and for white outside 1 … 65,535.
     """
 
     size: int | None = None
     channels: int | None = None
     upscale: bool = False
     strict: bool = False
+    white: int = WHITE
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise InputError(f"the image size must be at least 1 pixel, got {self.size}")
         if self.channels not in (None, 1, 3):
             raise InputError(f"images have 1 channel (grey) or 3 (RGB), got channels = {self.channels}")
+        if not 1 <= self.white <= WHITE:
+            raise InputError(f"white is a value of 16-bit images, 1 … {WHITE:,}; got {self.white}")
 
 
-def read_image(source: Path | bytes) -> Image.Image:
+def read_image(source: Path | bytes, white: int = WHITE) -> Image.Image:
     """Decode a file, or its bytes, into mode "L" or "RGB".
 
     EXIF orientation is applied, transparency is composited over white, and of animations the first frame is
-    read. Any exception may be raised for a file that is damaged, of an unknown format, or larger than
+    read. Of 16-bit images `white` becomes 255. Any exception may be raised for a file that is damaged, of an unknown format, or larger than
     Pillow's limit against decompression bombs.
     """
     if isinstance(source, Path) and not source.is_file():
@@ -65,13 +71,13 @@ def read_image(source: Path | bytes) -> Image.Image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
             raise ValueError(f"{image.width}×{image.height} pixels exceed Pillow's limit of {limit}")
-        return _flatten(ImageOps.exif_transpose(image))
+        return _flatten(ImageOps.exif_transpose(image), white)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image, white: int) -> Image.Image:
     """Any mode -> "L" or "RGB"."""
     if image.mode in _SIXTEEN_BIT:
-        return _from_sixteen_bit(image)
+        return _from_sixteen_bit(image, white)
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known")
     if image.mode == "La":  # the one mode that Pillow only unmultiplies
@@ -84,12 +90,16 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image.convert("L" if grey else "RGB")
 
 
-def _from_sixteen_bit(image: Image.Image) -> Image.Image:
-    """Scale 0 … 65,535 to 0 … 255, rounded; Pillow's own conversion would clip everything above 255."""
+def _from_sixteen_bit(image: Image.Image, white: int) -> Image.Image:
+    """Scale 0 … white to 0 … 255, rounded; Pillow's own conversion would clip everything above 255."""
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65_535:
+    peak = int(values.max())
+    if values.min() < 0 or peak > WHITE:
         raise ValueError("32-bit pixels, whose range is not known")
-    return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
+    scaled = (values.clip(max=white) * 255 + white // 2) // white
+    found = Image.fromarray(scaled.astype(np.uint8))
+    found.info[PEAK] = peak
+    return found
 
 
 def convert(image: Image.Image, channels: int | None) -> Image.Image:

@@ -10,9 +10,10 @@ import torch
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
 from scorefield.data.images.eager import decode_all
+from scorefield.data.images.layout import arrange
 from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
-from scorefield.data.images.read import ImageOptions
-from scorefield.data.images.scan import list_images, text
+from scorefield.data.images.read import WHITE, ImageOptions
+from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
@@ -30,11 +31,13 @@ def folder(
     *,
     memory: int = MEMORY,
     probe: int = PROBE,
+    white: int = WHITE,
 ) -> Dataset:
     """The images of a folder, in the order of their sorted paths, as a data set of 256 bins.
 
     Subfolders that hold images, at any depth, are the classes, named and sorted by folder; without any the
-    data are unlabelled. Every mode is read: 16-bit images are scaled, transparency is composited over white,
+    data are unlabelled. Splits, shards and a dataset.json are read as `images.layout.arrange` says. Every
+    mode is read: 16-bit images are scaled, transparency is composited over white,
     EXIF orientation is applied, and of animations the first frame is read. Hidden files are ignored; symbolic
     links are followed and have names of their own. Unreadable files are skipped and named in `skipped`; of
     images that are decoded on demand they are found when their turn comes, and replaced by the next one of
@@ -51,6 +54,7 @@ def folder(
             would take more than `memory`.
         memory: Bytes of decoded images.
         probe: How many images to decode at once, evenly spread, where the others are decoded on demand.
+        white: The value of white in 16-bit images, which becomes 255: 4,095 where 12 bits are used.
 
     Raises:
         InputError: If there is no such folder, it holds no images, or images both beside and inside
@@ -58,13 +62,14 @@ def folder(
             if images are smaller than `size`; if more than half are unreadable, or all of one class.
     """
     source = text(str(path))
-    options = ImageOptions(size, channels, upscale, strict)
+    options = ImageOptions(size, channels, upscale, strict, white)
     positive_int("probe", probe)
-    listing = list_images(Path(os.path.expanduser(path)), source)
+    listing, notes = arrange(Path(os.path.expanduser(path)), source)
     labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
     if decodes_lazily(on_demand, len(listing), options, memory):
-        values = lazy_images(listing, labels, source, options, probe)
-        return Dataset(DataSpec(values.shape[1:], classes=classes, bins=256), values, labels, source)
+        values, seen = lazy_images(listing, labels, source, options, probe)
+        spec = DataSpec(values.shape[1:], classes=classes, bins=256)
+        return Dataset(spec, values, labels, source, notes=(*notes, *seen))
     found = decode_all(listing.files(), len(listing), source, options)
     spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
     if labels is not None:
@@ -75,13 +80,23 @@ def folder(
                 f"{source}: no image of class {classes[lost[0]]!r} can be read: repair them or remove the "
                 "subfolder"
             )
-    return Dataset(spec, torch.from_numpy(found.values), labels, source, found.skipped)
+    return Dataset(
+        spec,
+        torch.from_numpy(found.values),
+        labels,
+        source,
+        found.skipped,
+        reasons=found.reasons,
+        notes=(*notes, *found.notes),
+    )
 
 
 class _Folder(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset:
         size, channels = options.size or 32, options.channels or 3
-        return folder(name, size, channels, options.upscale, options.strict, options.stream)
+        return folder(
+            name, size, channels, options.upscale, options.strict, options.stream, white=options.white
+        )
 
 
 SOURCE = _Folder()

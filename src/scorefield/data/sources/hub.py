@@ -22,17 +22,20 @@ from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.decode import Decoder
 from scorefield.data.images.eager import decode_all
 from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
-from scorefield.data.images.read import ImageOptions
+from scorefield.data.images.read import WHITE, ImageOptions
 from scorefield.data.images.unreadable import reason_of
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.data.sources.stream import BUFFER, Row, Stream
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import InputError
 
 if TYPE_CHECKING:  # an optional extra, imported when it is used
     import datasets
 
 __all__ = ["hf", "is_saved", "stream"]
+
+
+_IMAGES = ("image", "img", "images", "png", "jpg", "jpeg", "webp")  # what columns of images are called
 
 
 # An image as `datasets` keeps it: a path, its bytes, or both.
@@ -52,10 +55,12 @@ def hf(
     *,
     memory: int = MEMORY,
     probe: int = PROBE,
+    column: str | None = None,
+    white: int = WHITE,
 ) -> Dataset:
     """A data set of the Hugging Face Hub, or a local folder that `datasets` reads, with 256 bins.
 
-    Images are the first Image column. Labels are the ClassLabel column (`label` before others), with its
+    Images are those of `column`. Labels are the ClassLabel column (`label` before others), with its
     names, or an integer or text column called `label`, `labels` or `cls` (webdataset's name). Unreadable and
     small images are treated as in `folder`.
 
@@ -70,26 +75,41 @@ def hf(
             None: where they would take more than `memory`.
         memory: Bytes of decoded images.
         probe: How many images to decode at once, evenly spread, where the others are decoded on demand.
+        column: Of the images. Default: the only column of images, or the one called image, img, png or jpg.
+        white: The value of white in 16-bit images.
 
     Raises:
         InputError: If `datasets` is not installed or cannot load the data, and as `folder` does.
     """
-    library, source, options = _library(name), f"hf:{name}", ImageOptions(size, channels, upscale, strict)
+    library, source, options = (
+        _library(name),
+        f"hf:{name}",
+        ImageOptions(size, channels, upscale, strict, white),
+    )
     positive_int("probe", probe)
     table = _load(library, name, split, source)
-    column = _image_column(library, table.features, source)
+    column, notes = _image_column(library, table.features, column, source)
     if not len(table):
         raise InputError(f"{source}: the split {split!r} is empty")
     labels, classes = _labels(library, table, source)
     # By default `datasets` decodes while iterating, and one corrupt image would end the iteration.
     rows = _Rows(table.select_columns([column]).cast_column(column, library.Image(decode=False)), column)
     if decodes_lazily(on_demand, len(table), options, memory):
-        values = lazy_images(rows, labels, source, options, probe)
-        return Dataset(DataSpec(values.shape[1:], classes=classes, bins=256), values, labels, source)
+        values, seen = lazy_images(rows, labels, source, options, probe)
+        spec = DataSpec(values.shape[1:], classes=classes, bins=256)
+        return Dataset(spec, values, labels, source, notes=(*notes, *seen))
     found = decode_all(rows.files(), len(table), source, options)
     spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
     kept = None if labels is None else labels[torch.from_numpy(found.kept)]
-    return Dataset(spec, torch.from_numpy(found.values), kept, source, found.skipped)
+    return Dataset(
+        spec,
+        torch.from_numpy(found.values),
+        kept,
+        source,
+        found.skipped,
+        reasons=found.reasons,
+        notes=(*notes, *found.notes),
+    )
 
 
 def stream(
@@ -103,6 +123,8 @@ def stream(
     buffer: int = BUFFER,
     *,
     probe: int = PROBE,
+    column: str | None = None,
+    white: int = WHITE,
 ) -> Stream:
     """A data set of the Hugging Face Hub, or a local folder of shards, that is read while training and stored
     nowhere; 256 bins.
@@ -118,12 +140,17 @@ def stream(
         classes: Number of classes where labels are plain integers, 0 … classes-1.
         buffer: How many encoded images the buffer holds.
         probe: How many rows to read at once, to find the shape of images.
+        column, white: As for `hf`.
 
     Raises:
         InputError: If `datasets` is not installed or cannot load the data; for integer labels without
             `classes`; for a folder that save_to_disk wrote (read it with `hf`); and as `hf` does.
     """
-    library, source, options = _library(name), f"hf:{name}", ImageOptions(size, channels, upscale, strict)
+    library, source, options = (
+        _library(name),
+        f"hf:{name}",
+        ImageOptions(size, channels, upscale, strict, white),
+    )
     if is_saved(name):
         raise InputError(
             f"{source} was written by save_to_disk, so its rows can be read in any order: open it with "
@@ -136,7 +163,7 @@ def stream(
     positive_int("probe", probe)
     table = _load(library, name, split, source, streaming=True)
     features = table.features or {}
-    column = _image_column(library, features, source)
+    column, notes = _image_column(library, features, column, source)
     labels, names = _stream_labels(library, features, classes, source)
     table = table.select_columns([column, *labels]).cast_column(column, library.Image(decode=False))
     rows = _StreamedRows(table, column, next(iter(labels), None), buffer, source)
@@ -147,7 +174,8 @@ def stream(
     shape = (found.values.shape[1], found.values.shape[2], found.values.shape[3])
     labelled = bool(labels) and any(row.label >= 0 for row in first)
     spec = DataSpec(shape, classes=names if labelled else (), bins=256)
-    made = Stream(spec, rows, Decoder(source, shape, options), labelled, source)
+    seen = tuple(f"as the first of them show, {note}" for note in found.notes)
+    made = Stream(spec, rows, Decoder(source, shape, options), labelled, source, notes=(*notes, *seen))
     list(map(made.checked, first))
     return made
 
@@ -171,11 +199,27 @@ def _library(name: str) -> ModuleType:
     return datasets
 
 
-def _image_column(library: ModuleType, features: datasets.Features, source: str) -> str:
-    column = next((key for key, kind in features.items() if isinstance(kind, library.Image)), None)
-    if column is None:
+def _image_column(
+    library: ModuleType, features: datasets.Features, asked: str | None, source: str
+) -> tuple[str, list[str]]:
+    """The column of the images, and a sentence where there are others. InputError where that would be a guess."""
+    columns = [name for name, kind in features.items() if isinstance(kind, library.Image)]
+    if not columns:
         raise InputError(f"{source}: no column holds images; the columns are {', '.join(features) or 'none'}")
-    return column
+    if asked is not None:
+        return one_of(f"the column of images of {source}", asked, columns), []
+    usual = [name for name in _IMAGES if name in columns]
+    if len(columns) > 1 and not usual:
+        raise InputError(
+            f"{source}: the columns {', '.join(columns)} hold images: say which one to read (column = {columns[0]!r}, in a "
+            f"recipe data.column)"
+        )
+    column = usual[0] if usual else columns[0]
+    others = [name for name in columns if name != column]
+    note = (
+        f"{source}: images are those of column {column}, not of {', '.join(others)} (data.column says which)"
+    )
+    return column, [note] if others else []
 
 
 def _load(
@@ -347,9 +391,13 @@ class _Hub(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset | Stream:
         lazily = options.stream
         size, channels, upscale, strict = options.size, options.channels, options.upscale, options.strict
+        column, white = options.column, options.white
         if lazily and not is_saved(name):
-            return stream(name, "train", size, channels, upscale, strict, options.classes, options.buffer)
-        return hf(name, "train", size, channels, upscale, strict, lazily)
+            classes, buffer = options.classes, options.buffer
+            return stream(
+                name, "train", size, channels, upscale, strict, classes, buffer, column=column, white=white
+            )
+        return hf(name, "train", size, channels, upscale, strict, lazily, column=column, white=white)
 
 
 SOURCE = _Hub()

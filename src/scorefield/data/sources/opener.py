@@ -10,6 +10,7 @@ from pydantic import Field
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
+from scorefield.data.images.read import WHITE
 from scorefield.data.sources.stream import BUFFER, Stream
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
@@ -41,6 +42,16 @@ class SourceOptions(Options):
     )
     upscale: bool = Field(
         False, description="enlarge images that are smaller than `size` instead of refusing them"
+    )
+    white: int = Field(
+        WHITE,
+        ge=1,
+        le=WHITE,
+        description="value of white in 16-bit images; 4095 where they use 12 bits",
+    )
+    column: str | None = Field(
+        None,
+        description="column of the images of hf:NAME; default: the only one, or the one called image",
     )
     strict: bool = Field(False, description="fail on unreadable images instead of skipping them")
     stream: bool | None = Field(

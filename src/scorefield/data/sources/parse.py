@@ -34,6 +34,8 @@ def open_source(source: str, **options: object) -> Dataset | Stream:
     entry, name = _entry(source)
     if entry is None:
         raise InputError(_unknown(source))
+    if asked.column is not None and not entry.startswith("hf:"):
+        raise InputError(f"{source} has no columns: column (data.column) is for hf:NAME, leave it out")
     opener: Opener = SOURCES[entry]
     return opener.open(name, asked)
 

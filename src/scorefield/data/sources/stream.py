@@ -21,6 +21,7 @@ from scorefield.data.images.decode import IN_A_ROW, Decoder, threads
 from scorefield.data.images.lazy import MEMORY
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import positions
+from scorefield.data.summary import examples_in_words
 from scorefield.runtime.errors import InputError
 
 __all__ = ["BUFFER", "Row", "Rows", "Stream", "StreamOrder"]
@@ -90,6 +91,7 @@ class Stream:
         holdout: Share of rows that is held out. A row is held out by its content and split_seed, so the same
             images are held out in any order and with any number of shards.
         split_seed: Seed of that choice.
+        notes: What is to be known of how the data are read, in sentences.
     """
 
     spec: DataSpec
@@ -99,6 +101,7 @@ class Stream:
     source: str
     holdout: float = 0.0
     split_seed: int = 0
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         classes = f", {self.spec.num_classes} classes" if self.labelled else ""
@@ -125,6 +128,11 @@ class Stream:
     def unreadable(self) -> UnreadableLog:
         """The rows that were met so far and could not be used."""
         return self.decoder.unreadable
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """What was read, in sentences."""
+        return (examples_in_words(self.spec, None, labelled=self.labelled), *self.notes)
 
     def without(self, fraction: float, seed: int) -> Stream:
         """The stream without a share of its rows, which is held out."""

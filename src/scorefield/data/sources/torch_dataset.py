@@ -21,6 +21,7 @@ from scorefield.data.dataset import range_of
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder
 from scorefield.data.sources.torch_items import MapStyle, as_array, as_class, as_values, read_item
+from scorefield.data.summary import examples_in_words
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
@@ -88,6 +89,11 @@ class TorchDataset:
     @property
     def versions(self) -> Mapping[str, str]:
         return {}
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """What was read, in sentences."""
+        return (examples_in_words(self.spec, None, self.array_names, self.labelled),)
 
     def order(self, batch_size: int, seed: int) -> EpochBatches:
         """The batches of training."""
