@@ -84,15 +84,19 @@ def test_resumed_equals_uninterrupted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "data"),
+    ("make", "data", "message"),
     [
-        (lambda: objective(null_label=False), examples()),
-        (lambda: objective(null_label=False, num_classes=0), examples()),
-        (objective, examples()[0]),
+        (lambda: objective(null_label=False), examples(), "null_label=True"),
+        (
+            lambda: objective(null_label=False, num_classes=0),
+            examples(),
+            "this model takes none.*model.conditional=true",
+        ),
+        (objective, examples()[0], "tensor has none.*a folder with a subfolder for each"),
     ],
 )
-def test_refused_without_a_row_or_labels(make, data):
-    with pytest.raises(sf.InputError, match="null_label=True"):
+def test_refused_without_a_row_or_labels(make, data, message):
+    with pytest.raises(sf.InputError, match=message):
         sf.train(make(), data, steps=1, label_dropout=0.1, **OPTIONS)
 
 
@@ -105,7 +109,7 @@ def test_a_recipe_gets_the_row_and_its_run_says_so(tmp_path):
     )
     model = build_model(recipe, spec)
     assert (model.num_classes, model.null_label) == (3, 3)
-    data = torch.zeros(40, 1, 8, 8), torch.arange(40) % 3
+    data = torch.zeros(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40) % 3
     run = tmp_path / "run"
     list(
         sf.train(

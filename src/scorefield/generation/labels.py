@@ -37,7 +37,8 @@ def class_labels(
     if labelled is None:
         if labels is not None:
             raise InputError(
-                "this model is unconditional: leave labels (--label) out, or guide it by a classifier (--classifier RUN)"
+                "this model is unconditional: leave labels (--label) out, guide it by a classifier (--classifier RUN), or train one on the "
+                "classes (--set model.conditional=true)"
             )
         return None
     if labels is None:

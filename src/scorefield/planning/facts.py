@@ -46,7 +46,9 @@ def expected_data(recipe: Recipe) -> DataSpec:
     """What the recipe's data will look like, without opening it."""
     if recipe.trained_on is not None:
         return recipe.trained_on.spec
-    spec = expected_spec(recipe.data, recipe.model.conditional or recipe.is_classifier)
+    asked = recipe.model.conditional
+    labelled = recipe.data.classes is not None if asked == "auto" else bool(asked)
+    spec = expected_spec(recipe.data, labelled or recipe.is_classifier)
     return replace(spec, range=recipe.data.range)
 
 

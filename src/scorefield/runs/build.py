@@ -136,6 +136,7 @@ def build_model(
     recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None, process: Process | None = None
 ) -> ModelBase:
     """The recipe's model for this data, its network freshly initialised unless given."""
+    recipe = recipe.suited_to(data)
     process = process or build_process(recipe)
     kind = model_kind(recipe, process)
     if not kind.takes(process):
@@ -174,6 +175,7 @@ def build_net(recipe: Recipe, data: DataSpec, process: Process | None) -> torch.
     """The recipe's network, freshly initialised: what the recipe leaves out follows from the data and the
     process.
     """
+    recipe = recipe.suited_to(data)
     name, model = recipe.net.get("kind"), model_kind(recipe, process)
     kinds = NETS.only([kind for kind in NETS if model.gives in NETS[kind].gives])
     accepts = inspect.signature(kinds[name]).parameters if isinstance(name, str) and name in kinds else ()

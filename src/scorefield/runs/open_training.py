@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from scorefield.core.shapes import are_images
+from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data import Dataset, Stream
 from scorefield.generation.sampling import Condition, build_sampling
 from scorefield.models.network_model import ModelBase
@@ -64,6 +64,9 @@ def open_training(
     progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
     for text in examples.reading:
         progress.say(text)
+    asked, recipe = recipe.model.conditional, recipe.suited_to(examples.spec)
+    if note := _conditioning(recipe, asked == "auto", examples.spec):
+        progress.say(note)
     if recipe.leaves_out:
         progress.say(f"note: {recipe.leaves_out}")
     torch.manual_seed(recipe.training.seed)
@@ -125,6 +128,23 @@ def next_run(name: str) -> Path:
     while f"{name}-{number}" in taken:
         number += 1
     return Path("runs") / f"{name}-{number}"
+
+
+def _conditioning(recipe: Recipe, chosen_here: bool, data: DataSpec) -> str:
+    """A sentence on what becomes of the classes of the data, where that is not what the recipe plainly says."""
+    conditional, dropout = bool(recipe.model.conditional), recipe.training.label_dropout
+    if chosen_here and conditional:
+        guided = f", and drops {dropout:.0%} of the labels for guidance" if dropout else ""
+        return (
+            f"the model is class-conditional, as the data have {data.num_classes} classes{guided} (model.conditional=false: "
+            "without classes)"
+        )
+    if chosen_here:
+        return "the model is unconditional, as the data have no classes"
+    takes_classes = conditional or recipe.net.get("num_classes") or recipe.is_classifier
+    if data.num_classes < 2 or takes_classes:
+        return ""
+    return f"note: the {data.num_classes} classes of the data are not used; --set model.conditional=true trains on them"
 
 
 def _start_from(run: str | Path, model: ModelBase, allow: Sequence[str]) -> None:

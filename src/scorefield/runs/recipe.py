@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -74,7 +74,11 @@ class ModelOptions(Options):
         description=f"the noise level that the network receives: {', '.join(NOISE_INPUTS)}",
     )
     sigma_data: float = Field(0.5, description="standard deviation of the data, of the parametrization edm")
-    conditional: bool = Field(False, description="the network receives the class labels of the data")
+    conditional: bool | Literal["auto"] | None = Field(
+        None,
+        description="the network receives the class labels of the data; auto: where these have two classes or more; "
+        "default: as net.num_classes says, or not",
+    )
     low_res: int | None = Field(
         None,
         ge=1,
@@ -149,6 +153,26 @@ class Recipe(Options):
             return _FAMILIES[self.trained_on.family]
         own = _own_class(kind, self.allowed) if isinstance(kind, str) and is_own(kind) else None
         return own.trains if own is not None and issubclass(own, Objective) else None
+
+    def suited_to(self, data: DataSpec) -> Recipe:
+        """The same recipe with what it leaves to the data decided: whether the model is class-conditional.
+
+        An unconditional model drops no labels. [net] is left to say what the data say, where a description of a trained
+        network says otherwise.
+        """
+        asked = self.model.conditional
+        if asked is None:
+            return self
+        conditional = data.num_classes > 1 if asked == "auto" else asked
+        training, net = self.training, dict(self.net)
+        if asked == "auto" and not conditional:
+            training = training.model_copy(update={"label_dropout": 0.0})
+        if bool(net.get("num_classes")) != conditional:
+            net = {name: value for name, value in net.items() if name not in ("num_classes", "null_label")}
+        model = self.model.model_copy(update={"conditional": conditional})
+        suited = self.model_copy(update={"model": model, "training": training, "net": net})
+        suited._allowed = self._allowed
+        return suited
 
     @property
     def is_classifier(self) -> bool:

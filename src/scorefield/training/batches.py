@@ -188,14 +188,29 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
     _check_arrays(objective, model, data, arrays)
     droppable = (data.labelled and model.null_label is not None) or not model.nulls.keys().isdisjoint(arrays)
     if options.label_dropout and not droppable:
-        raise InputError(
-            "label_dropout replaces labels by none, so it needs data with labels and a class-conditional network with a row for none: "
-            "build the network with null_label=True, declare the `nulls` of its further arrays, or leave it out"
-        )
+        raise InputError(f"label_dropout drops class labels, {_why_none_is_dropped(model, data)}")
     if options.dequantize and data.spec.bins is None:
         raise InputError(
             f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out"
         )
+
+
+def _why_none_is_dropped(model: Model, data: Source) -> str:
+    """Why no label can be dropped, and what to do."""
+    if not data.labelled:
+        return (
+            f"and {data.source} has none: use data with classes, such as a folder with a subfolder for each, or set label_dropout "
+            "to 0"
+        )
+    if not model.num_classes:
+        return (
+            "and this model takes none: make it class-conditional (--set model.conditional=true; in Python a network with "
+            "num_classes and null_label=True), or set label_dropout to 0"
+        )
+    return (
+        "and this network has no row for a dropped one: build it with null_label=True, declare the `nulls` of its further arrays, or "
+        "set label_dropout to 0"
+    )
 
 
 def _check_arrays(objective: Objective, model: Model, data: Source, arrays: list[str]) -> None:
