@@ -4,6 +4,7 @@ every mistake.
 
 import functools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -339,6 +340,9 @@ def broken_folders(tmp_path):
     for name in ("empty", "large"):
         (tmp_path / name).mkdir()
     Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / "large" / "a.png")
+    (tmp_path / "odd").mkdir()
+    os.mkfifo(tmp_path / "odd" / "pipe.png")
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "odd" / "bomb.png")
     np.savez(tmp_path / "large.npz", images=np.zeros((80, 16, 16), dtype=np.uint8))
     np.savez(tmp_path / "few.npz", images=np.zeros((3, 8, 8), dtype=np.uint8))
     np.savez(
@@ -366,6 +370,7 @@ MISTAKES = [
     (["--samples", "{tmp}/large.npz"], "images of shape (1, 16, 16), but the run makes (1, 8, 8)"),
     (["--samples", "{tmp}/few.npz", "-n", "70"], "holds 3 images, fewer than one set of 70"),
     (["--samples", "{tmp}/empty"], "no images found"),
+    (["--samples", "{tmp}/odd"], "2 of 2 images cannot be read (bomb.png"),
     (["--samples", "{tmp}/none"], "no such folder or .npz file"),
     (["--features", "classifer"], "did you mean 'classifier'"),
     (["--features", "inception:{tmp}/none.pth"], "there is no such file"),

@@ -11,6 +11,7 @@ from PIL import Image
 from support import loaded
 
 from scorefield.data import folder
+from scorefield.data.images import scan
 from scorefield.runtime.errors import InputError
 
 
@@ -267,3 +268,59 @@ def test_class_names_keep_unicode_and_digits_sort_as_text(tmp_path: Path, paint)
         (tmp_path / name).mkdir()
         Image.fromarray(paint()).save(tmp_path / name / "a.png")
     assert folder(tmp_path).spec.classes == ("10", "2", "été")
+
+
+def test_folders_linked_to_each_other_end_in_a_sentence(tmp_path: Path, paint) -> None:
+    """Twelve of them have half a billion paths without a circle."""
+    for here in range(12):
+        (tmp_path / f"{here}").mkdir()
+        Image.fromarray(paint()).save(tmp_path / f"{here}" / "a.png")
+        for there in range(12):
+            if there != here:
+                os.symlink(tmp_path / f"{there}", tmp_path / f"{here}" / f"to{there}")
+    with pytest.raises(InputError, match="links lead to one folder in more than 64 ways") as caught:
+        folder(tmp_path)
+    one_line(caught)
+
+
+def test_twenty_links_to_one_folder_are_twenty_classes(pictures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "links"
+    root.mkdir()
+    for number in range(20):
+        os.symlink(pictures / "cat", root / f"{number}")
+    assert folder(root).spec.num_classes == 20
+
+
+def test_folders_nested_too_deep_end_in_a_sentence(tmp_path: Path, paint) -> None:
+    deep = tmp_path / "class" / "/".join("d" * 90)
+    deep.mkdir(parents=True)
+    Image.fromarray(paint()).save(deep / "a.png")
+    assert len(folder(tmp_path)) == 1
+    (deep / "/".join("d" * 60)).mkdir(parents=True)
+    with pytest.raises(InputError, match="nested more than 100 deep") as caught:
+        folder(tmp_path)
+    one_line(caught)
+    assert len(str(caught.value)) < 400
+
+
+def test_more_folders_than_data_have_end_in_a_sentence(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a link to the whole disk has."""
+    monkeypatch.setattr(scan, "_FOLDERS", 3)
+    for number in range(3):
+        (pictures / f"{number}").mkdir()
+    with pytest.raises(InputError, match=r"more than 3 folders: does a link lead to the whole disk\?"):
+        folder(pictures)
+
+
+def test_pipes_among_pictures_are_named_and_skipped(pictures: Path) -> None:
+    os.mkfifo(pictures / "cat" / "pipe.png")
+    os.symlink("/dev/zero", pictures / "cat" / "zero.png")
+    for on_demand in (False, True):
+        data = folder(pictures, on_demand=on_demand)
+        data.everything()
+        names = data.skipped if not on_demand else tuple(data.values.unreadable.names)
+        assert {"cat/pipe.png", "cat/zero.png"} <= set(names)
+    with pytest.raises(InputError, match="this is a named pipe"):
+        folder(pictures, strict=True)

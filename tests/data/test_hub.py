@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 from support import loaded
 
-from scorefield.data import folder, hf, open_source
+from scorefield.data import folder, hf, open_source, stream
 from scorefield.runtime.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -200,3 +202,78 @@ def test_of_several_columns_of_images_one_is_named(tmp_path: Path, paint, on_dem
 def test_a_column_is_of_hub_data_only(pictures: Path) -> None:
     with pytest.raises(InputError, match="has no columns"):
         open_source(str(pictures), column="image")
+
+
+def naming(folder: Path, paint, *paths: str) -> str:
+    """A local data set of one row with bytes for each row that only names a file."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = io.BytesIO()
+    Image.fromarray(paint(12, 12)).save(file, "PNG")
+    cells = [{"bytes": file.getvalue(), "path": None} for _ in paths] + [
+        {"bytes": None, "path": path} for path in paths
+    ]
+    column = arrow.array(cells, arrow.struct({"bytes": arrow.binary(), "path": arrow.string()}))
+    schema = datasets.Features({"image": datasets.Image()}).arrow_schema
+    folder.mkdir(exist_ok=True)
+    parquet.write_table(
+        arrow.table({"image": column}).replace_schema_metadata(schema.metadata), folder / "train.parquet"
+    )
+    return str(folder)
+
+
+def test_a_row_names_files_of_its_own_folder_only(tmp_path: Path, paint) -> None:
+    own, other = tmp_path / "set", tmp_path / "other.png"
+    own.mkdir()
+    os.mkfifo(own / "pipe.png")
+    for path in (own / "inside.png", own / "absolute.png", other):
+        Image.fromarray(paint(12, 12, seed=9)).save(path)
+    os.symlink("/dev/zero", own / "link.png")
+    inside = ["inside.png", str(own / "absolute.png")]
+    outside = [
+        str(other),
+        "../other.png",
+        "/dev/zero",
+        f"{own}/../other.png",
+        f"{own}2/x.png",
+        "pipe.png",
+        "link.png",
+    ]
+    name = naming(own, paint, *inside, *outside)
+    for data in (hf(name), hf(name, on_demand=True, probe=18, size=12)):
+        data.everything()
+        names = " ".join(data.skipped or data.values.unreadable.names)
+        assert all(path in names for path in outside)
+        assert not any(f"{path} (row" in names.replace(f"../{path}", "") for path in inside)
+    first = stream(name, size=12, probe=18)
+    rows = list(first.rows.first(18))
+    assert [row.content is None for row in rows[9:]] == [False] * 2 + [True] * 7
+
+
+def test_a_table_from_the_hub_names_no_files(tmp_path: Path, paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same table, read by a name as on the hub: nothing on this machine is opened for it."""
+    name = naming(tmp_path / "set", paint, "/dev/zero", str(tmp_path / "set" / "a.png"), "a.png")
+    Image.fromarray(paint(12, 12)).save(tmp_path / "set" / "a.png")
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda _, **options: load(name, **options))
+    data = hf("someone/set", size=12)
+    assert len(data) == 3
+    assert len(data.skipped) == 3
+    with pytest.raises(InputError, match="names a file that is not in the folder of the data"):
+        hf("someone/set", size=12, strict=True)
+    assert [row.content is None for row in stream("someone/set", size=12).rows.first(6)] == [False] * 3 + [
+        True
+    ] * 3
+
+
+def test_pictures_in_a_folder_from_the_hub_are_read_where_they_are_kept(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda _, **options: load(str(pictures), **options))
+    with pytest.raises(InputError, match="cannot be read"):
+        hf("someone/pictures")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(pictures.parent))
+    assert torch.equal(loaded(hf("someone/pictures")), loaded(folder(pictures)))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, read_image
+from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, image_size, read_image
 from scorefield.runtime.errors import InputError
 
 
@@ -217,3 +220,32 @@ def test_small_pictures_need_upscale() -> None:
 def test_options(size: int, channels: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ImageOptions(size, channels)
+
+
+def test_sizes_are_read_without_decoding(tmp_path: Path, paint) -> None:
+    Image.fromarray(paint(5, 7)).save(tmp_path / "a.png")
+    assert image_size(tmp_path / "a.png") == (7, 5)
+    ihdr = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + b"IHDR"
+        + ihdr
+        + struct.pack(">I", zlib.crc32(b"IHDR" + ihdr))
+        + struct.pack(">I", 100)
+        + b"IDAT"
+    )
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, reason in (
+        ("bomb.png", "2500000000 pixels"),
+        ("text.png", "cannot identify"),
+        ("pipe.png", "named pipe"),
+        ("none.png", "no such file"),
+    ):
+        with pytest.raises(InputError, match=reason) as caught:
+            image_size(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(Exception, match=reason):
+            read_image(tmp_path / name)

@@ -11,14 +11,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, folder, npz
 from scorefield.data.class_names import class_numbers
 from scorefield.data.dataset import number_labels
-from scorefield.data.images.read import EXTENSIONS
+from scorefield.data.images.read import EXTENSIONS, image_size
+from scorefield.data.images.scan import list_images
 from scorefield.evaluation.statistics import Images
 from scorefield.generation.sampling import Sampling
 from scorefield.runtime.distributed import Processes
@@ -201,19 +201,15 @@ def _check_sizes(path: Path, spec: DataSpec) -> None:
     """InputError where a picture is not of the run's size: pictures are compared as they are, never resized."""
     if not path.is_dir():
         raise InputError(f"{path}: there is no such folder or .npz file of images")
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() not in EXTENSIONS or any(
-            part.startswith(".") for part in file.relative_to(path).parts
-        ):
-            continue
+    for name, file in list_images(path, str(path)).files():
         try:
-            with Image.open(file) as image:
-                width, height = image.size
-        except OSError:  # reading the folder names those that cannot be read
+            width, height = image_size(file)
+        except InputError:  # reading the folder names those that cannot be read
             continue
         if (height, width) != spec.shape[1:]:
             raise InputError(
-                f"{file} has {width}×{height} pixels, but the run makes {spec.shape[2]}×{spec.shape[1]}: give samples of that size"
+                f"{path}: {name} has {width}×{height} pixels, but the run makes {spec.shape[2]}×{spec.shape[1]}: give samples of "
+                "that size"
             )
 
 

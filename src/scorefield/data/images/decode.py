@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, read_image
+from scorefield.data.images.read import NO_IMAGE, ImageOptions, TooSmall, convert, fit, read_image
 from scorefield.data.images.unreadable import UnreadableLog, reason_of
 from scorefield.runtime.errors import InputError
 
@@ -70,7 +70,7 @@ class Decoder:
 
     def _array(self, name: object, content: Path | bytes | None) -> np.ndarray:
         if content is None:
-            raise ValueError("no image")
+            raise ValueError(NO_IMAGE)
         channels, height, width = self.shape
         options = self.options
         image = convert(

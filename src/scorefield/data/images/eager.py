@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scorefield.data.images.found import FoundImages, facts_of
-from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit, read_image
+from scorefield.data.images.read import NO_IMAGE, ImageOptions, TooSmall, convert, fit, read_image
 from scorefield.data.images.unreadable import reason_of
 from scorefield.runtime.errors import InputError
 
@@ -73,7 +73,7 @@ def decode_all(
     def load(file: Path | bytes | None) -> _Loaded | Exception:
         try:
             if file is None:
-                raise ValueError("no image")
+                raise ValueError(NO_IMAGE)
             image = read_image(file, options.white)
             array = np.asarray(convert(fit(image, options.size, options.upscale), options.channels))
             return _Loaded(array, *facts_of(image))

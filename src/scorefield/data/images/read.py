@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import open_file, reading
 
-__all__ = ["EXTENSIONS", "PEAK", "WHITE", "ImageOptions", "TooSmall", "convert", "fit", "read_image"]
+__all__ = [
+    "EXTENSIONS",
+    "LARGEST",
+    "NO_IMAGE",
+    "PEAK",
+    "WHITE",
+    "ImageOptions",
+    "TooSmall",
+    "convert",
+    "fit",
+    "image_size",
+    "read_image",
+]
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Listed, because Pillow's reader of EPS starts another program, whatever the name of the file.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 WHITE = 65_535  # in 16-bit images
 PEAK = "largest 16-bit value"  # in the info of an image whose file has 16 bits
+LARGEST = 2**30  # bytes of an image file: more than an uncompressed one of as many pixels as Pillow decodes
+NO_IMAGE = "no image: the row holds none, or names a file that is not in the folder of the data"
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -65,13 +84,36 @@ def read_image(source: Path | bytes, white: int = WHITE) -> Image.Image:
     read. Of 16-bit images `white` becomes 255. Any exception may be raised for a file that is damaged, of an unknown format, or larger than
     Pillow's limit against decompression bombs.
     """
-    if isinstance(source, Path) and not source.is_file():
-        raise OSError("not a regular file")  # a pipe named like an image would block forever
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
+    with _opened(source) as image:
+        return _flatten(ImageOps.exif_transpose(image), white)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of an image file, without decoding it. InputError for a file that `read_image` would not read."""
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow finds odd in a file that it reads well
+        with _opened(path) as image:
+            return image.size
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    with ExitStack() as stack:
+        if isinstance(source, bytes):
+            file: BinaryIO = io.BytesIO(source)
+        else:
+            try:
+                file = stack.enter_context(open_file(source, "an image", LARGEST))
+            except InputError as fault:  # of one image, which need not be the end
+                raise OSError(str(fault)) from None
+        try:
+            image = stack.enter_context(Image.open(file, formats=_FORMATS))
+        except UnidentifiedImageError:  # whose message shows the open file
+            raise OSError("cannot identify image file: damaged, or of an unknown format") from None
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
             raise ValueError(f"{image.width}×{image.height} pixels exceed Pillow's limit of {limit}")
-        return _flatten(ImageOps.exif_transpose(image), white)
+        yield image
 
 
 def _flatten(image: Image.Image, white: int) -> Image.Image:
@@ -92,11 +134,11 @@ def _flatten(image: Image.Image, white: int) -> Image.Image:
 
 def _from_sixteen_bit(image: Image.Image, white: int) -> Image.Image:
     """Scale 0 … white to 0 … 255, rounded; Pillow's own conversion would clip everything above 255."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     peak = int(values.max())
     if values.min() < 0 or peak > WHITE:
         raise ValueError("32-bit pixels, whose range is not known")
-    scaled = (values.clip(max=white) * 255 + white // 2) // white
+    scaled = (values.clip(max=white).astype(np.uint32) * 255 + white // 2) // white
     found = Image.fromarray(scaled.astype(np.uint8))
     found.info[PEAK] = peak
     return found

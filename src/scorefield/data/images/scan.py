@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,14 @@ import numpy as np
 
 from scorefield.data.images.read import EXTENSIONS
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import one_line
 
 __all__ = ["Listing", "list_images", "text"]
+
+_DEEPEST = 100  # folders inside each other
+_WAYS = 64  # in which links may lead to one folder
+_FOLDERS = 100_000
+_SHOWN = 200  # characters of a path in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +71,8 @@ class Listing:
 def list_images(root: Path, source: str) -> Listing:
     """List every image of a folder. Subfolders that hold images, at any depth, are the classes.
 
-    Hidden files are ignored. Symbolic links are followed, except to a folder that contains them.
+    Hidden files are ignored. Symbolic links are followed, except to a folder that contains them. Folders that are
+    nested too deep, that links reach in too many ways, or that are too many, are an error.
 
     Args:
         root: The folder.
@@ -82,11 +90,13 @@ def list_images(root: Path, source: str) -> Listing:
     names = _Names()
     for name in here:
         names.add(name)
+    walk, found = _Walk(root, source, names), os.stat(root)
+    above = ((found.st_dev, found.st_ino),)
     classes: list[str] = []
     counts: list[int] = []
     for folder in folders:
         before = len(names)
-        _walk(root, folder, (root.resolve(),), names)
+        walk.add(folder, above)
         if len(names) > before:
             classes.append(text(folder))
             counts.append(len(names) - before)
@@ -116,18 +126,50 @@ class _Names:
         self.ends.append(len(self.buffer))
 
 
-def _walk(root: Path, relative: str, above: tuple[Path, ...], names: _Names) -> None:
-    """Add every image under a folder in the order of sorted paths."""
-    here = (root / relative).resolve()
-    if here in above:
-        return
-    files, folders = _entries(root / relative)
-    inside = set(folders)
-    for name in sorted(files + folders):
-        if name in inside:
-            _walk(root, os.path.join(relative, name), (*above, here), names)
-        else:
-            names.add(os.path.join(relative, name))
+class _Walk:
+    """Adds every image under folders to `names`, in the order of sorted paths.
+
+    Links may lead anywhere: in circles, to one folder in many ways, or to the whole disk.
+    """
+
+    def __init__(self, root: Path, source: str, names: _Names) -> None:
+        self.root, self.source, self.names = root, source, names
+        self._listed = Counter[tuple[int, int]]()  # how often each folder was, by its device and number
+
+    def add(self, relative: str, above: tuple[tuple[int, int], ...] = ()) -> None:
+        """What is under a folder. above: the folders that it lies in; a link to one of them is passed over."""
+        path = self.root / relative
+        try:
+            found = os.stat(path)
+        except OSError as fault:
+            raise _unlisted(path, fault) from None
+        here = (found.st_dev, found.st_ino)
+        if here in above:
+            return
+        self._listed[here] += 1
+        self._check(relative, len(above), here)
+        files, folders = _entries(path)
+        inside = set(folders)
+        for name in sorted(files + folders):
+            if name in inside:
+                self.add(os.path.join(relative, name), (*above, here))
+            else:
+                self.names.add(os.path.join(relative, name))
+
+    def _check(self, relative: str, depth: int, here: tuple[int, int]) -> None:
+        where = one_line(text(relative), _SHOWN)
+        if depth > _DEEPEST:
+            raise InputError(
+                f"{self.source}: folders are nested more than {_DEEPEST} deep ({where}): is this the right folder?"
+            )
+        if self._listed[here] > _WAYS:
+            raise InputError(
+                f"{self.source}: links lead to one folder in more than {_WAYS} ways ({where}): remove links between folders"
+            )
+        if len(self._listed) > _FOLDERS:
+            raise InputError(
+                f"{self.source}: more than {_FOLDERS:,} folders: does a link lead to the whole disk? The last one was {where}"
+            )
 
 
 def _entries(path: Path) -> tuple[list[str], list[str]]:
@@ -143,8 +185,12 @@ def _entries(path: Path) -> tuple[list[str], list[str]]:
                 elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
                     files.append(entry.name)
     except OSError as fault:
-        raise InputError(f"{text(str(path))}: this folder cannot be listed ({fault.strerror})") from fault
+        raise _unlisted(path, fault) from None
     return sorted(files), sorted(folders)
+
+
+def _unlisted(path: Path, fault: OSError) -> InputError:
+    return InputError(f"{one_line(text(str(path)), _SHOWN)}: this folder cannot be listed ({fault.strerror})")
 
 
 def text(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
 from scorefield.data.sources.opener import Embedded
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import open_file, reading
 
 __all__ = ["digits"]
 
@@ -36,12 +38,12 @@ def digits() -> Dataset:
         )
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     try:
-        table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
-    except (OSError, ValueError, EOFError) as fault:
+        with open_file(path, "the table of digits") as file, reading(path), gzip.open(file) as lines:
+            table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
+    except InputError as fault:
         raise InputError(
-            f"the embedded digits are not where scikit-learn kept them ({path}: {fault}): reinstall "
-            "scikit-learn"
-        ) from fault
+            f"the embedded digits are not where scikit-learn kept them ({fault}): reinstall scikit-learn"
+        ) from None
     if table.shape != (1797, 65):
         raise InputError(
             f"{path} holds {table.shape}, expected 1,797 digits of 64 pixels and a label: reinstall "

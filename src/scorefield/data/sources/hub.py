@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -22,12 +23,13 @@ from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.decode import Decoder
 from scorefield.data.images.eager import decode_all
 from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
-from scorefield.data.images.read import WHITE, ImageOptions
+from scorefield.data.images.read import LARGEST, WHITE, ImageOptions
 from scorefield.data.images.unreadable import reason_of
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.data.sources.stream import BUFFER, Row, Stream
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import read_bytes
 
 if TYPE_CHECKING:  # an optional extra, imported when it is used
     import datasets
@@ -62,7 +64,8 @@ def hf(
 
     Images are those of `column`. Labels are the ClassLabel column (`label` before others), with its
     names, or an integer or text column called `label`, `labels` or `cls` (webdataset's name). Unreadable and
-    small images are treated as in `folder`.
+    small images are treated as in `folder`. A row that names a file in place of the bytes of its image is read where
+    the file lies in the folder of the data.
 
     Args:
         name: Name on the hub, or a local folder.
@@ -93,7 +96,10 @@ def hf(
         raise InputError(f"{source}: the split {split!r} is empty")
     labels, classes = _labels(library, table, source)
     # By default `datasets` decodes while iterating, and one corrupt image would end the iteration.
-    rows = _Rows(table.select_columns([column]).cast_column(column, library.Image(decode=False)), column)
+    cells = _Cells(_roots(library, name, table))
+    rows = _Rows(
+        table.select_columns([column]).cast_column(column, library.Image(decode=False)), column, cells
+    )
     if decodes_lazily(on_demand, len(table), options, memory):
         values, seen = lazy_images(rows, labels, source, options, probe)
         spec = DataSpec(values.shape[1:], classes=classes, bins=256)
@@ -166,7 +172,8 @@ def stream(
     column, notes = _image_column(library, features, column, source)
     labels, names = _stream_labels(library, features, classes, source)
     table = table.select_columns([column, *labels]).cast_column(column, library.Image(decode=False))
-    rows = _StreamedRows(table, column, next(iter(labels), None), buffer, source)
+    cells = _Cells(_roots(library, name, table))
+    rows = _StreamedRows(table, column, next(iter(labels), None), buffer, source, cells)
     first = rows.first(probe)
     if not first:
         raise InputError(f"{source}: the split {split!r} is empty")
@@ -249,8 +256,8 @@ def _load(
 class _Rows:
     """The encoded images of a table, by row number."""
 
-    def __init__(self, table: datasets.Dataset, column: str) -> None:
-        self.table, self.column = table, column
+    def __init__(self, table: datasets.Dataset, column: str, cells: _Cells) -> None:
+        self.table, self.column, self.cells = table, column, cells
 
     def __len__(self) -> int:
         return len(self.table)
@@ -259,12 +266,12 @@ class _Rows:
         return _name(self.table[number][self.column], number)
 
     def content(self, number: int) -> Path | bytes | None:
-        return _content(self.table[number][self.column])
+        return self.cells.content(self.table[number][self.column])
 
     def files(self) -> Iterator[tuple[str, Path | bytes | None]]:
         """(name, the file or its bytes) of each row."""
         for number, row in enumerate(self.table):
-            yield _name(row[self.column], number), _content(row[self.column])
+            yield _name(row[self.column], number), self.cells.content(row[self.column])
 
     def digest(self) -> bytes:
         """The fingerprint of `datasets`: a hash of the table's files and of the operations on them."""
@@ -275,9 +282,16 @@ class _StreamedRows:
     """The rows of a stream. label: the column of labels, if there is one."""
 
     def __init__(
-        self, table: datasets.IterableDataset, column: str, label: str | None, buffer: int, source: str
+        self,
+        table: datasets.IterableDataset,
+        column: str,
+        label: str | None,
+        buffer: int,
+        source: str,
+        cells: _Cells,
     ) -> None:
         self.table, self.column, self.label, self.buffer, self.source = table, column, label, buffer, source
+        self.cells = cells
 
     def first(self, count: int) -> list[Row]:
         return list(self._rows(self.table.take(count)))
@@ -313,11 +327,12 @@ class _StreamedRows:
             ) from fault
 
     def _row(self, cell: _Cell | None, label: int | None) -> Row:
-        path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
-        if content is None and path is not None:
-            with suppress(OSError):  # an image that cannot be read is met, and named, when it is decoded
-                content = Path(path).read_bytes()
-        name = path or "an image"
+        found, content, name = self.cells.content(cell), None, (cell or {}).get("path") or "an image"
+        if isinstance(found, bytes):
+            content = found
+        elif found is not None:
+            with suppress(InputError):  # an image that cannot be read is met, and named, when it is decoded
+                content = read_bytes(found, "an image", LARGEST)
         try:
             return Row(name, content, -1 if label is None else int(label))
         except (TypeError, ValueError):
@@ -333,9 +348,36 @@ def _name(cell: _Cell | None, number: int) -> str:
     )  # paths inside a table may be the same
 
 
-def _content(cell: _Cell | None) -> Path | bytes | None:
-    path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
-    return content if content is not None else Path(path) if path else None
+class _Cells:
+    """Reads the images of a table's rows. A row holds the bytes of its image, or names a file, which is taken only where
+    it lies in one of the folders `roots`: a table of others could name any file of this machine.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self.roots = [os.path.abspath(root) for root in roots]
+
+    def content(self, cell: _Cell | None) -> Path | bytes | None:
+        path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
+        if content is not None or not path:
+            return content
+        for root in self.roots:
+            full = os.path.normpath(os.path.join(root, path))
+            if full.startswith(root + os.sep):
+                return Path(full)
+        return None
+
+
+def _roots(library: ModuleType, name: str, table: datasets.Dataset | datasets.IterableDataset) -> list[Path]:
+    """The folders in which a row may name a file: of a local data set its own, of a folder of images from the hub, whose
+    paths `datasets` itself makes, those that it downloads to. Of other tables from the hub none.
+    """
+    local = Path(os.path.expanduser(name))
+    if local.is_dir():
+        return [local]
+    if table.info.builder_name != "imagefolder":
+        return []
+    hub = import_module("huggingface_hub.constants")
+    return [Path(library.config.HF_DATASETS_CACHE), Path(hub.HF_HUB_CACHE)]
 
 
 def _stream_labels(
