@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from scorefield.runs.build import open_data
 from scorefield.runs.recipe import Recipe
 from scorefield.runs.run import Run
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import read_bytes, reading
 from scorefield.samplers.base import trajectory
 from scorefield.training import RunFolder
 
@@ -30,6 +32,7 @@ __all__ = ["plot_run"]
 
 _SAMPLES, _PATHS, _STATES, _SEED = 3000, 7, 40, 0
 _BINS, _ARROWS, _MARGIN = 80, 23, 0.1
+_LONGEST = 2**30  # bytes of metrics
 
 
 def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
@@ -198,13 +201,14 @@ def _losses(folder: RunFolder) -> tuple[list[int], list[float]]:
             f"{folder.path} has no metrics.jsonl yet, so there is no training to draw: train it first"
         )
     steps, losses = [], []
-    for line in folder.metrics.read_text().splitlines():
-        try:
+    for line in (
+        read_bytes(folder.metrics, "the metrics of a run", _LONGEST).decode(errors="replace").splitlines()
+    ):
+        with suppress(InputError), reading(folder.metrics):
             entry = json.loads(line)
-        except ValueError:
-            continue
-        steps.append(int(entry["step"]))
-        losses.append(float(entry["loss"]))
+            step, loss = int(entry["step"]), float(entry["loss"])
+            steps.append(step)
+            losses.append(loss)
     if not steps:
         raise InputError(f"{folder.metrics} is empty, so there is no training to draw: train it first")
     return steps, losses

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,6 +22,8 @@ from scorefield.runtime.atomic import MANIFEST, abandoned, atomic_write
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import MissingFile, read_json
+from scorefield.runtime.weights import open_tensors
 from scorefield.store.formats import check_format, stamp, without_stamp
 
 __all__ = ["BLOCK", "Block", "BlockFolder", "StoredSamples", "finite"]
@@ -181,12 +183,16 @@ class StoredSamples(BlockFolder):
     def _read(self, k: int) -> dict[str, Tensor] | None:
         """The tensors of a block, or None where it is not whole or not of these samples."""
         try:
-            with safe_open(self._path(k), "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                seal = (file.metadata() or {}).get("scorefield")
-        except (OSError, SafetensorError):
+            with open_tensors(self._path(k), "a block of samples", follow=False) as file:
+                sizes = {name: header.shape for name, header in file.headers().items()}
+                if sizes.pop("labels", (self.size,)) != (self.size,) or sizes != {
+                    "levels": (self.size, *self.spec.shape)
+                }:
+                    return None
+                tensors, seal = file.tensors(), file.metadata.get("scorefield")
+                return tensors if seal == self._seal(k, tensors) else None
+        except InputError:
             return None
-        return tensors if seal == self._seal(k, tensors) else None
 
     def _levels(self, x: Tensor) -> Tensor:
         return self.spec.to_bins(x) if self.spec.bins is not None else finite(x)
@@ -235,10 +241,7 @@ def _difference(there: Mapping[str, object], wanted: Mapping[str, object]) -> st
 
 def _readable(path: Path) -> dict[str, object]:
     """What a manifest says; {} where there is none, or none that can be read."""
-    try:
-        return _manifest(path) or {}
-    except OSError:
-        return {}
+    return _manifest(path) or {}
 
 
 def _manifest(path: Path) -> dict[str, object] | None:
@@ -246,10 +249,10 @@ def _manifest(path: Path) -> dict[str, object] | None:
     program's, or damaged: it says {}.
     """
     try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
+        found = read_json(path, "the manifest of samples", follow=False)
+    except MissingFile:
         return None
-    except ValueError:
+    except InputError:
         return {}
     if not isinstance(found, dict) or not found.keys() >= _OF_SAMPLES:
         return {}

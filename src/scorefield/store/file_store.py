@@ -17,12 +17,14 @@ from scorefield.core.shapes import DataSpec, are_images
 from scorefield.runtime.atomic import atomic_write
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import read_bytes, read_json, read_text, reading
 from scorefield.store.block_store import Block, BlockFolder, finite
 from scorefield.store.writers import channels_last
 
 __all__ = ["SampleFiles", "check_new_folder", "classes_of", "write_samples"]
 
 _LABELS = "labels.csv"
+_LARGEST = 2**30  # bytes of a sample's file
 
 
 class SampleFiles(BlockFolder):
@@ -68,9 +70,9 @@ class SampleFiles(BlockFolder):
     def _hashes(self, k: int) -> list[str]:
         """What the files of a block should hash to; nothing where that is not known."""
         try:
-            record = json.loads(self._record(k).read_text())
+            record = read_json(self._record(k), "the hashes of a block", follow=False)
             return list(record["sha256"]) if (record["samples"], record["block"]) == (self.digest, k) else []
-        except (OSError, ValueError, KeyError, TypeError):
+        except (InputError, KeyError, TypeError):
             return []
 
     def _record(self, k: int) -> Path:
@@ -116,9 +118,10 @@ def classes_of(folder: Path) -> dict[str, str]:
     no such table.
     """
     try:
-        with (folder / _LABELS).open(newline="", encoding="utf-8") as lines:
-            return {row["file"]: row["class"] for row in csv.DictReader(lines)}
-    except (OSError, ValueError, KeyError, csv.Error):
+        text = read_text(folder / _LABELS, "a table of labels")
+        with reading(folder / _LABELS):
+            return {row["file"]: row["class"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+    except InputError:
         return {}
 
 
@@ -135,8 +138,8 @@ def _contents(x: Tensor, spec: DataSpec) -> list[bytes]:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except OSError:
+        return read_bytes(path, "a sample", _LARGEST, follow=False)
+    except InputError:
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import tomli_w
 from scorefield.runtime.atomic import atomic_write, drop_abandoned
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import read_toml, reading
 from scorefield.store.formats import stamp, upgraded, without_stamp
 
 __all__ = ["RunFolder"]
@@ -80,10 +80,9 @@ class RunFolder:
         """config.toml as a dictionary, in today's names and without its format. InputError where it is missing, not
         TOML, or of a newer version.
         """
-        try:
-            return upgraded(tomllib.loads(self.require().config.read_text()), self.config)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.config} is not valid TOML: {error}") from None
+        tables = read_toml(self.require().config, "the description of a run")
+        with reading(self.config):
+            return upgraded(tables, self.config)
 
     def append_metrics(self, values: Mapping[str, object]) -> None:
         try:
