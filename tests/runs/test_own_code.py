@@ -15,7 +15,9 @@ import torch
 from support import call
 
 import scorefield as sf
+from scorefield.planning.facts import info_facts
 from scorefield.runs.build import build_objective, read_run
+from scorefield.runtime.errors import InputError
 from scorefield.runtime.own_code import allowed_modules, allowing, find_class
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import NETS, PROCESSES
@@ -400,3 +402,40 @@ def test_one_allowed_module_may_be_given_as_a_text():
 def test_what_is_no_name_of_a_module_is_not_allowed(wrong):
     with pytest.raises(sf.InputError, match="allow takes names of modules"):
         sf.Run("a-run", allow=wrong)
+
+
+BROKEN = {
+    "bad_syntax": ("class Net(\n", "SyntaxError"),
+    "bad_import": ("import no_such_module_at_all\n", "no_such_module_at_all"),
+    "bad_name": ("x = undefined_name\n", "NameError"),
+    "bad_exit": ("raise SystemExit(0)\n", "SystemExit"),
+    "bad_init": (
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        raise KeyError('k')\n",
+        "KeyError",
+    ),
+    "bad_division": (
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        1 / 0\n",
+        "ZeroDivisionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_fault_of_the_users_module_is_one_line(name, tmp_path, monkeypatch, capsys):
+    """Whatever an allowed module raises, imported or called, is an InputError that names it; its cause is kept."""
+    source, said = BROKEN[name]
+    (tmp_path / f"{name}.py").write_text(source)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        f'[data]\nsource = "digits"\n[process]\nkind = "cosine"\n[net]\nkind = "{name}:Net"\n[objective]\nkind = "simple"\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=name) as error:
+        info_facts(str(recipe), [name])
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.__cause__ is not None
+    status, _, err = call(capsys, "info", recipe, "--allow", name)
+    assert status == 1
+    assert err.startswith("error: the recipe ")
+    assert len(err.splitlines()) == 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from scorefield.process import Process
+from scorefield.runtime.bounds import LEVELS
 from scorefield.runtime.checks import did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options, whole_number
@@ -32,12 +33,14 @@ class SamplingOptions(Options):
     steps: int | None = Field(
         None,
         ge=1,
+        le=LEVELS,
         description="steps of the grid; default: every level, and 1,000 updates of a score without levels",
     )
-    repeats: int = Field(1, ge=1, description="updates at each level of a staircase")
+    repeats: int = Field(1, ge=1, le=LEVELS, description="updates at each level of a staircase")
     levels: int | None = Field(
         None,
         ge=1,
+        le=LEVELS,
         description="levels of a staircase, evenly spaced; default: all, or as many as make `steps`",
     )
     start: Literal["prior", "uniform"] = Field(
@@ -53,6 +56,13 @@ class SamplingOptions(Options):
     guidance_at: Literal["x_t", "mean"] = Field(
         "x_t", description="where ancestral sampling takes a classifier's gradient"
     )
+
+    @field_validator("sampler")
+    @classmethod
+    def _kind_is_a_word(cls, table: dict[str, object]) -> dict[str, object]:
+        if not isinstance(table.get("kind"), str):
+            raise ValueError("the table of a sampler needs its kind, a word")
+        return table
 
     def changed(
         self,

@@ -34,6 +34,7 @@ from scorefield.interop.state_dicts import read_weights
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet, UNet
 from scorefield.runtime.atomic import atomic_folder
+from scorefield.runtime.bounds import LEVELS
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import Options, build, parse
@@ -236,10 +237,13 @@ def _read(
     left: Left | None,
 ) -> Folder:
     _check_classes(config, schedule)
-    unet = parse(UNetConfig, {key: value for key, value in config.items() if key not in _AVERAGING}, "unet")
+    described = {key: value for key, value in config.items() if key not in _AVERAGING}
+    unet = parse(UNetConfig, described, "unet", LEVELS)
     structure = read_structure(unet)
     known = {name: value for name, value in schedule.items() if name in SchedulerConfig.model_fields}
-    scheduler = read_scheduler(str(schedule["_class_name"]), parse(SchedulerConfig, known, "scheduler"))
+    scheduler = read_scheduler(
+        str(schedule["_class_name"]), parse(SchedulerConfig, known, "scheduler", LEVELS)
+    )
     _check_channels(structure, scheduler.variance)
     with torch.device("meta"):
         net, own = _own_network(left, structure) or (network(structure), None)

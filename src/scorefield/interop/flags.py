@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator
 
+from scorefield.runtime.bounds import LEVELS
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options, parse
 
@@ -33,7 +34,7 @@ def read_flags(table: type[Table], flags: Mapping[str, object]) -> Table:
     opened: dict[str, object] = {}
     for name, value in flags.items():
         opened |= value if isinstance(value, Mapping) else {name.rpartition(".")[2]: value}
-    return parse(table, opened)
+    return parse(table, opened, largest=LEVELS)
 
 
 def parse_flags(texts: Iterable[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.nets.fused import fused_norm, is_fused, plain_norm
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
 
 M = TypeVar("M", bound=nn.Module)
 GROUPS = 32  # of every group normalization in the published U-Nets, whatever the number of channels
+LEVELS = 32  # at most: every further one halves the sides of the images
 
 
 # Embeddings
@@ -225,6 +227,10 @@ def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequen
     Raises InputError unless 32 groups divide each of them, and every factor of `attention` is that of a
     level.
     """
+    if len(channel_mult) > LEVELS:
+        raise InputError(
+            f"channel_mult has {len(channel_mult):,} levels, and images are halved between them: give at most {LEVELS}"
+        )
     widths = tuple(int(channels * multiplier) for multiplier in channel_mult)
     if not widths:
         raise InputError("channel_mult is empty: give one multiplier for each level, such as (1, 2, 2)")
@@ -237,7 +243,7 @@ def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequen
     factors = [2**level for level in range(len(widths))]
     if not set(attention) <= set(factors):
         raise InputError(
-            f"attention={list(attention)} must be down-sampling factors (not pixels) out of {factors}"
+            f"attention={brief(list(attention))} must be down-sampling factors (not pixels) out of {factors}"
         )
     return widths
 

@@ -23,6 +23,7 @@ from scorefield.runs.build import (
     build_model,
     build_net,
     build_process,
+    naming,
     read_recipe,
     recipe_names,
     recipe_of,
@@ -74,6 +75,11 @@ def recipe_facts() -> list[dict[str, Any]]:
 def info_facts(what: str, allow: Sequence[str] = ()) -> dict[str, Any]:
     """What `scorefield info` prints, for a recipe or a run.   allow: modules of the user's own that it may name."""
     recipe, is_run = recipe_of(what, allow)
+    with naming(recipe.file):
+        return _facts(what, recipe, is_run)
+
+
+def _facts(what: str, recipe: Recipe, is_run: bool) -> dict[str, Any]:
     spec = expected_data(recipe)
     model = meta_model(recipe, spec)
     facts = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -31,10 +32,11 @@ from scorefield.runs.recipe import (
     recipe_names,
     with_overrides,
 )
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.bounds import few_modules
+from scorefield.runtime.errors import IncompatibleModel, InputError, ScorefieldError, first_reason
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.parsing import build, parse
-from scorefield.runtime.reading import MissingFile
+from scorefield.runtime.reading import MissingFile, reading
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
 from scorefield.runtime.weights import WeightsFile, check_tensors, misfit
 from scorefield.training import RunFolder
@@ -53,9 +55,9 @@ __all__ = [
     "build_sampling",
     "describe",
     "fill_weights",
-    "first_reason",
     "load",
     "model_kind",
+    "naming",
     "of_kind",
     "open_data",
     "open_weights",
@@ -83,16 +85,29 @@ def read_run(run: str | Path, allow: Sequence[str] = ()) -> tuple[Recipe, DataSp
         InputError: Where there is no run, or the file is broken.
     """
     folder = RunFolder(Path(run))
-    tables = folder.read_config()
-    try:
+    with reading(folder.config):
+        tables = folder.read_config()
+    with naming(folder.config):
         recipe = parse(Recipe, tables).allowing(allow)
-    except InputError as error:
-        raise InputError(f"{folder.config}: {error}") from None
-    if recipe.trained_on is None:
-        raise InputError(
-            f"{folder.config} does not say what the run was trained on: its [trained_on] table is missing"
-        )
-    return recipe, recipe.trained_on.spec
+        recipe._file = str(folder.config)
+        if recipe.trained_on is None:
+            raise InputError("[trained_on], which says what the run was trained on, is missing")
+        return recipe, recipe.trained_on.spec
+
+
+@contextmanager
+def naming(file: Path | str | None, table: str = "") -> Iterator[None]:
+    """Every failure of the block is an error of this library that begins with the file, and the table in it, that it is
+    about. None: no file is said.
+    """
+    try:
+        with reading(file or "a description"):
+            yield
+    except ScorefieldError as error:
+        if file is None or str(file) in str(error):
+            raise
+        place = "" if not table or table in str(error) else f" [{table}]"
+        raise type(error)(f"{file}:{place} {error}") from error.__cause__
 
 
 def recipe_of(what: str, allow: Sequence[str] = ()) -> tuple[Recipe, bool]:
@@ -137,15 +152,16 @@ def build_model(
 ) -> ModelBase:
     """The recipe's model for this data, its network freshly initialised unless given."""
     recipe = recipe.suited_to(data)
-    process = process or build_process(recipe)
-    kind = model_kind(recipe, process)
-    if not kind.takes(process):
-        other = _kind_of_process(process)
-        raise InputError(
-            f"the objective {recipe.objective.get('kind')} trains a {kind.__name__}, {kind.summary}, and this [process] belongs to a "
-            f"{other.__name__}: use {other.objectives}, or give another [process]"
-        )
-    return kind.build(process, data, recipe.model, lambda: net or build_net(recipe, data, process))
+    with naming(recipe.file):
+        process = process or build_process(recipe)
+        kind = model_kind(recipe, process)
+        if not kind.takes(process):
+            other = _kind_of_process(process)
+            raise InputError(
+                f"the objective {recipe.objective.get('kind')} trains a {kind.__name__}, {kind.summary}, and this [process] belongs "
+                f"to a {other.__name__}: use {other.objectives}, or give another [process]"
+            )
+        return kind.build(process, data, recipe.model, lambda: net or build_net(recipe, data, process))
 
 
 def model_kind(recipe: Recipe, process: Process | None) -> type[ModelBase]:
@@ -166,7 +182,7 @@ def build_process(recipe: Recipe) -> Process | None:
     """The recipe's process; None for a score without noise levels."""
     if recipe.process is None or recipe.leaves_out:
         return None
-    with allowing(recipe.allowed):
+    with naming(recipe.file, "process"), allowing(recipe.allowed):
         process: Process = build(PROCESSES, recipe.process, "process")
     return process
 
@@ -182,22 +198,15 @@ def build_net(recipe: Recipe, data: DataSpec, process: Process | None) -> torch.
     given = model.network_sizes(process, data, recipe.model, accepts)
     if recipe.model.conditional:
         given["null_label"] = recipe.training.label_dropout > 0
-    with allowing(recipe.allowed):
-        try:
-            network: torch.nn.Module = build(kinds, recipe.net, "net", given)
-        except (RuntimeError, ValueError, ZeroDivisionError) as error:
-            if is_own(name):  # whose author needs to see where
-                raise
-            raise InputError(
-                f"[net]: a {name} of these sizes cannot be made: {first_reason(error)}"
-            ) from error
-    if not is_own(name):
-        model.check_network(describe_network(network), recipe.model, str(name))
+    with naming(recipe.file, "net"), allowing(recipe.allowed), few_modules():
+        network: torch.nn.Module = build(kinds, recipe.net, "net", given)
+        if not is_own(name):
+            model.check_network(describe_network(network), recipe.model, str(name))
     return network
 
 
 def build_objective(recipe: Recipe, model: ModelBase) -> Objective:
-    with allowing(recipe.allowed):
+    with naming(recipe.file), allowing(recipe.allowed):
         objective: Objective = build(OBJECTIVES, recipe.objective, "objective", {"model": model})
     return objective
 
@@ -258,12 +267,6 @@ def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | Mo
     raise IncompatibleModel(
         f"{folder.path} holds a {type(model).__name__}, and a {kind.__name__} is needed here"
     )
-
-
-def first_reason(error: Exception) -> str:
-    """What an error says first: torch lists what does not fit below a headline."""
-    headline, *reasons = str(error).strip().splitlines() or [type(error).__name__]
-    return reasons[0].strip() if reasons else headline
 
 
 def open_weights(folder: RunFolder) -> WeightsFile:

@@ -17,12 +17,11 @@ from scorefield.runs.build import (
     build_model,
     build_objective,
     describe,
-    first_reason,
     load,
     open_training_data,
 )
 from scorefield.runs.recipe import Recipe
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import InputError, first_reason
 from scorefield.runtime.own_code import allowing
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.store.run_folder import RunFolder

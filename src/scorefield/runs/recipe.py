@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.opener import SourceOptions
@@ -22,10 +23,12 @@ from scorefield.models.network_model import ModelBase
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.models.score_model import ScoreModel
 from scorefield.objectives import Objective
-from scorefield.runtime.checks import did_you_mean
+from scorefield.runtime.bounds import LEVELS, SIDE, TEXT, VALUES
+from scorefield.runtime.checks import brief, did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.own_code import allowed_modules, allowing, find_class, is_own, loaded_class
 from scorefield.runtime.parsing import Options, parse
+from scorefield.runtime.reading import read_text, reading
 from scorefield.runtime.registry import NOISE_INPUTS, OBJECTIVES, PARAMETRIZATIONS
 from scorefield.store.formats import upgraded
 from scorefield.training import TrainingOptions
@@ -73,7 +76,9 @@ class ModelOptions(Options):
         "index",
         description=f"the noise level that the network receives: {', '.join(NOISE_INPUTS)}",
     )
-    sigma_data: float = Field(0.5, description="standard deviation of the data, of the parametrization edm")
+    sigma_data: float = Field(
+        0.5, gt=0, description="standard deviation of the data, of the parametrization edm"
+    )
     conditional: bool | Literal["auto"] | None = Field(
         None,
         description="the network receives the class labels of the data; auto: where these have two classes or more; "
@@ -82,6 +87,7 @@ class ModelOptions(Options):
     low_res: int | None = Field(
         None,
         ge=1,
+        le=SIDE,
         description="super-resolution: side in pixels of the small images, which training makes of the data by averaging areas",
     )
     energy: bool = Field(
@@ -99,11 +105,18 @@ class TrainedOn(Options):
     examples: int | None = None
     fingerprint: str
     arrays: tuple[str, ...] = ()
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=1, le=VALUES)], ...] = Field(min_length=1, max_length=8)
     range: tuple[float, float]
     classes: tuple[str, ...] = ()
-    bins: int | None = None
+    bins: int | None = Field(None, ge=2, le=LEVELS)
     family: Family | None = None
+
+    @field_validator("shape")
+    @classmethod
+    def _few_values(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if math.prod(shape) > VALUES:
+            raise ValueError(f"an example of at most {VALUES:,} values is expected")
+        return shape
 
     @property
     def spec(self) -> DataSpec:
@@ -130,6 +143,7 @@ class Recipe(Options):
     trained_on: TrainedOn | None = None
 
     _allowed: tuple[str, ...] = PrivateAttr(())
+    _file: str | None = PrivateAttr(None)
 
     def allowing(self, modules: Sequence[str]) -> Recipe:
         """The same recipe, which may name code of the user's own in these modules; no file can say so."""
@@ -141,6 +155,18 @@ class Recipe(Options):
     def allowed(self) -> tuple[str, ...]:
         """The modules of the user's own that it may name."""
         return self._allowed
+
+    @field_validator("process", "net", "objective")
+    @classmethod
+    def _kind_is_a_word(cls, table: dict[str, Any] | None) -> dict[str, Any] | None:
+        if table is not None and not isinstance(table.get("kind", ""), str):
+            raise ValueError(f"its kind must be a word, got {brief(table['kind'])}")
+        return table
+
+    @property
+    def file(self) -> str | None:
+        """The file that it was read from, for messages; None where it was changed since, or comes with the package."""
+        return self._file
 
     @property
     def trains(self) -> type[ModelBase] | None:
@@ -209,10 +235,7 @@ def recipe_names() -> list[str]:
 def recipe_text(name: str) -> str:
     """The TOML of a recipe of the package, or of a .toml file. InputError for an unknown name or an unreadable file."""
     if name.endswith(".toml"):
-        try:
-            return Path(name).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the recipe {name} cannot be read: {error}") from None
+        return read_text(name, "a recipe", TEXT)
     known = recipe_names()
     if name not in known:
         raise InputError(
@@ -225,12 +248,15 @@ def recipe_text(name: str) -> str:
 
 def read_recipe(name: str) -> Recipe:
     """A recipe by its name or from a .toml file. InputError for an unknown name, broken TOML or a wrong key."""
-    text = recipe_text(name)
+    text, what = recipe_text(name), f"the recipe {name}"
+    with reading(what):
+        tables = upgraded(tomllib.loads(text), what)
     try:
-        tables = upgraded(tomllib.loads(text), f"the recipe {name}")
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"the recipe {name} is not valid TOML: {error}") from None
-    return parse(Recipe, {"name": Path(name).stem, **tables})
+        recipe = parse(Recipe, {"name": Path(name).stem, **tables})
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+    recipe._file = what if name.endswith(".toml") else None
+    return recipe
 
 
 def with_overrides(
@@ -276,7 +302,7 @@ def _recipes() -> Any:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # ValueError: no TOML, and integers of thousands of digits
         return text
 
 

@@ -1,6 +1,6 @@
 """The errors that a user can meet. Each says what was wrong, what was expected and what to do."""
 
-__all__ = ["IncompatibleModel", "InputError", "ScorefieldError"]
+__all__ = ["IncompatibleModel", "InputError", "ScorefieldError", "first_reason"]
 
 
 class ScorefieldError(ValueError):
@@ -13,3 +13,9 @@ class InputError(ScorefieldError):
 
 class IncompatibleModel(ScorefieldError):
     """Two pieces do not fit together, found when they meet and before any work is done."""
+
+
+def first_reason(error: BaseException) -> str:
+    """What an error of another library says first, for one line: torch lists what does not fit below a headline."""
+    headline, *reasons = str(error).strip().splitlines() or [type(error).__name__]
+    return reasons[0].strip() if reasons else headline

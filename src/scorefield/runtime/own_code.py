@@ -7,6 +7,7 @@ and what is found there must be a class that the module itself defines, of the c
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,9 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import InputError, first_reason
 
-__all__ = ["allowed_modules", "allowing", "find_class", "is_own", "loaded_class"]
+__all__ = ["allowed_modules", "allowing", "find_class", "is_own", "loaded_class", "where_raised"]
 
 _ALLOWED: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
 
@@ -72,17 +73,37 @@ def find_class(kind: str, where: str) -> type:
             f"trust it, use --allow {module}, sf.Run(path, allow=[{module!r}]) or sf.load(path, allow=[{module!r}]), or "
             "pass the object itself"
         )
-    try:
-        home = _running_script(module) or import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"{where} names the module {module}, which cannot be imported ({error}): run from the folder that holds it, "
-            "or set PYTHONPATH"
-        ) from error
+    home = _running_script(module) or _imported(module, where)
     found = _class_in(home, name)
     if found is None:
         raise InputError(f"{where}: the module {module} defines no class {name}")
     return found
+
+
+def _imported(module: str, where: str) -> ModuleType:
+    """The module. InputError for whatever importing it raises, which in Python is the error's cause."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{where} names the module {module}, which cannot be imported ({error}): run from the folder that holds it, "
+            "or set PYTHONPATH"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{where} names the module {module}, which cannot be imported: {where_raised(error)}"
+        ) from error
+
+
+def where_raised(error: BaseException) -> str:
+    """An error in code of the user's own as one line: its kind, what it says, and the line of that code."""
+    said = f"{type(error).__name__}: {first_reason(error)}" if str(error).strip() else type(error).__name__
+    if isinstance(error, SyntaxError):  # which says its line
+        return said
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    home = str(Path(__file__).parent)  # the frames from here are the library's, the next one is the user's
+    own = [f for f in frames if not f.filename.startswith(home)]
+    return f"{said} ({own[0].filename}, line {own[0].lineno})" if own else said
 
 
 def loaded_class(kind: str) -> type | None:

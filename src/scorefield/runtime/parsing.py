@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import AllowInfNan, BaseModel, ConfigDict, ValidationError, create_model
 
-from scorefield.runtime.checks import did_you_mean
-from scorefield.runtime.errors import InputError
-from scorefield.runtime.own_code import find_class, is_own
+from scorefield.runtime.bounds import SEED, check_bounds
+from scorefield.runtime.checks import brief, did_you_mean
+from scorefield.runtime.errors import InputError, ScorefieldError, first_reason
+from scorefield.runtime.own_code import find_class, is_own, where_raised
 from scorefield.runtime.registry import Registry
 
 __all__ = ["Options", "build", "keyword_options", "parse", "whole_number"]
 
 
 class Options(BaseModel):
-    """A frozen table of options: unknown keys and wrong types are refused, defaults are checked like values."""
+    """A frozen table of options: unknown keys, wrong types, NaN and infinite numbers are refused, defaults are
+    checked like values.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, strict=False, allow_inf_nan=False
+    )
 
 
 class _Keywords(Options):
@@ -32,14 +38,20 @@ class _Keywords(Options):
 Table = TypeVar("Table", bound=BaseModel)
 
 
-def parse(table: type[Table], values: Mapping[str, object], where: str = "") -> Table:
+def parse(table: type[Table], values: Mapping[str, object], where: str = "", largest: int = SEED) -> Table:
     """values -> table; InputError naming the first mistake as `where.key`, with a suggestion for an unknown
     key.
+
+    largest: the largest integer anywhere in it. Default: that of a seed.
     """
+    check_bounds(values, where, largest)
     try:
-        return table.model_validate(dict(values))
+        found = table.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(_explain(table, error, where)) from None
+    # Text and floats may have become integers.
+    check_bounds({name: getattr(found, name) for name in found.model_fields_set}, where, largest)
+    return found
 
 
 @cache
@@ -53,7 +65,9 @@ def keyword_options(make: Callable[..., Any], omit: tuple[str, ...] = ()) -> typ
     for name, parameter in inspect.signature(make).parameters.items():
         if name not in omit:
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
+            hint = hints.get(name, Any)
+            endless = isinstance(default, float) and math.isinf(default)
+            fields[name] = (Annotated[hint, AllowInfNan(True)] if endless else hint, default)
     return create_model(make.__name__, __base__=_Keywords, **fields)
 
 
@@ -82,8 +96,16 @@ def build(
     make: Callable[..., Any] = kinds.find(kind, f"{where}.kind")
     accepted = inspect.signature(make).parameters
     given = {name: value for name, value in given.items() if name in accepted}
-    checked = parse(keyword_options(make, tuple(given)), options, where)
-    return make(**given, **{name: getattr(checked, name) for name in checked.model_fields_set})
+    checked = parse(keyword_options(make, tuple(given)), options, where, kinds.largest)
+    arguments = {**given, **{name: getattr(checked, name) for name in checked.model_fields_set}}
+    try:
+        return make(**arguments)
+    except ScorefieldError:
+        raise
+    except Exception as error:  # of sizes that do not fit together, and of overflows
+        raise InputError(
+            f"[{where}]: a {kind} of these values cannot be made: {first_reason(error)}"
+        ) from error
 
 
 def _build_own(
@@ -105,7 +127,14 @@ def _build_own(
         inspect.signature(make).bind(**arguments)
     except TypeError as error:
         raise InputError(f"{where}: {kind} is not made by these arguments: {error}") from None
-    return make(**arguments)
+    try:
+        return make(**arguments)
+    except ScorefieldError:
+        raise
+    except Exception as error:  # whatever the user's constructor raises; its author sees the cause in Python
+        raise InputError(
+            f"[{where}]: {kind} of these arguments cannot be made: {where_raised(error)}"
+        ) from error
 
 
 def whole_number(word: str) -> int | None:
@@ -128,7 +157,8 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
         )
     if first["type"] == "missing":
         return f"option {name} is missing"
-    return f"option {name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    said = first["msg"].removeprefix("Value error, ")  # of a check of this library
+    return f"option {name}: {said[0].lower()}{said[1:]}, got {brief(first['input'])}"
 
 
 def _fields_at(table: type[BaseModel], path: list[str]) -> list[str]:

@@ -161,6 +161,10 @@ def _reason(fault: Exception) -> str:
             return f"it needs more memory than there is{said and ': ' + said}"
         case UnicodeDecodeError():
             return f"it is not text in UTF-8: byte {fault.start}"
+        case tomllib.TOMLDecodeError():
+            return f"it is not valid TOML: {said}"
+        case json.JSONDecodeError():
+            return f"it is not valid JSON: {said}"
         case OSError():
             return fault.strerror or said
         case KeyError():

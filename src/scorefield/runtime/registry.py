@@ -10,6 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from scorefield.runtime import bounds
 from scorefield.runtime.checks import one_of
 
 __all__ = [
@@ -43,10 +44,17 @@ class Registry:
         what: The name of the concept in messages.
         entries: Word -> "module:name" of what it stands for.
         base: "module:name" of the class that code of the user's own must inherit from.
+        largest: The largest integer in a description of one.
     """
 
-    def __init__(self, what: str, entries: Mapping[str, str], base: str = "builtins:object") -> None:
-        self.what, self.entries, self._base = what, dict(entries), base
+    def __init__(
+        self,
+        what: str,
+        entries: Mapping[str, str],
+        base: str = "builtins:object",
+        largest: int = bounds.LEVELS,
+    ) -> None:
+        self.what, self.entries, self._base, self.largest = what, dict(entries), base, largest
         self._found: dict[str, Any] = {}
 
     @property
@@ -62,7 +70,7 @@ class Registry:
         return len(self.entries)
 
     def __contains__(self, word: object) -> bool:
-        return word in self.entries
+        return isinstance(word, str) and word in self.entries
 
     def __getitem__(self, word: str) -> Any:
         """What the word stands for. InputError, naming all words, for another one."""
@@ -83,7 +91,7 @@ class Registry:
 
     def only(self, words: Iterable[str]) -> Registry:
         """The same concept with these words alone."""
-        return Registry(self.what, {word: self.entries[word] for word in words}, self._base)
+        return Registry(self.what, {word: self.entries[word] for word in words}, self._base, self.largest)
 
     def __repr__(self) -> str:
         return f"Registry({self.what}: {', '.join(self)})"
@@ -130,6 +138,7 @@ NETS = Registry(
         "refinenet": "scorefield.nets.refinenet:RefineNet",
     },
     base="torch.nn:Module",
+    largest=bounds.SIZE,
 )
 
 OBJECTIVES = Registry(

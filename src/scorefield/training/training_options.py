@@ -6,19 +6,20 @@ from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field
 
+from scorefield.runtime.bounds import COUNT, SIDE, SIZE
 from scorefield.runtime.parsing import Options
 
 __all__ = ["TrainingKeywords", "TrainingOptions"]
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=COUNT)]
 
 
 class TrainingOptions(Options):
     """AdamW with warm-up, clipping and a moving average. Everything counts optimizer steps, never time."""
 
     steps: Positive = Field(10_000, description="optimizer steps in all")
-    batch_size: Positive = Field(
-        64, description="examples per step, over all processes and accumulated parts"
+    batch_size: int = Field(
+        64, ge=1, le=SIZE, description="examples per step, over all processes and accumulated parts"
     )
     accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
     shard: bool = Field(
@@ -26,7 +27,7 @@ class TrainingOptions(Options):
         description="cut weights, averages and the optimizer's moments into a piece for each process (FSDP2)",
     )
     lr: float = Field(2e-4, gt=0, description="learning rate of AdamW, after the warm-up")
-    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
+    warmup: int = Field(0, ge=0, le=COUNT, description="steps over which the learning rate rises from 0")
     anneal: bool = Field(
         False, description="lower the learning rate linearly, to 0 after the last of `steps`"
     )
@@ -40,7 +41,10 @@ class TrainingOptions(Options):
     compile: bool = Field(False, description="have torch.compile compile the network")
     flip: bool = Field(False, description="mirror half of the images left to right")
     shift: int = Field(
-        0, ge=0, description="move images by up to this many pixels each way; their edges are repeated"
+        0,
+        ge=0,
+        le=SIDE,
+        description="move images by up to this many pixels each way; their edges are repeated",
     )
     label_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of labels dropped, for classifier-free guidance"
@@ -53,7 +57,10 @@ class TrainingOptions(Options):
     checkpoint_every: Positive = Field(1000, description="steps between checkpoints")
     keep: Positive = Field(2, description="checkpoints kept, the newest ones")
     keep_every: int = Field(
-        0, ge=0, description="of the steps divisible by this, checkpoints are kept for good; 0 for none"
+        0,
+        ge=0,
+        le=COUNT,
+        description="of the steps divisible by this, checkpoints are kept for good; 0 for none",
     )
     bad_steps: Positive = Field(
         5, description="steps in a row whose loss or gradient is not finite that count as divergence"
@@ -63,7 +70,7 @@ class TrainingOptions(Options):
     )
     rollback_lr: float = Field(0.5, gt=0, le=1, description="factor on the learning rate at each such return")
     sample_every: int = Field(
-        0, ge=0, description="steps between preview pictures of the command; 0 for none"
+        0, ge=0, le=COUNT, description="steps between preview pictures of the command; 0 for none"
     )
     trackers: list[str] = Field([], description='Accelerate\'s trackers, for example ["tensorboard"]')
 

@@ -12,6 +12,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
 from scorefield.data.images.read import WHITE
 from scorefield.data.sources.stream import BUFFER, Stream
+from scorefield.runtime.bounds import LEVELS, SIDE, SIZE
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 from scorefield.runtime.registry import SOURCES
@@ -30,14 +31,16 @@ class SourceOptions(Options):
     size: int | None = Field(
         None,
         ge=1,
+        le=SIDE,
         description="side in pixels to reduce and crop images to; default: 32 for a folder, unchanged for others",
     )
     channels: int | None = Field(
-        None, description="1 (grey) or 3 (RGB); default: 3 for a folder, unchanged for others"
+        None, ge=1, le=SIDE, description="1 (grey) or 3 (RGB); default: 3 for a folder, unchanged for others"
     )
     classes: int | None = Field(
         None,
         ge=1,
+        le=LEVELS,
         description="number of classes: of integer labels of a stream, and for what is printed before data are opened",
     )
     upscale: bool = Field(
@@ -60,7 +63,10 @@ class SourceOptions(Options):
         "default: decode so where images would take more than 2 GiB",
     )
     buffer: int = Field(
-        BUFFER, ge=1, description="number of encoded images that a stream of hf:NAME is shuffled within"
+        BUFFER,
+        ge=1,
+        le=SIZE,
+        description="number of encoded images that a stream of hf:NAME is shuffled within",
     )
 
 

@@ -1,0 +1,188 @@
+"""Descriptions that others have made, or that are damaged: every one is refused in one line that names the file, in
+bounded time and memory.
+"""
+
+import resource
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+import scorefield as sf
+from scorefield.planning.facts import info_facts
+from scorefield.runs.recipe import read_recipe
+from scorefield.runtime.bounds import LEVELS, check_bounds
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import build, parse
+from scorefield.runtime.registry import SAMPLERS
+from scorefield.training import TrainingOptions
+
+OLD = Path(__file__).parent.parent / "old_runs"
+MEMORY = 8 * 2**30
+
+UNET: dict[str, object] = {
+    "kind": "unet",
+    "channels": 32,
+    "channel_mult": [1, 1],
+    "blocks": 1,
+    "attention": [2],
+    "heads": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _little_memory() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    shutil.copytree(OLD / "digits", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "folder"))
+    return tmp_path / "run"
+
+
+def described(run: Path, **changes: object) -> Path:
+    """The run with other values in its config.toml, by "table__name", or whole tables by "table"."""
+    tables: dict[str, Any] = tomllib.loads((run / "config.toml").read_text())
+    for name, value in changes.items():
+        table, _, key = name.partition("__")
+        if key:
+            tables[table][key] = value
+        else:
+            tables[table] = value
+    (run / "config.toml").write_text(tomli_w.dumps(tables))
+    return run
+
+
+def refused(run: Path) -> str:
+    """What `info` and `sf.load` say of it, which begins with the file."""
+    said = []
+    for read in (lambda: info_facts(str(run)), lambda: sf.load(run)):
+        with pytest.raises(InputError) as error:
+            read()
+        said.append(str(error.value))
+        assert str(run / "config.toml") in said[-1]
+        assert len(said[-1]) < 700
+        assert "\n" not in said[-1]
+    assert said[0] == said[1]
+    return said[0]
+
+
+# The values of a description -> what a message says.
+HOSTILE: list[tuple[dict[str, object], str]] = [
+    ({"net": {**UNET, "blocks": 10**9}}, "net.blocks: an integer of at most 16,777,216"),
+    ({"net": {**UNET, "channel_mult": [1] * 1000}}, "1,000 levels"),
+    ({"net": {**UNET, "channel_mult": [1e300]}}, "net"),
+    ({"net": {**UNET, "channels": 10**30 // 10**12}}, "net.channels: an integer of at most"),
+    ({"net": {**UNET, "dropout": 7}}, "dropout"),
+    ({"net": {**UNET, "head_channels": 0}}, "[net]"),
+    ({"net": {**UNET, "heads": 0}}, "[net]"),
+    ({"net": {**UNET, "channels": -32}}, "channels"),
+    ({"net": {**UNET, "blocks": "1000000000"}}, "net.blocks: an integer of at most"),
+    ({"net": {**UNET, "blocks": float("nan")}}, "net.blocks"),
+    ({"net": {**UNET, "dropout": float("nan")}}, "net.dropout"),
+    ({"net": {"kind": "mlp", "dim": 64, "layers": 10**5}}, "more than 4,000 modules"),
+    ({"net": {"kind": []}}, "net: its kind must be a word"),
+    ({"net": {"kind": {"kind": "mlp"}}}, "net: its kind must be a word"),
+    ({"net": {}}, "net.kind must be one of"),
+    ({"objective__kind": ["simple"]}, "objective: its kind must be a word"),
+    ({"sampling": {"sampler": {"kind": 3}}}, "sampling.sampler"),
+    ({"sampling": {"sampler": {}}}, "sampling.sampler"),
+    ({"sampling": {"steps": 10**9}}, "sampling.steps"),
+    ({"sampling": {"guidance": float("nan")}}, "sampling.guidance"),
+    ({"process__T": 200_000_000}, "process.T: an integer of at most 1,048,576"),
+    ({"process__T": 1e30}, "process.T"),
+    ({"process__T": "200000000"}, "process.T: an integer of at most"),
+    ({"process__T": 2e8}, "process.T: an integer of at most"),
+    ({"process__T": 0}, "T"),
+    ({"process__s": float("inf")}, "process.s"),
+    ({"trained_on__shape": [3, 10**9, 10**9]}, "trained_on.shape"),
+    ({"trained_on__shape": [3, 2**15, 2**15]}, "268,435,456 values"),
+    ({"trained_on__shape": []}, "trained_on.shape"),
+    ({"trained_on__shape": [0, 8, 8]}, "trained_on.shape"),
+    ({"trained_on__range": [-float("inf"), float("inf")]}, "trained_on.range"),
+    ({"trained_on__range": [1.0, -1.0]}, "range"),
+    ({"trained_on__bins": 10**12}, "trained_on.bins"),
+    ({"trained_on__bins": -1}, "trained_on.bins"),
+    ({"training__lr": float("inf")}, "training.lr"),
+    ({"training__weight_decay": float("nan")}, "training.weight_decay"),
+    ({"training__steps": 2**63}, "training.steps"),
+    ({"model__sigma_data": 0.0}, "model.sigma_data"),
+    ({"model__low_res": 10**9}, "model.low_res"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), HOSTILE, ids=lambda value: str(value)[:60])
+def test_a_hostile_description_is_refused(run: Path, changes: dict[str, object], said: str) -> None:
+    assert said in refused(described(run, **changes))
+
+
+def test_a_description_that_no_parser_takes_is_refused(run: Path) -> None:
+    config = run / "config.toml"
+    for text in (
+        f"x = {'9' * 5000}",
+        "x = " + "[" * 20_000,
+        "x = " + "{a = " * 20_000,
+        "[" + "a." * 20_000 + "b]",
+        "[net\n",
+        "x = 1\n" * 2,
+        "\x00",
+    ):
+        config.write_text(text)
+        refused(run)
+    config.write_bytes(b"\xff\xfe")
+    refused(run)
+
+
+def test_lists_are_bounded() -> None:
+    check_bounds([0] * LEVELS, "betas")
+    with pytest.raises(InputError, match=r"option process\.betas: at most 1,048,576 entries"):
+        check_bounds({"betas": [0] * (LEVELS + 1)}, "process")
+
+
+def test_nesting_is_bounded(run: Path) -> None:
+    process: dict[str, object] = {"kind": "linear", "T": 10}
+    for _ in range(50):
+        process = {"kind": "interpolated", "discrete": process}
+    assert "nested too deeply" in refused(described(run, process=process))
+
+
+def test_a_recipe_is_bounded_like_a_run(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f"[data]\nsource = 'digits'\n[net]\nkind = 'unet'\nx = {'9' * 5000}\n")
+    with pytest.raises(InputError, match=r"mine\.toml.*thousands of digits"):
+        read_recipe(str(recipe))
+    recipe.write_text("[data]\nsource = 'digits'\nclasses = 100000000000\n[net]\nkind = 'unet'\n")
+    with pytest.raises(InputError, match=r"mine\.toml.*data\.classes"):
+        info_facts(str(recipe))
+    recipe.write_text(
+        "[data]\nsource = 'digits'\n[net]\nkind = 'unet'\nblocks = 1000000\n[process]\nkind = 'cosine'\n"
+    )
+    with pytest.raises(InputError, match=r"mine\.toml.*4,000 modules"):
+        info_facts(str(recipe))
+
+
+@pytest.mark.parametrize(
+    "name", ["lr", "weight_decay", "clip", "ema", "beta2", "rollback_lr", "label_dropout"]
+)
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan"), "nan", "inf"])
+def test_numbers_of_training_are_finite(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=name):
+        parse(TrainingOptions, {name: value}, "training")
+
+
+def test_what_may_be_infinite_still_may() -> None:
+    table = {"kind": "heun", "churn": 1.0, "churn_max": float("inf")}
+    heun = build(SAMPLERS, table, "sampling.sampler")
+    assert heun.churn_max == float("inf")
+    with pytest.raises(InputError, match="churn_max"):
+        build(SAMPLERS, {**table, "churn_max": float("nan")}, "sampling.sampler")
+    with pytest.raises(InputError, match="churn"):
+        build(SAMPLERS, {**table, "churn": float("inf")}, "sampling.sampler")
