@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 from scorefield.core.shapes import DataSpec
 from scorefield.models.network_model import ModelBase
 from scorefield.nets import fused
-from scorefield.planning.facts import meta_model
-from scorefield.runs.build import Recipe, build_net, build_process
+from scorefield.runs.build import Recipe, build_net, build_process, meta_model
 
 __all__ = ["largest_block", "step_memory"]
 

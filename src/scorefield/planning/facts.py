@@ -20,9 +20,7 @@ from scorefield.nets import fused
 from scorefield.runs.build import (
     Recipe,
     TrainedOn,
-    build_model,
-    build_net,
-    build_process,
+    meta_model,
     naming,
     read_recipe,
     recipe_names,
@@ -35,7 +33,6 @@ __all__ = [
     "cost",
     "expected_data",
     "info_facts",
-    "meta_model",
     "readable",
     "recipe_facts",
 ]
@@ -201,13 +198,6 @@ def readable(number: float) -> str:
     while number >= 999.5 and larger:
         number, prefix = number / 1000, larger.pop(0)
     return f"{number:.3g} {prefix}"
-
-
-def meta_model(recipe: Recipe, spec: DataSpec) -> ModelBase:
-    process = build_process(recipe)
-    with torch.device("meta"):
-        net = build_net(recipe, spec, process)
-    return build_model(recipe, spec, net)
 
 
 def _count(model: ModelBase) -> int:

@@ -33,7 +33,7 @@ from scorefield.runs.recipe import (
     with_overrides,
 )
 from scorefield.runtime.bounds import few_modules
-from scorefield.runtime.errors import IncompatibleModel, InputError, ScorefieldError, first_reason
+from scorefield.runtime.errors import IncompatibleModel, InputError, ScorefieldError
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.parsing import build, parse
 from scorefield.runtime.reading import MissingFile, reading
@@ -56,6 +56,8 @@ __all__ = [
     "describe",
     "fill_weights",
     "load",
+    "load_model",
+    "meta_model",
     "model_kind",
     "naming",
     "of_kind",
@@ -256,8 +258,31 @@ def load(
         IncompatibleModel: If the run holds another kind of model.
     """
     folder, (recipe, spec) = RunFolder(Path(run)), read_run(run, allow)
-    model = build_model(recipe, spec, net, process)
-    return fill_weights(of_kind(model, kind, folder), open_weights(folder))
+    weights = open_weights(folder)
+    return of_kind(load_model(recipe, spec, weights, net, process), kind, folder)
+
+
+def load_model(
+    recipe: Recipe,
+    spec: DataSpec,
+    weights: WeightsFile,
+    net: torch.nn.Module | None = None,
+    process: Process | None = None,
+) -> ModelBase:
+    """The recipe's model with these weights, in evaluation mode. Nothing is allocated before the file's names, shapes
+    and types are known to be those of the described network; arguments and errors as `load`.
+    """
+    if net is None and not is_own(recipe.net.get("kind")):
+        _check_fit(meta_model(recipe, spec, process), weights)
+    return fill_weights(build_model(recipe, spec, net, process), weights)
+
+
+def meta_model(recipe: Recipe, spec: DataSpec, process: Process | None = None) -> ModelBase:
+    """The recipe's model with its network on the meta device, where nothing is allocated."""
+    process = process or build_process(recipe)
+    with torch.device("meta"):
+        net = build_net(recipe, spec, process)
+    return build_model(recipe, spec, net, process)
 
 
 def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | ModelBase:
@@ -281,10 +306,14 @@ def open_weights(folder: RunFolder) -> WeightsFile:
 
 def fill_weights(model: M, weights: WeightsFile) -> M:
     """The model with these weights, in evaluation mode. InputError where they do not fit it or are not finite."""
-    if (problem := misfit(model.state_dict(), weights.headers())) is not None:
-        raise InputError(f"{weights.path} does not fit this run: {problem}")
+    _check_fit(model, weights)
     tensors = weights.load()
     check_tensors(tensors, f"{weights.path}: ")
     model.load_state_dict(tensors)
     model.eval()
     return model
+
+
+def _check_fit(model: ModelBase, weights: WeightsFile) -> None:
+    if (problem := misfit(model.state_dict(), weights.headers())) is not None:
+        raise InputError(f"{weights.path} does not fit this run: {problem}")

@@ -29,8 +29,7 @@ from scorefield.process import Process
 from scorefield.process.transitions import Variance
 from scorefield.runs.build import (
     M,
-    build_model,
-    fill_weights,
+    load_model,
     of_kind,
     open_weights,
     read_run,
@@ -215,9 +214,8 @@ class OpenedRun:
 
     def _load(self, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> ModelBase:
         recipe, spec = self._described
-        weights = self._weights
-        built = build_model(recipe, spec, copy.deepcopy(self._net), self._process)
-        model = fill_weights(built, weights).to(device)
+        net = copy.deepcopy(self._net)
+        model = load_model(recipe, spec, self._weights, net, self._process).to(device)
         model.autocast_dtype = dtype
         model.keep_weights()
         if compiled:
