@@ -97,7 +97,7 @@ def test_a_recipe_of_the_users_own(tmp_path):
     path.write_text("[process\n")
     with pytest.raises(sf.InputError, match="not valid TOML"):
         build.read_recipe(str(path))
-    with pytest.raises(sf.InputError, match="cannot be read"):
+    with pytest.raises(sf.InputError, match="no such file"):
         build.read_recipe(str(tmp_path / "none.toml"))
 
 
