@@ -2,6 +2,7 @@
 command.
 """
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -24,6 +25,12 @@ VARIANCES = {
     "LEARNED": ("direct", "learned"),
     "LEARNED_RANGE": ("range", "learned"),
 }
+
+
+def import_for_forks() -> None:
+    """Import once what the first step of training imports, or each fork would by itself, which takes seconds."""
+    for name in ("torch._dynamo", "accelerate", "scorefield.cli.train", "scorefield.runs.open_training"):
+        importlib.import_module(name)
 
 
 def fork():

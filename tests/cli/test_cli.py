@@ -278,7 +278,8 @@ def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, me
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)],
 )
 def test_signals_save_and_say_how_to_go_on(tmp_path, number, status):
     run = tmp_path / "a run"
@@ -295,8 +296,13 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, status):
         *TINY,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    heard = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731  (this process may ignore it)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard
+    ) as process:
+        began = time.monotonic()
         while not (run / "metrics.jsonl").exists() and process.poll() is None:
+            assert time.monotonic() < began + 120
             time.sleep(0.05)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
@@ -338,8 +344,9 @@ def test_data_that_have_moved_are_where_they_were_said_to_be_last(capsys, tmp_pa
     assert "has done 6 steps" in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_signals_before_the_first_step(capsys, tmp_path, monkeypatch, number):
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)  # this process may ignore it
     monkeypatch.setattr(
         "scorefield.runs.open_training.open_training_data", lambda options: os.kill(os.getpid(), number)
     )

@@ -321,3 +321,19 @@ def test_one_that_fails_later_or_was_resumed_stays(tmp_path):
     with pytest.raises(MemoryError):
         next(failing(tmp_path / "r", MemoryError(), 1, resume=True))
     assert len([*train(tmp_path / "r", 4, resume=True)]) == 4
+
+
+def test_slow_steps_are_saved_by_the_clock(tmp_path):
+    """The weights are those of a run without it, and a rollback takes none of these: it may not depend on time."""
+    list(train(tmp_path / "r", 4, checkpoint_every=100, checkpoint_minutes=1e-9, keep=9))
+    list(train(tmp_path / "s", 4, checkpoint_every=100))
+    names = [sorted(path.name for path in (tmp_path / run / "checkpoints").iterdir()) for run in "rs"]
+    assert [int(name.removeprefix("step-")) for name in names[0]] == [0, 1, 2, 3, 4]
+    assert [int(name.removeprefix("step-")) for name in names[1]] == [0, 4]
+    assert weights(tmp_path / "r") == weights(tmp_path / "s")
+    for step in (1, 3):
+        place = checkpoint.place(tmp_path / "r" / "checkpoints", step)
+        assert json.loads((place / "state.json").read_text())["good"] is False
+    shutil.rmtree(checkpoint.place(tmp_path / "r" / "checkpoints", 4))
+    list(train(tmp_path / "r", 4, resume=True))
+    assert weights(tmp_path / "r") == weights(tmp_path / "s")

@@ -101,30 +101,42 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; mistakes of the user become one line on stderr and an exit status other than 0."""
     keep_memory()
+    with speaking():
+        sys.exit(_status(arguments))
+
+
+def _status(arguments: list[str] | None) -> int:
     try:
-        with speaking():
-            status = app(arguments, standalone_mode=False)
+        return app(arguments, standalone_mode=False) or 0
     except typer.Exit as stop:
-        status = stop.exit_code
+        return stop.exit_code
     except _UsageError as error:
         complain(error.format_message())
-        status = error.exit_code
+        return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         complain("interrupted")
-        status = _INTERRUPTED
+        return _INTERRUPTED
     except ScorefieldError as error:
         complain(str(error))
-        status = 1
     except OSError as error:
         complain(f"{error.filename or 'a file'}: {error.strerror or error}")
-        status = 1
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
-            raise
-        complain(
+        complain(_explained(error))
+    return 1
+
+
+def _explained(error: MemoryError | RuntimeError) -> str:
+    """A sentence on an error of the machine; any other is raised again."""
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        return (
             "there is not enough memory for this: take a smaller network or smaller images; training also fits with a "
             "smaller training.batch_size, or cut into training.accumulation parts (`scorefield plan RECIPE` says what it "
             "needs)"
         )
-        status = 1
-    sys.exit(status or 0)
+    from scorefield.runtime.distributed import lost_process  # which loads torch
+
+    if lost := lost_process(
+        error, "start all of them again with the same command; a training goes on with --resume"
+    ):
+        return str(lost)
+    raise error

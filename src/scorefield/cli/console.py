@@ -15,16 +15,16 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from scorefield.runtime.launched import is_first_process
 from scorefield.runtime.printable import one_line, printable
 
 __all__ = [
     "Progress",
     "complain",
-    "is_first_process",
     "print_json",
     "print_line",
     "print_table",
@@ -35,11 +35,6 @@ __all__ = [
 ]
 
 _SECONDS_BETWEEN_LINES = 15.0
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that speaks and writes, of those that torchrun or accelerate launched."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:
@@ -54,12 +49,53 @@ def complain(text: str) -> None:
 
 
 def _tell(line: str) -> None:
-    """A line on stderr. Work does not end because nobody can read of it: the terminal may be closed, the disk
-    of its log full.
-    """
     with suppress(OSError, ValueError):
-        if sys.stderr is not None:  # for `2>&-`; print would take stdout instead
+        if sys.stderr is not None:  # of a program that runs the command in its own process
             print(line, file=sys.stderr, flush=True)
+
+
+class _Log(io.TextIOBase):
+    """stderr, which ends no work where it cannot be written: the terminal may be closed, the disk of a log
+    full. What it could not take is dropped.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.failed = stream, stream is None
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(lambda: self.stream.flush())
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            if self.stream is not None:
+                work()
+        except (OSError, ValueError):
+            self.failed = True
+
+    def isatty(self) -> bool:
+        return self.stream is not None and bool(self.stream.isatty())
+
+    def fileno(self) -> int:
+        return 2 if self.stream is None else int(self.stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+
+def _keep_standard_files() -> None:
+    """The null device in place of those that are closed (`2>&-`): or else the next file that is opened, a
+    checkpoint perhaps, has the number to which C libraries write their messages.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def print_line(text: str) -> None:
@@ -107,25 +143,31 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]], title:
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Python's warnings and log lines are said like everything else for as long as the block runs, and what
-    the encoding of stdout lacks is escaped.
+    """For as long as the block runs, Python's warnings and log lines are said like everything else, what the
+    encoding of stdout lacks is escaped, and stderr may fail.
     """
+    _keep_standard_files()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     handler = _Said(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)
+    log = sys.stderr = _Log(before := sys.stderr)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning
             yield
     finally:
         root.removeHandler(handler)
+        if not log.failed:  # or the interpreter's last flush fails, which is exit status 120
+            sys.stderr = before
 
 
 class _Said(logging.Handler):
+    """Log lines of the first process, and errors of any."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        say(one_line(record.getMessage()))
+        (_tell if record.levelno >= logging.ERROR else say)(one_line(record.getMessage()))
 
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -133,27 +175,50 @@ def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a plain line every quarter of a minute."""
+    """A bar on a terminal; elsewhere a plain line every quarter of a minute.
 
-    def __init__(self, what: str, total: int, bar: Any = None) -> None:
+    seconds: when the work ends at the latest.
+    """
+
+    def __init__(self, what: str, total: int, bar: Any = None, seconds: float | None = None) -> None:
         self.what, self.total, self.done = printable(what), total, 0
-        self._bar, self._task = bar, None if bar is None else bar.add_task(self.what, total=total, note="")
-        self._start = self._last = time.monotonic()
-        self._first = 0
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task(self.what, total=total, note="", count="", left="")
+        self._last = time.monotonic()
+        self._ends = math.inf if seconds is None else self._last + seconds
+        self._first: tuple[int, float] | None = None  # where counting began, and when
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
-        if self.done == 0:
-            self._first = done - 1  # a resumed run starts at its own step
+        now = time.monotonic()
+        self._first = self._first or (done, now)
         self.done, self.total = done, total or self.total
+        left = self._left(now)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self.total, note=printable(note))
-        elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
-            left = (self.total - done) * (self._last - self._start) / max(done - self._first, 1)
-            say(f"{self.what}: {done}/{self.total}  {note}  {_duration(left)} left")
+            self._bar.update(
+                self._task,
+                completed=done,
+                total=self.total,
+                note=printable(note),
+                count=f"{done}/{self.total}",
+                left=left and f"< {left}",
+            )
+        elif now - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = now
+            say(f"{self.what}: {done}/{self.total}  {note}{left and f'  {left} left'}")
 
     def advance(self) -> None:
         self.update(self.done + 1)
+
+    def _left(self, now: float) -> str:
+        """The time left, at the speed since the first update, which may come late; nothing while that is the
+        only one.
+        """
+        first, since = self._first or (self.done, now)
+        if self.done <= first:
+            return ""
+        return _duration(
+            min((self.total - self.done) * (now - since) / (self.done - first), max(self._ends - now, 0))
+        )
 
 
 def _duration(seconds: float) -> str:
@@ -163,28 +228,28 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Progress]:
-    """A Progress for as long as the block runs."""
-    if not sys.stderr.isatty() or not is_first_process():
-        yield Progress(what, total)
+def progress(what: str, total: int, seconds: float | None = None) -> Iterator[Progress]:
+    """A Progress for as long as the block runs.   seconds: when the work ends at the latest."""
+    if sys.stderr is None or not sys.stderr.isatty() or not is_first_process():
+        yield Progress(what, total, seconds=seconds)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    def text(field: str, column: Column | None = None) -> TextColumn:
+        return TextColumn(field, markup=False, table_column=column or Column(no_wrap=True))
 
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        "<",
-        TimeRemainingColumn(),
+        text("{task.description}"),
+        text("{task.fields[count]}"),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        text("{task.fields[left]}"),
+        text(
+            "{task.fields[note]}", Column(no_wrap=True, ratio=6)
+        ),  # what a narrow terminal cuts, rather than a number of steps
     )
-    with Bar(*columns, TextColumn("{task.fields[note]}", markup=False), console=Console(stderr=True)) as bar:
-        yield Progress(what, total, bar)
+    with Bar(*columns, console=Console(stderr=True), expand=True) as bar:
+        yield Progress(what, total, bar, seconds)

@@ -6,10 +6,10 @@ import math
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,9 +24,9 @@ from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.training import Trainer
 
 # SIGUSR1 is what Slurm's --signal is usually set to: time is about to be up.
-_NAMES = {"SIGINT": 130, "SIGTERM": 75, "SIGUSR1": 75}
+_NAMES = {"SIGINT": 130, "SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75}
 _EXIT = {getattr(signal, name): status for name, status in _NAMES.items() if hasattr(signal, name)}
-_LATE = 1  # a vote to stop that is no signal: --minutes are over
+_LATE = 1  # a vote to stop: --minutes are over; what is greater is one more than the number of a signal
 
 
 def train(
@@ -109,7 +109,9 @@ def _run(
     trainer: Trainer, recipe: Recipe, folder: Path, minutes: float | None, device: str | None
 ) -> dict[str, object]:
     """Train to the end or until something stops it, and say which."""
-    with _signals() as received, progress("training", recipe.training.steps) as bar:
+    seconds = None if minutes is None else 60 * minutes
+    with _signals() as received, progress("training", recipe.training.steps, seconds) as bar:
+        bar.update(trainer.step)
         stopped = _loop(trainer, recipe, minutes, received, bar)
         trainer.close()
     go_on = [
@@ -126,7 +128,7 @@ def _run(
 
 
 def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> int:
-    """Train to the end (0), or until a signal stops any process (its number) or by its clock
+    """Train to the end (0), or until a signal stops any process (_LATE and its number) or by its clock
     (_LATE).
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -135,7 +137,7 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
         rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
         bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
         late = deadline is not None and time.monotonic() >= deadline
-        if stop := trainer.agree(received[0] if received else _LATE * late):
+        if stop := trainer.agree(_LATE + received[0] if received else _LATE * late):
             if stop == _LATE:
                 trainer.save_early()
             else:
@@ -154,7 +156,7 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on:
         say(f"pictures were met that cannot be used; they are named in {folder / 'broken-files.txt'}")
     if stopped > _LATE:
         say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")
-        raise typer.Exit(_EXIT[signal.Signals(stopped)])
+        raise typer.Exit(_EXIT[signal.Signals(stopped - _LATE)])
     if trainer.step >= recipe.training.steps:
         what = (
             "see its accuracy with: scorefield evaluate"
@@ -169,36 +171,45 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGINT, SIGTERM and SIGUSR1 are noted, so that the step in hand is finished and saved; a second one
-    acts at once.
+    """The signals of `_EXIT` are noted, so that the step in hand is finished and saved; a second one acts at
+    once, but for SIGHUP, which shell and system may both send when a terminal is closed.
     """
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
+        hangup = signal.Signals(number).name == "SIGHUP"
+        signal.signal(number, signal.SIG_IGN if hangup else previous[number])
 
-    previous = {number: signal.signal(number, note) for number in _EXIT}
-    try:
+    with _handling(_EXIT, note) as previous:
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def _before_the_first_step() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 while data are opened, which may take long, end with their status: there is nothing
-    to save yet.
+    """The signals of `_EXIT` but SIGINT while data are opened, which may take long, end with their status:
+    there is nothing to save yet.
     """
 
     def leave(number: int, frame: object) -> None:
         say(f"stopped before the first step by {signal.Signals(number).name}")
         raise SystemExit(_EXIT[signal.Signals(number)])
 
-    previous = {number: signal.signal(number, leave) for number in _EXIT if number != signal.SIGINT}
-    try:
+    with _handling([number for number in _EXIT if number != signal.SIGINT], leave):
         yield
+
+
+@contextmanager
+def _handling(numbers: Iterable[int], handler: Callable[[int, object], None]) -> Iterator[dict[int, Any]]:
+    """Signals with a handler for as long as the block runs, and what handled them before. Those that the
+    process was started to ignore, as by nohup or in the background of a script, stay ignored.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = {number: earlier for number, earlier in before.items() if earlier is not signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, handler)
+    try:
+        yield taken
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, earlier in taken.items():
+            signal.signal(number, earlier)

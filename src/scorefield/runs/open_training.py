@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.store.run_folder import RunFolder
 from scorefield.store.writers import save_images
 from scorefield.training import Trainer, train
+from scorefield.training.launch import join_training
 
 __all__ = ["next_run", "open_training", "save_preview"]
 
@@ -57,9 +57,13 @@ def open_training(
         IncompatibleModel: For parts of the recipe that do not fit together.
     """
     place = Path(folder)
-    if not resume and os.environ.get("RANK", "0") == "0":
-        RunFolder(place).check_free()
-    examples, heldout = open_training_data(recipe.data)
+    processes = join_training(device)
+    facts = {"resume": resume, "init": init is not None, **recipe.model_dump(exclude={"data": {"source"}})}
+    processes.check_same(lambda: facts, "comparing recipes")
+    if not resume:
+        processes.on_first(RunFolder(place).check_free)
+    # What one process alone cannot read or make, none goes on without.
+    examples, heldout = processes.on_all(lambda: open_training_data(recipe.data), "opening the data")
     progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
     for text in examples.reading:
         progress.say(text)
@@ -69,12 +73,7 @@ def open_training(
     if recipe.leaves_out:
         progress.say(f"note: {recipe.leaves_out}")
     torch.manual_seed(recipe.training.seed)
-    model = build_model(recipe, examples.spec)
-    if not recipe.is_classifier:  # what could not be sampled is refused before it is trained
-        with allowing(recipe.allowed):
-            build_sampling(recipe.sampling, model)
-    if init is not None:
-        _start_from(init, model, recipe.allowed)
+    model = processes.on_all(lambda: _new_model(recipe, examples, init), "making the model")
     trainer = train(
         build_objective(recipe, model),
         examples,
@@ -90,6 +89,17 @@ def open_training(
     parameters = sum(p.numel() for p in model.parameters())
     progress.say(f"run {place}: {parameters:,} parameters, {precision} on {trainer.accelerator.device}")
     return trainer
+
+
+def _new_model(recipe: Recipe, examples: Dataset | Stream, init: str | Path | None) -> ModelBase:
+    """The model of a recipe at the first step. InputError where it could not be sampled later."""
+    model = build_model(recipe, examples.spec)
+    if not recipe.is_classifier:
+        with allowing(recipe.allowed):
+            build_sampling(recipe.sampling, model)
+    if init is not None:
+        _start_from(init, model, recipe.allowed)
+    return model
 
 
 def save_preview(trainer: Trainer, recipe: Recipe) -> None:

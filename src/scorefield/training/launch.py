@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
 from scorefield.objectives.base import Objective
+from scorefield.runtime.distributed import Processes, join_processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import pick_device
 from scorefield.training.training_options import TrainingOptions
 
-__all__ = ["make_accelerator", "make_optimizer"]
+__all__ = ["join_training", "make_accelerator", "make_optimizer"]
+
+_PATIENCE = timedelta(hours=1)  # longer than any preview or checkpoint that the others wait for
+
+
+def join_training(device: str | None) -> Processes:
+    """This process among those that train together; see `join_processes`."""
+    return join_processes(device, _PATIENCE)
 
 
 def make_accelerator(

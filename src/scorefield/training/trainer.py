@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +21,17 @@ from scorefield.data import TrainingData, as_source
 from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
-from scorefield.runtime.distributed import Processes
+from scorefield.runtime.description import describe as describe_object
+from scorefield.runtime.distributed import Processes, losing_none
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
+from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import BatchLoader, check_data, trained_arrays
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
-from scorefield.training.launch import make_accelerator, make_optimizer
+from scorefield.training.launch import join_training, make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
 from scorefield.training.run_description import describe_run
 from scorefield.training.sharding import full_tensors, gather_full, meta_copy, shard_objective
@@ -38,6 +40,9 @@ from scorefield.training.training_options import TrainingKeywords, TrainingOptio
 from scorefield.training.writer import RunWriter
 
 __all__ = ["TrainStep", "Trainer", "train"]
+
+_DUE = "checkpoint due"
+_GO_ON = "start all of them again, from the last checkpoint, with --resume (in Python resume=True)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,8 @@ class Trainer(Iterator[TrainStep]):
         self._model = model_like(objective.model)
         self._run = run
         self.data = as_source(data)
+        joined = join_training(device)
+        joined.check_same(lambda: self._facts(objective, resume), "comparing what is trained")
         self.accelerator = make_accelerator(device, options, run, self._model.has_energy)
         accelerator = self.accelerator
         self._processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
@@ -197,13 +204,18 @@ class Trainer(Iterator[TrainStep]):
     def __next__(self) -> TrainStep:
         if self.step >= self.options.steps:
             raise StopIteration
+        with losing_none(_GO_ON):
+            return self._next()
+
+    def _next(self) -> TrainStep:
         self._meter.start()
         waited, lr = self._batches.waited, self._set_lr()
         with self._first_step_or_no_run():
             loss, parts = self._forward_backward()
+        due = parts.pop(_DUE)
         # The one place of a step on data in memory where the host waits for the device: no update may follow
         # what is not finite.
-        values = _read([loss, self._gradient_norm(), *parts.values()])
+        values = _read([loss, self._gradient_norm(), due, *parts.values()])
         finite = all(math.isfinite(value) for value in values[:2])
         if finite:
             self._optimizer.step()
@@ -214,9 +226,9 @@ class Trainer(Iterator[TrainStep]):
         if finite:
             self.ema.update(self.step)
         seconds = self._meter.stop(self.options.batch_size, self._batches.waited - waited)
-        rate, named = self.options.batch_size / seconds, dict(zip(parts, values[2:], strict=True))
+        rate, named = self.options.batch_size / seconds, dict(zip(parts, values[3:], strict=True))
         done = TrainStep(self.step, values[0], values[1], lr, rate, named, self._state.skipped)
-        self._record(done, before)
+        self._record(done, before, values[2] > 0)
         return done
 
     def save(self) -> Path | None:
@@ -249,8 +261,28 @@ class Trainer(Iterator[TrainStep]):
         """The largest vote of any process: all must leave the loop after the same step, for the same reason."""
         if self._processes.world == 1:
             return int(vote)
-        votes = self.accelerator.gather(torch.tensor([int(vote)], device=self.accelerator.device))
-        return int(votes.max())
+        with losing_none(_GO_ON):
+            votes = self.accelerator.gather(torch.tensor([int(vote)], device=self.accelerator.device))
+            return int(votes.max())
+
+    def _facts(self, objective: Objective, resume: bool) -> dict[str, object]:
+        """What every process must have alike before the first step."""
+        arrays = trained_arrays(self._model, self.data)
+        return {
+            "resume": resume,
+            "training": self.options.model_dump(),
+            "data": {
+                "fingerprint": self.data.fingerprint(arrays),
+                "examples": self.data.examples,
+                "shape": self.data.spec.shape,
+                "range": self.data.spec.range,
+                "classes": self.data.spec.classes,
+            },
+            "objective": describe_object(objective),
+            "process": None if self._model.process is None else describe_object(self._model.process),
+            "weights": {name: tuple(weight.shape) for name, weight in objective.named_parameters()},
+            "version": {"scorefield": stamp(), "torch": torch.__version__},
+        }
 
     def _open(self, folder: RunFolder, resume: bool, tables: Mapping[str, object]) -> RunWriter:
         writer = RunWriter(
@@ -281,8 +313,12 @@ class Trainer(Iterator[TrainStep]):
                 drawn.append((loss.t, loss.unweighted))
                 terms = {"loss": mean.detach(), **{k: v.mean() / cuts for k, v in loss.parts.items()}}
                 totals = {k: totals.get(k, torch.zeros_like(v)) + v for k, v in terms.items()}
-        if self._processes.world > 1:
-            totals = self.accelerator.reduce(totals, reduction="mean")
+        totals[_DUE] = torch.tensor(float(self._writer is not None and self._writer.is_due()))
+        if self._processes.world > 1:  # all numbers at once, and the clocks of all processes with them
+            means = self.accelerator.reduce(
+                _stack(totals.values(), self.accelerator.device), reduction="mean"
+            )
+            totals = dict(zip(totals, means.unbind(), strict=True))
         self._observe(drawn)
         return totals.pop("loss"), totals
 
@@ -329,9 +365,10 @@ class Trainer(Iterator[TrainStep]):
             group["lr"] = lr
         return lr
 
-    def _record(self, done: TrainStep, skipped_before: int) -> None:
-        """Log, save, and see to steps that were skipped. skipped_before: how many of those came just before
-        this one.
+    def _record(self, done: TrainStep, skipped_before: int, due: bool) -> None:
+        """Log, save, and see to steps that were skipped.
+
+        skipped_before: how many of those came just before this one.   due: a clock asks for a checkpoint.
         """
         options, writer, last = self.options, self._writer, done.step == self.options.steps
         if writer is not None and done.finite:
@@ -340,7 +377,7 @@ class Trainer(Iterator[TrainStep]):
             if passed or last:
                 values = {"loss": done.loss, "grad_norm": done.grad_norm, "lr": done.lr, **done.parts}
                 writer.log({**values, "skipped": done.skipped, **self._meter.read()})
-            if done.step % options.checkpoint_every == 0 and self._state.is_good():
+            if (due or done.step % options.checkpoint_every == 0) and self._state.is_good():
                 writer.save()
         if not done.finite:
             self._recovery.handle_skipped_step(done.loss, done.grad_norm)
@@ -392,6 +429,10 @@ def _dropout_stream(seed: int, step: int, rank: int, device: torch.device) -> It
 
 def _read(scalars: list[Tensor]) -> list[float]:
     """Numbers of the device, all in one transfer."""
-    device = scalars[0].device
+    found: list[float] = _stack(scalars, scalars[0].device).tolist()
+    return found
+
+
+def _stack(scalars: Iterable[Tensor], device: torch.device) -> Tensor:
     dtype = torch.float32 if device.type == "mps" else torch.float64  # which mps does not have
-    return torch.stack([scalar.detach().to(device, dtype) for scalar in scalars]).tolist()
+    return torch.stack([scalar.detach().to(device, dtype) for scalar in scalars])

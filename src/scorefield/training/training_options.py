@@ -15,7 +15,9 @@ Positive = Annotated[int, Field(ge=1, le=COUNT)]
 
 
 class TrainingOptions(Options):
-    """AdamW with warm-up, clipping and a moving average. Everything counts optimizer steps, never time."""
+    """AdamW with warm-up, clipping and a moving average. Learning rate and average depend on optimizer steps,
+    never on time.
+    """
 
     steps: Positive = Field(10_000, description="optimizer steps in all")
     batch_size: int = Field(
@@ -55,6 +57,9 @@ class TrainingOptions(Options):
     )
     log_every: Positive = Field(50, description="steps between lines of metrics.jsonl")
     checkpoint_every: Positive = Field(1000, description="steps between checkpoints")
+    checkpoint_minutes: float = Field(
+        15.0, ge=0, description="minutes after which one is saved earlier, where steps take long; 0 for none"
+    )
     keep: Positive = Field(2, description="checkpoints kept, the newest ones")
     keep_every: int = Field(
         0,
@@ -98,6 +103,7 @@ class TrainingKeywords(TypedDict, total=False):
     seed: int
     log_every: int
     checkpoint_every: int
+    checkpoint_minutes: float
     keep: int
     keep_every: int
     bad_steps: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -62,7 +63,7 @@ class RunWriter:
         self.folder, self.state, self.options = folder, state, options
         self._accelerator, self._processes, self._versions = accelerator, processes, versions or {}
         self._lock: RunLock | None = None
-        self._saved, self._begun_here = -1, False
+        self._saved, self._begun_here, self._saved_at = -1, False, time.monotonic()
         self.warnings: list[str] = []
 
     def begin(self, description: Mapping[str, object]) -> None:
@@ -102,8 +103,28 @@ class RunWriter:
         describe: tables of config.toml; of them `data` is written anew, since the same data may lie elsewhere
         now.
         """
-        self.folder.require()
+        self._processes.on_all(self.folder.require)
         self._processes.on_first(self._take)
+        found = self._processes.on_all(lambda: self._checkpoint(fingerprint), "reading the checkpoint")
+        self._processes.check_same(lambda: {"checkpoint": found.state}, "comparing checkpoints")
+        self.state.load(found)
+        snapshot = self._snapshot()
+        changed = {
+            "training": self.options.model_dump(),
+            **({"data": describe["data"]} if "data" in describe else {}),
+        }
+        self._processes.on_first(lambda: self._tidy(snapshot, changed))
+        self._saved = self.state.step
+        self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
+        self.warnings += [
+            f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit"
+            for key, now in self._environment().items()
+            if found.state.get(key, now) != now
+        ]
+        self._start_trackers()
+
+    def _checkpoint(self, fingerprint: str) -> Checkpoint:
+        """The newest whole one. InputError where training cannot go on from it."""
         found = checkpoint.newest(self.folder.checkpoints)
         if found is None:
             raise InputError(
@@ -124,21 +145,7 @@ class RunWriter:
                 f"{self.folder.path} has done {found.step} steps, and steps = {self.options.steps} counts from the start: "
                 "give more of them"
             )
-        self.state.load(found)
-        snapshot = self._snapshot()
-        changed = {
-            "training": self.options.model_dump(),
-            **({"data": describe["data"]} if "data" in describe else {}),
-        }
-        self._processes.on_first(lambda: self._tidy(snapshot, changed))
-        self._saved = self.state.step
-        self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
-        self.warnings += [
-            f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit"
-            for key, now in self._environment().items()
-            if found.state.get(key, now) != now
-        ]
-        self._start_trackers()
+        return found
 
     def save(self) -> Path:
         """The folder of this step's checkpoint, written unless it is there already; then delete those that
@@ -147,8 +154,13 @@ class RunWriter:
         if self._saved != self.state.step:
             snapshot = self._snapshot()
             self._processes.on_first(lambda: self._save(snapshot))
-            self._saved = self.state.step
+            self._saved, self._saved_at = self.state.step, time.monotonic()
         return checkpoint.place(self.folder.checkpoints, self.state.step)
+
+    def is_due(self) -> bool:
+        """Whether this process's clock asks for a checkpoint before that of `checkpoint_every`."""
+        minutes = self.options.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
 
     def last_good(self) -> Checkpoint | None:
         """The newest whole checkpoint that a divergence may go back to.

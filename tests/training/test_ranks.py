@@ -1,0 +1,331 @@
+"""Processes of one job that do not fit together: all end with one sentence before the first step; whom one waits
+for is said; a lost one is a sentence too.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from support import call, fork, import_for_forks
+
+import scorefield as sf
+import scorefield.cli
+from scorefield.nets import fused
+from scorefield.runtime import distributed
+from scorefield.training import Trainer
+
+LIMIT = 100  # seconds, after which a process that hangs is killed
+TRAIN = ("train", "toy-moons", "--device", "cpu", "--set", "net.hidden=16", "--set", "training.batch_size=8")
+EARLIER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    import_for_forks()
+
+
+class Ended(NamedTuple):
+    """How a process ended: status None where it was killed at last, and what it said."""
+
+    status: int | None
+    said: str
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Job:
+    """Forked processes with a rank each, which are killed when the block ends."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.folder, self.port = folder, port or free_port()
+        self.pids: dict[int, int] = {}
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for rank in list(self.pids):
+            os.kill(self.pids[rank], signal.SIGKILL)
+            self.end(rank)
+
+    def start(self, rank: int, work: Callable[[], object]) -> None:
+        pid = fork()
+        if pid == 0:
+            status = 99
+            try:
+                self._be(rank)
+                work()
+                status = 0
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        self.pids[rank] = pid
+
+    def _be(self, rank: int) -> None:
+        """This process is a new one of that rank: neither signals, threads nor states of the tests' own."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        fused.switch(False)
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        place = {
+            "WORLD_SIZE": 2,
+            "LOCAL_WORLD_SIZE": 2,
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "MASTER_PORT": self.port,
+        }
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}})
+        sys.stderr = sys.stdout = (self.folder / f"said-{rank}").open("w", buffering=1)
+
+    def said(self, rank: int) -> str:
+        path = self.folder / f"said-{rank}"
+        return path.read_text() if path.exists() else ""
+
+    def until(self, rank: int, text: str) -> None:
+        """Wait until it has said that."""
+        began = time.monotonic()
+        while text not in self.said(rank) and time.monotonic() < began + LIMIT:
+            time.sleep(0.05)
+        assert text in self.said(rank)
+
+    def end(self, rank: int) -> Ended:
+        began, status = time.monotonic(), None
+        pid = self.pids.pop(rank)
+        while status is None and time.monotonic() < began + LIMIT:
+            done, waited = os.waitpid(pid, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(waited) if done else None
+            time.sleep(0.02)
+        if status is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return Ended(status, self.said(rank))
+
+
+def command(*words: object) -> Callable[[], None]:
+    return lambda: scorefield.cli.main([str(word) for word in words])
+
+
+def both(folder: Path, first: Callable[[], object], second: Callable[[], object]) -> list[Ended]:
+    with Job(folder) as job:
+        job.start(0, first)
+        job.start(1, second)
+        return [job.end(0), job.end(1)]
+
+
+def test_two_processes_of_one_command_train_together(tmp_path):
+    """What the other tests of this file need: there are two."""
+    run, seen = tmp_path / "r", []
+
+    def train() -> None:
+        original = Trainer.close
+
+        def close(trainer: Trainer) -> None:
+            (tmp_path / f"world-{trainer._processes.rank}").write_text(str(trainer._processes.world))
+            original(trainer)
+
+        Trainer.close = close  # type: ignore[assignment,method-assign]
+        clock = ["--set", "training.checkpoint_minutes=1e-9", "--set", "training.keep=9"]
+        command(*TRAIN, "--run", run, "--steps", 3, *clock)()
+
+    seen = both(tmp_path, train, train)
+    assert [one.status for one in seen] == [0, 0], seen
+    assert [(tmp_path / f"world-{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
+    assert seen[0].said.count("done: 3 steps") == 1
+    assert seen[1].said == ""
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert [int(name.removeprefix("step-")) for name in names] == [0, 1, 2, 3]  # by the clocks of both
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (["--steps", 4], "training.steps than process 0 (4, not 3)"),
+        (["--seed", 1], "training.seed than process 0 (1, not 0)"),
+        (["--set", "net.layers=1"], "net.layers than process 0 (1, not 4)"),
+        (["--set", "data.holdout=0.3"], "data.holdout than process 0"),
+        (["--data", "toy:mixture"], "data.fingerprint than process 0"),
+        (["--resume"], "resume than process 0 (true, not false)"),
+    ],
+)
+def test_processes_with_different_commands_are_refused(tmp_path, tiny_run, other, named):
+    resumed = tiny_run.copy(tmp_path / "r", "toy-moons") if "--resume" in other else tmp_path / "r"
+    mine = [*TRAIN, "--run", tmp_path / "new", "--steps", 3]
+    theirs = [*TRAIN[:4], "--run", resumed, *other] if "--resume" in other else [*mine, *other]
+    for ended in both(tmp_path, command(*mine), command(*theirs)):
+        assert ended.status == 1, ended.said
+        assert f"error: process 1 has another {named}" in ended.said
+        assert "Traceback" not in ended.said
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_process_without_its_data_ends_all(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((20, 8, 8), np.uint8))
+    small = ["train", "digits", "--device", "cpu", "--steps", 2, "--run", tmp_path / "r"]
+    ended = both(
+        tmp_path,
+        command(*small, "--data", tmp_path / "x.npz"),
+        command(*small, "--data", tmp_path / "missing.npz"),
+    )
+    assert [one.status for one in ended] == [1, 1]
+    assert all("missing.npz" in one.said and "Traceback" not in one.said for one in ended)
+    assert not (tmp_path / "r").exists()
+
+
+def objective(weighting: str) -> sf.objectives.Simple:
+    torch.manual_seed(0)
+    process = sf.process.cosine(20)
+    return sf.objectives.Simple(
+        sf.Denoiser(sf.nets.MLP(2, hidden=16, layers=1), process, "v"), weighting=weighting
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"weighting": "eps"}, "objective.weighting"),
+        ({"seed": 1}, "data.fingerprint"),
+        ({"steps": 9}, "training.steps"),
+    ],
+)
+def test_trainers_of_different_scripts_are_refused(tmp_path, other, named):
+    def script(weighting: str = "v", seed: int = 0, steps: int = 2) -> None:
+        points = torch.randn(64, 2, generator=torch.Generator().manual_seed(seed))
+        try:
+            sf.train(objective(weighting), points, steps=steps, batch_size=8, device="cpu")
+        except sf.InputError as error:
+            print(error)
+        else:
+            sys.exit(98)
+
+    for ended in both(tmp_path, script, lambda: script(**other)):
+        assert ended.status == 0, ended.said
+        assert f"process 1 has another {named}" in ended.said
+
+
+def test_it_is_said_for_whom_one_waits_and_sigterm_ends_the_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "_SILENT", 0.2)
+    for rank, said in (
+        (0, "process 0 of 2 waits for process 1 (the start)"),
+        (1, "process 1 of 2 cannot reach process 0 at 127.0.0.1:"),
+    ):
+        with Job(tmp_path) as job:
+            job.start(rank, command(*TRAIN, "--run", tmp_path / "r"))
+            job.until(rank, said)
+            os.kill(job.pids[rank], signal.SIGTERM)
+            assert job.end(rank).status == 75
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_process_that_reads_its_data_slowly_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "_SILENT", 0.2)
+
+    def slowly() -> None:
+        opened = scorefield.runs.open_training.open_training_data  # type: ignore[attr-defined]
+
+        def later(options):
+            time.sleep(2)
+            return opened(options)
+
+        scorefield.runs.open_training.open_training_data = later  # type: ignore[attr-defined]
+        command(*TRAIN, "--run", tmp_path / "r", "--steps", 2)()
+
+    first, second = both(tmp_path, command(*TRAIN, "--run", tmp_path / "r", "--steps", 2), slowly)
+    assert (first.status, second.status) == (0, 0), first.said + second.said
+    assert "process 0 of 2 waits for process 1 (opening the data)" in first.said
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_that_is_killed_is_a_sentence_of_the_other(tmp_path, lost):
+    run = tmp_path / "r"
+    with Job(tmp_path) as job:
+        for rank in (0, 1):
+            job.start(rank, command(*TRAIN, "--run", run, "--set", "training.log_every=1"))
+        began = time.monotonic()
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < began + LIMIT:
+            time.sleep(0.02)
+        os.kill(job.pids[lost], signal.SIGKILL)
+        ended = job.end(1 - lost)
+    assert ended.status == 1
+    assert "Traceback" not in ended.said
+    (line,) = [line for line in ended.said.splitlines() if line.startswith("error: ")]
+    assert "another process of this job has ended or cannot be reached" in line
+    assert "from the last checkpoint, with --resume" in line
+
+
+def test_a_busy_port_is_a_sentence(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with Job(tmp_path, taken.getsockname()[1]) as job:
+            job.start(0, command(*TRAIN, "--run", tmp_path / "r"))
+            ended = job.end(0)
+    assert ended.status == 1
+    assert f"error: process 0 cannot listen on port {job.port} of 127.0.0.1" in ended.said
+    assert "MASTER_PORT" in ended.said
+    assert "Traceback" not in ended.said
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE says that this is one of 2 processes, and RANK"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be an integer, got 'two'"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK must be one of 0 … 1"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK must be one of 0 … 1"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "http"}, "MASTER_PORT must be a port"),
+    ],
+)
+@pytest.mark.parametrize("words", [TRAIN, ("sample",)])
+def test_an_environment_that_says_half_is_refused(
+    capsys, monkeypatch, tmp_path, tiny_run, environment, said, words
+):
+    for name in EARLIER:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    run = ["--run", tmp_path / "r"] if words == TRAIN else [tiny_run("toy-moons"), "--device", "cpu"]
+    status, _, err = call(capsys, *words, *run)
+    assert status == 1
+    assert said in err
+
+
+def test_a_rank_without_a_world_silences_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    status, _, err = call(capsys, *TRAIN, "--run", tmp_path / "r", "--steps", 2)
+    assert status == 0
+    assert "done: 2 steps" in err
+    status, _, err = call(capsys, *TRAIN, "--run", tmp_path / "r", "--steps", 2)
+    assert status == 1
+    assert "already holds a run" in err
+
+
+def test_one_process_needs_no_others(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert call(capsys, *TRAIN, "--run", tmp_path / "r", "--steps", 2)[0] == 0
+
+
+def test_help_needs_no_environment():
+    environment = {**os.environ, "WORLD_SIZE": "two"}
+    done = subprocess.run(
+        [sys.executable, "-m", "scorefield", "--help"], env=environment, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0
