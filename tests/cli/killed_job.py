@@ -21,7 +21,9 @@ from scorefield.nets import fused
 
 
 def count(folder):
-    return sum(1 for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial")
+    walk = os.walk(folder)  # which passes over folders that are gone by now
+    finished = ((at, names) for at, _, names in walk if not at.endswith(".partial"))
+    return sum(not name.endswith(".partial") for _, names in finished for name in names)
 
 
 def kill_at_random(start, folder, kills, last, seed):

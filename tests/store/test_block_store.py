@@ -230,7 +230,7 @@ def test_one_block_in_memory(tmp_path):
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     stored = plain(tmp_path, 32)
-    for name, age in ((".old.partial", 7200), (".new.partial", 0)):
+    for name, age in ((".old.partial", 2 * 86400), (".new.partial", 7200)):
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     stored.make(32, lambda numbers: [])

@@ -21,7 +21,8 @@ NEWER = f'format = {FORMAT + 1}\nscorefield = "9.1"\n'
 
 def test_what_is_written_says_its_format(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.create({"net": {"kind": "mlp"}, "format": 7})
+    folder.make()
+    folder.write_config({"net": {"kind": "mlp"}, "format": 7})
     written = tomllib.loads(folder.config.read_text())
     assert list(written) == ["format", "scorefield", "net"]
     assert (written["format"], written["scorefield"]) == (FORMAT, sf.__version__)

@@ -268,13 +268,154 @@ def test_without_locks_in_the_file_system_the_text_decides(tmp_path, monkeypatch
     assert not path.exists()
 
 
+def test_a_lock_removed_between_opening_and_locking_does_not_count(tmp_path, monkeypatch):
+    """Its holder releases it just then: what was locked has no name any more, and a third process could lock the next
+    one.
+    """
+    path, real, locked = tmp_path / ".lock", lock.fcntl.lockf, []
+
+    def released_first(file, how):
+        if not locked:
+            path.unlink()
+        locked.append(os.fstat(file.fileno()).st_ino)
+        return real(file, how)
+
+    monkeypatch.setattr(lock.fcntl, "lockf", released_first)
+    held = RunLock(path)
+    assert len(locked) == 2
+    assert path.stat().st_ino == os.fstat(held._file.fileno()).st_ino
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_was_removed_by_hand_is_made_again(tmp_path):
+    held = RunLock(tmp_path / ".lock")
+    (tmp_path / ".lock").unlink()
+    held.check()
+    refused = subprocess.run(
+        [sys.executable, "-c", HOLD, str(tmp_path / ".lock"), lock.__file__], capture_output=True, text=True
+    )
+    assert f"is being written by process {os.getpid()}" in refused.stderr
+    held.release()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_lock_survives_that_its_file_is_read(tmp_path):
+    """The kernel takes a record lock away from a process that closes the file anywhere, as a copy of the run does."""
+    held = RunLock(tmp_path / ".lock")
+    (tmp_path / ".lock").read_text()
+    held.check()
+    command = [sys.executable, "-c", HOLD, str(tmp_path / ".lock"), lock.__file__]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert f"is being written by process {os.getpid()}" in refused.stderr
+    (tmp_path / ".lock").read_text()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(sf.InputError, match=f"is being written by process {other.pid}"):
+            held.check()
+        other.kill()
+
+
+def test_of_two_writers_after_a_removed_lock_the_first_one_stops(tmp_path):
+    """The second one found nothing; the first one notices before it writes, and leaves the other's lock alone."""
+    trainer = train(tmp_path / "r", 8)
+    next(trainer)
+    (tmp_path / "r" / ".lock").unlink()
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "r" / ".lock"), lock.__file__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+        with pytest.raises(sf.InputError, match=f"is being written by process {other.pid}"):
+            list(trainer)
+        trainer.close()
+        assert {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()} == before
+        other.kill()
+
+
+RACE = """
+import errno, importlib.util, json, os, sys, time
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("lock", sys.argv[2])
+lock = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lock)
+def none(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+lock.fcntl.lockf = none
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    lock.RunLock(Path(sys.argv[1]))
+    print("held", flush=True)
+except lock.InputError as error:
+    print(error, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_without_locks_one_of_several_that_come_at_once_gets_it(tmp_path, left):
+    """The file is claimed by making it; also where one that has ended left its own behind."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for k in range(3):
+        path = tmp_path / f"{k}.lock"
+        if left:
+            said = {"pid": ended.pid, "host": os.uname().nodename, "since": "2030-01-01 00:00:00"}
+            path.write_text(json.dumps(said))
+        racers = [
+            subprocess.Popen(
+                [sys.executable, "-c", RACE, path, lock.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(4)
+        ]
+        outputs: list[str] = []
+        for word in ("ready", ""):
+            for racer in racers:
+                assert racer.stdout is not None
+                said_now = racer.stdout.readline()
+                assert said_now.startswith(word)
+                outputs += [said_now] if not word else []
+            for racer in racers:
+                assert racer.stdin is not None
+                racer.stdin.write("\n")
+                racer.stdin.flush()
+        assert outputs.count("held\n") == 1, outputs
+        assert sum("is being written by" in text for text in outputs) == 3, outputs
+        for racer in racers:
+            racer.communicate()
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "pipe", "folder", "text", "link of a run"])
+def test_what_is_no_lock_is_refused_and_left_alone(tmp_path, what):
+    path, other = tmp_path / ".lock", tmp_path / "thesis.tex"
+    other.write_text("chapter 1")
+    {
+        "link": lambda: path.symlink_to(other),
+        "dangling link": lambda: path.symlink_to(tmp_path / "nothing"),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": lambda: path.mkdir(),
+        "text": lambda: path.hardlink_to(other),
+        "link of a run": lambda: path.symlink_to(tmp_path / "r" / ".lock"),
+    }[what]()
+    before = os.lstat(path)
+    with pytest.raises(sf.InputError, match=r"symbolic link|regular file|Is a directory|not a lock"):
+        RunLock(path)
+    assert os.lstat(path)[:2] == before[:2]
+    assert other.read_text() == "chapter 1"
+    assert sorted(os.listdir(tmp_path)) == [".lock", "thesis.tex"]
+
+
 def test_a_later_trainer_of_the_same_process_takes_over(tmp_path):
     first = train(tmp_path / "r", 8)
     next(first), next(first)
     second = train(tmp_path / "r", 8, resume=True)
-    next(first)
-    with pytest.raises(sf.InputError, match="later trainer"):
-        first.save()
+    for write in (lambda: next(first), first.save):
+        with pytest.raises(sf.InputError, match="later trainer"):
+            write()
     list(second)
     list(train(tmp_path / "s", 8))
     assert weights(tmp_path / "r") == weights(tmp_path / "s")

@@ -10,6 +10,7 @@ from scorefield.evaluation import AccuracyReport, NoisyAccuracy
 from scorefield.plots.evaluation_figures import draw_accuracy
 from scorefield.plots.style import save_figure
 from scorefield.runs.run import Run
+from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.weights import SHOWN
 
 __all__ = ["report_accuracy"]
@@ -18,7 +19,7 @@ __all__ = ["report_accuracy"]
 def report_accuracy(run: Run, report: AccuracyReport, data: str | None, seed: int, as_json: bool) -> None:
     """The picture, then a table or JSON."""
     target = run.path / "figures" / "accuracy.png"
-    target.parent.mkdir(exist_ok=True)
+    make_folder(target.parent)
     save_figure(draw_accuracy(report.parts, run.recipe.name), target)
     if as_json:
         stamp = {

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.parameters import Allow, Json, RunFolder
+from scorefield.cli.parameters import Allow, Json, RunFolder, ends_on_sigterm
 from scorefield.interop import diffusers
 from scorefield.models.denoiser import Denoiser
 from scorefield.runs.build import load, read_run
@@ -32,7 +32,8 @@ def export(
     if target not in TARGETS:
         raise InputError(f"there is no target {target!r}; there is {', '.join(TARGETS)}")
     model = load(run, kind=Denoiser, allow=allow or ())
-    notes = diffusers.export(model, directory, read_run(run)[0].sampling)
+    with ends_on_sigterm():
+        notes = diffusers.export(model, directory, read_run(run)[0].sampling)
     for note in notes:
         say(f"note: {note}")
     say(f"wrote {directory}: {sum(p.numel() for p in model.parameters()):,} parameters of {run}")

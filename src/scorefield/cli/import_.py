@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scorefield.cli.console import print_json, say
-from scorefield.cli.parameters import Json
+from scorefield.cli.parameters import Json, ends_on_sigterm
 from scorefield.interop.flags import parse_flags
 from scorefield.interop.importing import import_run
 
@@ -46,7 +46,10 @@ def import_(
     """Make a run of a published checkpoint. Files that would run code are refused, and nothing in them is
     run.
     """
-    imported = import_run(origin, file, run, card=card, flags=parse_flags(flags or []), classifier=classifier)
+    with ends_on_sigterm():
+        imported = import_run(
+            origin, file, run, card=card, flags=parse_flags(flags or []), classifier=classifier
+        )
     for note in imported.notes:
         say(f"note: {note}")
     parameters = sum(p.numel() for p in imported.model.parameters())

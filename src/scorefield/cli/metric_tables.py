@@ -14,6 +14,7 @@ from scorefield.evaluation import Evaluation, MetricValue
 from scorefield.evaluation.metric_value import grouped, stamp_lines
 from scorefield.plots.evaluation_figures import draw_bound, draw_guidance
 from scorefield.plots.style import save_figure
+from scorefield.runtime.atomic import make_folder
 
 __all__ = ["report", "report_scales"]
 
@@ -81,7 +82,7 @@ def _save(drawn: matplotlib.figure.Figure, run: Path, name: str) -> str:
     """The picture as figures/NAME.png of the run's folder."""
 
     target = run / "figures" / f"{name}.png"
-    target.parent.mkdir(exist_ok=True)
+    make_folder(target.parent)
     save_figure(drawn, target)
     say(f"wrote {target}")
     return str(target)

@@ -26,6 +26,7 @@ from scorefield.evaluation.sample_evaluator import SampleEvaluator
 from scorefield.generation.sampling import Condition, Sampling
 from scorefield.models.base import Model
 from scorefield.process.transitions import Variance
+from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
@@ -232,7 +233,7 @@ def _check_data(subject: EvaluationTarget) -> None:
 
 def _check_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         writable, reason = os.access(folder, os.W_OK), "no permission"
     except OSError as error:
         writable, reason = False, str(error.strerror)

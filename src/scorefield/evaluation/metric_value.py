@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scorefield.runtime.atomic import append
 from scorefield.runtime.checks import unwritable
 
 __all__ = ["MetricValue", "Stamp", "append_line", "grouped", "stamp_lines"]
@@ -91,8 +92,7 @@ def stamp_lines(stamp: Stamp, width: int = _WIDTH) -> list[str]:
 def append_line(path: Path, values: Mapping[str, object]) -> None:
     """Add one JSON object to a file of lines. InputError where it cannot be written."""
     try:
-        with path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        append(path, json.dumps(values) + "\n")
     except OSError as error:
         raise unwritable(path, error) from None
 

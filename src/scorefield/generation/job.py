@@ -4,8 +4,6 @@ processes.
 
 from __future__ import annotations
 
-import glob
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from scorefield.generation.samples import Samples, grid_columns
 from scorefield.generation.sampling import Sampling
-from scorefield.runtime.atomic import abandoned
+from scorefield.runtime.atomic import drop_abandoned, remove
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.progress import SILENT, Bar, Reporter
 from scorefield.samplers.base import Step
@@ -102,7 +100,7 @@ class SampleJob:
         self._make(stored, processes)
         if processes.first:
             self._write(stored.blocks(self.n))
-            shutil.rmtree(stored.folder)
+            remove(stored.folder)
             if not any(beside.iterdir()):  # blocks of another job may wait there
                 beside.rmdir()
 
@@ -139,8 +137,7 @@ class SampleJob:
 
     def _write(self, blocks: Iterator[Block]) -> None:
         """The .npz or the grid of all the samples."""
-        for unfinished in abandoned(self.target.parent.glob(f".{glob.escape(self.target.name)}.*.partial")):
-            unfinished.unlink(missing_ok=True)
+        drop_abandoned(self.target)
         Samples.of(blocks, self.sampling.spec, self.sampling.labels).save(self.target)
 
     @contextmanager

@@ -33,7 +33,7 @@ from scorefield.interop.diffusers_unet import (
 from scorefield.interop.state_dicts import read_weights
 from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet, UNet
-from scorefield.runtime.atomic import atomic_folder
+from scorefield.runtime.atomic import atomic_folder, make_folder, write_new
 from scorefield.runtime.bounds import LEVELS
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -45,6 +45,7 @@ from scorefield.runtime.weights import check_tensors, misfit, open_tensors
 __all__ = ["Folder", "export", "load", "read_folder"]
 
 VERSION = "0.42.0"  # of diffusers, whose files these are
+_INDEX = "model_index.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 IMAGE_BINS = 256
@@ -103,7 +104,7 @@ def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None
     else:
         kind = str(scheduler["_class_name"])
         components = {"scheduler": ["diffusers", kind], "unet": ["diffusers", "UNet2DModel"]}
-        files["model_index.json"] = {"_class_name": kind.replace("Scheduler", "Pipeline"), **components}
+        files[_INDEX] = {"_class_name": kind.replace("Scheduler", "Pipeline"), **components}
     tensors = to_diffusers(net.state_dict(), structure, attention_order(net))
     left = Left(net=dict(net.config), classes=data.classes, bins=data.bins, sampling=sampling)
     _write(path, files, tensors, left)
@@ -138,11 +139,12 @@ def _write(
     metadata = {"format": "pt", "scorefield": left.model_dump_json(exclude_none=True)}
     weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
-        with atomic_folder(path) as partial:
+        with atomic_folder(path, last=_INDEX) as partial:
             for name, values in files.items():
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                (partial / name).write_text(
-                    json.dumps({**values, "_diffusers_version": VERSION}, indent=2) + "\n"
+                make_folder((partial / name).parent)
+                write_new(
+                    partial / name,
+                    json.dumps({**values, "_diffusers_version": VERSION}, indent=2) + "\n",
                 )
             save_file(weights, partial / "unet" / WEIGHTS[0], metadata)
     except (OSError, SafetensorError) as error:
@@ -342,11 +344,11 @@ def _check_pipeline(path: Path) -> None:
     """InputError where model_index.json lists more than a network and its scheduler, such as the decoder of a
     latent model.
     """
-    if not (path / "model_index.json").is_file():
+    if not (path / _INDEX).is_file():
         return
     other = [
         name
-        for name in _json(path / "model_index.json")
+        for name in _json(path / _INDEX)
         if not name.startswith("_") and name not in ("unet", "scheduler")
     ]
     if other:

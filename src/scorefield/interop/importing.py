@@ -98,14 +98,9 @@ def write_run(imported: Imported, run: Path) -> None:
     Raises:
         InputError: Where it is not free or cannot be written.
     """
-    folder = RunFolder(run)
-    folder.create(_description(imported))
-    try:
+    with RunFolder(run).whole() as folder:
         save_weights(folder.weights, imported.model.state_dict())
-    except InputError:
-        folder.config.unlink()
-        folder.path.rmdir()
-        raise
+        folder.write_config(_description(imported))
 
 
 def _description(imported: Imported) -> dict[str, object]:

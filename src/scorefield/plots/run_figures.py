@@ -19,6 +19,7 @@ from scorefield.plots.style import ACCENT, DARK, drawable, plot_style, save_figu
 from scorefield.runs.build import open_data
 from scorefield.runs.recipe import Recipe
 from scorefield.runs.run import Run
+from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import read_bytes, reading
 from scorefield.samplers.base import trajectory
@@ -47,7 +48,7 @@ def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
     plane = run.data_spec.shape == (2,) and not recipe.is_classifier
     if out is None:
         out = run.path / "figures" / ("plane.png" if plane else "training.png")
-        out.parent.mkdir(exist_ok=True)
+        make_folder(out.parent)
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise InputError(f"{out}: a figure is written as .png into a folder that exists")
     figure = _draw_plane(run) if plane else _draw_training(run.folder, recipe.name)

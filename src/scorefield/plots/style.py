@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scorefield.runtime.atomic import atomic_write, drop_abandoned
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.printable import printable
 
@@ -47,7 +48,9 @@ def drawable(text: str) -> str:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG. InputError where the file cannot be written."""
+    drop_abandoned(path)
     try:
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        with atomic_write(path) as partial:
+            figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
     except OSError as error:
         raise unwritable(path, error) from None

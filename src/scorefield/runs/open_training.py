@@ -20,6 +20,7 @@ from scorefield.runs.build import (
     open_training_data,
 )
 from scorefield.runs.recipe import Recipe
+from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.errors import InputError, first_reason
 from scorefield.runtime.own_code import allowing
 from scorefield.runtime.progress import SILENT, Reporter
@@ -124,7 +125,7 @@ def save_preview(trainer: Trainer, recipe: Recipe) -> None:
         labels = shown.y.tolist() if labels is not None and shown.y is not None else None
     sampling = replace(sampling, labels=labels)
     (block,) = sampling.blocks(_PREVIEWED, recipe.training.seed)
-    trainer.folder.samples.mkdir(exist_ok=True)
+    make_folder(trainer.folder.samples)
     columns = len(labels) if labels is not None and len(labels) <= 20 else 10
     target = trainer.folder.samples / f"step-{trainer.step:08d}.png"
     save_images(target, spec.to_uint8(block.x), columns=columns)

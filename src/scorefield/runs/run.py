@@ -28,6 +28,7 @@ from scorefield.runs.build import (
     build_process,
 )
 from scorefield.runs.opened import OpenedRun, SampleKeywords, note, values_of
+from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -237,8 +238,7 @@ class Run(OpenedRun):
 
     def _target(self, name: str) -> Path:
         """A file of this name among the run's own samples."""
-        folder = self.folder.samples
-        folder.mkdir(exist_ok=True)
+        folder = make_folder(self.folder.samples)
         return folder / (name + (".png" if are_images(self.data_spec.shape) else ".npz"))
 
     # Latents

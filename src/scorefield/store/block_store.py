@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.runtime.atomic import MANIFEST, abandoned, atomic_write
+from scorefield.runtime.atomic import MANIFEST, atomic_write, drop_partials, refuse_link, write_file
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
@@ -108,16 +108,19 @@ class BlockFolder(ABC):
         return min(self.size, n - k * self.size)
 
     def _open(self) -> None:
-        """Make the folder and say in it what it holds. InputError where it holds something else."""
+        """Make the folder and say in it what it holds. InputError where it holds something else: of processes
+        that come at once, the first one says it.
+        """
         manifest = self.folder / MANIFEST
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for partial in abandoned(self.folder.rglob(".*.partial")):
-                partial.unlink(missing_ok=True)
+            drop_partials(self.folder)
             there = _manifest(manifest)
             if there is None:
-                with atomic_write(manifest) as partial:
-                    partial.write_text(json.dumps({**self.what, **stamp()}, indent=1))
+                try:
+                    write_file(manifest, json.dumps({**self.what, **stamp()}, indent=1), replace=False)
+                except FileExistsError:
+                    there = _manifest(manifest)
         except OSError as error:
             raise self._unwritable(self.folder, error) from None
         if there == {}:
@@ -145,11 +148,15 @@ class StoredSamples(BlockFolder):
         cls, parent: Path, what: Mapping[str, object], spec: DataSpec, size: int = BLOCK
     ) -> StoredSamples:
         """In parent/samples-DIGEST, a folder for each different `what`."""
+        refuse_link(parent)
         new = cls(parent, what, spec, size)
         for manifest in sorted(parent.glob(f"samples-*/{MANIFEST}")):
             if _same(_readable(manifest), new.what):
+                refuse_link(manifest.parent)
                 return cls(manifest.parent, what, spec, size)
-        return cls(parent / f"samples-{new.digest}", what, spec, size)
+        folder = parent / f"samples-{new.digest}"
+        refuse_link(folder)
+        return cls(folder, what, spec, size)
 
     def blocks(self, n: int) -> Iterator[Block]:
         """Samples 0 … n−1 a block at a time, x float32 in spec.range on the CPU. InputError where a block is

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, are_images
-from scorefield.runtime.atomic import atomic_write
+from scorefield.runtime.atomic import atomic_folder, drop_partials, make_folder, write_file, write_new
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import read_bytes, read_json, read_text, reading
@@ -35,6 +35,10 @@ class SampleFiles(BlockFolder):
     these files is safe, but for the manifest: without it nothing says whose the files are.
     labels.csv says file, label and class where there are labels (`write_labels`, `classes_of`).
     """
+
+    def _open(self) -> None:
+        super()._open()
+        drop_partials(self.folder / ".blocks")
 
     def write_labels(self, n: int, labels: Sequence[int]) -> None:
         """labels.csv of samples 0 … n−1, label i mod len(labels) of sample i; one that says more stays.
@@ -61,9 +65,9 @@ class SampleFiles(BlockFolder):
 
     def _put(self, path: Path, content: bytes, sync: bool) -> None:
         try:
-            path.parent.mkdir(exist_ok=True)
-            with atomic_write(path, sync) as partial:
-                partial.write_bytes(content)
+            if path.parent != self.folder:
+                make_folder(path.parent)
+            write_file(path, content, sync)
         except OSError as error:
             raise self._unwritable(path, error) from None
 
@@ -106,9 +110,9 @@ def write_samples(folder: Path, values: Tensor, spec: DataSpec) -> None:
         [_png(x) for x in channels_last(values)] if are_images(spec.shape) else map(_npy, values.numpy())
     )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, content in enumerate(contents):
-            (folder / _name(i, spec)).write_bytes(content)
+        with atomic_folder(folder) as partial:
+            for i, content in enumerate(contents):
+                write_new(partial / _name(i, spec), content)
     except OSError as error:
         raise unwritable(folder, error) from None
 

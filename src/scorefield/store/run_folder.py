@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from scorefield.runtime.atomic import atomic_write, drop_abandoned
+from scorefield.runtime.atomic import (
+    append,
+    atomic_folder,
+    drop_abandoned,
+    is_partial,
+    write_file,
+)
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import read_toml, reading
+from scorefield.runtime.reading import MissingFile, read_bytes, read_toml, reading
 from scorefield.store.formats import stamp, upgraded, without_stamp
 
 __all__ = ["RunFolder"]
+
+_LONGEST_METRICS = 2**32  # bytes
 
 
 class RunFolder:
@@ -61,17 +70,23 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{self.path} cannot be made ({error.strerror})") from None
 
-    def create(self, description: Mapping[str, object]) -> None:
-        """Make the folder and write config.toml; InputError where it is not free or cannot be written."""
-        self.make()
-        self.write_config(description)
+    @contextmanager
+    def whole(self) -> Iterator[RunFolder]:
+        """A folder to fill that becomes this one when the block ends well; InputError where it is not free or cannot be
+        written.
+        """
+        self.check_free()
+        try:
+            with atomic_folder(self.path, last=self.config.name) as partial:
+                yield RunFolder(partial)
+        except OSError as error:
+            raise unwritable(self.path, error) from None
 
     def _is_beginning(self, path: Path) -> bool:
         """Whether this is there before config.toml is: the lock, and the checkpoint of step 0."""
         if path == self.checkpoints and path.is_dir():
             return all("-00000000" in checkpoint.name for checkpoint in path.iterdir())
-        unfinished = path.name.startswith(f".{self.config.name}.") and path.suffix == ".partial"
-        return path == self.lock or unfinished
+        return path == self.lock or is_partial(path)
 
     def write_config(self, description: Mapping[str, object]) -> None:
         _replace_text(self.config, tomli_w.dumps({**stamp(), **_without_none(without_stamp(description))}))
@@ -86,18 +101,22 @@ class RunFolder:
 
     def append_metrics(self, values: Mapping[str, object]) -> None:
         try:
-            with self.metrics.open("a") as file:
-                file.write(json.dumps(values) + "\n")
+            append(self.metrics, json.dumps(values) + "\n")
         except OSError as error:
-            raise unwritable(self.metrics, error, "the checkpoints are intact") from None
+            raise unwritable(self.metrics, error, self.what_is_left()) from None
+
+    def what_is_left(self) -> str:
+        """What an error says of the checkpoints: whether there are any."""
+        there = self.checkpoints.is_dir() and any(not is_partial(path) for path in self.checkpoints.iterdir())
+        return "the checkpoints are intact" if there else "there are no checkpoints in it"
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines of steps after `step`, and any line that was cut off while being written."""
-        if not self.metrics.exists():
+        try:
+            content = read_bytes(self.metrics, "the metrics of a run", _LONGEST_METRICS, follow=False)
+        except MissingFile:
             return
-        kept = [
-            line for line in self.metrics.read_text(errors="replace").splitlines() if _step_of(line) <= step
-        ]
+        kept = [line for line in content.decode(errors="replace").split("\n") if _step_of(line) <= step]
         _replace_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
@@ -105,8 +124,7 @@ def _replace_text(path: Path, text: str) -> None:
     """Write a text file atomically. InputError where it cannot be written."""
     drop_abandoned(path)
     try:
-        with atomic_write(path) as partial:
-            partial.write_text(text)
+        write_file(path, text)
     except OSError as error:
         raise unwritable(path, error, "what was there before is intact") from None
 
@@ -114,7 +132,7 @@ def _replace_text(path: Path, text: str) -> None:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scorefield.runtime.atomic import atomic_folder, atomic_write, drop_abandoned, usual_permissions
+from scorefield.runtime.atomic import (
+    atomic_folder,
+    atomic_write,
+    drop_abandoned,
+    drop_partials,
+    make_folder,
+    remove,
+    write_new,
+)
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import open_file, read_json, reading
 from scorefield.store.formats import check_format
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
@@ -28,6 +37,11 @@ Accept = Callable[[Mapping[str, object]], bool]
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})", re.ASCII)
+
+
+class _Damaged(Exception):
+    """A checkpoint cannot be trusted: why."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +75,14 @@ def save(
     """
     final = place(folder, step)
     try:
+        make_folder(folder)
         with atomic_folder(final, replace=True) as partial:
             for name, tensors in groups.items():
                 _save(tensors, partial / f"{name}.safetensors")
-            (partial / _STATE).write_text(json.dumps(state, indent=1))
+            write_new(partial / _STATE, json.dumps(state, indent=1))
             _write_manifest(partial)
     except (OSError, SafetensorError) as error:
-        intact = _steps(folder)
+        intact = [path for path in _steps(folder) if path != final]
         last = (
             f"the checkpoint before it is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
         )
@@ -84,16 +99,17 @@ def prune(
     those of the steps divisible by keep_every (0: of none).
 
     What is newer was damaged, or left by a divergence, and was passed over: it must not push out what is
-    whole.
+    whole. Only folders with a checkpoint's name and manifest are deleted.
     """
-    past = [path for path in _steps(folder) if _step(path) <= _step(newest)]
+    make_folder(folder)
+    steps = _steps(folder)
+    past = [path for path in steps if _step(path) <= _step(newest)]
     kept = {*past[:keep], *[path for path in past if accept(_read_state(path))][:1]}
     kept |= {path for path in past if keep_every and _step(path) and _step(path) % keep_every == 0}
-    for path in [path for path in _steps(folder) if path not in kept] + [
-        *folder.glob(".partial-*"),
-        *folder.glob(".*.partial"),
-    ]:
-        shutil.rmtree(path, ignore_errors=True)
+    for path in steps:
+        if path not in kept and _is_ours(path):
+            remove(path)
+    drop_partials(folder)
 
 
 def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | None:
@@ -105,14 +121,14 @@ def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | No
     skipped: list[str] = []
     steps = _steps(folder)
     for path in steps:
-        problem = _damage(path)
-        if problem is not None:
+        try:
+            check_format(state := _check(path), path / _STATE)
+            if accept(state):
+                with reading(path):
+                    groups = {file.stem: load_file(file) for file in _listed(path)}
+                return Checkpoint(path, groups, state, tuple(skipped))
+        except _Damaged as problem:
             skipped.append(f"{path.name} ({problem})")
-            continue
-        check_format(state := _read_state(path), path / _STATE)
-        if accept(state):
-            groups = {file.stem: load_file(file) for file in _listed(path)}
-            return Checkpoint(path, groups, state, tuple(skipped))
     if skipped and len(skipped) == len(steps):
         raise InputError(f"every checkpoint in {folder} is damaged: {'; '.join(skipped)}")
     return None
@@ -130,25 +146,31 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-    usual_permissions(path)  # safetensors makes files that their owner alone can read
 
 
 def _steps(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first."""
-    found = [
-        path
-        for path in folder.glob("step-*")
-        if path.name.removeprefix("step-").isdecimal() and path.is_dir()
-    ]
-    return sorted(found, key=_step, reverse=True)
+    """The checkpoints of a folder by their names, newest first; a link is none."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(
+        (path for path in found if path.is_dir() and not path.is_symlink()), key=_step, reverse=True
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a manifest of ours lies in it, whatever has become of the files."""
+    try:
+        return _STATE in _manifest(folder)
+    except InputError:
+        return False
 
 
 def _read_state(path: Path) -> dict[str, object]:
     """The numbers of a checkpoint; none where they cannot be read."""
     try:
-        return json.loads((path / _STATE).read_text())
-    except (OSError, ValueError):
+        found = read_json(path / _STATE, "the state of a checkpoint", follow=False)
+    except InputError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _step(path: Path) -> int:
@@ -156,40 +178,58 @@ def _step(path: Path) -> int:
 
 
 def _write_manifest(folder: Path) -> None:
-    files = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            files[path.name] = {
-                "bytes": path.stat().st_size,
-                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            }
-    (folder / _MANIFEST).write_text(json.dumps(files, indent=1))
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    write_new(folder / _MANIFEST, json.dumps(files, indent=1))
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, object]]:
+    """The files of a checkpoint with their sizes and hashes. InputError for what no checkpoint says."""
+    what = "the manifest of a checkpoint"
+    found = read_json(folder / _MANIFEST, what, follow=False)
+    if not isinstance(found, dict) or not all(
+        isinstance(entry, dict) and Path(name).name == name for name, entry in found.items()
+    ):
+        raise InputError(f"{folder / _MANIFEST} is not {what}")
+    return found
 
 
 def _listed(folder: Path) -> list[Path]:
     """The tensors that the manifest lists; other programs leave files of their own."""
-    names = json.loads((folder / _MANIFEST).read_text())
-    return [folder / name for name in sorted(names) if name.endswith(".safetensors")]
+    return [folder / name for name in sorted(_manifest(folder)) if name.endswith(".safetensors")]
 
 
-def _damage(folder: Path) -> str | None:
-    """Why this checkpoint cannot be trusted, or None."""
+def _check(folder: Path) -> dict[str, object]:
+    """The state of a checkpoint that is whole. _Damaged for any other."""
     try:
-        files = json.loads((folder / _MANIFEST).read_text())
-        if _STATE not in files:
-            return f"{_MANIFEST} does not list what was written"
-        for name, expected in files.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                    return f"{name} has changed since it was written"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return f"{_MANIFEST} is missing or unreadable"
-    return None
+        files = _manifest(folder)
+    except InputError:
+        raise _Damaged(f"{_MANIFEST} is missing or unreadable") from None
+    if _STATE not in files:
+        raise _Damaged(f"{_MANIFEST} does not list what was written")
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise _Damaged(f"{name} is missing")
+        if path.stat().st_size != expected.get("bytes"):
+            raise _Damaged(f"{name} has {path.stat().st_size} bytes instead of {expected.get('bytes')}")
+        try:
+            digest = _sha256(path)
+        except InputError as error:
+            raise _Damaged(str(error)) from None
+        if digest != expected.get("sha256"):
+            raise _Damaged(f"{name} has changed since it was written")
+    state = _read_state(folder)
+    if state.get("step", _step(folder)) != _step(folder):
+        raise _Damaged(f"{_STATE} is of step {state['step']}")
+    return state
+
+
+def _sha256(path: Path) -> str:
+    with open_file(path, "a file of a checkpoint", follow=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

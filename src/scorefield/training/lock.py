@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
-from scorefield.runtime.atomic import is_another_process
+from scorefield.runtime.atomic import is_another_process, open_own, remove
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 
@@ -22,6 +21,7 @@ except ImportError:  # Windows
 __all__ = ["RunLock"]
 
 _HELD: dict[Path, RunLock] = {}
+_LONGEST, _BEGINNING = 4096, '{"pid": '  # of the text
 
 
 class RunLock:
@@ -29,37 +29,44 @@ class RunLock:
 
     The kernel's lock decides; the text of the file only tells people whose it is. (Record locks: a forked
     worker does not inherit them, so it cannot outlive the run in its name.) Where the file system has no
-    locks, the text decides: it names a process and a machine, and a process of another machine cannot be
-    asked whether it lives. A second lock in one process takes over the first.
+    locks, he who made the file holds it, and its text says whom: a process of this machine that has ended is
+    followed, and a process of another machine cannot be asked whether it lives. A second lock in one process
+    takes over the first.
 
     taken_over: who held it and ended without releasing it, or "".   InputError: another process holds it,
-    naming that; the folder cannot be written.
+    naming that; the folder cannot be written; something else has this name.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.taken_over = path.resolve(), ""
+        self.path, self.taken_over = path.parent.resolve() / path.name, ""
         self._pid, self._file = os.getpid(), None
         earlier = _HELD.get(self.path)
         if earlier is not None and earlier._is_held():
             self._file, earlier._file = earlier._file, None
+            self._keep()
         else:
             self._file, self.taken_over = _acquire(self.path)
         _HELD[self.path] = self
 
     def check(self) -> None:
-        """InputError where this lock has passed to a later one of the same process, or was released."""
+        """Call it before writing. A file that was removed by hand is made again, unless another process has.
+
+        InputError where this lock has passed to another process, or to a later lock of this one, or was
+        released.
+        """
         if not self._is_held():
             raise InputError(
                 f"{self.path.parent} is written by a later trainer of this process, or by none: resume it with a new one"
             )
+        self._keep()
 
     def release(self) -> None:
         """Let others write. Nothing happens where this lock is not held any more, or in a fork of its
         process.
         """
         if self._file is not None and self._is_held():
-            with suppress(OSError):  # the disk may have become read-only
-                self.path.unlink()
+            if _is_at(self.path, self._file) and _kernel_lock(self._file) is not False:
+                remove(self.path)
             self._file.close()
             self._file = None
             _HELD.pop(self.path, None)
@@ -67,70 +74,127 @@ class RunLock:
     def _is_held(self) -> bool:
         return self._file is not None and self._pid == os.getpid()
 
+    def _keep(self) -> None:
+        """Hold the file that has the name, which is another one where the first was removed."""
+        if self._file is None:
+            return
+        if _is_at(self.path, self._file):
+            # The kernel lets a record lock go where this process closes the same file elsewhere, such as in a
+            # copy of the run: it is asked for again.
+            if _kernel_lock(self._file) is False:
+                raise _refusal(self.path, _Holder(self._file))
+            return
+        self._file.close()
+        self._file = None
+        self._file, _ = _acquire(self.path)
 
-def _acquire(path: Path) -> tuple[IO[str], str]:
+
+def _acquire(path: Path) -> tuple[BinaryIO, str]:
     """The open lock file, and the holder who left it behind."""
+    followed = ""
     try:
         while True:
-            file = path.open("a+")
-            holder = _Holder(file)
-            if not _lock(file, holder):
+            file, made = _open(path)
+            try:
+                holder = _Holder(file)
+                if not holder.is_readable:
+                    raise InputError(
+                        f"{path} is not a lock of scorefield: remove it, or choose another folder"
+                    )
+                if not _lock(path, file, holder, made):
+                    raise _refusal(path, holder)
+                followed = holder.name if holder.said else followed
+                if _is_at(path, file):
+                    break
+            except BaseException:
                 file.close()
-                raise InputError(
-                    f"{path.parent} is being written by {holder.name}: wait for it or stop it. If it has ended, remove {path}"
-                )
-            if _is_at(path, file):
-                break
+                raise
             file.close()  # its holder released it between our opening and our locking: that file is gone
+        said = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        }
+        file.truncate(0)
         file.seek(0)
-        file.truncate()
-        file.write(
-            json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "host": socket.gethostname(),
-                    "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-                }
-            )
-        )
-        file.flush()
+        file.write(json.dumps(said).encode())
     except OSError as error:
         raise unwritable(path.parent, error, "make it writable, or choose another folder") from None
-    return file, holder.name if holder.said else ""
+    return file, followed
 
 
-def _is_at(path: Path, file: IO[str]) -> bool:
+def _open(path: Path) -> tuple[BinaryIO, bool]:
+    """The file, and whether this call made it."""
+    try:
+        return open_own(path, os.O_EXCL), True
+    except FileExistsError:
+        return open_own(path), False
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
     """Whether the open file is the one of that name."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False
 
 
-def _lock(file: IO[str], holder: _Holder) -> bool:
-    """Whether the file is ours."""
+def _lock(path: Path, file: BinaryIO, holder: _Holder, made: bool) -> bool:
+    """Whether the file is ours; also where it is no more the one of that name, and the next one may be."""
+    found = _kernel_lock(file)
+    return found if found is not None else made or (holder.has_ended() and _dropped(path, file))
+
+
+def _kernel_lock(file: BinaryIO) -> bool | None:
+    """Whether the kernel gave this process the lock; None where the file system has no locks."""
+    if fcntl is None:
+        return None
     try:
-        if fcntl is not None:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
-        pass  # this file system has no locks
-    return not holder.said or holder.has_ended()
+        return None
+    return True
+
+
+def _refusal(path: Path, holder: _Holder) -> InputError:
+    return InputError(
+        f"{path.parent} is being written by {holder.name}: wait for it or stop it. If it has ended, remove {path}"
+    )
+
+
+def _dropped(path: Path, file: BinaryIO) -> bool:
+    """Remove the file of a process that has ended, so that one of those that come after it can make its own.
+
+    One process at a time: another one may have followed in the meantime, and its file stays.
+    """
+    turn = path.with_name(path.name + ".turn")
+    try:
+        open_own(turn, os.O_EXCL).close()
+    except FileExistsError:
+        return False
+    try:
+        if _is_at(path, file):
+            remove(path)
+        return True
+    finally:
+        remove(turn)
 
 
 class _Holder:
     """Whom the text of a lock file names."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
-        self.said = file.read()
+        self.said = file.read(_LONGEST).decode(errors="replace")
+        # Not written yet, or cut off: what there is of it begins as it should.
+        self.is_readable = self.said[: len(_BEGINNING)] == _BEGINNING[: len(self.said)]
         try:
             found = json.loads(self.said)
             self.pid, self.host, since = int(found["pid"]), str(found["host"]), str(found["since"])
             self.name = f"process {self.pid} on {self.host} since {since}"
-        except (ValueError, TypeError, KeyError):  # not written yet, or cut off
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             self.pid, self.host, self.name = 0, "", "another process"
 
     def has_ended(self) -> bool:

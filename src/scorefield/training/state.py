@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import reading
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
 from scorefield.training.sharding import all_finite, full_tensors, shard_like
@@ -65,7 +67,11 @@ class TrainingState:
         return {name: getattr(self, name) for name in _NUMBERS}
 
     def load(self, found: Checkpoint) -> None:
-        """Become what was saved. InputError where it belongs to another model."""
+        """Become what was saved. InputError where it belongs to another model, or something of it is missing."""
+        with reading(found.path):
+            self._load(found)
+
+    def _load(self, found: Checkpoint) -> None:
         now = self.objective.state_dict()
         weights = {
             name: shard_like(tensor, now.get(name, tensor))
@@ -82,7 +88,15 @@ class TrainingState:
         if "times" in found.groups and isinstance(self.objective.times, LearnedTimes):
             self.objective.times.load_state_dict(found.groups["times"])
         for name in _NUMBERS:
-            setattr(self, name, found.state.get(name, getattr(self, name)))
+            default: int | float = getattr(self, name)
+            value = found.state.get(name, default)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | type(default))
+                or not 0 <= value < math.inf
+            ):
+                raise InputError(f"{found.path}: {name} must be a number of at least 0, got {value!r:.100}")
+            setattr(self, name, value)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

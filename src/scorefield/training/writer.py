@@ -16,8 +16,10 @@ from torch import Tensor
 
 from scorefield.models.foreign import model_like
 from scorefield.nets import fused
+from scorefield.runtime.atomic import refuse_link
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import reading
 from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
 from scorefield.training import checkpoint
@@ -130,10 +132,10 @@ class RunWriter:
             raise InputError(
                 f"{self.folder.path} has no checkpoint to resume from; train it anew in another folder"
             )
-        if found.state["seed"] != self.options.seed:
-            raise InputError(
-                f"{self.folder.path} was trained with seed {found.state['seed']}: resume it with the same seed"
-            )
+        with reading(found.path / "state.json"):
+            seed = found.state["seed"]
+        if seed != self.options.seed:
+            raise InputError(f"{self.folder.path} was trained with seed {seed}: resume it with the same seed")
         known = self.folder.read_config().get("trained_on", {}).get("fingerprint")
         if known != fingerprint:
             raise InputError(
@@ -188,6 +190,7 @@ class RunWriter:
         line = {"step": self.state.step, **values}
 
         def write() -> None:
+            self._check_lock()
             self.folder.append_metrics(line)
             self._tracked(lambda: self._accelerator.log(dict(values), step=self.state.step))
 
@@ -202,6 +205,7 @@ class RunWriter:
         self._accelerator.trackers = []
 
     def _take(self) -> None:
+        refuse_link(self.folder.checkpoints)
         self._lock = RunLock(self.folder.lock)
         weakref.finalize(self, self._lock.release)
         if self._lock.taken_over:
@@ -214,14 +218,18 @@ class RunWriter:
         return _Snapshot(self.state.groups(self._processes.first), self.state.is_finite())
 
     def _save(self, snapshot: _Snapshot) -> None:
-        if self._lock is not None:
-            self._lock.check()
+        self._check_lock()
         path = self._write_checkpoint(snapshot)
         if snapshot.finite:
             checkpoint.save_weights(self.folder.weights, snapshot.groups["ema"])
         self._prune(path)
 
+    def _check_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+
     def _prune(self, newest: Path) -> None:
+        self._check_lock()
         checkpoint.prune(
             self.folder.checkpoints, newest, self.options.keep, self.options.keep_every, _is_good
         )
@@ -273,7 +281,7 @@ class RunWriter:
             work()
         except OSError as error:
             raise InputError(
-                f"a tracker of {self.folder.path} cannot write ({error.strerror}); the checkpoints are intact"
+                f"a tracker of {self.folder.path} cannot write ({error.strerror}); {self.folder.what_is_left()}"
             ) from None
 
 

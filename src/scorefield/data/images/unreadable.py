@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
+from scorefield.runtime.atomic import append
 from scorefield.runtime.checks import unwritable
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["UnreadableLog", "reason_of"]
 
@@ -51,22 +48,20 @@ class UnreadableLog:
         if self._file is None or not names:
             return
         try:
-            with self._file.open("a+b") as file:
-                # Another process may be writing: what it added is read before anything is added here.
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                file.seek(self._read)
-                *others, cut = file.read().split(b"\n")
-                if cut:  # the process that wrote this line was killed
-                    file.truncate(file.tell() - len(cut))
-                self._written |= {line.partition(b"\t")[0].decode(errors="replace") for line in others}
-                lines = [(_line(name), self.names[name]) for name in names]
-                new = [f"{name}\t{_line(reason)}\n" for name, reason in lines if name not in self._written]
-                file.write("".join(new).encode())
-                self._written |= {name for name, _ in lines}
-                self._read = file.tell()
+            append(self._file, lambda file: self._missing(file, names))
         except OSError as fault:
             raise unwritable(self._file, fault) from None
+
+    def _missing(self, file: BinaryIO, names: list[str]) -> str:
+        """The lines of those names that the file does not hold: another process may have written some."""
+        file.seek(self._read)
+        content = file.read()
+        self._written |= {line.partition(b"\t")[0].decode(errors="replace") for line in content.split(b"\n")}
+        lines = [(_line(name), self.names[name]) for name in names]
+        text = "".join(f"{name}\t{_line(reason)}\n" for name, reason in lines if name not in self._written)
+        self._written |= {name for name, _ in lines}
+        self._read += len(content)
+        return text
 
 
 def _line(value: str) -> str:
