@@ -14,7 +14,7 @@ FAST := tests/core tests/process tests/runtime \
 	tests/interop/test_cards.py tests/store/test_writers.py tests/test_golden_files.py tests/test_layout.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow lint bench wheel oldest clean
+.PHONY: help demo test test-fast test-slow fuzz lint bench wheel oldest clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ test-fast: $(VENV)/.installed  ## run the tests of the mathematics and the struc
 
 test-slow: $(VENV)/.installed  ## run the long tests, which train for minutes and print what they measure
 	$(BIN)/python -m pytest -m slow -s
+
+MINUTES := 10
+SEED := 0
+fuzz: $(VENV)/.installed  ## try hostile commands, files and calls: make fuzz MINUTES=60 SEED=1
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(VENV)/.installed  ## check style, format and types
 	$(BIN)/ruff check .
