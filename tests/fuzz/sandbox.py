@@ -56,12 +56,12 @@ def _shell(word: str) -> str:
 class Limits:
     """Seconds of computing; seconds of waiting; seconds after SIGTERM; bytes of address space, memory and files."""
 
-    busy: float = 10
+    busy: float = 8
     blocked: float = 8
     ending: float = 20
     address: int = 6 * GIB
     file: int = GIB // 4
-    wall: float = 240
+    wall: float = 100
 
 
 @dataclass

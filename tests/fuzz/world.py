@@ -19,7 +19,7 @@ __all__ = ["FORGED", "build"]
 ROOT = Path(__file__).parent.parent
 RUNS = ("digits", "moons", "classifier", "ncsn", "categorical", "own-network")
 FORGED = "\x1b[31mred\x1b[0m\nerror: forged.png"  # a file name that colours the terminal and forges a line
-SPARSE = 20 * 2**30
+SPARSE = 6 * 2**30
 
 RECIPE = """
 title = "mine"
