@@ -86,3 +86,16 @@ def test_a_file_of_weights_says_what_it_holds_and_loads_what_was_hashed(tmp_path
         open_tensors(path, "weights"),
     ):
         pass
+
+
+def test_a_file_of_any_size_that_holds_no_weights_is_refused_before_it_is_hashed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.truncate(2**42)  # sparse: 4 TB that take no space, and hours to hash
+    with pytest.raises(InputError, match=r"damaged, cut off or no \.safetensors file"):
+        WeightsFile(path)
+    with pytest.raises(InputError, match=r"damaged, cut off or no \.safetensors file"):
+        read_tensors(path, "weights")
+    path.rename(tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"needs 4,398\.0 GB of memory"):
+        read_tensors(tmp_path / "model.pt", "weights")

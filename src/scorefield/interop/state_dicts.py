@@ -66,8 +66,8 @@ def read_weights(path: Path) -> Weights:
     holds no weights.
     """
     with open_file(path, "weights of PyTorch or safetensors") as file, unchanged(file, path):
-        sha256 = digest_of(file)
         content, kind = _read(file, path)
+        sha256 = digest_of(file)
         notes = (
             []
             if path.suffix in _ENDINGS[kind]

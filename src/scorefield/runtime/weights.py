@@ -162,6 +162,7 @@ class WeightsFile:
         self._file = stack.enter_context(open_file(path, "the weights of a run"))
         weakref.finalize(self, stack.close)
         self._before = _state(self._file)
+        TensorFile(self._file, path)  # before its bytes are read: of a file of another kind there may be many
         self.sha256 = digest_of(self._file)
 
     def headers(self) -> dict[str, TensorHeader]:
@@ -235,7 +236,6 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], str]:
     no weights.
     """
     with open_file(path, what) as file, unchanged(file, path):
-        digest = digest_of(file)
         try:
             if path.suffix == ".safetensors":
                 with reading(path):
@@ -244,6 +244,7 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], str]:
                 found = read_pickled(file, path)
         except InputError as error:
             raise InputError(f"{error}; expected {what}") from None
+        digest = digest_of(file)
     if not isinstance(found, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
     ):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from scorefield.runtime.atomic import (
@@ -28,7 +28,8 @@ from scorefield.runtime.atomic import (
 )
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import open_file, read_json, reading
+from scorefield.runtime.reading import open_file, read_json
+from scorefield.runtime.weights import open_tensors
 from scorefield.store.formats import check_format
 
 __all__ = ["Checkpoint", "newest", "place", "prune", "save", "save_weights"]
@@ -124,14 +125,18 @@ def newest(folder: Path, accept: Accept = lambda state: True) -> Checkpoint | No
         try:
             check_format(state := _check(path), path / _STATE)
             if accept(state):
-                with reading(path):
-                    groups = {file.stem: load_file(file) for file in _listed(path)}
+                groups = {file.stem: _tensors(file) for file in _listed(path)}
                 return Checkpoint(path, groups, state, tuple(skipped))
         except _Damaged as problem:
             skipped.append(f"{path.name} ({problem})")
     if skipped and len(skipped) == len(steps):
         raise InputError(f"every checkpoint in {folder} is damaged: {'; '.join(skipped)}")
     return None
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with open_tensors(path, "tensors of a checkpoint", follow=False) as file:
+        return file.tensors()
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
