@@ -172,8 +172,12 @@ def test_evaluate_reads_the_folder(capsys, tiny_run, tmp_path):
 
 @pytest.mark.parametrize("target", ["a", "a.npz"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_signals_keep_what_is_made(capsys, run, tmp_path, monkeypatch, target, number, status):
+def test_signals_keep_what_is_made(capsys, run, tmp_path, monkeypatch, request, target, number, status):
     """In the middle of the second block: its work is lost, the first block is not."""
+    inherited = signal.getsignal(number)  # a shell starts what runs in the background with SIGINT ignored
+    if number == signal.SIGINT:
+        request.addfinalizer(functools.partial(signal.signal, number, inherited))
+        signal.signal(number, signal.default_int_handler)
     handler = signal.getsignal(number)
 
     def on_step(self, bar, k, step):

@@ -91,16 +91,18 @@ def test_modules_that_give_something_else():
         fine(images(2).transpose(2, 3))
 
 
-def test_pretrained_networks_get_colours_between_0_and_1():
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)])
+def test_pretrained_networks_get_colours_between_0_and_1(low, high):
     class SetStatistics(nn.Module):
         def forward(self, rgb):
             return rgb.flatten(1), rgb.sum(dim=(2, 3))
 
-    grey = DataSpec((1, 4, 6), range=(-1.0, 1.0))
-    x0 = 2 * images(33, grey) - 1
+    grey = DataSpec((1, 4, 6), range=(low, high))
+    share = images(33, grey)
+    x0 = low + (high - low) * share
     seen = Pretrained(SetStatistics(), grey, "seen", 72)(x0.double())
     assert seen.features.dtype == torch.float32
-    assert_close(seen.features.reshape(33, 3, 4, 6), ((x0 + 1) / 2).repeat(1, 3, 1, 1), 1e-6)
+    assert_close(seen.features.reshape(33, 3, 4, 6), share.repeat(1, 3, 1, 1), 1e-6)
     assert seen.log_probs.shape == (33, 3)
     for shape in ((5,), (2, 4, 6)):
         with pytest.raises(

@@ -69,10 +69,9 @@ def test_hutchinson_is_within_its_error_bars():
     difference = result.log_prob - exact
     # In two dimensions vᵀJv takes two values: all eight probes may agree, and then the error is 0.
     spread = result.error > 0
-    assert (
-        difference[spread].abs() / result.error[spread]
-    ).median() < 1.2  # about 0.7, were the error known exactly
-    assert (difference**2).mean().sqrt() < 1.2 * (result.error**2).mean().sqrt()
+    ratio = (difference[spread].abs() / result.error[spread]).median()
+    assert 0.4 < ratio < 1.2  # about 0.7, were the error known exactly
+    assert 0.8 < (difference**2).mean().sqrt() / (result.error**2).mean().sqrt() < 1.2
     assert abs(difference.mean()) < 4 * difference.std() / 200**0.5
     one = sf.likelihood.ode_log_prob(model, x, prior, noise=NoiseSource(1))
     assert one.error.isnan().all()

@@ -79,3 +79,19 @@ def test_blocks_are_at_least_32(model):
         next(sample_blocks(model, sf.samplers.DDIM(), [50, 0], 3, 0, size=8))
     with pytest.raises(sf.InputError, match="n = 0"):
         next(sample_blocks(model, sf.samplers.DDIM(), [50, 0], 0, 0))
+
+
+def test_every_block_has_noise_of_its_own(model):
+    """Block 1 alone, and together with block 0, are what `sf.sample` makes with the noise of these samples."""
+    grid, labels = sf.grids.uniform(model.process, 4), [0, 1, 2]
+    (alone,) = sample_blocks(
+        model, sf.samplers.Ancestral(), grid, 70, seed=3, labels=labels, wrap=clipped, size=32, blocks=[1]
+    )
+    assert list(alone.indices) == list(range(32, 64))
+    assert alone.labels == [labels[i % 3] for i in range(32, 64)]
+    bound = clipped(model, alone.labels)
+    noise = sf.noise.NoiseSource(3, range(32, 64))
+    expected = sf.sample(bound, sf.samplers.Ancestral(), grid, n=32, noise=noise)
+    assert torch.equal(alone.x, expected)
+    together, _ = images(model, 70, size=32)
+    assert torch.equal(together[32:64], alone.x)

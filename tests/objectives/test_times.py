@@ -152,3 +152,59 @@ def test_refusals():
             times.update(torch.tensor(t), torch.tensor(losses))
     with pytest.raises(sf.InputError, match="expected losses"):
         times.load_state_dict(ImportanceTimes(4).state_dict())
+
+
+class Every:
+    """Each t once, as if drawn with these probabilities."""
+
+    def __init__(self, p):
+        self.p = p
+
+    def draw(self, process, batch, noise):
+        return torch.arange(1, len(self.p) + 1), 1 / (len(self.p) * self.p)
+
+
+def points(x, c, y=None):
+    return torch.cat([(3 * x).sin(), x.cos()], dim=1) + 0.1 * c[:, None]
+
+
+def categories(x, c, y=None):
+    return (2 * x).sin() + 0.1 * c[:, None]
+
+
+LEVELS = sf.DataSpec((2,), bins=3)
+WITH_HEAD = sf.Denoiser(points, sf.process.cosine(6), variance="range", data=LEVELS)
+CATEGORICAL = sf.CategoricalDenoiser(
+    categories, sf.process.uniform_categorical(sf.process.linear_kappas(6), 3), data=LEVELS
+)
+LOSSES = {
+    "simple": lambda times: sf.objectives.Simple(WITH_HEAD, "x0", times),
+    "hybrid": lambda times: sf.objectives.Hybrid(WITH_HEAD, 0.1, times=times),
+    "vlb": lambda times: sf.objectives.VLB(WITH_HEAD, times=times),
+    "ncsn": lambda times: sf.objectives.NCSN(WITH_HEAD, times),
+    "ncsn, sliced": lambda times: sf.objectives.NCSN(WITH_HEAD, times, "sliced-vr"),
+    "categorical": lambda times: sf.objectives.CategoricalVLB(CATEGORICAL, 0.1, times),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_importance_weights_make_the_mean_over_all_times_and_history_goes_without(name):
+    """Σ_t p_t·loss(t) is the plain mean over t, of the loss and of its parts; `unweighted` is the loss at equal p_t."""
+    p = torch.tensor([0.3, 0.1, 0.05, 0.25, 0.2, 0.1], dtype=torch.float64)
+    x0 = LEVELS.from_bins(torch.tensor([[0, 1], [2, 2], [1, 0], [0, 0], [1, 1], [2, 0]])).double()
+    even = LOSSES[name](Every(torch.full((6,), 1 / 6, dtype=torch.float64)))(x0, None, NoiseSource(3))
+    loss = LOSSES[name](Every(p))(x0, None, NoiseSource(3))
+    assert (p * loss.per_example).sum().item() == pytest.approx(even.per_example.mean().item(), rel=1e-5)
+    assert torch.allclose(loss.unweighted, even.per_example, rtol=1e-5)
+    assert torch.allclose(loss.unweighted, even.unweighted)
+    assert not torch.allclose(loss.per_example, even.per_example)
+    for part, value in loss.parts.items():
+        assert (p * value).sum().item() == pytest.approx(even.parts[part].mean().item(), rel=1e-5)
+
+
+def test_every_time_is_drawn_equally_often():
+    """Uniform times are 1 … T, each with probability 1/T, within 4 standard errors."""
+    t, _ = UniformTimes().draw(PROCESS, 40_000, NoiseSource(5))
+    shares = torch.bincount(t, minlength=5).double() / 40_000
+    assert shares[0] == 0
+    assert ((shares[1:] - 1 / 4).abs() < 4 * (3 / 16 / 40_000) ** 0.5).all()

@@ -267,3 +267,24 @@ def test_refusals():
         sf.objectives.VLB(unknown, times=Given(torch.tensor([1])))(levels(1), None, NoiseSource(0))
     with pytest.raises(sf.InputError, match="17 bins"):
         sf.objectives.VLB(learned, times=Given(torch.tensor([1])))(levels(1) + 0.01, None, NoiseSource(0))
+
+
+@pytest.mark.parametrize("said", [-1.0, 0.3, 1.0])
+def test_the_density_decoder_of_a_learned_variance_has_the_level_above(said):
+    """−ln N(x_0; x̂_0, Σ), ln Σ from ln ν to ln σ²_{t|0}, ν = σ²_{u|t} σ_t²/σ_u² of the grid's next level u."""
+    process = sf.process.linear(10, 1e-2, 0.4)
+
+    def net(x, c, y=None):
+        return torch.cat([x.sin(), torch.full_like(x, said)], dim=1)
+
+    model = sf.Denoiser(net, process, "x0", variance="range")
+    x0, eps = (NoiseSource(k).normal((3, 2)).double() for k in (0, 1))
+    t, u = 1, 4
+    pred = model(process.sample(x0, t, eps), t)
+    (a_t, s_t), (a_u, s_u) = process.level(t), process.level(u)
+    widest = s_t**2
+    least = (s_u**2 - (a_u / a_t * s_t) ** 2) * s_t**2 / s_u**2
+    var = widest ** ((1 + said) / 2) * least ** ((1 - said) / 2)
+    nats = ((x0 - pred.x0) ** 2 / var + var.log() + math.log(2 * math.pi)).sum(dim=1) / 2
+    found = bound_terms(pred, x0, process.level(0), Bound("learned", "density"), None, process.level(u))
+    assert torch.allclose(found, nats, rtol=1e-9)

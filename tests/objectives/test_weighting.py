@@ -1,9 +1,11 @@
-"""Loss weights, each against its published form in x0 units: w_eps = w_x0 · σ²/α²."""
+"""Loss weights, each against its published form in x0 units, w_eps = w_x0 · σ²/α², and against the errors that it names."""
 
 import pytest
 import torch
 
 import scorefield as sf
+from scorefield.core.noise import NoiseSource
+from scorefield.objectives.denoising import weighted_error
 from scorefield.objectives.weighting import weight
 
 PROCESSES = [
@@ -43,3 +45,22 @@ def test_edm(process):
 def test_unknown_names():
     with pytest.raises(sf.InputError, match="min-snr, edm"):
         weight("snr", model(PROCESSES[0]), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("parametrization", ["eps", "x0", "v", "edm"])
+@pytest.mark.parametrize("weighting", ["eps", "x0", "v"])
+def test_a_weighted_error_is_the_plain_error_of_what_it_names(process, parametrization, weighting):
+    """mean|ε̂ − ε|², mean|x̂0 − x0|² or mean|v̂ − v|², v = (α ε − σ x0)/√(α² + σ²), from the prediction alone."""
+    denoiser = sf.Denoiser(lambda x, c, y=None: (3 * x).sin(), process, parametrization)
+    t = torch.tensor([1, 2, process.T // 2, process.T - 1, process.T])
+    x0, eps = (NoiseSource(k).normal((5, 6)).double() for k in (0, 1))
+    alpha, sigma = (part[:, None] for part in process.level(t))
+    pred = denoiser(alpha * x0 + sigma * eps, t)
+    found, true = {
+        "eps": (pred.eps, eps),
+        "x0": (pred.x0, x0),
+        "v": (pred.velocity, (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()),
+    }[weighting]
+    error = weighted_error(denoiser, x0, None, t, eps, weighting)
+    assert torch.allclose(error, ((found - true) ** 2).mean(dim=1), rtol=1e-7)

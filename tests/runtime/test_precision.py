@@ -122,3 +122,13 @@ def test_without_bf16_units_the_choice_is_fp32(monkeypatch):
     assert autocast_dtype("fp32", cpu) is None
     with pytest.raises(InputError, match="precision must be one of"):
         autocast_dtype("fp16", cpu)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    """Never another one in its place: a job on the wrong device would run for days."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("cuda", "cuda:1", "mps"):
+        with pytest.raises(InputError, match=r"finds no (cuda|mps) device on this machine"):
+            precision.pick_device(name)
+    assert precision.pick_device(None) == precision.pick_device("cpu") == torch.device("cpu")

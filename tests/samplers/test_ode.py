@@ -111,3 +111,17 @@ def test_calls_are_a_bound_and_never_at_zero(name, process):
     if name == "heun":
         assert Heun().calls(down.tolist()) == 39
         assert Heun().calls(down[:-1].tolist()) == 38
+
+
+def test_churn_acts_at_the_ends_of_its_window():
+    """S_tmin ≤ r ≤ S_tmax: a window of one value is that value.  [Karras et al. 2022, Alg. 2]"""
+    process = sf.process.edm()
+    model = sf.oracle.GaussianMixture([[0.0]], [[[1.0]]]).denoiser(process)
+    times = [0.9, 0.5, 0.2]
+    r = float(process.level(times[1]).ratio)
+    x = torch.ones(1, 1, dtype=torch.float64)
+    for low, high, draws in ((r, r, 1), (r, 1e3, 2), (0.0, r, 1), (0.0, r * (1 - 1e-9), 0)):
+        tape = sf.noise.Recorded([torch.ones(1, 1)] * draws)
+        sf.sample(model, sf.samplers.Heun(1.0, low, high), times, x_T=x, noise=tape)
+        with pytest.raises(sf.InputError, match="has ended"):
+            tape.normal((1, 1))

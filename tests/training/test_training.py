@@ -75,13 +75,76 @@ def test_training_leaves_the_users_random_state_alone():
 
 
 def test_accumulated_parts_are_the_same_batch():
-    losses = []
+    """The gradients themselves, of which AdamW would hide the scale."""
+    losses, norms = [], []
     for accumulation in (1, 4):
         trainer = sf.train(
             *digits_objective(dropout=0.0), steps=3, accumulation=accumulation, precision="fp32", **OPTIONS
         )
-        losses.append([step.loss for step in trainer])
+        steps = list(trainer)
+        losses.append([step.loss for step in steps])
+        norms.append([step.grad_norm for step in steps])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+class Line(torch.nn.Module):
+    """A network of a few numbers, whose dropout masks and gradients are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.drop = torch.nn.Parameter(torch.tensor([0.3, -0.5])), torch.nn.Dropout(0.5)
+        self.masks: list[torch.Tensor] = []
+
+    def forward(self, x, c, y=None):
+        self.masks.append(self.drop(torch.ones_like(x)))
+        return self.weight * x
+
+
+def line_steps(count, **options):
+    """The weights of `Line` before and after each of some steps, its gradients, and its dropout masks."""
+    net = Line()
+    model = sf.Denoiser(net, sf.process.cosine(20), "v")
+    plain: dict[str, Any] = {"batch_size": 8, "lr": 0.1, "ema": 0.9, "precision": "fp32", "device": "cpu"}
+    trainer = sf.train(sf.objectives.Simple(model), DATA, steps=count, **{**plain, **options})
+    gradients: list[torch.Tensor] = []
+    step = trainer._optimizer.step
+    trainer._optimizer.step = lambda: (gradients.append(net.weight.grad.clone()), step())
+    weights, norms, averages = [net.weight.detach().clone()], [], []
+    for done in trainer:
+        weights.append(net.weight.detach().clone())
+        norms.append(done.grad_norm)
+        averages.append(trainer.ema.shadow["net.weight"].clone())
+    return weights, gradients, norms, averages, net.masks
+
+
+DATA = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_adamw_is_the_published_one_with_the_options_given():
+    """Three steps by hand: θ ← θ − lr·λθ − lr·m̂/(√v̂ + ε), β1 = 0.9.  [Loshchilov & Hutter 2019, Algorithm 2]"""
+    lr, beta2, decay = 0.1, 0.9, 0.3
+    weights, gradients, *_ = line_steps(3, beta2=beta2, weight_decay=decay, lr=lr)
+    m, v, theta = torch.zeros(2), torch.zeros(2), weights[0]
+    for n, g in enumerate(gradients, start=1):
+        m, v = 0.9 * m + 0.1 * g, beta2 * v + (1 - beta2) * g**2
+        step = (m / (1 - 0.9**n)) / ((v / (1 - beta2**n)).sqrt() + 1e-8)
+        theta = theta - lr * decay * theta - lr * step
+        assert torch.allclose(weights[n], theta, rtol=1e-5)
+
+
+def test_a_gradient_is_clipped_to_its_norm_and_by_0_not_at_all():
+    for clip in (0.0, 1e-3, 1e9):
+        _, gradients, norms, *_ = line_steps(3, clip=clip)
+        for gradient, norm in zip(gradients, norms, strict=True):
+            expected = min(norm, clip) if clip else norm
+            assert gradient.norm().item() == pytest.approx(expected, rel=1e-3)
+            assert norm > 0.01
+
+
+def test_every_step_has_dropout_masks_of_its_own():
+    *_, masks = line_steps(4)
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 4
 
 
 def test_learns_a_gaussian_score():
@@ -116,10 +179,9 @@ def test_run_describes_itself(tmp_path):
     assert model.data.classes == tuple("0123456789")
     assert model.data.bins == 17
     x = torch.zeros(2, 1, 8, 8)
-    assert (
-        torch.equal(model.given([1, 2])(x, 7).x0, trainer.ema_model().given([1, 2])(x, 7).x0)
-        or model.autocast_dtype is None
-    )
+    for each in (model, averaged := trainer.ema_model()):
+        each.autocast_dtype = None
+    assert torch.equal(model.given([1, 2])(x, 7).x0, averaged.given([1, 2])(x, 7).x0)
     config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
     assert config["trained_on"]["examples"] == 1437
     (line,) = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
@@ -184,16 +246,31 @@ def test_resume_passes_over_a_damaged_checkpoint(tmp_path):
 
 
 def test_ema_is_warmed_up():
+    """After each of the first steps, where the warm-up counts, and far beyond it; buffers are copied."""
     model = torch.nn.Linear(1, 1, bias=False)
+    model.register_buffer("seen", torch.zeros(()))
     ema = sf.training.ema.EMA(model, 0.9)
     expected = model.weight.item()
     for step in range(1, 200):
         with torch.no_grad():
             model.weight.fill_(float(step))
+            model.seen.fill_(float(step))
         ema.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
-    assert ema.shadow["weight"].item() == pytest.approx(expected, rel=1e-5)
+        assert ema.shadow["weight"].item() == pytest.approx(expected, rel=1e-5)
+        assert ema.shadow["seen"].item() == step
+    assert (1 + 80) / (10 + 80) == 0.9  # from here on it is the decay itself
+
+
+def test_training_averages_from_its_first_step():
+    """θ̄ after n steps is that of d_n = min(decay, (1 + n)/(10 + n)), n = 1, 2, …"""
+    weights, _, _, averages, _ = line_steps(4)
+    expected = weights[0]
+    for n, average in enumerate(averages, start=1):
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * weights[n]
+        assert torch.allclose(average, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +394,15 @@ def test_shifted_examples_are_moved_copies_each_way_equally_often(flip):
     assert (counts > 200 - 4 * 13.3).all()
     assert (counts < 200 + 4 * 13.3 + alike).all()
     assert alike < 50
+
+
+def test_half_of_the_examples_are_flipped():
+    plain, flipped = (shown(900, flip=flip).flatten(0, 1) for flip in (False, True))
+    same = (plain - flipped).abs().flatten(1).amax(dim=1) < 1e-3
+    mirrored = (plain.flip(3) - flipped).abs().flatten(1).amax(dim=1) < 1e-3
+    assert (same | mirrored).all()
+    # 900 of 1,800 are expected, with a standard deviation of 21; a few are their own mirror image.
+    assert abs(int(same.sum()) - 900) < 4 * 21 + int((same & mirrored).sum())
 
 
 def test_what_lies_in_a_run_beside_its_own_files_does_not_disturb_it(tmp_path):
