@@ -183,19 +183,20 @@ GOOD: dict[str, list[str]] = {
 }
 
 NUMBERS = [
-    "-1", "0", "1", "0.5", "-0.5", "1e30", "-1e30", "nan", "inf", "-inf", "10**18", "10**9", "10**400", "True", "None", '"3"',
-    "torch.tensor(3.0)", "torch.tensor([1.0, 2.0])", "np.float64('nan')", "1e-320", "2**63", "1e6", "3 + 1j", "[]", "10**5",
+    "-1", "0", "1", "0.5", "-0.5", "1e30", "-1e30", "nan", "inf", "-inf", "10**18", "10**9", "10**400", "True", "1e-320", "2**63", "1e6", "10**5",
+    "np.float64('nan')", "np.int64(3)", "2", "-3",
 ]  # fmt: skip
+NOT_NUMBERS = ["None", '"3"', "torch.tensor(3.0)", "torch.tensor([1.0, 2.0])", "3 + 1j", "[]", "lambda: 3"]
 TENSORS = [
     "torch.zeros(0, 2)", "torch.zeros(0)", "randn(4)", "randn(4, 3)", "randn(3, 2)", "randn(4, 2, 2)", "randn(4, 2).double()",
     "randn(4, 2).half()", "randn(4, 2).bfloat16()", "torch.zeros(4, 2, dtype=torch.int64)", "torch.zeros(4, 2, dtype=torch.bool)",
     "torch.full((4, 2), nan)", "torch.full((4, 2), inf)", "torch.full((4, 2), 1e30)", "torch.zeros(4, 2, device='meta')",
     "torch.tensor(1.0)", "torch.zeros(1, 1).expand(10**9, 2)", "torch.zeros(1).expand(10**15)", "torch.zeros(4, 2).to(torch.complex64)",
-    "np.zeros((4, 2))", "[[0.0, 1.0]]", "None", "torch.zeros(4, 2).to_sparse()", "randn(4, 2).requires_grad_()", "randn(1, 1, 8, 8)",
-    "torch.zeros(4, 0)", "torch.zeros(4, 2, dtype=torch.uint8)", "randn(2, 4).T", "3", "'x'", "torch.randn(1, 10**5)",
-    "torch.tensor([[nan, 0.0]] * 4)", "torch.tensor([7, 8, 9, 10])", "torch.tensor([-1, 0, 1, 2])", "torch.tensor([0.5, 1.5, 2.5, 3.5])",
-    "randn(4, 1, 8, 8)", "torch.tensor([[0.0, 0.0]] * 4)",
+    "torch.zeros(4, 2).to_sparse()", "randn(4, 2).requires_grad_()", "randn(1, 1, 8, 8)", "torch.zeros(4, 0)",
+    "torch.zeros(4, 2, dtype=torch.uint8)", "randn(2, 4).T", "torch.zeros(1, 10**5)", "torch.tensor([[nan, 0.0]] * 4)", "torch.tensor([7, 8, 9, 10])",
+    "torch.tensor([-1, 0, 1, 2])", "torch.tensor([0.5, 1.5, 2.5, 3.5])", "randn(4, 1, 8, 8)", "torch.tensor([[0.0, 0.0]] * 4)", "torch.zeros(4, 1)",
 ]  # fmt: skip
+NOT_TENSORS = ["np.zeros((4, 2))", "[[0.0, 1.0]]", "None", "3", "'x'", "[]", "D"]
 TEXTS = [
     '""', '"nothing"', '"\\x1b[31mred"', '"a\\nerror: forged.png"', "None", "3", '["eps"]', '"EPS"', '"x" * 5000', '"\\ud800"', '"[/foo]"',
     '"../../up"', '"\\0"', "b'eps'", "{}", '"v"', '"mean"', '"lower"',
@@ -218,17 +219,30 @@ SEQUENCES = [
     "[20, 20, 0]", "[0, 10, 20]", "torch.zeros(0)", "torch.tensor([nan, 0.0])", "[20, 10]", "[None]", "range(10**9)", "[21, 0]", "[20.0, 0.0]",
     "[1] * 10**5", "[20, -1]", "[True]", "(0,)", "(-2,)", "(2, 10**9)", "(10**18,)", "()", "[99]", "['3']", "[2.5]",
 ]  # fmt: skip
+# A word of an annotation -> values of its type, and others.
 HOSTILE = [
-    ("Tensor", TENSORS),
-    ("Path", PATHS),
-    ("Sequence", SEQUENCES),
-    ("tuple", SEQUENCES),
-    ("Grid", SEQUENCES),
-    ("float", NUMBERS),
-    ("int", NUMBERS),
-    ("str", TEXTS),
-    ("Literal", TEXTS),
-    ("Callable", OBJECTS),
+    ("Tensor", TENSORS, NOT_TENSORS),
+    ("Path", PATHS, OBJECTS),
+    ("Sequence", SEQUENCES, OBJECTS),
+    ("tuple", SEQUENCES, OBJECTS),
+    ("Grid", SEQUENCES, OBJECTS),
+    (
+        "Noise",
+        [
+            "7",
+            "0",
+            "-1",
+            "sf.noise.Recorded([])",
+            "torch.Generator()",
+            "source(3)",
+            "sf.noise.Recorded([randn(3)])",
+        ],
+        OBJECTS,
+    ),
+    ("float", NUMBERS, NOT_NUMBERS),
+    ("int", NUMBERS, NOT_NUMBERS),
+    ("str", TEXTS, ["3", "b'eps'", "{}", "['eps']"]),
+    ("Literal", TEXTS, ["3", "b'eps'", "{}", "['eps']"]),
 ]
 INSTANCES = [
     'Run("digits")', 'Run("moons")', "D", "DI", "DV", "S", "clf", "O", "mix", "P", "V", "C", "K", "moons", "digits", "source(3)", "spec",
@@ -245,6 +259,10 @@ INNER = {
     "fingerprint", "init", "keep_weights", "layers", "load_state_dict", "network_blocks", "network_inputs", "network_sizes", "noise_at_T",
     "options_shown", "order", "plan", "positive_time", "probabilities", "refuse_missing", "run_in", "run_network", "share", "some",
     "state_dict", "step", "takes", "train", "warning",
+}  # fmt: skip
+# Methods that a user calls first: they see to the types of what they get. Elsewhere only values are wrong, not types.
+FRONT = {
+    "sample", "save_samples", "trajectory", "encode", "decode", "interpolate", "evaluate", "latents", "model", "sampling", "given", "forward",
 }  # fmt: skip
 CALLED = {"D", "DI", "DV", "clf", "O", "DU"}  # instances whose call is public, beside objectives
 
@@ -322,6 +340,7 @@ class ApiCalls:
         dice = random.Random(f"api-{self.seed}-{index}")
         text, parameters = dice.choice(self.known)
         short = text.rpartition(".")[2]
+        front = (text.startswith("sf.") and "(" not in text) or text in CALLED or short in FRONT
         must = [name for name, (_, required) in parameters.items() if required]
         may = [name for name in parameters if name not in must]
         taken = must + [name for name in may if dice.random() < 1.2 / max(len(may), 1)]
@@ -331,10 +350,9 @@ class ApiCalls:
         words = []
         for name in taken:
             good = self._good(text, short, name)
-            values = self._hostile(dice, parameters[name][0]) if name in wrong or not good else good
-            words.append(f"{name}={dice.choice(values)}")
-        code = f"{text}({', '.join(words)})"
-        return Case(code=f"use({code})")
+            values = self._hostile(dice, parameters[name][0], front) if name in wrong or not good else good
+            words.append(f"{name}={dice.choice(values or good or ['None'])}")
+        return Case(code=f"use({text}({', '.join(words)}))")
 
     def _good(self, text: str, short: str, name: str) -> list[str]:
         two = ".".join(text.split(".")[-2:])
@@ -343,8 +361,9 @@ class ApiCalls:
                 return GOOD[key]
         return []
 
-    def _hostile(self, dice: random.Random, annotation: str) -> list[str]:
-        if dice.random() < 0.1:
-            return dice.choice([TENSORS, OBJECTS, NUMBERS, TEXTS, SEQUENCES])
-        found = [values for word, values in HOSTILE if word in annotation]
-        return dice.choice(found) if found else OBJECTS
+    def _hostile(self, dice: random.Random, annotation: str, front: bool) -> list[str]:
+        found = [values for word, *values in HOSTILE if word in annotation]
+        if not found:
+            return OBJECTS if front else []
+        right, other = dice.choice(found)
+        return other if front and dice.random() < 0.25 else right

@@ -86,6 +86,7 @@ CONDITION = (
     "cpu",
 )
 JUDGED = ("evaluate", "unet", "--samples", "{file}", "--metrics", "pr", "-n", "4", "--device", "cpu")
+UNNAMED = ("train", "recipe.toml", "--device", "cpu", "--steps", "1")
 LEARN = ("train", "mlp.toml", "--data", "{file}", "--run", "new-run", "--device", "cpu", "--steps", "1")
 LEARN_PICTURES = (
     "train",
@@ -338,6 +339,30 @@ _PICTURES = [
 ]
 
 
+def of_folder(dice: random.Random, path: Path) -> Iterator[dict[str, object]]:
+    yield {"do": "python", "code": dice.choice(_FOLDERS)}
+
+
+_FOLDERS = [
+    # Folders linked to each other: paths without number.
+    "import os\nfor i in range(12): os.mkdir(f'pictures/{{i}}')\n"
+    "for i in range(12):\n    for j in range(12): os.symlink(f'../{{j}}', f'pictures/{{i}}/to{{j}}')",
+    "import os\nos.chdir('pictures')\nfor _ in range(1200): os.mkdir('d'); os.chdir('d')",
+    "import os; os.symlink('/', 'pictures/root')",
+    "import os; os.symlink('..', 'pictures/up')",
+    "import os; os.symlink('self', 'pictures/self')",
+    "import os; os.mkdir('pictures/\\x1b[31mred\\nerror: forged.png'); os.link('picture.png', 'pictures/\\x1b[31mred\\nerror: forged.png/a.png')",
+    "import os; os.mkfifo('pictures/cats/pipe.png')",
+    "import os; os.symlink('/dev/zero', 'pictures/cats/zero.png')",
+    "import os; os.symlink('../../../outside/thesis.tex', 'pictures/cats/thesis.png')",
+    "import os; os.rename('pictures/cats', b'pictures/\\xff'.decode(errors='surrogateescape'))",
+    "import os; os.mkdir('pictures/a,b'); os.link('picture.png', 'pictures/a,b/a.png')",
+    "import shutil; shutil.rmtree('pictures/cats')",
+    "Path('pictures/dataset.json').write_text('{{\"labels\": [[\"cats/0.png\", 10000000000]]}}')",
+    "Path('pictures/dataset.json').write_text('[' * 20000)",
+]
+
+
 def of_torch(dice: random.Random, path: Path) -> Iterator[dict[str, object]]:
     yield {"do": "python", "code": dice.choice(_TORCHES)}
 
@@ -385,6 +410,7 @@ MAKE: Mapping[str, Callable[[random.Random, Path], Iterator[dict[str, object]]]]
     "archive": of_archive,
     "picture": of_picture,
     "torch": of_torch,
+    "folder": of_folder,
 }
 COMMON = ["bytes", "size", "kind", "kind"]
 TABLE = ["table"] * 10 + ["text"] * 2 + COMMON
@@ -399,11 +425,11 @@ CATALOGUE: list[tuple[str, list[str], tuple[tuple[str, ...], ...]]] = [
       for run in STORED for file in ("optimizer", "weights", "ema")),
     *((f"{run}/{name}", ["kind"], (INFO, SAMPLE, RESUME)) for run in STORED
       for name in (".lock", "checkpoints", "samples", "evaluation", ".config.toml.partial", "metrics.jsonl", "evaluation/results.jsonl")),
-    ("recipe.toml", TABLE, (TRAIN, ("info", "recipe.toml"), TRAIN, ("plan", "recipe.toml", "--json"))),
+    ("recipe.toml", TABLE, (TRAIN, ("info", "recipe.toml"), UNNAMED, ("plan", "recipe.toml", "--json"))),
     ("images.npz", ["archive"] * 8 + COMMON, (LEARN, JUDGED, ENCODED, CONDITION, TRAIN)),
     ("points.npz", ["archive"] * 4 + COMMON, (LEARN, ("train", "toy-moons", "--data", "{file}", "--run", "new-run", "--steps", "1", "--device", "cpu"))),
     ("latents.npz", ["archive"] + COMMON * 2, (DECODE,)),
-    ("pictures/cats/0.png", ["picture"] * 6 + COMMON, (
+    ("pictures/cats/0.png", ["picture"] * 5 + ["folder"] * 5 + COMMON, (
         LEARN_PICTURES,
         ("evaluate", "unet", "--samples", "pictures/cats", "--metrics", "pr", "-n", "4", "--device", "cpu"),
         ("encode", "unet", "pictures", "--steps", "2", "--out", "new.npz", "--device", "cpu"))),
@@ -461,7 +487,7 @@ class FileMutations:
             for word in words
         )
         kind = dice.choice(kinds)
-        if not os.path.lexists(path) and kind not in ("kind", "archive", "picture", "torch"):
+        if not os.path.lexists(path) and kind not in ("kind", "archive", "picture", "torch", "folder"):
             kind = "kind"
         if not os.path.lexists(path):
             edits: list[dict[str, object]] = [

@@ -4,6 +4,7 @@ Every finding is printed with what repeats it: `python tests/fuzz/fuzz.py --repe
 """
 
 import argparse
+import gc
 import itertools
 import json
 import os
@@ -59,6 +60,8 @@ class Fuzzer:
             "files": FileMutations(seed, scratch / "template" / "work"),
             "commands": CommandCalls(seed),
         }
+        gc.collect()
+        gc.freeze()  # a collection in a child would copy all that it shares with its parent
 
     def call(self, case: Case) -> Mapping[str, object]:
         """In the child: the command or the code."""
@@ -161,7 +164,14 @@ def again(file: Path) -> Iterator[tuple[str, Case]]:
         entry = found["entry"]
         yield (
             found["repeat"],
-            Case(tuple(entry["words"]), entry["code"], tuple(entry["edits"]), entry["unbounded"]),
+            Case(
+                tuple(entry["words"]),
+                entry["code"],
+                tuple(entry["edits"]),
+                entry["unbounded"],
+                entry["expect"],
+                entry.get("full", False),
+            ),
         )
 
 

@@ -120,7 +120,12 @@ def _wrongly_nan(case: Case) -> bool:
     """NaN of finite inputs; of inputs that are not, where a whole sampling or an object is made of them."""
     if not _NOT_FINITE.search(case.code):
         return True
-    return bool(re.match(r"use\(|sf\.(sample|trajectory|latents|samplers|guidance|grids)|run\.", case.code))
+    return bool(
+        re.match(
+            r"(use\()?(sf\.(sample|trajectory|latents|samplers|guidance|grids|process|oracle)\b|Run)",
+            case.code,
+        )
+    )
 
 
 def _of_text(case: Case, outcome: Outcome) -> Iterator[Fault]:
@@ -131,7 +136,7 @@ def _of_text(case: Case, outcome: Outcome) -> Iterator[Fault]:
     stem = _stem(case)
     if outcome.status == 0 and errors:
         yield Fault("status 0 with an error", stem, errors[0][:300])
-    if outcome.status and not outcome.error and len(errors) != 1 and not outcome.timeout:
+    if outcome.status and not outcome.error and not case.full and len(errors) != 1 and not outcome.timeout:
         yield Fault("no single error line", stem, f"status {outcome.status}: {outcome.err[-300:]!r}")
     if "Traceback (most recent call last)" in outcome.err and not outcome.error:
         yield Fault("traceback", stem, outcome.err[-600:])
@@ -183,6 +188,11 @@ def _of_files(case: Case, outcome: Outcome, place: Path) -> Iterator[Fault]:
                 )
             elif how == "made":
                 made.add(rest)
+                kind, mode = outcome.modes.get(path, ("", 0))
+                if kind == "file" and mode & 0o077 == 0:
+                    yield Fault(
+                        "private file", f"{stem} {_no_digits(name)}", f"mode {mode & 0o777:o}: {path}"
+                    )
             elif how == "changed" and rest in targets and not outcome.error:
                 if not failed and not re.search("replac|overw|exist", outcome.err):
                     yield Fault("replaced without a word", f"{stem}", f"{how}: {path}")

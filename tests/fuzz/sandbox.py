@@ -31,7 +31,7 @@ class Case:
     """One call: the words of a command, or Python code; before it, edits of the files around it.
 
     unbounded: its numbers may ask for hours of honest work, which SIGTERM must then end.
-    expect: "error", "ok", or "" for either.
+    expect: "error", "ok", or "" for either.   full: what it says to stderr goes to a full disk.
     """
 
     words: tuple[str, ...] = ()
@@ -39,11 +39,12 @@ class Case:
     edits: tuple[Mapping[str, object], ...] = ()
     unbounded: bool = False
     expect: str = ""
+    full: bool = False
 
     def __str__(self) -> str:
         edits = "".join(f"{json.dumps(edit)}; " for edit in self.edits)
         what = self.code or "scorefield " + " ".join(_shell(word) for word in self.words)
-        return edits + what
+        return edits + what + (" 2>/dev/full" if self.full else "")
 
 
 def _shell(word: str) -> str:
@@ -77,6 +78,7 @@ class Outcome:
     memory: int = 0
     seconds: float = 0
     changes: dict[str, str] = field(default_factory=dict)
+    modes: dict[str, tuple[str, int]] = field(default_factory=dict)
     result: dict[str, object] = field(default_factory=dict)
 
 
@@ -116,6 +118,7 @@ class Sandbox:
             for path in sorted(before.keys() | after.keys())
             if before.get(path) != after.get(path)
         }
+        outcome.modes = {path: after[path][:2] for path, how in outcome.changes.items() if how == "made"}
         return outcome
 
     def clean(self, outcome: Outcome, case: Case) -> None:
@@ -164,6 +167,9 @@ class Sandbox:
                 number,
             )
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if case.full:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+        os.umask(0o022)
         sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="utf-8", write_through=True)
         sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), encoding="utf-8", write_through=True)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

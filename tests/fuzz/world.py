@@ -22,6 +22,7 @@ FORGED = "\x1b[31mred\x1b[0m\nerror: forged.png"  # a file name that colours the
 SPARSE = 6 * 2**30
 
 RECIPE = """
+name = "mine"
 title = "mine"
 [data]
 source = "images.npz"
