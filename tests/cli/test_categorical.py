@@ -11,8 +11,7 @@ from support import call, frames, tiny
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.planning.facts import expected_data
-from scorefield.runs.build import build_model, build_sampling, read_recipe, with_overrides
+from scorefield.runs.build import build_model, build_sampling, expected_data, read_recipe, with_overrides
 
 TINY = tiny("digits-categorical")
 

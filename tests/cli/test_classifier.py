@@ -13,8 +13,7 @@ from support import call, tiny
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.planning.facts import expected_data
-from scorefield.runs.build import build_net, build_process, read_recipe, recipe_names
+from scorefield.runs.build import build_net, build_process, expected_data, read_recipe, recipe_names
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 TINY = tiny("digits-classifier")

@@ -13,8 +13,7 @@ import torch
 from scorefield.interop import ddpm, guided_diffusion, improved_diffusion
 from scorefield.interop.cards import card, card_names, cards, cards_of, names_sha256
 from scorefield.interop.fit import Original, shapes_of
-from scorefield.planning.facts import expected_data
-from scorefield.runs.build import build_net, build_process, read_recipe
+from scorefield.runs.build import build_net, build_process, expected_data, read_recipe
 from scorefield.runtime.errors import InputError
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "golden" / "checkpoints.json").read_text())

@@ -22,8 +22,9 @@ from scorefield.interop.importing import import_run
 from scorefield.models.guidance import ClipX0
 from scorefield.models.score_model import ScoreModel
 from scorefield.nets import MLP, DDPMUNet, UNet
-from scorefield.runs.build import SamplingOptions, read_run
+from scorefield.runs.build import SamplingOptions, build_grid, read_run
 from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.registry import GRIDS
 
 DDIM = SamplingOptions(sampler={"kind": "ddim"}, steps=10, clip=False)
 LINEAR = sf.process.linear(1000)
@@ -467,6 +468,31 @@ def test_files_of_old_versions(tmp_path, saved):
     assert read.sampling["sampler"] == {"kind": "ancestral", "variance": "upper"}
     x = examples(read.model)
     assert (read.model(x, 400).eps - unet(x, 399).sample).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("T", [20, 1000, 1200])
+def test_a_pipeline_of_ddpm_can_be_sampled_as_it_is(tmp_path, exported, spacing, T):
+    """DDPMPipeline says no number of steps: it takes 1,000, or every level where there are fewer."""
+    folder = copied(exported, tmp_path / "out")
+    schedule = {"_class_name": "DDPMScheduler", "timestep_spacing": spacing, "num_train_timesteps": T}
+    change(folder / SCHEDULER, **schedule)
+    change(folder / "model_index.json", _class_name="DDPMPipeline", scheduler=["diffusers", "DDPMScheduler"])
+    import_run("diffusers", folder, tmp_path / "run")
+    sampling = sf.Run(tmp_path / "run").sampling(device="cpu")
+    assert sampling.steps == min(T, 1000)
+    if T <= 1000:
+        assert sampling.grid.tolist() == list(range(T, -1, -1))
+    sampling.check()
+
+
+def test_a_run_of_a_leading_grid_without_steps_takes_every_level():
+    """As an earlier version wrote imported runs."""
+    process = sf.process.linear(37)
+    for grid in ("leading", "linspace", "trailing", "uniform"):
+        times = build_grid(SamplingOptions(grid=grid), process)
+        assert times.tolist() == list(range(37, -1, -1))
+        assert torch.equal(times, GRIDS[grid](process, 37))
 
 
 def test_from_tensors_in_memory(saved):

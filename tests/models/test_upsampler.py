@@ -14,12 +14,12 @@ from scorefield.data import reduced
 from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.interop.cards import card
 from scorefield.interop.guided_diffusion import describe
-from scorefield.planning.facts import expected_data
 from scorefield.runs.build import (
     build_model,
     build_net,
     build_objective,
     build_process,
+    expected_data,
     read_recipe,
     with_overrides,
 )

@@ -14,8 +14,14 @@ import torch.nn.functional as F
 from scorefield.nets import fused
 from scorefield.nets.attention import AttentionBlock
 from scorefield.nets.blocks import Norm
-from scorefield.planning.facts import expected_data
-from scorefield.runs.build import build_model, build_net, build_process, read_recipe, recipe_names
+from scorefield.runs.build import (
+    build_model,
+    build_net,
+    build_process,
+    expected_data,
+    read_recipe,
+    recipe_names,
+)
 
 pytest.importorskip("numba", reason="the compiled loops need numba")
 kernels = pytest.importorskip("scorefield.nets.numba_kernels")

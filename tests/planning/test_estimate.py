@@ -9,8 +9,8 @@ from support import call
 from torch.profiler import ProfilerActivity, profile
 
 from scorefield.planning import make_plan, step_memory
-from scorefield.planning.facts import cost, expected_data
-from scorefield.runs.build import build_model, meta_model, read_recipe, with_overrides
+from scorefield.planning.facts import cost
+from scorefield.runs.build import build_model, expected_data, meta_model, read_recipe, with_overrides
 from scorefield.runtime.errors import InputError
 
 GIB = 2**30

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import scorefield as sf
 from scorefield.nets import UNet
 from scorefield.nets.attention import AttentionBlock
-from scorefield.planning.facts import cost, expected_data, info_facts, readable
-from scorefield.runs.build import build_net, build_process, read_recipe, recipe_names
+from scorefield.planning.facts import cost, info_facts, readable
+from scorefield.runs.build import build_net, build_process, expected_data, read_recipe, recipe_names
 
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(100))
 

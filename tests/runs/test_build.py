@@ -82,7 +82,7 @@ def test_grids_by_name():
     assert len(grid(grid="full")) == len(grid(grid="uniform")) == 101
     assert grid(grid="2,1") == sf.grids.sections(process, [2, 1]).tolist()
     assert grid(grid="staircase", repeats=2, levels=2) == [100, 100, 50, 50, 0]
-    for name in ("quadratic", "log_snr", "karras", "leading"):  # all levels in a row are none of these
+    for name in ("quadratic", "log_snr", "karras"):  # all levels in a row are none of these
         with pytest.raises(sf.InputError, match=f"'{name}' needs a number of steps"):
             grid(grid=name)
 

@@ -154,6 +154,31 @@ def test_nesting_is_bounded(run: Path) -> None:
     assert "nested too deeply" in refused(described(run, process=process))
 
 
+@pytest.mark.parametrize("shape", [[8, 8], [64], [1, 64], [1, 8, 8, 1], [1, 4, 16]])
+def test_a_shape_that_the_source_contradicts_is_refused(run: Path, shape: list[int]) -> None:
+    """64 values in another shape would be points to the MLP of this run, and no images."""
+    assert "trained_on.shape" in refused(described(run, trained_on__shape=shape))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("runs/none", "the folder runs/none is not there"),
+        ("empty", "the folder empty is not a run"),
+        ("digit", "did you mean 'digits'"),
+        ("none.toml", "there is no such file"),
+        ("deep/none.toml", "there is no such file"),
+    ],
+)
+def test_what_info_cannot_find_is_said(
+    what: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=said):
+        info_facts(what)
+
+
 def test_a_recipe_is_bounded_like_a_run(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(f"[data]\nsource = 'digits'\n[net]\nkind = 'unet'\nx = {'9' * 5000}\n")

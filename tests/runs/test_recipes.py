@@ -11,13 +11,14 @@ from support import call, loaded
 
 import scorefield as sf
 import scorefield.cli
-from scorefield.planning.facts import expected_data, recipe_facts
+from scorefield.planning.facts import recipe_facts
 from scorefield.runs.build import (
     build_model,
     build_net,
     build_objective,
     build_process,
     build_sampling,
+    expected_data,
     read_recipe,
     recipe_names,
     with_overrides,

@@ -17,7 +17,8 @@ from scorefield.samplers.grids import full, sections, staircase
 
 __all__ = ["SamplingOptions", "build_grid"]
 
-_EVEN = ("uniform", "trailing")  # in as many steps as there are levels, all of them
+# In as many steps as there are levels, all of them.
+_EVEN = ("uniform", "trailing", "leading", "linspace")
 
 
 class SamplingOptions(Options):

@@ -63,7 +63,7 @@ TABLES: dict[str, Callable[[float, float, int], DiscreteProcess]] = {
     "sigmoid": SCHEDULES["sigmoid"],
     "squaredcos_cap_v2": lambda start, end, T: cosine(T),
 }
-DDIM_STEPS = 50  # of DDIMPipeline, where none are given
+DDIM_STEPS, DDPM_STEPS = 50, 1000  # of the pipelines, where none are given
 
 
 # To diffusers
@@ -211,7 +211,8 @@ def read_scheduler(kind: str, c: SchedulerConfig) -> Scheduler:
         if ancestral
         else {"kind": "ddim", "eta": 0.0}
     )
-    steps = {} if ancestral else {"steps": min(DDIM_STEPS, T)}
+    count = DDPM_STEPS if ancestral else DDIM_STEPS
+    steps = {"steps": min(count, T)} if count < T or not ancestral else {}  # none: every level
     clip = c.clip_sample and c.clip_sample_range == 1 and not c.thresholding
     left_out = {
         "thresholding": c.thresholding,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from scorefield.generation.sampling import build_sampling
+from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.interop import ddpm, diffusers, guided_diffusion, improved_diffusion, ncsn
 from scorefield.interop.cards import card, cards_of
 from scorefield.interop.fit import Either, Original, Shapes, fit, shapes_of
@@ -16,6 +18,7 @@ from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.nets import DDPMUNet
 from scorefield.runtime import description
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import parse
 from scorefield.runtime.registry import ORIGINS
 from scorefield.training import RunFolder
 from scorefield.training.checkpoint import save_weights
@@ -88,6 +91,11 @@ def import_run(
     read: Callable[[Request], Imported] = ORIGINS.find(origin, "the origin")
     RunFolder(Path(run)).check_free()
     imported = read(Request(Path(path), card, flags or {}, classifier))
+    if isinstance(
+        imported.model, Denoiser
+    ):  # a run that could not be sampled is refused before it is written
+        options = parse(SamplingOptions, imported.sampling, "sampling")
+        build_sampling(options, imported.model).check()
     write_run(imported, Path(run))
     return imported
 

@@ -11,9 +11,9 @@ import torch
 
 from scorefield.models.network_model import ModelBase
 from scorefield.planning.activation_memory import largest_block, step_memory
-from scorefield.planning.facts import cost, expected_data, readable
+from scorefield.planning.facts import cost, readable
 from scorefield.planning.trial import Setting, Trial, try_steps
-from scorefield.runs.build import Recipe, meta_model, recipe_of, with_overrides
+from scorefield.runs.build import Recipe, expected_data, meta_model, recipe_of, with_overrides
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import autocast_dtype, pick_device
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +11,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from scorefield.core.shapes import DataSpec
-from scorefield.data.sources.parse import expected_spec
 from scorefield.models.network import NetworkInputs
 from scorefield.models.network_model import ModelBase
 from scorefield.nets import fused
 from scorefield.runs.build import (
     Recipe,
     TrainedOn,
+    expected_data,
     meta_model,
     naming,
     read_recipe,
@@ -31,23 +29,12 @@ from scorefield.runtime.precision import bf16_units, pick_device
 __all__ = [
     "Cost",
     "cost",
-    "expected_data",
     "info_facts",
     "readable",
     "recipe_facts",
 ]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
-
-
-def expected_data(recipe: Recipe) -> DataSpec:
-    """What the recipe's data will look like, without opening it."""
-    if recipe.trained_on is not None:
-        return recipe.trained_on.spec
-    asked = recipe.model.conditional
-    labelled = recipe.data.classes is not None if asked == "auto" else bool(asked)
-    spec = expected_spec(recipe.data, labelled or recipe.is_classifier)
-    return replace(spec, range=recipe.data.range)
 
 
 def recipe_facts() -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Stream, open_source
 from scorefield.data.sources.opener import SourceOptions
+from scorefield.data.sources.parse import expected_spec, knows_size
 from scorefield.generation.sampling import Sampling, build_sampling
 from scorefield.generation.sampling_options import SamplingOptions, build_grid
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
@@ -54,6 +55,7 @@ __all__ = [
     "build_objective",
     "build_sampling",
     "describe",
+    "expected_data",
     "fill_weights",
     "load",
     "load_model",
@@ -94,7 +96,23 @@ def read_run(run: str | Path, allow: Sequence[str] = ()) -> tuple[Recipe, DataSp
         recipe._file = str(folder.config)
         if recipe.trained_on is None:
             raise InputError("[trained_on], which says what the run was trained on, is missing")
+        _check_shape(recipe.data, recipe.trained_on)
         return recipe, recipe.trained_on.spec
+
+
+def _check_shape(options: DataOptions, trained_on: TrainedOn) -> None:
+    """InputError where [data] and [trained_on] differ about the shape of an example, as after a change by hand: the
+    same numbers in another shape would be read as points where they are images.
+    """
+    if not knows_size(options):
+        return
+    expected, found = expected_spec(options, labelled=False).shape, trained_on.shape
+    free = len(expected) == 3 and options.channels is None  # how many channels the data have
+    if len(found) != len(expected) or found[free:] != expected[free:]:
+        raise InputError(
+            f"trained_on.shape is {list(found)}, and by [data] an example of {options.source} has shape {list(expected)}: "
+            "put back what training wrote"
+        )
 
 
 @contextmanager
@@ -114,9 +132,28 @@ def naming(file: Path | str | None, table: str = "") -> Iterator[None]:
 
 def recipe_of(what: str, allow: Sequence[str] = ()) -> tuple[Recipe, bool]:
     """The recipe of this name, of a .toml file, or of a run's folder; and whether it is a run's."""
-    if RunFolder(Path(what)).config.is_file():
+    folder = Path(what)
+    if RunFolder(folder).config.is_file():
         return read_run(what, allow)[0], True
+    if what not in recipe_names() and (
+        folder.is_dir() or (len(folder.parts) > 1 and folder.suffix != ".toml")
+    ):
+        problem = "is not a run: it has no config.toml" if folder.is_dir() else "is not there"
+        raise InputError(
+            f"the folder {what} {problem}; give the folder of a run, the name of a recipe (see `scorefield recipes`) or a "
+            ".toml file"
+        )
     return read_recipe(what).allowing(allow), False
+
+
+def expected_data(recipe: Recipe) -> DataSpec:
+    """What the recipe's data will look like, without opening it."""
+    if recipe.trained_on is not None:
+        return recipe.trained_on.spec
+    asked = recipe.model.conditional
+    labelled = recipe.data.classes is not None if asked == "auto" else bool(asked)
+    spec = expected_spec(recipe.data, labelled or recipe.is_classifier)
+    return replace(spec, range=recipe.data.range)
 
 
 def open_data(options: DataOptions) -> tuple[Dataset, Dataset]:

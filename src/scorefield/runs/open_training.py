@@ -10,20 +10,27 @@ import torch
 
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data import Dataset, Stream
+from scorefield.data.sources.parse import knows_size
 from scorefield.generation.sampling import Condition, build_sampling
 from scorefield.models.network_model import ModelBase
 from scorefield.runs.build import (
     build_model,
     build_objective,
+    build_process,
     describe,
+    expected_data,
     load,
+    meta_model,
     open_training_data,
+    open_weights,
 )
 from scorefield.runs.recipe import Recipe
 from scorefield.runtime.atomic import make_folder
-from scorefield.runtime.errors import InputError, first_reason
-from scorefield.runtime.own_code import allowing
+from scorefield.runtime.errors import InputError, ScorefieldError
+from scorefield.runtime.own_code import allowing, is_own
+from scorefield.runtime.precision import pick_device
 from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.runtime.weights import misfit
 from scorefield.store.run_folder import RunFolder
 from scorefield.store.writers import save_images
 from scorefield.training import Trainer, train
@@ -63,6 +70,7 @@ def open_training(
     processes.check_same(lambda: facts, "comparing recipes")
     if not resume:
         processes.on_first(RunFolder(place).check_free)
+        processes.on_all(lambda: _check_first(recipe, device, init), "checking the recipe")
     # What one process alone cannot read or make, none goes on without.
     examples, heldout = processes.on_all(lambda: open_training_data(recipe.data), "opening the data")
     progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
@@ -94,6 +102,7 @@ def open_training(
 
 def _new_model(recipe: Recipe, examples: Dataset | Stream, init: str | Path | None) -> ModelBase:
     """The model of a recipe at the first step. InputError where it could not be sampled later."""
+    _check_call(recipe, examples.spec)
     model = build_model(recipe, examples.spec)
     if not recipe.is_classifier:
         with allowing(recipe.allowed):
@@ -157,11 +166,53 @@ def _conditioning(recipe: Recipe, chosen_here: bool, data: DataSpec) -> str:
     return f"note: the {data.num_classes} classes of the data are not used; --set model.conditional=true trains on them"
 
 
-def _start_from(run: str | Path, model: ModelBase, allow: Sequence[str]) -> None:
+def _check_first(recipe: Recipe, device: str | None, init: str | Path | None) -> None:
+    """Refuse what the recipe alone shows to be wrong: reading the data may take minutes."""
+    pick_device(device)
+    options = recipe.training
+    if options.batch_size % options.accumulation:
+        raise InputError(
+            f"training.batch_size {options.batch_size} cannot be cut into training.accumulation = {options.accumulation} parts"
+        )
+    if init is not None:
+        open_weights(RunFolder(Path(init)).require())
+    build_process(recipe)
+    if is_own(recipe.net.get("kind")):
+        return
+    known, spec = knows_size(recipe.data), expected_data(recipe)
+    count = recipe.net.get("num_classes")
+    if spec.classes and recipe.data.classes is None and isinstance(count, int):
+        spec = replace(spec, classes=tuple(map(str, range(count))))
     try:
-        model.load_state_dict(load(run, allow=allow).state_dict())
-    except RuntimeError as error:
-        raise InputError(f"--init {run} holds another network: {first_reason(error)}") from None
+        suited = recipe.suited_to(spec)
+        model = meta_model(suited, spec)
+    except ScorefieldError:
+        if known:
+            raise
+        return  # what an example is decides
+    build_objective(suited, model)
+    if not recipe.is_classifier:
+        with allowing(recipe.allowed):
+            build_sampling(recipe.sampling, model)
+    if known:
+        _check_call(suited, spec)
+
+
+def _check_call(recipe: Recipe, spec: DataSpec) -> None:
+    """InputError where the recipe's network takes no examples of this size. Nothing is computed."""
+    if is_own(recipe.net.get("kind")):
+        return
+    model = meta_model(recipe, spec)
+    if not model.missing - {"low_res"}:
+        with torch.no_grad():
+            model.network_inputs(1).call(model.net, "meta")
+
+
+def _start_from(run: str | Path, model: ModelBase, allow: Sequence[str]) -> None:
+    weights = load(run, allow=allow).state_dict()
+    if (problem := misfit(model.state_dict(), weights)) is not None:
+        raise InputError(f"the weights of {run} (init) are those of another network: {problem}")
+    model.load_state_dict(weights)
 
 
 def _amount(examples: Dataset | Stream, heldout: Dataset | None) -> str:

@@ -92,6 +92,9 @@ def folder(
 
 
 class _Folder(Opener):
+    def knows_size(self, options: SourceOptions) -> bool:
+        return True
+
     def open(self, name: str, options: SourceOptions) -> Dataset:
         size, channels = options.size or 32, options.channels or 3
         return folder(

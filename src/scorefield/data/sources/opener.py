@@ -82,6 +82,10 @@ class Opener(ABC):
             options: How it is read.
         """
 
+    def knows_size(self, options: SourceOptions) -> bool:
+        """Whether the shape of an example is known without opening the data; options: how it is read."""
+        return options.size is not None
+
     def expected(self, options: SourceOptions, labelled: bool) -> DataSpec:
         """What an example will be, as far as that is known without opening the data.
 
@@ -116,6 +120,9 @@ class Embedded(Opener):
                 "leave size and channels out, or use images of your own"
             )
         return self.make()
+
+    def knows_size(self, options: SourceOptions) -> bool:
+        return True
 
     def expected(self, options: SourceOptions, labelled: bool) -> DataSpec:
         return self.spec

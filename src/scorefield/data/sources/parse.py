@@ -14,7 +14,7 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.registry import SOURCES
 
-__all__ = ["expected_spec", "open_source"]
+__all__ = ["expected_spec", "knows_size", "open_source"]
 
 _NAME = ":NAME"
 
@@ -46,9 +46,18 @@ def expected_spec(options: SourceOptions, labelled: bool) -> DataSpec:
     Args:
         labelled: Whether labels are asked for.
     """
+    return _opener(options).expected(options, labelled)
+
+
+def knows_size(options: SourceOptions) -> bool:
+    """Whether the shape of `expected_spec` is that of the data, and no guess; its channels where they are given."""
+    return _entry(options.source or "")[0] is not None and _opener(options).knows_size(options)
+
+
+def _opener(options: SourceOptions) -> Opener:
     entry, _ = _entry(options.source or "")
-    source: Opener = SOURCES[entry or "FOLDER"]
-    return source.expected(options, labelled)
+    opener: Opener = SOURCES[entry or "FOLDER"]
+    return opener
 
 
 def _entry(word: str) -> tuple[str | None, str]:

@@ -91,6 +91,9 @@ class _Toys(Opener):
             raise InputError(f"toy:{name} is points of the plane, not images: leave size and channels out")
         return toy(name)
 
+    def knows_size(self, options: SourceOptions) -> bool:
+        return True
+
     def expected(self, options: SourceOptions, labelled: bool) -> DataSpec:
         return DataSpec((2,))
 
