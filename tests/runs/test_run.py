@@ -470,6 +470,29 @@ def test_weights_of_another_type_or_not_finite_are_refused(runs, tmp_path, chang
             load(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("range = .*?]", "range = [-inf, inf]", "range"),
+        ("range = .*?]", "range = [-1.0, nan]", "range"),
+        ('"9",', '"9", "ten", "eleven",', r"knows 10 classes, and the data have 12"),
+    ],
+)
+def test_a_description_that_its_weights_cannot_belong_to_is_refused(runs, tmp_path, old, new, said):
+    shutil.copytree(
+        runs / "conditional", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "samples")
+    )
+    config = tmp_path / "run" / "config.toml"
+    before, trained = config.read_text().split("[trained_on]")
+    before = before.replace("[net]", "[net]\nnum_classes = 10", 1) if "num_classes" not in before else before
+    changed = re.sub(old, new, trained, count=1, flags=re.DOTALL)
+    assert changed != trained
+    config.write_text(f"{before}[trained_on]{changed}")
+    with pytest.raises(sf.InputError, match=said) as error:
+        sf.load(tmp_path / "run")
+    assert "config.toml" in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.toml"])
 def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(runs, tmp_path, name):
     shutil.copytree(runs / "moons", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "samples"))

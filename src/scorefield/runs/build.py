@@ -200,7 +200,13 @@ def build_model(
                 f"the objective {recipe.objective.get('kind')} trains a {kind.__name__}, {kind.summary}, and this [process] belongs "
                 f"to a {other.__name__}: use {other.objectives}, or give another [process]"
             )
-        return kind.build(process, data, recipe.model, lambda: net or build_net(recipe, data, process))
+        model = kind.build(process, data, recipe.model, lambda: net or build_net(recipe, data, process))
+        if 0 < model.num_classes < data.num_classes:
+            raise InputError(
+                f"[net] knows {model.num_classes} classes, and the data have {data.num_classes}: remove net.num_classes, which "
+                "follows from the data"
+            )
+        return model
 
 
 def model_kind(recipe: Recipe, process: Process | None) -> type[ModelBase]:
