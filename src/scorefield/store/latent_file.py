@@ -103,8 +103,6 @@ def check_latents_target(path: Path) -> None:
 
 def _arrays(path: Path, shape: Sequence[int]) -> dict[str, np.ndarray]:
     hint = "expected latents that `scorefield encode` wrote"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; {hint}")
     return read_arrays(
         path, str(path), (*_FIELDS, "labels"), _FIELDS, hint, lambda headers: _check(headers, shape, path)
     )
