@@ -2,6 +2,7 @@
 for is said; a lost one is a sentence too.
 """
 
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -194,6 +195,36 @@ def objective(weighting: str) -> sf.objectives.Simple:
     return sf.objectives.Simple(
         sf.Denoiser(sf.nets.MLP(2, hidden=16, layers=1), process, "v"), weighting=weighting
     )
+
+
+def test_the_held_out_loss_of_two_is_that_of_one(tmp_path):
+    """Of 41 examples, which cannot be shared equally, of 40."""
+    heldout = sf.data.tensor(torch.randn(41, 2, generator=torch.Generator().manual_seed(1)))
+    points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+
+    def script() -> None:
+        world = os.environ.get("WORLD_SIZE", "1")
+        shown = heldout if world == "2" else heldout.subset(torch.linspace(0, 40, 40).round().long())
+        options: dict[str, Any] = {
+            "steps": 1,
+            "batch_size": 64,
+            "device": "cpu",
+            "precision": "fp32",
+            "clip": 0,
+        }
+        run = tmp_path / f"run-{world}"
+        trainer = sf.train(objective("v"), points, run=run, heldout=shown, **options)
+        list(trainer)
+        trainer.close()
+
+    for ended in both(tmp_path, script, script):
+        assert ended.status == 0, ended.said
+    script()
+    one, two = (
+        json.loads((tmp_path / f"run-{world}" / "metrics.jsonl").read_text())["heldout_loss"]
+        for world in "12"
+    )
+    assert one == pytest.approx(two, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -446,14 +446,3 @@ def test_a_tracker_that_is_not_installed(tmp_path):
             trackers=["aim", "dvclive", "comet_ml"],
             **OPTIONS,
         )
-
-
-def test_a_tracker_whose_disk_is_full(tmp_path, monkeypatch):
-    trainer = sf.train(*digits_objective(), steps=3, run=tmp_path / "r", log_every=1, **OPTIONS)
-
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(trainer.accelerator, "log", full)
-    with pytest.raises(sf.InputError, match=r"tracker of .*No space left on device.*checkpoints are intact"):
-        list(trainer)

@@ -21,6 +21,7 @@ from typing import Any
 
 from scorefield.runtime.launched import is_first_process
 from scorefield.runtime.printable import one_line, printable
+from scorefield.runtime.progress import Pace
 
 __all__ = [
     "Progress",
@@ -185,14 +186,12 @@ class Progress:
         self._bar = bar
         self._task = None if bar is None else bar.add_task(self.what, total=total, note="", count="", left="")
         self._last = time.monotonic()
-        self._ends = math.inf if seconds is None else self._last + seconds
-        self._first: tuple[int, float] | None = None  # where counting began, and when
+        self._pace = Pace(seconds)
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         now = time.monotonic()
-        self._first = self._first or (done, now)
         self.done, self.total = done, total or self.total
-        left = self._left(now)
+        left = self._pace.left(done, self.total)
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -208,23 +207,6 @@ class Progress:
 
     def advance(self) -> None:
         self.update(self.done + 1)
-
-    def _left(self, now: float) -> str:
-        """The time left, at the speed since the first update, which may come late; nothing while that is the
-        only one.
-        """
-        first, since = self._first or (self.done, now)
-        if self.done <= first:
-            return ""
-        return _duration(
-            min((self.total - self.done) * (now - since) / (self.done - first), max(self._ends - now, 0))
-        )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 @contextmanager

@@ -138,10 +138,7 @@ def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: lis
         bar.update(step.step, f"loss {step.loss:.4f}  {rate:,.0f} examples/s")
         late = deadline is not None and time.monotonic() >= deadline
         if stop := trainer.agree(_LATE + received[0] if received else _LATE * late):
-            if stop == _LATE:
-                trainer.save_early()
-            else:
-                trainer.save()
+            trainer.stop(late=stop == _LATE)
             return stop
         if every and step.step % every == 0:
             try:
@@ -158,11 +155,11 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on:
         say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")
         raise typer.Exit(_EXIT[signal.Signals(stopped - _LATE)])
     if trainer.step >= recipe.training.steps:
-        what = (
-            "see its accuracy with: scorefield evaluate"
-            if recipe.is_classifier
-            else "sample it with: scorefield sample"
-        )
+        what = "sample it with: scorefield sample"
+        if recipe.is_classifier:
+            what = "see its accuracy with: scorefield evaluate"
+        elif trainer.data.spec.shape == (2,):
+            what = "draw its samples and its score with: scorefield plot"
         say(f"done: {trainer.step:,} steps; {what} {folder}")
     else:
         say(f"time is up at step {trainer.step:,}; go on with: {go_on}")

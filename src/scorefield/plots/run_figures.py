@@ -178,38 +178,48 @@ def _draw_training(folder: RunFolder, name: str) -> Figure:
     """The loss of every line of metrics.jsonl, and its running mean over a tenth of them."""
     from matplotlib.figure import Figure
 
-    steps, losses = _losses(folder)
+    steps, losses = _values(folder, "loss")
+    if not steps:
+        raise InputError(
+            f"{folder.metrics} holds no loss yet, so there is no training to draw: train it first"
+        )
     with plot_style():
         figure = Figure(figsize=(8, 4.2), layout="compressed")
         axes = figure.subplots()
         window = max(1, len(losses) // 10)
         if window > 1:
-            axes.plot(steps, losses, color="0.75", linewidth=0.8, label="one batch")
+            axes.plot(steps, losses, color="0.75", linewidth=0.8, label="training")
         mean = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(dim=1)
-        label = f"mean of {window} batches" if window > 1 else "one batch"
+        label = f"training, mean of {window} lines" if window > 1 else "training"
         axes.plot(steps[window - 1 :], mean.tolist(), color=ACCENT, linewidth=1.8, label=label)
+        axes.plot(
+            *_values(folder, "heldout_loss"),
+            color=DARK,
+            marker="o",
+            markersize=3.5,
+            label="held-out examples",
+        )
         if min(losses) > 0 and max(losses) > 10 * min(losses):
             axes.set_yscale("log")
-        axes.set(title=drawable(f"{name}: training loss"), xlabel="step", ylabel="loss")
+        axes.set(title=drawable(f"{name}: loss"), xlabel="step", ylabel="loss")
         axes.legend()
     return figure
 
 
-def _losses(folder: RunFolder) -> tuple[list[int], list[float]]:
-    """The step and the loss of every line that was written whole."""
+def _values(folder: RunFolder, name: str) -> tuple[list[int], list[float]]:
+    """The step and the value of every line that was written whole and has one of this name."""
     if not folder.metrics.is_file():
         raise InputError(
             f"{folder.path} has no metrics.jsonl yet, so there is no training to draw: train it first"
         )
-    steps, losses = [], []
+    steps, values = [], []
     for line in (
         read_bytes(folder.metrics, "the metrics of a run", _LONGEST).decode(errors="replace").splitlines()
     ):
         with suppress(InputError), reading(folder.metrics):
             entry = json.loads(line)
-            step, loss = int(entry["step"]), float(entry["loss"])
-            steps.append(step)
-            losses.append(loss)
-    if not steps:
-        raise InputError(f"{folder.metrics} is empty, so there is no training to draw: train it first")
-    return steps, losses
+            if name in entry:
+                step, value = int(entry["step"]), float(entry[name])
+                steps.append(step)
+                values.append(value)
+    return steps, values

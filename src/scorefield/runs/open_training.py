@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from scorefield.core.shapes import DataSpec, are_images
@@ -32,7 +33,7 @@ from scorefield.runtime.precision import pick_device
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.runtime.weights import misfit
 from scorefield.store.run_folder import RunFolder
-from scorefield.store.writers import save_images
+from scorefield.store.writers import picture_grid, save_images
 from scorefield.training import Trainer, train
 from scorefield.training.launch import join_training
 
@@ -90,6 +91,8 @@ def open_training(
         resume=resume,
         device=device,
         describe=describe(recipe),
+        heldout=heldout,
+        progress=SILENT,  # whoever iterates over the trainer reports
         **recipe.training.model_dump(),
     )
     for warning in trainer.warnings:
@@ -137,7 +140,9 @@ def save_preview(trainer: Trainer, recipe: Recipe) -> None:
     make_folder(trainer.folder.samples)
     columns = len(labels) if labels is not None and len(labels) <= 20 else 10
     target = trainer.folder.samples / f"step-{trainer.step:08d}.png"
-    save_images(target, spec.to_uint8(block.x), columns=columns)
+    images = spec.to_uint8(block.x)
+    save_images(target, images, columns=columns)
+    trainer.show("samples", np.asarray(picture_grid(images, columns).convert("RGB")))
 
 
 def next_run(name: str) -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["Bar", "SILENT", "Reporter"]
+__all__ = ["Bar", "Pace", "SILENT", "Reporter", "notebook_or_silent"]
+
+_SECONDS_BETWEEN_UPDATES = 0.5
 
 
 class Bar(Protocol):
@@ -44,3 +49,80 @@ class _Silent:
 
 
 SILENT: Reporter = _Silent()
+
+
+class Pace:
+    """The time left of work, at its speed since the first update, which may come late.
+
+    seconds: after which the work ends at the latest.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._ends = math.inf if seconds is None else time.monotonic() + seconds
+        self._first: tuple[int, float] | None = None  # where counting began, and when
+
+    def left(self, done: int, total: int) -> str:
+        """Such as "3 min 20 s"; nothing at the first update, which says no speed."""
+        now = time.monotonic()
+        first, since = self._first = self._first or (done, now)
+        if done <= first:
+            return ""
+        return _duration(min((total - done) * (now - since) / (done - first), max(self._ends - now, 0)))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def notebook_or_silent() -> Reporter:
+    """A reporter of the notebook that this runs in; SILENT elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return _Notebook() if type(shell).__name__ == "ZMQInteractiveShell" else SILENT
+
+
+class _Notebook:
+    """Progress as one line below the cell, which is written anew."""
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Bar]:
+        line = _Line(what, total)
+        try:
+            yield line
+        finally:
+            line.show()
+
+    def say(self, text: str) -> None:
+        _display(text)
+
+
+class _Line:
+    """A bar as text."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done, self._note = what, total, 0, ""
+        self._pace, self._left, self._handle = Pace(), "", _display(f"{what}: 0/{total}")
+        self._shown = time.monotonic()
+
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        self.done, self._note, self.total = done, note, total or self.total
+        self._left = self._pace.left(done, self.total)
+        if time.monotonic() - self._shown > _SECONDS_BETWEEN_UPDATES:
+            self.show()
+
+    def advance(self) -> None:
+        self.update(self.done + 1)
+
+    def show(self) -> None:
+        self._shown = time.monotonic()
+        left = f"  {self._left} left" if self._left and self.done < self.total else ""
+        text = f"{self.what}: {self.done}/{self.total}  {self._note}{left}".rstrip()
+        self._handle.update({"text/plain": text}, raw=True)
+
+
+def _display(text: str) -> Any:
+    """The handle of a text below the cell."""
+    from IPython.display import display  # type: ignore[import-not-found,unused-ignore]
+
+    return display({"text/plain": text}, raw=True, display_id=True)

@@ -1,9 +1,10 @@
-"""Speed, time spent waiting for data, and memory of training."""
+"""Losses, speed, time spent waiting for data, and memory of training, over the steps between two lines."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 
 import torch
 
@@ -13,12 +14,18 @@ __all__ = ["Meter"]
 class Meter:
     """Sums over the steps since `read`, leaving out whatever happens between steps (checkpoints, pictures).
 
-    device: whose memory is read.
+    device: whose memory is read.   added: how many steps have a loss that counts.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._examples, self._seconds, self._waited, self._start = 0, 0.0, 0.0, 0.0
+        self.device, self._start = device, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the steps since `read`."""
+        self._examples, self._seconds, self._waited = 0, 0.0, 0.0
+        self._sums: dict[str, float] = {}
+        self.added = 0
 
     def start(self) -> None:
         self._start = time.perf_counter()
@@ -33,16 +40,23 @@ class Meter:
         )
         return seconds
 
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count the losses of a step."""
+        self.added += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
     def read(self) -> dict[str, float]:
-        """examples_per_second, data_wait (a share, 0 to 1) and memory_bytes (the largest so far); then count
-        from 0.
+        """The means of what was added, examples_per_second, data_wait (a share, 0 to 1) and memory_bytes (the
+        largest so far); then count from 0.
         """
         values = {
+            **{name: total / self.added for name, total in self._sums.items()},
             "examples_per_second": self._examples / self._seconds,
             "data_wait": self._waited / self._seconds,
             "memory_bytes": _peak_memory(self.device),
         }
-        self._examples, self._seconds, self._waited = 0, 0.0, 0.0
+        self.restart()
         return values
 
 

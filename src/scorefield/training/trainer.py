@@ -9,15 +9,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scorefield.data import TrainingData, as_source
+from scorefield.data import Dataset, TrainingData, as_source
 from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
@@ -26,11 +27,13 @@ from scorefield.runtime.distributed import Processes, losing_none
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
+from scorefield.runtime.progress import Bar, Reporter, notebook_or_silent
 from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import BatchLoader, check_data, trained_arrays
 from scorefield.training.divergence import Recovery
 from scorefield.training.ema import EMA
+from scorefield.training.heldout_loss import HeldOutLoss
 from scorefield.training.launch import join_training, make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
 from scorefield.training.run_description import describe_run
@@ -76,6 +79,8 @@ def train(
     resume: bool = False,
     device: str | None = None,
     describe: Mapping[str, object] | None = None,
+    heldout: TrainingData | None = None,
+    progress: Reporter | None = None,
     **options: Unpack[TrainingKeywords],
 ) -> Trainer:
     """Train an objective's model: an iterator of TrainStep that saves as it goes.
@@ -89,6 +94,9 @@ def train(
         resume: Continue from the newest complete checkpoint of `run`; N steps, a stop and M more equal N + M.
         device: "cpu", "cuda" or "mps". Default: what Accelerate finds.
         describe: Further tables for config.toml, such as {"sampling": {"sampler": sf.samplers.DDIM(0.5)}}.
+        heldout: Examples that are not trained on: the run's metrics have their loss after each `checkpoint_every`
+            steps. Training is the same with and without them.
+        progress: Receives progress reports. Default: a line below the cell in a notebook, otherwise none.
         **options: Fields of `TrainingOptions`: steps, batch_size, lr, ema, label_dropout, …; `scorefield options
             training` lists them all with their defaults.
     Returns:
@@ -99,7 +107,15 @@ def train(
         Diverged: When the loss or the gradient stays not finite.
     """
     return Trainer(
-        objective, data, parse(TrainingOptions, options), run, resume=resume, device=device, describe=describe
+        objective,
+        data,
+        parse(TrainingOptions, options),
+        run,
+        resume=resume,
+        device=device,
+        describe=describe,
+        heldout=heldout,
+        progress=progress,
     )
 
 
@@ -120,6 +136,8 @@ class Trainer(Iterator[TrainStep]):
         resume: bool = False,
         device: str | None = None,
         describe: Mapping[str, object] | None = None,
+        heldout: TrainingData | None = None,
+        progress: Reporter | None = None,
     ) -> None:
         if not isinstance(objective, Objective):
             name = objective.__name__ if isinstance(objective, type) else type(objective).__name__
@@ -164,11 +182,16 @@ class Trainer(Iterator[TrainStep]):
         )
         self._state = TrainingState(self.objective, self._optimizer, self.ema)
         self._meter = Meter(accelerator.device)
+        self._heldout = None if heldout is None or run is None else self._heldout_loss(heldout)
         self.folder = None if run is None else RunFolder(Path(run))
         self._writer = None if self.folder is None else self._open(self.folder, resume, tables or further)
         self._recovery = Recovery(options, self._state, self._writer, self._processes)
         if resume and self.step == options.steps:
             self._recovery.handle_end()
+        self._line = self.step - self.step % options.log_every  # the step of the last line of metrics
+        self._done: TrainStep | None = None
+        self._progress, self._bars = progress or notebook_or_silent(), ExitStack()
+        self._bar: Bar | None = None
         unreadable_files = None if self.folder is None else self.folder.unreadable_files
         self._batches = BatchLoader(
             self.data, objective, options, self._processes, unreadable_files, self._state.epoch_length
@@ -228,6 +251,8 @@ class Trainer(Iterator[TrainStep]):
         seconds = self._meter.stop(self.options.batch_size, self._batches.waited - waited)
         rate, named = self.options.batch_size / seconds, dict(zip(parts, values[3:], strict=True))
         done = TrainStep(self.step, values[0], values[1], lr, rate, named, self._state.skipped)
+        self._done = done
+        self._report(done)
         self._record(done, before, values[2] > 0)
         return done
 
@@ -235,13 +260,18 @@ class Trainer(Iterator[TrainStep]):
         """Write a checkpoint and the averaged weights now; the checkpoint's folder, or None without a run."""
         return None if self._writer is None else self._writer.save()
 
-    def save_early(self) -> Path | None:
-        """`save`, where time is up before the last step.
+    def stop(self, late: bool = False) -> Path | None:
+        """`save` before the last step, with a line of metrics over the steps since the line before.
 
+        Args:
+            late: Whether it stops because time is up, as it does after the last step.
         Raises:
-            Diverged: If the weights are not finite, unless on_divergence goes back to some that are.
+            Diverged: If it is late and the weights are not finite, unless on_divergence goes back to some that are.
         """
-        self._recovery.handle_end(early=True)
+        if late:
+            self._recovery.handle_end(early=True)
+        if self._done is not None and self._meter.added:
+            self._log(self._done, last=False)
         return self.save()
 
     def close(self) -> None:
@@ -251,6 +281,7 @@ class Trainer(Iterator[TrainStep]):
         The end of a script that several processes run; where there is one, the last step does all that is
         needed.
         """
+        self._bars.close()
         self._batches.close()
         if self._writer is not None:
             self._writer.close()
@@ -264,6 +295,18 @@ class Trainer(Iterator[TrainStep]):
         with losing_none(_GO_ON):
             votes = self.accelerator.gather(torch.tensor([int(vote)], device=self.accelerator.device))
             return int(votes.max())
+
+    def _heldout_loss(self, data: TrainingData) -> HeldOutLoss | None:
+        """None for fewer examples than there are processes. InputError for what has no loss under this objective."""
+        examples = as_source(data)
+        if not isinstance(examples, Dataset):
+            raise InputError(
+                f"heldout takes examples in memory or in files, such as sf.data gives them, not a {type(examples).__name__}"
+            )
+        if len(examples) < self._processes.world:
+            return None
+        check_data(self.objective, examples, self.options, self._processes.world)
+        return HeldOutLoss(examples, self.objective, self.options, self._processes)
 
     def _facts(self, objective: Objective, resume: bool) -> dict[str, object]:
         """What every process must have alike before the first step."""
@@ -372,22 +415,47 @@ class Trainer(Iterator[TrainStep]):
         """
         options, writer, last = self.options, self._writer, done.step == self.options.steps
         if writer is not None and done.finite:
+            self._meter.add({"loss": done.loss, "grad_norm": done.grad_norm, **done.parts})
             # A line that a skipped step would have written is written by the next one that counts.
             passed = done.step // options.log_every > (done.step - 1 - skipped_before) // options.log_every
             if passed or last:
-                values = {"loss": done.loss, "grad_norm": done.grad_norm, "lr": done.lr, **done.parts}
-                writer.log({**values, "skipped": done.skipped, **self._meter.read()})
+                self._log(done, last)
             if (due or done.step % options.checkpoint_every == 0) and self._state.is_good():
                 writer.save()
         if not done.finite:
             self._recovery.handle_skipped_step(done.loss, done.grad_norm)
+            if self.step < done.step:  # it went back
+                self._meter.restart()
         if self.step == options.steps:
             self._recovery.handle_end()
         if self.step == options.steps:  # it may have gone back
+            self._bars.close()
             self._batches.close()
             if writer is not None:
                 writer.save()
                 writer.close()
+
+    def _log(self, done: TrainStep, last: bool) -> None:
+        """A line of metrics: means over the steps since the line before, and after each checkpoint of
+        `checkpoint_every`, and after the last step, the loss on held-out examples.
+        """
+        if self._writer is None:
+            return
+        values = {**self._meter.read(), "lr": done.lr, "skipped": done.skipped}
+        every, before, self._line = self.options.checkpoint_every, self._line, done.step
+        if self._heldout is not None and (last or done.step // every > before // every):
+            values["heldout_loss"] = self._heldout()
+        self._writer.log(values)
+
+    def _report(self, done: TrainStep) -> None:
+        if self._bar is None:
+            self._bar = self._bars.enter_context(self._progress.progress("training", self.options.steps))
+        self._bar.update(done.step, f"loss {done.loss:.4f}  {done.examples_per_second:,.0f} examples/s")
+
+    def show(self, name: str, picture: np.ndarray) -> None:
+        """Give the trackers a picture, uint8 (H, W, C), of this step. The first process calls it."""
+        if self._writer is not None:
+            self._writer.show(name, picture)
 
 
 def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -19,6 +21,7 @@ from scorefield.nets import fused
 from scorefield.runtime.atomic import refuse_link
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.printable import one_line
 from scorefield.runtime.reading import reading
 from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
@@ -29,6 +32,8 @@ from scorefield.training.state import TrainingState
 from scorefield.training.training_options import TrainingOptions
 
 __all__ = ["RunWriter"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Snapshot(NamedTuple):
@@ -85,7 +90,7 @@ class RunWriter:
         self._processes.on_first(make)
         self._saved = self.state.step
         self._begun_here = True
-        self._start_trackers()
+        self._start_trackers(description)
 
     def withdraw(self) -> None:
         """Delete the run that `begin` made, of which no step was done; nothing where it was there before."""
@@ -123,7 +128,7 @@ class RunWriter:
             for key, now in self._environment().items()
             if found.state.get(key, now) != now
         ]
-        self._start_trackers()
+        self._start_trackers(self.folder.read_config())
 
     def _checkpoint(self, fingerprint: str) -> Checkpoint:
         """The newest whole one. InputError where training cannot go on from it."""
@@ -192,9 +197,20 @@ class RunWriter:
         def write() -> None:
             self._check_lock()
             self.folder.append_metrics(line)
-            self._tracked(lambda: self._accelerator.log(dict(values), step=self.state.step))
+            self._track(lambda tracker: tracker.log(dict(values), step=self.state.step))
 
         self._processes.on_first(write)
+
+    def show(self, name: str, picture: np.ndarray) -> None:
+        """Give the trackers that take pictures one, uint8 (H, W, C)."""
+
+        def show(tracker: Any) -> None:
+            takes = getattr(tracker, "log_images", None)
+            if takes is not None:
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                takes({name: picture[None]}, step=self.state.step, **layout)
+
+        self._track(show)
 
     def close(self) -> None:
         """Let others write, and finish the trackers."""
@@ -267,22 +283,40 @@ class RunWriter:
             "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
         }
 
-    def _start_trackers(self) -> None:
+    def _start_trackers(self, description: Mapping[str, object]) -> None:
+        """With the run's description as their hyper-parameters. InputError where they cannot be started."""
         if not self.options.trackers:
             return
         own = {"wandb": {"name": self.folder.path.name, "dir": str(self.folder.path)}}
-        self._processes.on_first(
-            lambda: self._tracked(lambda: self._accelerator.init_trackers("scorefield", init_kwargs=own))
-        )
+        self._processes.on_first(lambda: self._init_trackers(dict(_plain(description)), own))
 
-    def _tracked(self, work: Callable[[], None]) -> None:
-        """Let trackers write. InputError where they cannot."""
+    def _init_trackers(self, config: dict[str, object], own: Mapping[str, object]) -> None:
         try:
-            work()
-        except OSError as error:
+            self._accelerator.init_trackers("scorefield", config, init_kwargs=dict(own))
+        except Exception as error:  # of another library: no disk, no network, no account
             raise InputError(
-                f"a tracker of {self.folder.path} cannot write ({error.strerror}); {self.folder.what_is_left()}"
+                f"a tracker of {self.folder.path} cannot be started ({one_line(error)}): mend that, or leave it out of trackers"
             ) from None
+
+    def _track(self, work: Callable[[Any], None]) -> None:
+        """Let each tracker write. One that cannot is left out from here on: training does not end for it."""
+        for tracker in list(self._accelerator.trackers):
+            try:
+                work(tracker)
+            except Exception as error:
+                self._accelerator.trackers.remove(tracker)
+                _LOG.warning(
+                    f"the tracker {tracker.name} of {self.folder.path} cannot write ({one_line(error)}): training goes on without it"
+                )
+
+
+def _plain(values: Mapping[str, object], within: str = "") -> Iterator[tuple[str, object]]:
+    """The entries of tables within tables, by names with dots, as trackers take them."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _plain(value, f"{within}{key}.")
+        elif value is not None:
+            yield f"{within}{key}", value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _is_good(state: Mapping[str, object]) -> bool:
