@@ -34,6 +34,7 @@ from scorefield.runs.recipe import (
     with_overrides,
 )
 from scorefield.runtime.bounds import few_modules
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import IncompatibleModel, InputError, ScorefieldError
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.parsing import build, parse
@@ -191,8 +192,12 @@ def build_model(
 ) -> ModelBase:
     """The recipe's model for this data, its network freshly initialised unless given."""
     recipe = recipe.suited_to(data)
+    if net is not None and not callable(net):
+        raise InputError(f"net must be a network, a module that is called as net(x, c), got {brief(net)}")
+    if process is not None and not isinstance(process, Process):
+        raise InputError(f"process must be a process of sf.process, or one of your own, got {brief(process)}")
     with naming(recipe.file):
-        process = process or build_process(recipe)
+        process = build_process(recipe) if process is None else process
         kind = model_kind(recipe, process)
         if not kind.takes(process):
             other = _kind_of_process(process)
@@ -200,7 +205,9 @@ def build_model(
                 f"the objective {recipe.objective.get('kind')} trains a {kind.__name__}, {kind.summary}, and this [process] belongs "
                 f"to a {other.__name__}: use {other.objectives}, or give another [process]"
             )
-        model = kind.build(process, data, recipe.model, lambda: net or build_net(recipe, data, process))
+        model = kind.build(
+            process, data, recipe.model, lambda: build_net(recipe, data, process) if net is None else net
+        )
         if 0 < model.num_classes < data.num_classes:
             raise InputError(
                 f"[net] knows {model.num_classes} classes, and the data have {data.num_classes}: remove net.num_classes, which "
@@ -322,7 +329,7 @@ def load_model(
 
 def meta_model(recipe: Recipe, spec: DataSpec, process: Process | None = None) -> ModelBase:
     """The recipe's model with its network on the meta device, where nothing is allocated."""
-    process = process or build_process(recipe)
+    process = build_process(recipe) if process is None else process
     with torch.device("meta"):
         net = build_net(recipe, spec, process)
     return build_model(recipe, spec, net, process)
@@ -330,6 +337,8 @@ def meta_model(recipe: Recipe, spec: DataSpec, process: Process | None = None) -
 
 def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | ModelBase:
     """The model of a run. IncompatibleModel if it is of another kind than the given one."""
+    if kind is not None and not isinstance(kind, type):
+        raise InputError(f"kind must be a class of models, such as sf.Denoiser, got {brief(kind)}")
     if kind is None or isinstance(model, kind):
         return model
     raise IncompatibleModel(

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import AllowInfNan, BaseModel, ConfigDict, ValidationError, create_model
 
@@ -16,10 +16,25 @@ from scorefield.runtime.errors import InputError, ScorefieldError, first_reason
 from scorefield.runtime.own_code import find_class, is_own, where_raised
 from scorefield.runtime.registry import Registry
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 __all__ = ["Options", "build", "keyword_options", "parse", "whole_number"]
 
 
-class Options(BaseModel):
+class _Explained(ModelMetaclass):
+    """Mistakes in the call of a class of options are InputErrors, as those in a file are."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise InputError(_explain(cast(type[BaseModel], cls), error, "")) from None
+
+
+class Options(BaseModel, metaclass=_Explained):
     """A frozen table of options: unknown keys, wrong types, NaN and infinite numbers are refused, defaults are
     checked like values.
     """

@@ -39,8 +39,7 @@ def pick_device(name: str | None) -> torch.device:
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name is None:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
-    kind = name.partition(":")[0]
-    one_of("device", kind, has)
+    kind = one_of("device", name.partition(":")[0] if isinstance(name, str) else name, has)
     if not has[kind]:
         raise InputError(f"torch finds no {kind} device on this machine: leave --device out, or use cpu")
     try:
