@@ -123,6 +123,26 @@ def test_text_of_another_kind_is_refused(tmp_path, read, content, reason):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [".".join("a" * 1_000_000), "x = 1\n[" + " . ".join(['"b c"'] * 200) + "]", "a = {b" + ".'c'" * 300],
+)
+def test_a_key_of_a_million_parts_is_refused_at_once(tmp_path, text):
+    """It would be parsed for hours; tables that recipes have are far from the bound."""
+    (tmp_path / "text").write_text(text)
+    assert "a key of more than 100 parts (at line" in refusal(read_toml, tmp_path / "text", "a recipe")
+
+
+def test_many_words_numbers_and_tables_are_no_long_key(tmp_path):
+    betas = ", ".join(["0.0125", "-1.5e-3"] * 2_000)
+    names = ", ".join(['"a.b"'] * 1_000)
+    text = f"a.b.c = [{betas}]\nwords = '{'x' * 10**6}'\nnames = [{names}]\n"
+    (tmp_path / "text").write_text(text + "\n".join(f"[t{k}.u]\nx = 1" for k in range(1_000)))
+    found = read_toml(tmp_path / "text", "a recipe")
+    assert len(found["a"]["b"]["c"]) == 4_000
+    assert len(found) == 1_003
+
+
+@pytest.mark.parametrize(
     "fail",
     [
         lambda: {}["name"],

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +27,7 @@ from scorefield.runtime.checks import brief, did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.own_code import allowed_modules, allowing, find_class, is_own, loaded_class
 from scorefield.runtime.parsing import Options, parse
-from scorefield.runtime.reading import read_text, reading
+from scorefield.runtime.reading import parse_toml, read_text, reading
 from scorefield.runtime.registry import NOISE_INPUTS, OBJECTIVES, PARAMETRIZATIONS
 from scorefield.store.formats import upgraded
 from scorefield.training import TrainingOptions
@@ -250,7 +249,7 @@ def read_recipe(name: str) -> Recipe:
     """A recipe by its name or from a .toml file. InputError for an unknown name, broken TOML or a wrong key."""
     text, what = recipe_text(name), f"the recipe {name}"
     with reading(what):
-        tables = upgraded(tomllib.loads(text), what)
+        tables = upgraded(parse_toml(text), what)
     try:
         recipe = parse(Recipe, {"name": Path(name).stem, **tables})
     except InputError as error:
@@ -301,7 +300,7 @@ def _recipes() -> Any:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except (ValueError, RecursionError):  # ValueError: no TOML, and integers of thousands of digits
         return text
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ from typing import Any
 from scorefield.runtime.errors import InputError, ScorefieldError
 
 __all__ = [
+    "LONGEST_TABLE",
     "LONGEST_TEXT",
     "MissingFile",
     "one_line",
     "open_file",
+    "parse_toml",
     "read_bytes",
     "read_json",
     "read_text",
@@ -29,7 +32,8 @@ __all__ = [
     "reading",
 ]
 
-LONGEST_TEXT = 64 * 2**20  # bytes of a description, a log or a manifest
+LONGEST_TEXT = 2**26  # bytes of a text
+LONGEST_TABLE = 2**24  # bytes of JSON or TOML, whose values take up to twenty times as many
 _LONGEST_REASON = 300  # characters of another library's message
 
 # Without O_NONBLOCK, opening a named pipe waits for a writer; regular files ignore it. Windows has none of these.
@@ -37,6 +41,9 @@ _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
 )
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_PARTS = 100  # of a key with dots
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_PARTS}}}")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -105,7 +112,7 @@ def read_text(
 
 
 def read_json(
-    path: str | os.PathLike[str], what: str, at_most: int = LONGEST_TEXT, follow: bool = True
+    path: str | os.PathLike[str], what: str, at_most: int = LONGEST_TABLE, follow: bool = True
 ) -> Any:
     """The value in a JSON file; arguments and errors as `open_file`. InputError for text that is no JSON."""
     text = read_text(path, what, at_most, follow)
@@ -114,12 +121,22 @@ def read_json(
 
 
 def read_toml(
-    path: str | os.PathLike[str], what: str, at_most: int = LONGEST_TEXT, follow: bool = True
+    path: str | os.PathLike[str], what: str, at_most: int = LONGEST_TABLE, follow: bool = True
 ) -> dict[str, Any]:
     """The tables in a TOML file; arguments and errors as `open_file`. InputError for text that is no TOML."""
     text = read_text(path, what, at_most, follow)
     with reading(path):
-        return tomllib.loads(text)
+        return parse_toml(text)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables in a TOML text. ValueError for text that is no TOML, and for a key of more than 100 parts: the time
+    that parsing one takes grows with the square of their number, hours in a megabyte.
+    """
+    if (found := _LONG_KEY.search(text)) is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        raise ValueError(f"a key of more than {_PARTS} parts (at line {line})")
+    return tomllib.loads(text)
 
 
 @contextmanager

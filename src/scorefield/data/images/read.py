@@ -105,7 +105,8 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
             try:
                 file = stack.enter_context(open_file(source, "an image", LARGEST))
             except InputError as fault:  # of one image, which need not be the end
-                raise OSError(str(fault)) from None
+                reason = str(fault).removeprefix(f"{source}: ").removesuffix("; expected an image")
+                raise OSError(reason) from None
         try:
             image = stack.enter_context(Image.open(file, formats=_FORMATS))
         except UnidentifiedImageError:  # whose message shows the open file
