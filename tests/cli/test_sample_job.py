@@ -25,6 +25,7 @@ import scorefield.cli
 from scorefield.evaluation import train_classifier
 from scorefield.generation.sample_blocks import sample_blocks
 from scorefield.runs.build import build_sampling, read_run
+from scorefield.store import lock
 
 JOB = Path(__file__).with_name("killed_job.py")
 LAUNCH = [
@@ -306,3 +307,42 @@ def test_ctrl_c_is_said(capsys, run, monkeypatch, tmp_path):
     status, _, err = call(capsys, "sample", run, "-n", 4, "--out", tmp_path / "a.png")
     assert status == 130
     assert "error: interrupted" in err
+
+
+HOLD = """
+import importlib.util, sys, time
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("lock", sys.argv[2])  # by its file: without torch it is quicker
+lock = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lock)
+Path(sys.argv[1]).mkdir()
+lock.RunLock(Path(sys.argv[1]) / ".lock")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_job_at_a_time_makes_a_file(capsys, run, tmp_path, monkeypatch):
+    """Of several that make the same file at once, the first one to end would delete the blocks that the others read."""
+    target, blocks = tmp_path / "s.npz", tmp_path / "s.npz.blocks"
+    command = [sys.executable, "-c", HOLD, str(blocks), lock.__file__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with monkeypatch.context() as patch:
+            patch.setattr("scorefield.nets.UNet.forward", None)
+            status, _, err = call(capsys, "sample", run, *FEW, "-n", 70, "--out", target)
+        assert status == 1
+        assert f"{blocks} is being written by process {other.pid}" in err
+        other.kill()
+    sample(capsys, run, target, "-n", 70)
+    assert os.listdir(tmp_path) == ["s.npz"]
+
+
+def test_blocks_are_not_written_through_a_link(capsys, run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "s.npz.blocks").symlink_to("elsewhere")
+    status, _, err = call(capsys, "sample", run, *FEW, "-n", 70, "--out", tmp_path / "s.npz")
+    assert status == 1
+    assert "s.npz.blocks is a symbolic link" in err
+    assert os.listdir(tmp_path / "elsewhere") == []

@@ -7,7 +7,9 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from scorefield.runtime.atomic import (
     atomic_write,
     drop_abandoned,
     make_folder,
+    make_numbered,
     write_file,
 )
 from scorefield.runtime.errors import InputError
@@ -265,3 +268,16 @@ def test_what_a_living_process_has_not_finished_stays_however_old(tmp_path):
     with atomic_write(tmp_path / "a") as partial:
         partial.write_text("")
         drop_abandoned(tmp_path / "a")  # by another thread
+
+
+def test_each_of_several_that_come_at_once_gets_a_folder(tmp_path):
+    (tmp_path / "runs" / "a-2").mkdir(parents=True)
+    start = threading.Barrier(8)
+
+    def claim(_):
+        start.wait()
+        return make_numbered(tmp_path / "runs" / "a").name
+
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(claim, range(8)))
+    assert sorted(names) == sorted(f"a-{k}" for k in (1, 3, 4, 5, 6, 7, 8, 9))

@@ -18,6 +18,7 @@ from support import fork
 
 import scorefield as sf
 from scorefield.runtime.distributed import Processes
+from scorefield.store import block_store
 from scorefield.store.block_store import Block
 from scorefield.store.file_store import SampleFiles
 
@@ -229,3 +230,20 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
         store(tmp_path / "a").make(64, lambda numbers: drew.extend(numbers))
     assert drew == []
     assert made(tmp_path / "a", 32).missing(32) == []  # nothing to write
+
+
+def test_of_two_jobs_that_come_at_once_the_first_says_what_the_folder_holds(tmp_path, monkeypatch):
+    """Both find no manifest; the second one finds out that there is one when it writes its own."""
+    made(tmp_path / "a", 32)
+    before = files(tmp_path / "a")
+    other = store(tmp_path / "a", seed=7)
+    real, calls = block_store._manifest, []
+
+    def late(path):
+        calls.append(1)
+        return None if len(calls) == 1 else real(path)
+
+    monkeypatch.setattr(block_store, "_manifest", late)
+    with pytest.raises(sf.InputError, match="already holds samples with other settings"):
+        other.make(32, lambda numbers: pytest.fail("it sampled"))
+    assert files(tmp_path / "a") == before

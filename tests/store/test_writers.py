@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import scorefield as sf
-from scorefield.store.writers import check_target, picture_grid, save_animation, save_images
+from scorefield.store.writers import check_animation, check_target, picture_grid, save_animation, save_images
 
 
 def noise_images(n, channels):
@@ -43,7 +43,7 @@ def test_animation(tmp_path):
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 2  # type: ignore[attr-defined]
     with pytest.raises(sf.InputError, match=r"\.gif"):
-        save_animation(tmp_path / "a.mp4", [noise_images(1, 1)])
+        check_animation(tmp_path / "a.mp4")
 
 
 def test_targets_are_checked(tmp_path):

@@ -15,8 +15,9 @@ import torch
 from support import call
 
 import scorefield as sf
-from scorefield.training import RunFolder, checkpoint, lock
-from scorefield.training.lock import RunLock
+from scorefield.store import lock
+from scorefield.store.lock import RunLock
+from scorefield.training import RunFolder, checkpoint
 
 OPTIONS = {
     "batch_size": 8,

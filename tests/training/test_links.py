@@ -8,6 +8,9 @@ import pytest
 from support import call
 
 import scorefield as sf
+from scorefield.runs.open_training import next_run
+from scorefield.runs.recipe import read_recipe, with_overrides
+from scorefield.store.run_folder import fitting_name
 from scorefield.training import checkpoint
 
 GO_ON = ["train", "toy-moons", "--resume", "--steps", 4, "--device", "cpu"]
@@ -170,3 +173,34 @@ def test_a_damaged_checkpoint_is_passed_over(run, file, content):
     found = checkpoint.newest(run / "checkpoints")
     assert found.path == last
     assert "step-00000009" in found.skipped[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["../escape", "/abs", "..", "", "a\nb", "a\0b", "a\\b", "a" * 101, "\x1b[31m", "\u202e"]
+)
+def test_the_name_of_a_recipe_is_one_part_of_a_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(sf.InputError, match="option name: must be one part of a path"):
+        with_overrides(read_recipe("toy-moons"), {"name": name})
+    with_overrides(read_recipe("toy-moons"), {"name": fitting_name(name)})
+
+
+@pytest.mark.parametrize("name", ["**", "[a-z]", "Ω 1", "a.b", "-n"])
+def test_a_name_is_no_pattern(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert with_overrides(read_recipe("toy-moons"), {"name": name}).name == name
+    (tmp_path / "runs" / "abc-1").mkdir(parents=True)
+    with next_run(name) as first, next_run(name) as second:
+        assert (first.name, second.name) == (f"{name}-1", f"{name}-2")
+
+
+def test_a_claimed_folder_goes_where_training_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    claim = next_run("a")
+    assert claim.__enter__().is_dir()
+    assert not claim.__exit__(ValueError, ValueError(), None)
+    assert os.listdir("runs") == []
+    (tmp_path / "runs").rmdir()
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(sf.InputError, match="runs cannot be written"):
+        next_run("a").__enter__()

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from training.processes_job import BATCH, OPTIONS, RECIPES, go_on, make, trained, trainings
 
 import scorefield as sf
+from scorefield.store.lock import RunLock
 from scorefield.training import checkpoint
-from scorefield.training.lock import RunLock
 
 JOB = Path(__file__).with_name("processes_job.py")
 WHOLE, PIECES = ("adam", "float64", "sgd", "costs", "spoiled"), ("pieces64", "pieces_sgd", "pieces")

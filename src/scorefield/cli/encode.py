@@ -14,6 +14,7 @@ from scorefield.generation.ddim_latents import AT_ONCE
 from scorefield.runs.run import Run
 from scorefield.store.file_store import check_new_folder
 from scorefield.store.latent_file import check_latents_target
+from scorefield.store.outputs import is_folder_name
 from scorefield.store.writers import check_target
 
 __all__ = ["decode", "encode"]
@@ -88,7 +89,7 @@ def decode(
     From Python: sf.Run(RUN).decode(latents)
     """
     check_target(out)
-    if not out.suffix:
+    if is_folder_name(out):
         check_new_folder(out)
     source = Run(run, allow or ())
     latents = source.latents(file)

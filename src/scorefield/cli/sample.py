@@ -91,7 +91,8 @@ def sample(
 
     Samples are computed in blocks of 64. Those of a folder, and more than 64 for a FILE, are stored block by
     block, in the folder or in FILE.blocks. After an interruption the same command computes the missing blocks,
-    and the files have the same bytes. A larger -n adds samples to a folder. Several processes share the work:
+    and the files have the same bytes. A larger -n adds samples to a folder. A FILE that scorefield did not write is
+    not replaced. Several processes share the work:
     torchrun --nproc_per_node 2 -m -- scorefield sample RUN …
 
     From Python: sf.Run(RUN).sample(n=8, steps=20).images

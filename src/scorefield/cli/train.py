@@ -7,7 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,8 +81,10 @@ def train(
     given["data.strict"] = True if strict else None
     chosen = with_overrides(known, settings or [])
     chosen = with_overrides(chosen, {name: value for name, value in given.items() if value is not None})
-    folder = run or next_run(chosen.name)
-    with _before_the_first_step():
+    with (
+        _before_the_first_step(),
+        nullcontext(run) if run is not None else next_run(chosen.name, device) as folder,
+    ):
         trainer = open_training(chosen, folder, device=device, resume=resume, init=init, progress=console)
     summary = _run(trainer, chosen, folder, minutes, device)
     if as_json:

@@ -14,17 +14,42 @@ from torch import Tensor
 
 from scorefield.generation.samples import Samples, grid_columns
 from scorefield.generation.sampling import Sampling
-from scorefield.runtime.atomic import drop_abandoned, remove
+from scorefield.runtime.atomic import make_folder, remove, remove_empty
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.progress import SILENT, Bar, Reporter
 from scorefield.samplers.base import Step
 from scorefield.store.block_store import BLOCK, Block, BlockFolder, StoredSamples
 from scorefield.store.file_store import SampleFiles
+from scorefield.store.lock import RunLock
+from scorefield.store.outputs import is_folder_name
 from scorefield.store.writers import save_animation
 
 __all__ = ["SampleJob"]
 
 _FRAMES = 100  # of an animation, at the most
+
+
+class _Claim:
+    """The right to make the file whose blocks are in this folder; taken by one process of a job for all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock: RunLock | None = None
+
+    def take(self) -> None:
+        """InputError where another job has it."""
+        try:
+            make_folder(self._folder)
+        except OSError as error:
+            raise unwritable(self._folder, error) from None
+        self._lock = RunLock(self._folder / ".lock")
+
+    def release(self) -> None:
+        """The folder goes where no blocks wait in it: they may be of this job, or of another one."""
+        if self._lock is not None:
+            self._lock.release()
+            remove_empty(self._folder)
 
 
 @dataclass
@@ -61,7 +86,7 @@ class SampleJob:
             InputError: The target holds other samples or cannot be written; samples that are not finite.
         """
         processes = processes or Processes()
-        if not self.target.suffix:
+        if is_folder_name(self.target):
             self._into_folder(processes)
         elif self.n > self.size:
             self._through_blocks(processes)
@@ -93,16 +118,19 @@ class SampleJob:
             files.write_labels(self.n, self.sampling.labels)
 
     def _through_blocks(self, processes: Processes) -> None:
-        """One file, from blocks that wait beside it until there are all of them."""
+        """One file, from blocks that wait beside it until there are all of them. One job at a time makes it."""
         beside = self.target.with_name(self.target.name + ".blocks")
-        what, spec = self.sampling.identity(self.seed), self.sampling.spec
-        stored = StoredSamples.within(beside, what, spec, self.size)
-        self._make(stored, processes)
-        if processes.first:
-            self._write(stored.blocks(self.n))
-            remove(stored.folder)
-            if not any(beside.iterdir()):  # blocks of another job may wait there
-                beside.rmdir()
+        claim = _Claim(beside)
+        processes.on_first(claim.take)
+        try:
+            what, spec = self.sampling.identity(self.seed), self.sampling.spec
+            stored = StoredSamples.within(beside, what, spec, self.size)
+            self._make(stored, processes)
+            if processes.first:
+                self._write(stored.blocks(self.n))
+                remove(stored.folder)
+        finally:
+            claim.release()
 
     def _make(self, store: BlockFolder, processes: Processes) -> None:
         """The missing blocks of this process's share, then wait for the other processes."""
@@ -137,8 +165,7 @@ class SampleJob:
 
     def _write(self, blocks: Iterator[Block]) -> None:
         """The .npz or the grid of all the samples."""
-        drop_abandoned(self.target)
-        Samples.of(blocks, self.sampling.spec, self.sampling.labels).save(self.target)
+        Samples.of(blocks, self.sampling.spec, self.sampling.labels).write(self.target)
 
     @contextmanager
     def _interruptible(self, folder: Path) -> Iterator[None]:

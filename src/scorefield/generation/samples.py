@@ -13,6 +13,7 @@ from scorefield.core.shapes import DataSpec, are_images
 from scorefield.runtime.errors import InputError
 from scorefield.store.block_store import Block, finite
 from scorefield.store.file_store import write_samples
+from scorefield.store.outputs import is_folder_name
 from scorefield.store.writers import channels_last, check_target, save_images, save_points
 
 __all__ = ["Samples", "grid_columns"]
@@ -89,7 +90,11 @@ class Samples:
         """
         target = Path(path)
         check_target(target, self.spec.shape)
-        if not target.suffix:
+        self.write(target)
+
+    def write(self, target: Path) -> None:
+        """As `save`, in the place of whatever file is there."""
+        if is_folder_name(target):
             write_samples(target, self._values, self.spec)
         elif are_images(self.spec.shape):
             save_images(target, self._values, self._labels, self._columns, self.spec.classes)

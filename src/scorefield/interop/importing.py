@@ -20,7 +20,7 @@ from scorefield.runtime import description
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.registry import ORIGINS
-from scorefield.training import RunFolder
+from scorefield.store.run_folder import RunFolder, fitting_name
 from scorefield.training.checkpoint import save_weights
 
 __all__ = ["Imported", "Request", "import_run", "write_run"]
@@ -162,7 +162,7 @@ def _read(
         model = fit(original, weights.tensors)
     except InputError as error:
         raise InputError(f"{request.path}: {error}; {known}") from None
-    name = Path(request.card or request.path).stem
+    name = fitting_name(Path(request.card or request.path).stem)
     return Imported(
         model,
         name,
@@ -211,7 +211,7 @@ def _read_diffusers(request: Request) -> Imported:
         raise InputError(
             "a folder of diffusers says what it holds: leave --card, --flags and --classifier out"
         )
-    read, name = diffusers.read_folder(request.path), request.path.resolve().name
+    read, name = diffusers.read_folder(request.path), fitting_name(request.path.resolve().name)
     return Imported(
         read.model,
         name,

@@ -23,6 +23,7 @@ from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import read_bytes, reading
 from scorefield.samplers.base import trajectory
+from scorefield.store.outputs import check_output
 from scorefield.training import RunFolder
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
     RUN/figures/training.png else.
 
     InputError where there is no run, no weights or no metrics yet, and where `out` is not a .png in an
-    existing folder.
+    existing folder, or a file that scorefield did not write.
     """
     run = run if isinstance(run, Run) else Run(run)
     recipe = run.recipe
@@ -49,8 +50,10 @@ def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
     if out is None:
         out = run.path / "figures" / ("plane.png" if plane else "training.png")
         make_folder(out.parent)
-    if out.suffix.lower() != ".png" or not out.parent.is_dir():
-        raise InputError(f"{out}: a figure is written as .png into a folder that exists")
+    elif out.suffix.lower() != ".png":
+        raise InputError(f"{out}: a figure is written as .png")
+    else:
+        check_output(out)
     figure = _draw_plane(run) if plane else _draw_training(run.folder, recipe.name)
     save_figure(figure, out)
     return out

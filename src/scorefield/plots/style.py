@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scorefield.runtime.atomic import atomic_write, drop_abandoned
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.printable import printable
+from scorefield.store.outputs import MARK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     drop_abandoned(path)
     try:
         with atomic_write(path) as partial:
-            figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
+            figure.savefig(partial, format="png", dpi=110, metadata={"Software": None, "Comment": MARK})
     except OSError as error:
         raise unwritable(path, error) from None

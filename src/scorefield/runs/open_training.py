@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from scorefield.runs.build import (
     open_weights,
 )
 from scorefield.runs.recipe import Recipe
-from scorefield.runtime.atomic import make_folder
+from scorefield.runtime.atomic import make_folder, make_numbered, remove_empty
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.precision import pick_device
@@ -145,13 +147,26 @@ def save_preview(trainer: Trainer, recipe: Recipe) -> None:
     trainer.show("samples", np.asarray(picture_grid(images, columns).convert("RGB")))
 
 
-def next_run(name: str) -> Path:
-    """The first of runs/NAME-1, runs/NAME-2, … that is free."""
-    taken = {path.name for path in Path("runs").glob(f"{name}-*")}
-    number = 1
-    while f"{name}-{number}" in taken:
-        number += 1
-    return Path("runs") / f"{name}-{number}"
+@contextmanager
+def next_run(name: str, device: str | None = None) -> Iterator[Path]:
+    """The first of runs/NAME-1, runs/NAME-2, … that is free, which is made, and goes where the block fails and leaves
+    it empty. Trainings that start at once get one each; the processes of one training get the same.
+    """
+
+    def claim() -> Path:
+        try:
+            return make_numbered(Path("runs") / name)
+        except OSError as error:
+            raise unwritable(Path("runs"), error, "give the run's folder (--run)") from None
+
+    processes = join_training(device)
+    folder = processes.on_first(claim)
+    try:
+        yield folder
+    except BaseException:
+        if processes.first:
+            remove_empty(folder)
+        raise
 
 
 def _conditioning(recipe: Recipe, chosen_here: bool, data: DataSpec) -> str:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.sources.opener import SourceOptions
@@ -30,6 +30,7 @@ from scorefield.runtime.parsing import Options, parse
 from scorefield.runtime.reading import parse_toml, read_text, reading
 from scorefield.runtime.registry import NOISE_INPUTS, OBJECTIVES, PARAMETRIZATIONS
 from scorefield.store.formats import upgraded
+from scorefield.store.run_folder import check_name
 from scorefield.training import TrainingOptions
 
 _FAMILIES: Mapping[Family, type[ModelBase]] = {
@@ -129,7 +130,7 @@ class Recipe(Options):
     process of a recipe out (`leaves_out`): changing the objective is enough to train a bare score.
     """
 
-    name: str = Field("custom", description="what its runs are called")
+    name: Annotated[str, AfterValidator(check_name)] = Field("custom", description="what its runs are called")
     title: str = Field("", description="what it trains, in a sentence")
     paper: str = Field("", description="whose method it is")
     data: DataOptions = DataOptions()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import itertools
 import json
 import os
 import re
@@ -39,9 +40,11 @@ __all__ = [
     "is_another_process",
     "is_partial",
     "make_folder",
+    "make_numbered",
     "open_own",
     "refuse_link",
     "remove",
+    "remove_empty",
     "sync_to_disk",
     "write_file",
     "write_new",
@@ -233,6 +236,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def make_numbered(path: Path) -> Path:
+    """A new folder, the first of PATH-1, PATH-2, … that was free: of processes that come at once, each gets one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise OSError(errno.EEXIST, "every number is taken")
+
+
 def refuse_link(path: Path) -> None:
     """InputError where a fixed name is a symbolic link, by which others could have us write and delete elsewhere."""
     if path.is_symlink():
@@ -259,6 +275,12 @@ def remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def remove_empty(folder: Path) -> None:
+    """Delete a folder that holds nothing; any other stays."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def drop_abandoned(path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -61,22 +61,24 @@ class Processes:
         """
         return [k for k in numbers if k % self.world == self.rank]
 
-    def on_first(self, work: Callable[[], None]) -> None:
-        """The first process works while the others wait; an error of the user's that it meets is raised by
-        all of them.
+    def on_first(self, work: Callable[[], T]) -> T:
+        """The first process works while the others wait for what it returns; an error of the user's that it meets
+        is raised by all of them.
         """
         problem: ScorefieldError | None = None
+        result: Any = None
         if self.first:
             try:
-                work()
+                result = work()
             except ScorefieldError as error:
                 problem = error
         if self.world > 1:
             from accelerate.utils import broadcast_object_list
 
-            (problem,) = broadcast_object_list([problem])
+            problem, result = broadcast_object_list([problem, result])
         if problem is not None:
             raise problem
+        return cast(T, result)
 
     def on_all(self, work: Callable[[], T], what: str = "") -> T:
         """Every process works; where one of them fails, all do, so that none waits for another: the others

@@ -19,6 +19,7 @@ from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import read_bytes, read_json, read_text, reading
 from scorefield.store.block_store import Block, BlockFolder, finite
+from scorefield.store.outputs import is_free
 from scorefield.store.writers import channels_last
 
 __all__ = ["SampleFiles", "check_new_folder", "classes_of", "write_samples"]
@@ -97,7 +98,7 @@ class SampleFiles(BlockFolder):
 
 def check_new_folder(folder: Path) -> None:
     """InputError unless this is a folder that is empty, or does not exist."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise InputError(f"{folder} is not an empty folder: choose another one for the samples")
 
 

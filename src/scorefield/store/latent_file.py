@@ -15,6 +15,7 @@ from scorefield.runtime.atomic import atomic_write
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.weights import SHOWN
+from scorefield.store.outputs import check_output, save_npz
 
 __all__ = ["Latents", "check_latents_target", "check_weights"]
 
@@ -60,8 +61,8 @@ class Latents:
         if self.labels is not None:
             arrays["labels"] = np.asarray(self.labels, dtype=np.int64)
         try:
-            with atomic_write(path) as partial, partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, weights=np.asarray(self.weights), **arrays)
+            with atomic_write(path) as partial:
+                save_npz(partial, {"weights": np.asarray(self.weights), **arrays}, compressed=False)
         except OSError as error:
             raise unwritable(path, error) from None
 
@@ -94,11 +95,10 @@ def check_weights(of_latents: str, of_run: str, what: str) -> None:
 
 
 def check_latents_target(path: Path) -> None:
-    """InputError unless latents can be written to this path: an .npz in a folder that exists."""
-    if path.suffix.lower() != ".npz" or path.is_dir():
+    """InputError unless latents can be written to this path: an .npz, new or written by scorefield."""
+    if path.suffix.lower() != ".npz":
         raise InputError(f"{path}: latents are written as .npz")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+    check_output(path)
 
 
 def _arrays(path: Path, shape: Sequence[int]) -> dict[str, np.ndarray]:

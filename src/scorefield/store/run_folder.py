@@ -22,8 +22,9 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import MissingFile, read_bytes, read_toml, reading
 from scorefield.store.formats import stamp, upgraded, without_stamp
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "check_name", "fitting_name"]
 
+_LONGEST_NAME = 100  # bytes
 _LONGEST_METRICS = 2**32  # bytes
 
 
@@ -118,6 +119,24 @@ class RunFolder:
             return
         kept = [line for line in content.decode(errors="replace").split("\n") if _step_of(line) <= step]
         _replace_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def check_name(name: str) -> str:
+    """A name of which folders are called, such as a recipe's. ValueError for what is no single part of a path that can be
+    printed.
+    """
+    if name != fitting_name(name):
+        raise ValueError(
+            f"must be one part of a path: at most {_LONGEST_NAME} bytes of printable characters without / and \\"
+        )
+    return name
+
+
+def fitting_name(text: str) -> str:
+    """The text with an underscore for each character that `check_name` refuses, cut where it is too long."""
+    name = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in text)
+    name = name.encode(errors="replace")[:_LONGEST_NAME].decode(errors="ignore").strip()
+    return "_" if name in ("", ".", "..") else name
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -5,18 +5,20 @@ files.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from scorefield.core.shapes import are_images
-from scorefield.runtime.atomic import MANIFEST, atomic_write
+from scorefield.runtime.atomic import MANIFEST, atomic_write, drop_abandoned
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.store.outputs import MARK, check_output, is_folder_name, is_free, save_npz
 
 __all__ = [
     "channels_last",
@@ -57,36 +59,25 @@ def picture_grid(images: Tensor, columns: int | None = None) -> Image.Image:
 def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
     """InputError unless samples of this shape can be written to this path: .png, .npz, or a folder.
 
-    The folder is new or empty, or holds samples already.   shape: of one example; only images are written as
+    The folder is new or empty, or holds samples already; a file is new, or scorefield wrote it.   shape: of one example; only images are written as
     .png.
     """
-    if not are_images(shape) and path.suffix and path.suffix.lower() != ".npz":
+    folder = is_folder_name(path)
+    if not are_images(shape) and not folder and path.suffix.lower() != ".npz":
         raise InputError(
             f"{path}: these samples have shape {tuple(shape)} and are not images, so they are written as .npz or into a folder; "
             "scorefield plot draws points of the plane"
         )
     if path.suffix.lower() in (".png", ".npz"):
-        if path.is_dir():
-            raise InputError(f"{path} is a folder, not a {path.suffix} file: choose another name")
-        if not path.parent.is_dir():
-            raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
-    elif path.suffix:
+        check_output(path)
+    elif not folder:
         raise InputError(
             f"{path}: images are written as .png (a grid), .npz (arrays) or into a folder (one PNG each)"
         )
-    elif path.exists() and not _takes_samples(path):
+    elif not is_free(path) and not (path / MANIFEST).is_file():
         raise InputError(
             f"{path} is not an empty folder, and no {MANIFEST} says that it holds samples: choose another one"
         )
-
-
-def _takes_samples(path: Path) -> bool:
-    """Whether this folder holds nothing, or samples; a job that was killed may have left a file with a hidden
-    name.
-    """
-    return path.is_dir() and (
-        (path / MANIFEST).is_file() or all(file.suffix == ".partial" for file in path.iterdir())
-    )
 
 
 def check_animation(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
@@ -97,8 +88,7 @@ def check_animation(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
         )
     if path.suffix.lower() != ".gif":
         raise InputError(f"{path}: an animation is written as .gif")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+    check_output(path)
 
 
 def save_images(
@@ -112,12 +102,14 @@ def save_images(
 
     Where classes are called otherwise than their numbers, the .npz also holds their names, `classes` (K,).
     """
-    check_target(path)
     if path.suffix.lower() == ".png":
-        _whole(path, lambda partial: picture_grid(images, columns).save(partial, format="PNG"))
+        said = PngInfo()
+        said.add_text("Comment", MARK)
+        grid = picture_grid(images, columns)
+        _whole(path, lambda partial: grid.save(partial, format="PNG", pnginfo=said))
         return
     arrays = {"images": channels_last(images), **_labels(labels, classes)}
-    _whole(path, lambda partial: _save_npz(partial, arrays))
+    _whole(path, lambda partial: save_npz(partial, arrays))
 
 
 def save_points(
@@ -126,9 +118,8 @@ def save_points(
     """Write an .npz with `samples`, float32 (N, *) in the model's data units, `labels` where given, and `classes` as
     `save_images`.
     """
-    check_target(path, samples.shape[1:])
     arrays = {"samples": samples.cpu().to(torch.float32).numpy(), **_labels(labels, classes)}
-    _whole(path, lambda partial: _save_npz(partial, arrays))
+    _whole(path, lambda partial: save_npz(partial, arrays))
 
 
 def _labels(labels: Sequence[int] | None, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -144,13 +135,18 @@ def _labels(labels: Sequence[int] | None, classes: Sequence[str]) -> dict[str, n
 
 def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = None) -> None:
     """Write frames, each uint8 images (N, C, H, W), as one GIF of picture grids that rests on its last frame."""
-    check_animation(path)
     first, *others = [picture_grid(frame, columns) for frame in frames]
     durations = [80] * len(others) + [2000]
     _whole(
         path,
         lambda partial: first.save(
-            partial, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
+            partial,
+            format="GIF",
+            save_all=True,
+            append_images=others,
+            duration=durations,
+            loop=0,
+            comment=MARK.encode(),
         ),
     )
 
@@ -161,13 +157,9 @@ def channels_last(images: Tensor) -> np.ndarray:
     return array.squeeze(-1) if array.shape[-1] == 1 else array
 
 
-def _save_npz(partial: Path, arrays: dict[str, np.ndarray]) -> None:
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-
-
-def _whole(path: Path, write) -> None:  # type: ignore[no-untyped-def]
+def _whole(path: Path, write: Callable[[Path], None]) -> None:
     """Write under a temporary name and rename, so that no reader meets half a file."""
+    drop_abandoned(path)
     try:
         with atomic_write(path) as partial:
             write(partial)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +16,16 @@ from torch import Tensor
 
 from scorefield.models.foreign import model_like
 from scorefield.nets import fused
-from scorefield.runtime.atomic import refuse_link
+from scorefield.runtime.atomic import refuse_link, remove, remove_empty
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.printable import one_line
 from scorefield.runtime.reading import reading
 from scorefield.store.formats import stamp
+from scorefield.store.lock import RunLock
 from scorefield.store.run_folder import RunFolder
 from scorefield.training import checkpoint
 from scorefield.training.checkpoint import Checkpoint
-from scorefield.training.lock import RunLock
 from scorefield.training.state import TrainingState
 from scorefield.training.training_options import TrainingOptions
 
@@ -97,11 +95,11 @@ class RunWriter:
         if not self._begun_here or not self._processes.first:
             return
         for path in (self.folder.config, self.folder.unreadable_files):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+            remove(path)
+        remove(checkpoint.place(self.folder.checkpoints, 0))
+        remove_empty(self.folder.checkpoints)
         self.close()
-        with suppress(OSError):  # what trackers wrote stays
-            self.folder.path.rmdir()
+        remove_empty(self.folder.path)  # what trackers wrote stays
 
     def resume(self, fingerprint: str, describe: Mapping[str, object]) -> None:
         """Load the newest whole checkpoint. InputError where it is of another seed, other data or another
