@@ -165,6 +165,29 @@ def test_checkpoints_cut_off_at_every_tenth_of_their_length(tmp_path):
     assert checkpoint.newest(last.parent).state["step"] == 2
 
 
+@pytest.mark.parametrize(
+    ("group", "change", "said"),
+    [
+        ("ema", lambda value: value.flatten()[:1], "ema: .* of another shape"),
+        ("ema", lambda value: value != 0, "ema: .* of another type .*bool instead of float32"),
+        ("weights", lambda value: value[None], "weights: .* of another shape"),
+        ("weights", lambda value: value.to(torch.complex64), "weights: .* of another type"),
+        ("optimizer", lambda value: value.flatten()[:1] if value.ndim else value, "optimizer's .* has shape"),
+    ],
+)
+def test_a_checkpoint_whose_tensors_do_not_fit_is_refused(tmp_path, group, change, said):
+    """Copying them would cast and repeat them, and training would go on."""
+    list(train(tmp_path / "r", 2))
+    found = checkpoint.newest(tmp_path / "r" / "checkpoints")
+    groups = {**found.groups, group: {name: change(value) for name, value in found.groups[group].items()}}
+    checkpoint.save(tmp_path / "r" / "checkpoints", 2, groups, found.state)
+    with pytest.raises(sf.InputError, match=said) as error:
+        list(train(tmp_path / "r", 3, resume=True))
+    assert "\n" not in str(error.value)
+    assert "step-00000002" in str(error.value)
+    assert len(str(error.value)) < 800
+
+
 def test_weights_that_were_not_written_before_a_kill_are_written_on_resume(tmp_path):
     list(train(tmp_path / "r", 4))
     expected = weights(tmp_path / "r")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import reading
+from scorefield.runtime.reading import one_line, reading
+from scorefield.runtime.weights import misfit
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
 from scorefield.training.sharding import all_finite, full_tensors, shard_like
@@ -73,18 +75,15 @@ class TrainingState:
 
     def _load(self, found: Checkpoint) -> None:
         now = self.objective.state_dict()
-        weights = {
-            name: shard_like(tensor, now.get(name, tensor))
-            for name, tensor in found.groups["weights"].items()
-        }
-        try:
-            self.objective.load_state_dict(weights)
-        except RuntimeError as error:
-            raise InputError(
-                f"{found.path} holds another model ({' '.join(str(error).split())[:200]}…): resume with the run's own"
-            ) from None
+        for name, wanted in (("weights", now), ("ema", self.ema.shadow)):
+            if (problem := misfit(wanted, found.groups[name])) is not None:
+                raise InputError(
+                    f"{found.path} holds another model ({name}: {problem}): resume with the run's own"
+                )
+        weights = {name: shard_like(tensor, now[name]) for name, tensor in found.groups["weights"].items()}
+        self.objective.load_state_dict(weights)
         self.ema.load(found.groups["ema"])
-        _load_optimizer(self.optimizer, found.groups["optimizer"])
+        _load_optimizer(self.optimizer, found.groups["optimizer"], found.path)
         if "times" in found.groups and isinstance(self.objective.times, LearnedTimes):
             self.objective.times.load_state_dict(found.groups["times"])
         for name in _NUMBERS:
@@ -108,13 +107,17 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
     saved = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         parameter = parameters[int(index)]
+        if value.shape not in (parameter.shape, ()):
+            raise InputError(
+                f"{path}: the optimizer's {one_line(key)} has shape {list(value.shape)} instead of {list(parameter.shape)}"
+            )
         state.setdefault(int(index), {})[name] = (
             shard_like(value, parameter) if value.shape == parameter.shape else value
         )
