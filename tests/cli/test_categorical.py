@@ -38,8 +38,8 @@ def test_the_run_describes_itself(capsys, run):
     assert status == 0, err
     facts = json.loads(out)
     assert "17 categories" in facts["network"]
-    assert "values kept from 0.999 to 0" in facts["noise levels"]
-    assert facts["parameters"] == f"{sum(p.numel() for p in model.parameters()):,}"
+    assert "values kept from 0.999 to 0" in facts["noise_levels"]
+    assert facts["parameters"] == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("options", [[], ["--sampler", "ddim", "--eta", "0.5"], ["--eta", "0"]])

@@ -42,7 +42,7 @@ def test_info(capsys, run):
     assert status == 0, err
     facts = json.loads(out)
     assert "10 classes" in facts["network"]
-    assert "1,437 examples of digits" in facts["trained on"]
+    assert (facts["trained_on"]["examples"], facts["trained_on"]["source"]) == (1437, "digits")
 
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])

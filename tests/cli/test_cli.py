@@ -45,7 +45,11 @@ def test_recipes_and_info(capsys, run):
     assert "35,746,307" in call(capsys, "info", "cifar10-ddpm")[1]
     status, out, _ = call(capsys, "info", run, "--json")
     assert status == 0
-    assert "1,437 examples of digits" in json.loads(out)["trained on"]
+    facts = json.loads(out)
+    assert facts["trained_on"]["examples"] == 1437
+    assert facts["training"] == {"step": 3, "steps": 3, "batch_size": 8, "seed": 0}
+    assert facts["parameters"] == sum(p.numel() for p in scorefield.load(run).parameters())
+    assert "1,437 examples of digits" in call(capsys, "info", run)[1]
 
 
 def test_sample_writes_npz_png_folder_and_gif(capsys, run, tmp_path):

@@ -60,7 +60,7 @@ def test_there_and_back(capsys, tmp_path, run):
         call(capsys, "sample", tmp_path / "back", "-n", 1, "--steps", 2, "--out", tmp_path / "a.png")[0] == 0
     )
     status, out, _ = call(capsys, "info", tmp_path / "back", "--json")
-    assert "the diffusers weights out/" in json.loads(out)["imported from"]
+    assert "the diffusers weights out/" in json.loads(out)["imported_from"]
 
 
 def test_refusals_are_one_line(capsys, tmp_path, run):

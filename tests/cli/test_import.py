@@ -86,8 +86,8 @@ def test_half_precision_is_said_and_flags_may_have_sections(capsys, files):
     assert "converted 146 of 146 tensors from float16 to float32" in err
     status, out, _ = call(capsys, "info", run, "--json")
     assert status == 0
-    assert json.loads(out)["parameters"] == "525,091"  # golden C12
-    assert "ddpm.ckpt" in json.loads(out)["imported from"]
+    assert json.loads(out)["parameters"] == 525_091  # golden C12
+    assert "ddpm.ckpt" in json.loads(out)["imported_from"]
     assert call(capsys, "sample", run, "-n", 2, "--steps", 2, "--out", files / "a.png")[0] == 0
 
 

@@ -128,8 +128,8 @@ def test_a_classifier_s_run(tmp_path) -> None:
     assert read_run(tmp_path / "run")[0].objective == {"kind": "classifier"}
     assert model(torch.zeros(1, 3, 64, 64), 7).shape == (1, 1000)
     facts = info_facts(str(tmp_path / "run"))
-    assert facts["imported from"].startswith("the guided-diffusion checkpoint c.pt, sha256:")
-    assert "trained on" not in facts
+    assert facts["imported_from"].startswith("the guided-diffusion checkpoint c.pt, sha256:")
+    assert "trained_on" not in facts
     with pytest.raises(InputError, match="a model of images by the flags"):
         import_run("guided-diffusion", tmp_path / "c.pt", tmp_path / "x", flags={"image_size": 64})
     with pytest.raises(InputError, match="ncsn has no classifiers"):

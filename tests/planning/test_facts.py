@@ -2,7 +2,9 @@
 for it.
 """
 
+import json
 import resource
+import shutil
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 import scorefield as sf
 from scorefield.nets import UNet
 from scorefield.nets.attention import AttentionBlock
-from scorefield.planning.facts import cost, info_facts, readable
+from scorefield.planning.facts import cost, info_facts, info_rows, readable
 from scorefield.runs.build import build_net, build_process, expected_data, read_recipe, recipe_names
 
 PROCESS = sf.process.from_betas(sf.process.cosine_betas(100))
@@ -63,13 +65,13 @@ def test_info_says_what_this_machine_computes_in(monkeypatch) -> None:
     monkeypatch.setattr("scorefield.planning.facts.bf16_units", lambda device: "AMX")
     monkeypatch.setattr("scorefield.nets.fused.available", lambda: True)
     facts = info_facts("digits")
-    assert facts["precision here"] == "bf16 (AMX)"
+    assert facts["precision"] == "bf16 (AMX)"
     monkeypatch.setattr("scorefield.planning.facts.bf16_units", lambda device: None)
     monkeypatch.setattr("scorefield.nets.fused.available", lambda: False)
     facts = info_facts("digits")
-    assert facts["precision here"].startswith("fp32 (nothing here")
-    if facts["device here"] == "cpu":
-        assert "pip install scorefield[fast]" in facts["kernels here"]
+    assert facts["precision"].startswith("fp32 (nothing here")
+    if facts["device"] == "cpu":
+        assert "pip install scorefield[fast]" in facts["kernels"]
 
 
 def test_two_layers_counted_by_hand() -> None:
@@ -121,7 +123,7 @@ def test_info_of_imagenet64_adm_allocates_nothing() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts = info_facts("imagenet64-adm")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB: torch's own modules
-    assert facts["parameters"] == "295,904,454"
+    assert facts["parameters"] == 295_904_454
     net = build_net_of(read_recipe("imagenet64-adm"))
     forward, training = by_hand(
         net,
@@ -129,9 +131,12 @@ def test_info_of_imagenet64_adm_allocates_nothing() -> None:
         torch.zeros(1, device="meta"),
         torch.zeros(1, dtype=torch.long, device="meta"),
     )
-    assert facts["FLOPs of one evaluation"] == f"{forward / 1e9:.3g} G for one example of shape 3×64×64"
-    assert facts["FLOPs of one training step"] == f"{training / 1e9:.3g} G an example"
-    assert facts["activations kept for it"].endswith(" MB an example in fp32")
+    assert (facts["evaluation_flops"], facts["training_flops"]) == (forward, training)
+    rows = dict(info_rows(facts))
+    assert rows["parameters"] == "295,904,454"
+    assert rows["FLOPs of one evaluation"] == f"{forward / 1e9:.3g} G for one example of shape 3×64×64"
+    assert rows["FLOPs of one training step"] == f"{training / 1e9:.3g} G an example"
+    assert rows["activations kept for it"].endswith(" MB an example in fp32")
 
 
 @pytest.mark.parametrize("name", ["toy-moons", "digits-classifier"])
@@ -139,14 +144,14 @@ def test_info_of_every_kind_of_model(name: str) -> None:
     facts = info_facts(name)
     recipe = read_recipe(name)
     count = sum(parameter.numel() for parameter in build_net_of(recipe).parameters())
-    assert facts["parameters"] == f"{count:,}"
-    assert float(facts["FLOPs of one evaluation"].split()[0]) > 0
+    assert facts["parameters"] == count
+    assert facts["evaluation_flops"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipe_names())
 def test_info_of_every_recipe(name: str) -> None:
-    assert float(info_facts(name)["FLOPs of one training step"].split()[0]) > 0
+    assert info_facts(name)["training_flops"] > 0
 
 
 def build_net_of(recipe) -> nn.Module:
@@ -167,3 +172,25 @@ def test_readable_numbers() -> None:
         3.96e12: "3.96 T",
     }
     assert {number: readable(number) for number in numbers} == numbers
+
+
+def test_info_of_a_run_says_what_was_done(tmp_path, tiny_run) -> None:
+    """Not what its recipe would do: the steps that are done, and the data that it has seen."""
+    run = tiny_run.copy(tmp_path / "r", "digits", steps=3)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("\nsteps = 3\n", "\nsteps = 100000\n"))
+    facts = info_facts(str(run))
+    assert facts["training"] == {"step": 3, "steps": 100_000, "batch_size": 8, "seed": 0}
+    assert dict(info_rows(facts))["training"] == "3 of 100,000 steps of 8, seed 0"
+    assert facts["what"] == read_recipe("digits").title
+    assert json.loads(json.dumps(facts)) == {
+        **facts,
+        "trained_on": {**facts["trained_on"], "classes": [*"0123456789"]},
+    }
+    config.write_text(config.read_text().replace('source = "digits"', 'source = "photos"'))
+    assert info_facts(str(run))["what"] == "the recipe digits, on photos"
+    for checkpoint in (run / "checkpoints").iterdir():
+        shutil.rmtree(checkpoint)
+    facts = info_facts(str(run))
+    assert facts["training"]["step"] is None
+    assert dict(info_rows(facts))["training"].startswith("none of 100,000 steps")

@@ -8,7 +8,7 @@ import typer
 
 from scorefield.cli.console import print_json, print_table
 from scorefield.cli.parameters import Allow, Json
-from scorefield.planning.facts import info_facts
+from scorefield.planning.facts import info_facts, info_rows
 
 
 def info(
@@ -23,4 +23,4 @@ def info(
     if as_json:
         print_json(facts)
     else:
-        print_table(("", facts["name"]), [(key, value) for key, value in facts.items() if key != "name"])
+        print_table(("", facts["name"]), info_rows(facts))

@@ -16,7 +16,6 @@ from scorefield.models.network_model import ModelBase
 from scorefield.nets import fused
 from scorefield.runs.build import (
     Recipe,
-    TrainedOn,
     expected_data,
     meta_model,
     naming,
@@ -24,16 +23,19 @@ from scorefield.runs.build import (
     recipe_names,
     recipe_of,
 )
+from scorefield.runs.opened import OpenedRun
 from scorefield.runtime.precision import bf16_units, pick_device
 
 __all__ = [
     "Cost",
     "cost",
     "info_facts",
+    "info_rows",
     "readable",
     "recipe_facts",
 ]
 
+_COSTS = ("evaluation_flops", "training_flops", "activation_bytes")
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
@@ -57,10 +59,45 @@ def recipe_facts() -> list[dict[str, Any]]:
 
 
 def info_facts(what: str, allow: Sequence[str] = ()) -> dict[str, Any]:
-    """What `scorefield info` prints, for a recipe or a run.   allow: modules of the user's own that it may name."""
+    """What there is to know of a recipe or a run, numbers as numbers.   allow: modules of the user's own that it may
+    name.
+    """
     recipe, is_run = recipe_of(what, allow)
     with naming(recipe.file):
         return _facts(what, recipe, is_run)
+
+
+def info_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts in words, for people: what `scorefield info` prints."""
+    rows = [("what", facts["what"]), ("paper", facts["paper"]), ("parameters", f"{facts['parameters']:,}")]
+    if facts["evaluation_flops"] is None:
+        rows.append(("FLOPs of one evaluation", f"unknown: {facts['unknown']} is known from data only"))
+    else:
+        shape = "×".join(map(str, facts["shape"]))
+        rows += [
+            (
+                "FLOPs of one evaluation",
+                f"{readable(facts['evaluation_flops'])} for one example of shape {shape}",
+            ),
+            ("FLOPs of one training step", f"{readable(facts['training_flops'])} an example"),
+            ("activations kept for it", f"{readable(facts['activation_bytes'])}B an example in fp32"),
+        ]
+    rows += [(name.replace("_", " "), facts[name]) for name in ("noise_levels", "network")]
+    rows += [(f"{name} here", facts[name]) for name in ("device", "precision", "kernels")]
+    if "imported_from" in facts:
+        rows.append(("imported from", facts["imported_from"]))
+    if "trained_on" in facts:
+        seen, training = facts["trained_on"], facts["training"]
+        amount = "a stream" if seen["examples"] is None else f"{seen['examples']:,} examples"
+        done = "none" if training["step"] is None else f"{training['step']:,}"
+        rows += [
+            ("trained on", f"{amount} of {seen['source']}, fingerprint {seen['fingerprint']}"),
+            (
+                "training",
+                f"{done} of {training['steps']:,} steps of {training['batch_size']}, seed {training['seed']}",
+            ),
+        ]
+    return rows
 
 
 def _facts(what: str, recipe: Recipe, is_run: bool) -> dict[str, Any]:
@@ -68,31 +105,44 @@ def _facts(what: str, recipe: Recipe, is_run: bool) -> dict[str, Any]:
     model = meta_model(recipe, spec)
     facts = {
         "name": f"{what} ({recipe.name})" if is_run else recipe.name,
-        "what": recipe.title,
+        "what": _title(recipe),
         "paper": recipe.paper,
-        "parameters": f"{_count(model):,}",
+        "parameters": _count(model),
+        "shape": list(spec.shape),
         **_costs(model),
-        "noise levels": model.describe_levels(),
+        "noise_levels": model.describe_levels(),
         "network": f"{recipe.net['kind']}, {model.describe_output()}",
         **_machine(),
     }
-    if recipe.trained_on is not None:
-        facts |= _history(recipe, recipe.trained_on)
-    return facts
+    seen, options = recipe.trained_on, recipe.training
+    if seen is None:
+        return facts
+    if seen.examples == 0:
+        return {**facts, "imported_from": f"{seen.source}, {seen.fingerprint}"}
+    return {
+        **facts,
+        "trained_on": seen.model_dump(include={"source", "examples", "fingerprint", "classes"}),
+        "training": {
+            "step": OpenedRun(what).step if is_run else None,
+            **options.model_dump(include={"steps", "batch_size", "seed"}),
+        },
+    }
 
 
-def _costs(model: ModelBase) -> dict[str, str]:
-    """What an evaluation and a step of training cost, in words."""
+def _title(recipe: Recipe) -> str:
+    """The recipe's title, unless it is of other data than those that were trained on."""
+    own = read_recipe(recipe.name).data.source if recipe.name in recipe_names() else None
+    if recipe.trained_on is None or own is None or own == recipe.data.source:
+        return recipe.title
+    return f"the recipe {recipe.name}, on {recipe.trained_on.source}"
+
+
+def _costs(model: ModelBase) -> dict[str, Any]:
+    """What an evaluation and a step of training cost, for one example."""
     if model.data is None or (unknown := sorted(model.missing - {"low_res"})):
         what = "of an example" if model.data is None else f"of the array {unknown[0]!r}"
-        return {"FLOPs of one evaluation": f"unknown: the shape {what} is known from data only"}
-    evaluation, training, kept = cost(model)
-    shape = "×".join(map(str, model.data.shape))
-    return {
-        "FLOPs of one evaluation": f"{readable(evaluation)} for one example of shape {shape}",
-        "FLOPs of one training step": f"{readable(training)} an example",
-        "activations kept for it": f"{readable(kept)}B an example in fp32",
-    }
+        return dict.fromkeys(_COSTS) | {"unknown": f"the shape {what}"}
+    return dict(zip(_COSTS, cost(model), strict=True))
 
 
 def _machine() -> dict[str, str]:
@@ -107,17 +157,7 @@ def _machine() -> dict[str, str]:
             "plain formulas; pip install scorefield[fast] compiles some",
         )
         kernels = compiled if fused.available() else without
-    return {"device here": device.type, "precision here": precision, "kernels here": kernels}
-
-
-def _history(recipe: Recipe, seen: TrainedOn) -> dict[str, str]:
-    if seen.examples == 0:
-        return {"imported from": f"{seen.source}, {seen.fingerprint}"}
-    amount = "a stream" if seen.examples is None else f"{seen.examples:,} examples"
-    return {
-        "trained on": f"{amount} of {seen.source}, fingerprint {seen.fingerprint}",
-        "training": f"{recipe.training.steps:,} steps of {recipe.training.batch_size}, seed {recipe.training.seed}",
-    }
+    return {"device": device.type, "precision": precision, "kernels": kernels}
 
 
 class Cost(NamedTuple):
