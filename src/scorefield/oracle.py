@@ -8,15 +8,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scorefield.core.noise import Noise, NoiseSource, fresh_seed
+from scorefield.core.noise import Noise, as_noise
 from scorefield.core.prediction import Level, Prediction
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, check_batch_of
 from scorefield.models.base import ClassifierModel, GaussianModel
 from scorefield.process.base import GaussianProcess, Time
+from scorefield.runtime.checks import LARGEST, brief, instance_of, numbers, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["GaussianMixture", "MixtureClassifier", "MixtureDenoiser"]
 
+_MOST_SAMPLES = 10**8
 _CLEAN = Level(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64))
 
 
@@ -35,19 +37,26 @@ class GaussianMixture:
         covariances: Tensor | Sequence,
         weights: Tensor | Sequence | None = None,
     ) -> None:
-        self.means = torch.as_tensor(means, dtype=torch.float64)
-        self.covariances = torch.as_tensor(covariances, dtype=torch.float64)
-        if self.means.ndim != 2 or self.covariances.shape != (*self.means.shape, self.means.shape[1]):
+        self.means = numbers("means", means)
+        self.covariances = numbers("covariances", covariances)
+        if (
+            self.means.ndim != 2
+            or not self.means.numel()
+            or self.covariances.shape != (*self.means.shape, self.means.shape[1])
+        ):
             raise InputError(
                 "a mixture needs means (K, D) and covariances (K, D, D); "
                 f"got {tuple(self.means.shape)} and {tuple(self.covariances.shape)}"
             )
         K, self.D = self.means.shape
-        weights = torch.ones(K) if weights is None else weights
-        self.weights = torch.as_tensor(weights, dtype=torch.float64)
-        if self.weights.shape != (K,) or bool((self.weights <= 0).any()):
+        self.weights = torch.ones(K, dtype=torch.float64) if weights is None else numbers("weights", weights)
+        if self.weights.shape != (K,) or not bool(
+            ((self.weights >= 1 / LARGEST) & (self.weights <= LARGEST)).all()
+        ):
+            raise InputError(f"weights must be {K} positive numbers, one a component; got {brief(weights)}")
+        if bool((self.means.abs() > LARGEST).any() or (self.covariances.abs() > LARGEST**2).any()):
             raise InputError(
-                f"weights must be {K} positive numbers, one a component; got {self.weights.tolist()}"
+                f"means go up to {LARGEST:g} and covariances to their square, which float32 can hold"
             )
         self.weights = self.weights / self.weights.sum()
         self._variances, self._axes = torch.linalg.eigh(self.covariances)
@@ -94,7 +103,8 @@ class GaussianMixture:
 
     def sample_labelled(self, n: int, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """n exact samples and the components they came from: (n, D) float64 and (n,) int64."""
-        noise = noise or NoiseSource(fresh_seed())
+        positive_int("n, the number of samples,", n, at_most=_MOST_SAMPLES)
+        noise = as_noise(noise)
         u = noise.uniform((n, 1)).double()
         k = torch.searchsorted(self.weights.cumsum(0), u[:, 0]).clamp_max(len(self.weights) - 1)
         z = noise.normal((n, self.D)).double()
@@ -102,7 +112,9 @@ class GaussianMixture:
 
     def at(self, level: Level) -> GaussianMixture:
         """The mixture that x_t follows: p_t itself."""
-        alpha, sigma = level.alpha.double(), level.sigma.double()
+        alpha, sigma = (value.double() for value in _checked_level(level))
+        if alpha.ndim:
+            raise InputError(f"a mixture is at one level, got {len(alpha)}")
         eye = torch.eye(self.D, dtype=torch.float64)
         return GaussianMixture(alpha * self.means, alpha**2 * self.covariances + sigma**2 * eye, self.weights)
 
@@ -116,14 +128,23 @@ class GaussianMixture:
 
     def _axes_coordinates(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """x − α m_k along the principal axes of C_k, (B, K, D), and the variances of x_t along them."""
+        check_batch_of("x", x)
         flat = x.reshape(x.shape[0], -1).to("cpu", torch.float64)
         if flat.shape[1] != self.D:
             raise InputError(
                 f"this mixture is over {self.D} dimensions, but an example has {flat.shape[1]} values"
             )
         alpha, sigma = _rows(level)
+        if len(alpha) not in (1, len(flat)):
+            raise InputError(f"{len(alpha)} levels were given for {len(flat)} examples")
         z = torch.einsum("kij,bki->bkj", self._axes, flat[:, None] - alpha * self.means)
-        return z, alpha**2 * self._variances + sigma**2
+        var = alpha**2 * self._variances + sigma**2
+        if bool((var <= 0).any()):
+            raise InputError(
+                "a component without variance in some direction has no density there without noise: give a level with "
+                "σ > 0, or covariances that are positive definite"
+            )
+        return z, var
 
     def _joint(self, x: Tensor, level: Level) -> Tensor:
         """ln w_k + ln N(x; α m_k, α² C_k + σ² I), (B, K)."""
@@ -141,8 +162,7 @@ class MixtureDenoiser(GaussianModel):
     """The exact Denoise of a mixture: x̂0 = E[x_0 | x_t]."""
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
-        self.mixture = mixture
-        self.process = process
+        self.mixture, self.process = _checked_pair(mixture, process)
         self.data = DataSpec((mixture.D,))
 
     def __repr__(self) -> str:
@@ -164,8 +184,8 @@ class MixtureClassifier(ClassifierModel):
     """
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
-        self.mixture = mixture
-        self.process: GaussianProcess = process
+        self.process: GaussianProcess
+        self.mixture, self.process = _checked_pair(mixture, process)
 
     def __repr__(self) -> str:
         return f"MixtureClassifier({self.mixture!r}, {self.process!r})"
@@ -178,6 +198,25 @@ class MixtureClassifier(ClassifierModel):
         return torch.log_softmax(self.mixture._joint(x_t, self.process.level(t)), dim=1).to(x_t)
 
 
+def _checked_pair(mixture: object, process: object) -> tuple[GaussianMixture, GaussianProcess]:
+    expected = "a Gaussian process such as sf.process.cosine(1000)"
+    if not isinstance(process, GaussianProcess):
+        raise InputError(f"process must be {expected}, got {brief(process)}")
+    return instance_of("mixture", mixture, GaussianMixture, "a GaussianMixture"), process
+
+
+def _checked_level(level: object) -> Level:
+    fits = (
+        isinstance(level, tuple)
+        and len(level) == 2
+        and all(isinstance(c, Tensor) and c.ndim <= 1 for c in level)
+    )
+    if not fits or not isinstance(level, Level):
+        raise InputError(f"a level is α and σ, such as process.level(t); got {brief(level)}")
+    return level
+
+
 def _rows(level: Level) -> tuple[Tensor, Tensor]:
     """α and σ shaped to broadcast over (B, K, D)."""
+    level = _checked_level(level)
     return level.alpha.double().reshape(-1, 1, 1), level.sigma.double().reshape(-1, 1, 1)

@@ -132,7 +132,7 @@ def test_dropout_acts_in_training_only() -> None:
     ("run", "message"),
     [
         (lambda: make("max"), "attention, adaptive, spatial, spatial_v2; got 'max'"),
-        (lambda: Classifier(3, 0, **SMALL), "at least one class"),
+        (lambda: Classifier(3, 0, **SMALL), "num_classes must be a positive integer"),
         (lambda: make("attention", heads=3), "3 heads"),
         (lambda: make("attention", head_channels=48), "head_channels=48"),
         (lambda: make("adaptive")(torch.zeros(2, 1, 8, 8), torch.zeros(2)), r"\(B, 3, H, W\)"),

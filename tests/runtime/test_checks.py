@@ -117,7 +117,7 @@ def test_tables_of_numbers():
     assert numbers("betas", np.array([0.5], np.float32), 1).dtype == torch.float64
     assert numbers("scale", 3).shape == ()
     for wrong in (["a"], [1, None], [[1], [1, 2]], [math.nan], [True], [1j], object(), "12", [10**400]):
-        with pytest.raises(InputError, match="betas must be a list of finite numbers, got"):
+        with pytest.raises(InputError, match="betas must be a one-dimensional list of finite numbers, got"):
             numbers("betas", wrong, 1)
     for shape in ((), (0,), (2, 2)):
         with pytest.raises(InputError, match=re.escape(f"got shape {shape}")):

@@ -577,7 +577,6 @@ REFUSED = [
     ),
     ("table", DDIM(varsigma=[0.1, 0.1]), DOWN, "0 at s = 0.*step 2"),
     ("table", DDIM(varsigma=[-0.1, 0.0]), DOWN, "step 1"),
-    ("table", DDIM(varsigma=[math.nan, 0.0]), DOWN, "step 1"),
     ("table", DDIM(varsigma=[0.1, 0.0]), [100, 50, 4, 0], "each of the 3 steps of this grid; got 2"),
     ("table", PredictorCorrector(DDIM(varsigma=[5.0, 0.0]), Langevin(1e-3)), DOWN, "step 1"),
     # Guidance

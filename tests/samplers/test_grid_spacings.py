@@ -132,8 +132,8 @@ def test_trailing_is_uniform():
         ("vp", 5, {"sigma_max": 200.0}, "leaves this process"),
         ("edm", 5, {"sigma_min": 1e-3}, "leaves this process"),
         ("vp", 5, {"sigma_min": 2.0, "sigma_max": 1.0}, "descends from sigma_max"),
-        ("vp", 5, {"sigma_min": 0.0}, "descends from sigma_max"),
-        ("vp", 5, {"sigma_max": math.nan}, "descends from sigma_max"),
+        ("vp", 5, {"sigma_min": 0.0}, "sigma_min must be a finite number above 0"),
+        ("vp", 5, {"sigma_max": math.nan}, "sigma_max must be a finite number above 0"),
     ],
 )
 def test_bad_input(make, process, n, options, message):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 
 __all__ = ["check_batch", "differentiable", "recording", "score_from_energy", "vjp"]
@@ -23,13 +24,16 @@ def score_from_energy(energy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
             the energy has another shape than (B,).
     """
 
+    if not callable(energy) or isinstance(energy, type):
+        raise InputError(f"an energy is called x (B, *) -> (B,), got {brief(energy)}")
+
     def score(x: Tensor) -> Tensor:
         check_batch(x)
         with recording() as create_graph:
             x_in = differentiable(x, create_graph)
             value = energy(x_in)
             if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                got = tuple(value.shape) if isinstance(value, Tensor) else brief(value)
                 raise InputError(
                     f"an energy must give one value per example, shape ({x.shape[0]},), got {got}"
                 )
@@ -71,6 +75,8 @@ def differentiable(x: Tensor, keep_graph: bool) -> Tensor:
 
 def check_batch(x: Tensor) -> None:
     """InputError unless x is a non-empty batch (B, *) of floats."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"x must be a tensor (B, *), got {brief(x)}")
     if not x.is_floating_point():
         raise InputError(
             f"x must hold floating-point values, got {x.dtype}: convert it, for example with x.float()"

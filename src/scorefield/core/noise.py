@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.runtime.checks import brief, instance_of, positive_int
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Noise", "NoiseSource", "Recorded", "fresh_seed"]
+__all__ = ["Noise", "NoiseSource", "Recorded", "as_noise", "check_noise", "fresh_seed"]
 
 
 _STREAM_VALUES = 4096
+_LARGEST_STEP = 2**63 - 1
+_LARGEST_DRAW = 2**36  # values
 
 
+@runtime_checkable
 class Noise(Protocol):
     """What samplers and objectives draw from. Every draw has shape (B, *), one row per sample."""
 
@@ -52,9 +57,9 @@ class NoiseSource:
 
     def __init__(self, seed: int, samples: Tensor | Iterable[int] | None = None, step: int = 0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**128:
-            raise InputError(f"a seed is an integer from 0 to 2**128 - 1, got {seed!r}")
+            raise InputError(f"a seed is an integer from 0 to 2**128 - 1, got {brief(seed)}")
         self.seed = seed
-        self.step = step
+        self.step = positive_int("step, the one that draws,", step, at_least=0, at_most=_LARGEST_STEP)
         self.samples = None if samples is None else _identities(samples)
         self._draw = 0
 
@@ -80,12 +85,14 @@ class NoiseSource:
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal draw of x's shape, cast to its dtype and device."""
+        _check_real(x)
         return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
 
     def _rows(
         self, shape: Sequence[int], fill: Callable[[np.random.Generator, np.ndarray], object]
     ) -> Tensor:
-        batch, row = shape[0], int(np.prod(shape[1:], dtype=np.int64))
+        shape = _sizes(shape)
+        batch, row = shape[0], math.prod(shape[1:])
         samples = np.arange(batch) if self.samples is None else self.samples
         if len(samples) != batch:
             raise InputError(
@@ -97,21 +104,31 @@ class NoiseSource:
         # batch.
         per = max(1, _STREAM_VALUES // max(row, 1))
         streams, where = np.unique(samples // per, return_inverse=True)
-        table = np.empty((len(streams), per * row), dtype=np.float32)
+        try:
+            table = np.empty((len(streams), per * row), dtype=np.float32)
+        except MemoryError:
+            raise InputError(
+                f"a draw of shape {shape} does not fit into memory: draw fewer samples at once"
+            ) from None
         for values, stream in zip(table, streams, strict=True):
             # Philox counts up its first word; the other three are free to name the stream.
             counter = np.array([0, self._draw, self.step, stream], dtype=np.uint64)
             fill(np.random.Generator(np.random.Philox(key=self.seed, counter=counter)), values)
         self._draw += 1
         rows = table.reshape(len(streams), per, row)[where, samples % per]
-        return torch.from_numpy(rows).reshape(tuple(shape))
+        return torch.from_numpy(rows).reshape(shape)
 
 
 class Recorded:
     """A tape: hands out the given tensors in order, so that a test or a golden case decides every draw."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
+        wanted = "a list of tensors, in the order in which they are drawn"
+        if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
+            raise InputError(f"what is recorded must be {wanted}, got {brief(tensors)}")
         self._tensors = list(tensors)
+        for tensor in self._tensors:
+            instance_of("what is recorded", tensor, Tensor, wanted)
         self._next = 0
 
     def __repr__(self) -> str:
@@ -139,14 +156,49 @@ class Recorded:
 
     def normal_like(self, x: Tensor) -> Tensor:
         """The next tensor of the tape, in x's dtype and on its device."""
+        _check_real(x)
         return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
 
 
+def as_noise(noise: Noise | None) -> Noise:
+    """The noise itself, or a `NoiseSource` of a fresh seed in the place of None. InputError for what is no noise."""
+    return NoiseSource(fresh_seed()) if noise is None else check_noise(noise)
+
+
+def check_noise(noise: object) -> Noise:
+    """The noise itself. InputError for what is none."""
+    if isinstance(noise, Noise) and not isinstance(noise, type):
+        return noise
+    raise InputError(
+        f"noise is what draws come from, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"
+    )
+
+
 def _identities(samples: Tensor | Iterable[int]) -> np.ndarray:
-    identities = np.asarray(samples if isinstance(samples, Tensor) else list(samples), dtype=np.int64)
-    if identities.ndim != 1 or (identities < 0).any():
-        raise InputError("the identities of samples are a list of integers from 0 up")
-    return identities
+    expected = "the identities of samples are a list of integers from 0 up"
+    try:
+        found = np.asarray(samples.cpu() if isinstance(samples, Tensor) else list(samples))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise InputError(f"{expected}; got {brief(samples)}") from None
+    if found.ndim != 1 or (found.size and (found.dtype.kind not in "iu" or (found < 0).any())):
+        raise InputError(f"{expected}; got {brief(samples)}")
+    return found.astype(np.int64)
+
+
+def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a draw. InputError for what is none."""
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    if not sizes or not all(isinstance(n, int | np.integer) and n >= 0 for n in sizes):
+        raise InputError(f"the shape of a draw is (B, *), one row for each sample; got {brief(shape)}")
+    if math.prod(sizes) > _LARGEST_DRAW:
+        raise InputError(f"{math.prod(sizes):,} numbers of shape {sizes} are too many to be drawn at once")
+    return sizes
+
+
+def _check_real(x: object) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = f"one of {x.dtype}" if isinstance(x, Tensor) else brief(x)
+        raise InputError(f"noise is drawn like a tensor of floating-point numbers, got {got}")
 
 
 def fresh_seed() -> int:

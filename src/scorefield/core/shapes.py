@@ -9,13 +9,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.runtime.checks import check_finite
+from scorefield.runtime.checks import LARGEST, brief, check_finite, number, positive_int
 from scorefield.runtime.errors import InputError
 
-__all__ = ["DataSpec", "are_images", "expand", "mean_flat", "shown", "sum_flat"]
+__all__ = [
+    "DataSpec",
+    "are_images",
+    "check_batch_of",
+    "expand",
+    "is_true",
+    "mean_flat",
+    "shown",
+    "sum_flat",
+]
 
 # How far, in bins, a value may lie from its level: far above float32 rounding, far below any real mistake.
 _OFF_GRID = 1e-3
+_LARGEST_SIZE = 2**31  # of one dimension of an example
+_LARGEST_BINS = 2**24  # integers that float32 tells apart
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -25,7 +36,40 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     coefficient = coefficient.to(device=x.device, dtype=x.dtype)
     if coefficient.ndim == 0:
         return coefficient
+    if coefficient.shape[0] != x.shape[0]:
+        raise InputError(
+            f"{coefficient.shape[0]} times were given for {x.shape[0]} examples: give one for each, or one number for all"
+        )
     return coefficient.reshape(coefficient.shape[0], *[1] * (x.ndim - 1))
+
+
+def check_batch_of(name: str, x: object, like: Tensor | None = None) -> None:
+    """InputError unless x is a batch (B, *) of floating-point numbers with at least one example.
+
+    Its values are not looked at, which would make the host wait for the device.
+
+    Args:
+        name: What x is, for the message.
+        x: Anything.
+        like: A batch whose shape it must have. Default: any.
+    """
+    if not isinstance(x, Tensor):
+        advice = ": convert it by torch.from_numpy" if type(x).__module__ == "numpy" else ""
+        raise InputError(f"{name} must be a tensor (B, *), got {brief(x)}{advice}")
+    if not x.is_floating_point():
+        raise InputError(f"{name} must hold floating-point numbers, got {x.dtype}: convert it by .float()")
+    if like is not None and x.shape != like.shape:
+        raise InputError(f"{name} must have shape {tuple(like.shape)}, got {tuple(x.shape)}")
+    if x.ndim < 1 or not x.shape[0]:
+        raise InputError(f"{name} must hold at least one example, (B, *); got shape {tuple(x.shape)}")
+
+
+def is_true(value: Tensor) -> bool:
+    """The truth of a 0-dimensional tensor; False where it cannot be read, as inside torch.func.vmap."""
+    try:
+        return bool(value)
+    except RuntimeError:
+        return False
 
 
 def sum_flat(x: Tensor) -> Tensor:
@@ -56,12 +100,24 @@ class DataSpec:
     bins: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.shape or any(n < 1 for n in self.shape):
-            raise InputError(f"the shape of an example must have positive sizes, got {tuple(self.shape)}")
-        if not self.range[0] < self.range[1]:
+        shape, classes = self.shape, self.classes
+        if not isinstance(shape, Sequence) or not shape or isinstance(shape, str):
+            raise InputError(f"the shape of an example must have positive sizes, got {brief(shape)}")
+        for size in shape:
+            positive_int("a size of an example's shape", size, at_most=_LARGEST_SIZE)
+        if not isinstance(self.range, Sequence) or len(self.range) != 2:
+            raise InputError(f"range is two numbers that ascend, such as (-1, 1); got {brief(self.range)}")
+        low, high = (number("an end of range", end, at_least=-LARGEST, at_most=LARGEST) for end in self.range)
+        if not low < high:
             raise InputError(f"range must ascend, got {self.range}")
-        if self.bins is not None and self.bins < 2:
-            raise InputError(f"bins must be at least 2 (the levels a value can take), got {self.bins}")
+        if (
+            not isinstance(classes, Sequence)
+            or isinstance(classes, str)
+            or not all(isinstance(name, str) for name in classes)
+        ):
+            raise InputError(f"classes are the names of the labels, a list of words; got {brief(classes)}")
+        if self.bins is not None:
+            positive_int("bins, the levels a value can take,", self.bins, at_least=2, at_most=_LARGEST_BINS)
 
     @property
     def num_classes(self) -> int:
@@ -77,6 +133,9 @@ class DataSpec:
         """Integer levels 0 … bins-1 -> float32 values in `range`: low + (high - low)·k/(bins - 1)."""
         if self.bins is None:
             raise InputError("this data is continuous: it has no levels (bins is None)")
+        _check_values(levels, "levels")
+        if levels.is_floating_point():
+            raise InputError(f"levels are the integers 0 … {self.bins - 1}, got {levels.dtype}")
         low, high = self.range
         return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
 
@@ -90,6 +149,7 @@ class DataSpec:
             raise InputError(
                 f"only data of at most 256 levels can be rounded to levels, and bins is {self.bins}"
             )
+        _check_values(x)
         if not x.is_floating_point():
             return x.clamp(0, self.bins - 1).to(torch.uint8)
         return _rounded(x, self.range, self.bins)
@@ -104,6 +164,7 @@ class DataSpec:
         """
         if self.bins is None:
             raise InputError("this data is continuous: it has no levels (bins is None)")
+        _check_values(x)
         low, high = self.range
         position = (x - low) * ((self.bins - 1) / (high - low)) if x.is_floating_point() else x
         level = position.round()
@@ -125,7 +186,15 @@ class DataSpec:
         return _rounded(x, self.range, 256)
 
 
+def _check_values(x: object, name: str = "x") -> None:
+    """InputError unless x is a tensor of real numbers."""
+    if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool:
+        got = f"one of {x.dtype}" if isinstance(x, Tensor) else brief(x)
+        raise InputError(f"{name} must be a tensor of numbers, got {got}")
+
+
 def _rounded(x: Tensor, bounds: tuple[float, float], bins: int) -> Tensor:
+    _check_values(x)
     check_finite(x, "images", "the model that made them has diverged")
     low, high = bounds
     return ((x - low) * ((bins - 1) / (high - low))).round().clamp(0, bins - 1).to(torch.uint8)

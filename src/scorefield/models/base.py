@@ -36,7 +36,7 @@ __all__ = [
     "ScoreFunction",
 ]
 
-Labels = int | Sequence[int] | Tensor
+Labels = int | str | Sequence[int | str] | Tensor
 LogDensity = Callable[[Tensor], Tensor]  # x (B, *) -> ln p(x) up to a constant, (B,)
 Family = Literal["gaussian", "categorical", "score", "classifier"]
 
@@ -51,8 +51,8 @@ class ScoreFunction(Protocol):
 class Denoise(ScoreFunction, Protocol):
     """Anything that predicts x̂0 at every level of a Gaussian process: what every sampler but Langevin needs.
 
-    A class of one's own with these three members is a model. It may also have any member of `Model`, such as
-    `data`, `device`, `num_classes` or `variance`, under that name.
+    A class of one's own with these three members is a model; without `score`, the score is that of its x̂0. It may also
+    have any member of `Model`, such as `data`, `device`, `num_classes` or `variance`, under that name.
     """
 
     process: GaussianProcess
@@ -98,6 +98,11 @@ class Model:
     def device(self) -> torch.device:
         """Where it computes."""
         return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What its parameters are in; None where it takes x_t in any."""
+        return None
 
     @property
     def kind(self) -> str:
@@ -224,7 +229,7 @@ class Model:
         """This model with conditioning bound, so that samplers never see it.
 
         Args:
-            y: One class for every example, or (B,) of them. Default: labels stay unbound.
+            y: One class for every example, or (B,) of them, by number or by name. Default: labels stay unbound.
             arrays: Further inputs of the network by name, (B, *), or (1, *) for every example.
 
         Raises:
@@ -345,8 +350,3 @@ class ClassifierModel(Model, ABC):
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time) -> Tensor:
         """Logits (B, K) at x_t (B, *) and t, a number or (B,)."""
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """What its parameters are in; None where it takes x_t in any."""
-        return None

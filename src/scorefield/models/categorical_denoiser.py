@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from scorefield.core.distributions import Categorical
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, shown
 from scorefield.models.base import CategoricalModel, ConditionalCategories, Labels
 from scorefield.models.network import ModelSettings, NetworkInputs
 from scorefield.models.network_model import ModelBase, need_classes
 from scorefield.models.parametrization import noise_at_T, noise_input
 from scorefield.models.wrappers import GivenCategories
 from scorefield.process.base import Process, Time
-from scorefield.process.categorical import CategoricalProcess, check_categories
-from scorefield.runtime.checks import one_of
+from scorefield.process.categorical import CategoricalProcess, check_categories, check_category_batch
+from scorefield.runtime.checks import brief, one_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["CategoricalDenoiser"]
@@ -60,7 +60,7 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
         if not isinstance(process, CategoricalProcess):
             raise InputError(
                 "process must be one of categories, such as sf.process.uniform_categorical(sf.process.cosine_kappas(100), classes=17); "
-                f"got {type(process).__name__}: models of Gaussian noise are sf.Denoiser"
+                f"got {brief(process)}: models of Gaussian noise are sf.Denoiser"
             )
         self.process = process
         self.parametrization = parametrization
@@ -149,11 +149,20 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
             InputError: At t = 0, where x_t is the data; for another output of the network; for an x_t that no x_0
                 leads to at t.
         """
+        check_category_batch(x_t, self.process.states, "x_t")
+        if x_t.ndim < 2:
+            raise InputError("x_t must be (B, C, *): give one category an example as (B, 1)")
         time = self.process.positive_time(t)
         logits = self._network(x_t, time, y, arrays)
         log_likelihood = self.process.log_likelihood(x_t, time, 0, logits.dtype)[:, : self.process.classes]
         possible = self.process.possible(log_likelihood)
-        if not bool(possible.any(dim=1).all()):
+        # Read together, because the host waits here.
+        reachable, finite = torch.stack([possible.any(dim=1).all(), logits.isfinite().all()]).tolist()
+        if not finite:
+            raise InputError(
+                f"the network's logits are not finite at t = {shown(time)}: the model has diverged, or its weights are damaged"
+            )
+        if not reachable:
             raise InputError(
                 "this x_t cannot be at its t: an absorbing process has erased every value at t = T"
             )
@@ -167,7 +176,7 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
 
         InputError for values between bins, and for floats where the model does not know its data.
         """
-        if not x0.is_floating_point():
+        if not isinstance(x0, Tensor) or not x0.is_floating_point():
             check_categories(x0, self.process.classes, "x0")
             return x0.long()
         if self.data is None:
@@ -182,12 +191,17 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
 
     def _network(self, x_t: Tensor, time: Tensor, y: Tensor | None, arrays: Mapping[str, Tensor]) -> Tensor:
         """Its logits (B, K, *)."""
-        process, parameter = self.process, next(self.parameters(), None)
-        dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
+        process, dtype = self.process, self.dtype or torch.get_default_dtype()
         x = one_hot(x_t, process.states).movedim(-1, 1).flatten(1, 2).to(dtype)
-        c = noise_input(self.noise_input, process, time, dtype).to(x_t.device).expand(x_t.shape[0])
-        labels = {} if y is None else {"y": y}
-        raw = self.run_network(x, c, **labels, **arrays)
+        c = noise_input(self.noise_input, process, time, dtype).to(x_t.device)
+        if c.ndim and len(c) != len(x_t):
+            raise InputError(
+                f"{len(c)} times were given for {len(x_t)} examples: give one for each, or one for all"
+            )
+        c = c.expand(x_t.shape[0])
+        raw = self.run_network(x, c, **self.conditioned(x_t, y, arrays))
+        if not isinstance(raw, Tensor):
+            raise InputError(f"the network returned {brief(raw)}, and a tensor is expected")
         expected = (x_t.shape[0], process.classes * x_t.shape[1], *x_t.shape[2:])
         if tuple(raw.shape) != expected:
             raise InputError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.prediction import Prediction
-from scorefield.core.shapes import DataSpec, expand
+from scorefield.core.shapes import DataSpec, check_batch_of, expand
 from scorefield.data.transforms import reduced
 from scorefield.models.base import ConditionalModel, GaussianModel, Labels
 from scorefield.models.network import ModelSettings
@@ -25,12 +25,13 @@ from scorefield.models.parametrization import (
 )
 from scorefield.models.wrappers import Given
 from scorefield.process.base import GaussianProcess, Process, Time
-from scorefield.runtime.checks import one_of, positive_int
+from scorefield.runtime.checks import LARGEST, brief, number, one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.registry import NOISE_INPUTS, PARAMETRIZATIONS
 
 __all__ = ["Denoiser"]
 
+_LARGEST_SIDE = 2**16
 VARIANCE_HEADS = (None, "range", "direct")
 
 
@@ -76,11 +77,10 @@ class Denoiser(ModelBase, ConditionalModel):
         one_of("parametrization", parametrization, PARAMETRIZATIONS)
         one_of("noise_input", noise_input, NOISE_INPUTS)
         one_of("variance", variance, VARIANCE_HEADS)
-        if not sigma_data > 0:
-            raise InputError(f"sigma_data is a standard deviation and must be positive, got {sigma_data!r}")
+        number("sigma_data, a standard deviation,", sigma_data, at_least=1 / LARGEST, at_most=LARGEST)
         if not isinstance(process, GaussianProcess):
             raise InputError(
-                f"process must be a Gaussian process such as sf.process.cosine(1000), got {type(process).__name__}"
+                f"process must be a Gaussian process such as sf.process.cosine(1000), got {brief(process)}"
             )
         if not isinstance(process.T, int) and (parametrization == "mean" or variance == "direct"):
             raise IncompatibleModel(
@@ -191,27 +191,29 @@ class Denoiser(ModelBase, ConditionalModel):
         """The prediction of the network at x_t.
 
         Args:
-            x_t: (B, *) floating point.
+            x_t: (B, *) floating point; the network receives it in its own dtype, and the prediction has that of x_t.
             t: A number or (B,), 0 < t ≤ T.
             y: Labels (B,) int64, or None.
             arrays: Further inputs of the network by name, (B, *).
 
         Raises:
-            InputError: At t = 0, and where the network's output has another shape than the model needs.
+            InputError: At t = 0, for an x_t, labels or arrays that do not fit, and where the network's output has another
+                shape than the model needs.
         """
+        check_batch_of("x_t", x_t)
         time = self.process.positive_time(t)
         c = self.coefficients(time)
         raw = self._network(expand(c.inp, x_t) * x_t, time, y, arrays)
         raw, head = self._split(raw, x_t)
         x0 = expand(c.skip, x_t) * x_t + expand(c.out, x_t) * raw
         level = self.process.level(time)
+        if head is None:
+            return Prediction(x_t, level, x0, raw)
         if self.variance == "range":
             return Prediction(x_t, level, x0, raw, var_frac=(head + 1) / 2)
-        if self.variance == "direct":
-            return Prediction(
-                x_t, level, x0, raw, log_var=head, below=self.process.level((time - 1).clamp_min(0))
-            )
-        return Prediction(x_t, level, x0, raw)
+        return Prediction(
+            x_t, level, x0, raw, log_var=head, below=self.process.level((time - 1).clamp_min(0))
+        )
 
     def coefficients(self, t: Tensor) -> Affine:
         """(c_skip, c_out, c_in) at t, float64 on the CPU."""
@@ -221,7 +223,7 @@ class Denoiser(ModelBase, ConditionalModel):
         """This model with conditioning bound, so that samplers never see it.
 
         Args:
-            y: One class for every example, or (B,) of them. Default: labels stay unbound.
+            y: One class for every example, or (B,) of them, by number or by name. Default: labels stay unbound.
             arrays: Further inputs of the network by name, (B, *), or (1, *) for every example; of a super-resolution
                 model `low_res`, the images (B, C, h, w) in the data's range that it upsamples.  [ADM Sec. 5]
 
@@ -258,27 +260,38 @@ class Denoiser(ModelBase, ConditionalModel):
         super().refuse_missing(bound)
 
     def _network(self, x: Tensor, time: Tensor, y: Tensor | None, arrays: Mapping[str, Tensor]) -> Tensor:
-        c = noise_input(self.noise_input, self.process, time, x.dtype).to(x.device).expand(x.shape[0])
-        labels = {} if y is None else {"y": y}
-        return self.run_network(x, c, **labels, **arrays).to(x.dtype)
+        dtype = torch.float64 if x.dtype == torch.float64 else self.dtype or x.dtype
+        c = noise_input(self.noise_input, self.process, time, dtype).to(x.device)
+        if c.ndim and len(c) != len(x):
+            raise InputError(
+                f"{len(c)} times were given for {len(x)} examples: give one for each, or one for all"
+            )
+        raw = self.run_network(x, c.expand(x.shape[0]), **self.conditioned(x, y, arrays))
+        if not isinstance(raw, Tensor):
+            raise InputError(f"the network returned {brief(raw)}, and a tensor is expected")
+        return raw.to(x.dtype)
 
-    def _split(self, raw: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
-        """(F, variance half); InputError when the network's output has another shape than the model needs."""
+    def _split(self, raw: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(F, variance half or None); InputError when the network's output has another shape than the model needs."""
         heads = 1 if self.variance is None else 2
-        expected = (x_t.shape[0], heads * x_t.shape[1], *x_t.shape[2:])
+        if heads == 2 and x_t.ndim < 2:
+            raise InputError("a variance head is a second half of the channels: give scalars as (B, 1)")
+        expected = tuple(x_t.shape)
+        if heads == 2:
+            expected = (x_t.shape[0], 2 * x_t.shape[1], *x_t.shape[2:])
         if tuple(raw.shape) != expected:
             why = "twice the channels, for its variance head" if heads == 2 else "the shape of x_t"
             raise InputError(
                 f"the network returned shape {tuple(raw.shape)}, but this model needs {expected}: {why}"
             )
-        return raw[:, : x_t.shape[1]], raw[:, x_t.shape[1] :]
+        return (raw, None) if heads == 1 else (raw[:, : x_t.shape[1]], raw[:, x_t.shape[1] :])
 
 
 def _check_low_res(side: int | None, data: DataSpec | None) -> None:
     """InputError unless square images of `data` have smaller ones of this side."""
     if side is None:
         return
-    positive_int("low_res, the side of the small images in pixels,", side)
+    positive_int("low_res, the side of the small images in pixels,", side, at_most=_LARGEST_SIDE)
     if data is not None and not (len(data.shape) == 3 and side < data.shape[1] == data.shape[2]):
         raise InputError(
             f"low_res = {side} is the side of images that are enlarged to the data's, which must be square and larger; an example "

@@ -28,6 +28,7 @@ from scorefield.models.network import Null
 from scorefield.models.wrappers import Given, GivenCategories
 from scorefield.process.base import GaussianProcess, Process, Time
 from scorefield.process.categorical import CategoricalProcess
+from scorefield.runtime.checks import brief
 from scorefield.runtime.contracts import refuse_misspelt
 from scorefield.runtime.errors import IncompatibleModel
 
@@ -40,7 +41,7 @@ def as_model(thing: object) -> Model:
     """A `Model` itself, or a model of one's own behind the members of `Model`.
 
     This is the only place that looks at the attributes of a foreign object by name. A class of one's own needs
-    `process`, `__call__` and `score` (`Denoise`); `process` and `__call__` where the process is categorical
+    `process` and `__call__`, and may have `score` (`Denoise`); `process` and `__call__` where the process is categorical
     (`CategoricalDenoise`); or `score` alone (`ScoreFunction`). Any other member of `Model` is used where it has it.
 
     Args:
@@ -52,17 +53,27 @@ def as_model(thing: object) -> Model:
     """
     if isinstance(thing, Model):
         return thing
+    if isinstance(thing, type):
+        raise IncompatibleModel(f"{thing.__name__} is a class: give a model, such as {thing.__name__}(...)")
     refuse_misspelt(thing, _OPTIONAL, "model", beyond=nn.Module)
     process = getattr(thing, "process", None)
     if callable(thing) and isinstance(process, CategoricalProcess):
         return _ForeignCategorical(thing, process)
+    if callable(thing) and isinstance(process, GaussianProcess):
+        return _ForeignGaussian(thing, process)
+    if process is not None:
+        what = (
+            "is not called (x_t, t)" if isinstance(process, Process) else f"has the process {brief(process)}"
+        )
+        raise IncompatibleModel(
+            f"a model with noise levels has a `process`, such as sf.process.cosine(1000), and is called (x_t, t) -> "
+            f"sf.Prediction, see sf.Denoise; {type(thing).__name__} {what}"
+        )
     if not isinstance(thing, ScoreFunction):
         raise IncompatibleModel(
             f"scorefield needs a model with a method score(x, t=None), and {type(thing).__name__} has none; one with noise levels also "
             "has a `process` and is called (x_t, t) -> sf.Prediction, see sf.Denoise"
         )
-    if callable(thing) and process is not None:
-        return _ForeignGaussian(thing, process)
     return _Foreign(thing)
 
 
@@ -108,7 +119,7 @@ def as_classifier(thing: object) -> ClassifierModel:
     if isinstance(thing, ClassifierModel):
         return thing
     if (
-        isinstance(thing, Model)
+        isinstance(thing, Model | type)
         or not callable(thing)
         or (_has_process(thing) and isinstance(thing, ScoreFunction))
     ):
@@ -187,6 +198,11 @@ class _Foreign(Model):
     @property
     def device(self) -> torch.device:
         return self._optional("device", torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        parameters = self.thing.parameters() if isinstance(self.thing, nn.Module) else ()
+        return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
     @property
     def kind(self) -> str:
@@ -293,6 +309,10 @@ class _ForeignGaussian(_Foreign, ConditionalModel):
         pred: Prediction = self.thing(x_t, t, *(() if y is None else (y,)), **arrays)
         return pred
 
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
+        own = isinstance(self.thing, ScoreFunction)
+        return super().score(x, t) if own else GaussianModel.score(self, x, t)
+
     def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:
         bind: Callable[..., object] | None = self._optional("given", None)
         if bind is not None:
@@ -347,11 +367,6 @@ class _ForeignClassifier(_Foreign, ClassifierModel):
     def __call__(self, x_t: Tensor, t: Time) -> Tensor:
         logits: Tensor = self.thing(x_t, t)
         return logits
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        parameter = next(self.thing.parameters(), None) if isinstance(self.thing, nn.Module) else None
-        return None if parameter is None else parameter.dtype
 
 
 def _has_process(thing: object) -> bool:

@@ -22,8 +22,9 @@ from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import expand, shown
 from scorefield.models.base import Classifier, Denoise, Labels
 from scorefield.models.foreign import as_classifier, as_gaussian
-from scorefield.models.wrappers import Given, Wrapper, as_labels, per_example
+from scorefield.models.wrappers import Given, Wrapper, as_labels, class_names, per_example
 from scorefield.process.base import GaussianProcess, Time
+from scorefield.runtime.checks import LARGEST, number, numbers, one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["ClassifierFree", "ClassifierGuidance", "ClipX0", "DynamicThreshold"]
@@ -43,9 +44,13 @@ class Bounded(Wrapper, ABC):
     def __init__(self, model: Denoise, low: float | None, high: float | None) -> None:
         super().__init__(as_gaussian(model, type(self).__name__))
         data_low, data_high = self.data.range if self.data is not None else (-1.0, 1.0)
-        self.low = data_low if low is None else low
-        self.high = data_high if high is None else high
         name = type(self).__name__
+        self.low, self.high = (
+            number(
+                f"{end} of {name}", of_data if given is None else given, at_least=-LARGEST, at_most=LARGEST
+            )
+            for end, given, of_data in (("low", low, data_low), ("high", high, data_high))
+        )
         if not self.low < self.high:
             raise InputError(f"{name} needs low < high, got [{self.low}, {self.high}]")
         if self.model.grad_at == "mean":
@@ -106,11 +111,8 @@ class DynamicThreshold(Bounded):
         high: float | None = None,
     ) -> None:
         super().__init__(model, low, high)
-        if not 0 < quantile <= 1:
-            raise InputError(
-                f"quantile is the share of values that stay within the threshold, in (0, 1]; got {quantile!r}"
-            )
-        self.quantile = quantile
+        share = "quantile, the share of values that stay within the threshold,"
+        self.quantile = number(share, quantile, above=0, at_most=1)
 
     def options_shown(self) -> list[str]:
         return [f"quantile={self.quantile:g}", *super().options_shown()]
@@ -119,7 +121,9 @@ class DynamicThreshold(Bounded):
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         u = (x0 - middle) / half
         # An example at a time: torch.quantile refuses a whole batch of large images.
-        largest = torch.stack([torch.quantile(row, self.quantile) for row in u.abs().flatten(1)]).clamp_min(1)
+        largest = torch.stack(
+            [torch.quantile(row, self.quantile) for row in u.abs().reshape(len(u), -1)]
+        ).clamp_min(1)
         a = expand(largest, u)
         return middle + half * u.clamp(-a, a) / a
 
@@ -147,17 +151,14 @@ class ClassifierGuidance(Wrapper):
     ) -> None:
         super().__init__(as_gaussian(model, type(self).__name__))
         judge = as_classifier(classifier)
-        if at not in ("x_t", "mean"):
-            raise InputError(
-                f'at is where ancestral sampling takes the gradient, "x_t" or "mean"; got {at!r}'
-            )
+        one_of("at, where ancestral sampling takes the gradient,", at, ("x_t", "mean"))
         if self.model.grad_at not in (None, at):
             raise IncompatibleModel(
                 f"two classifiers in one stack take their gradients at one place; got {self.model.grad_at} and {at}"
             )
         _check_levels(self.process, judge.process)
         self.classifier = judge
-        self.labels = as_labels(y, judge.num_classes)
+        self.labels = as_labels(y, judge.num_classes, class_names(judge) or class_names(self.model))
         self.scale = _as_scale(scale)
         self.at = at
 
@@ -244,7 +245,7 @@ class ClassifierFree(Wrapper):
                 "model with label_dropout=0.1, or guide this one by a classifier"
             )
         self.null = null
-        self.labels = None if y is None else as_labels(y, null or 0)
+        self.labels = None if y is None else as_labels(y, null or 0, class_names(self.model))
         self.scale = _as_scale(scale)
 
     def options_shown(self) -> list[str]:
@@ -317,9 +318,11 @@ _SAME = "train a classifier on the model's own process"
 
 def _as_scale(scale: Scale) -> Tensor:
     """() or (B,) float64 on the CPU."""
-    values = torch.as_tensor(scale).detach().cpu().double()
-    if values.ndim > 1 or not bool(torch.isfinite(values).all()):
-        raise InputError(f"scale is a finite number, or one for each example; got {scale!r}")
+    values = numbers("scale", scale)
+    if values.ndim > 1 or not values.numel() or bool((values.abs() > LARGEST).any()):
+        raise InputError(
+            f"scale is a number up to {LARGEST:g}, or one for each example; got shape {tuple(values.shape)}"
+        )
     return values
 
 

@@ -14,11 +14,11 @@ from scorefield.models.base import Model
 from scorefield.models.network import ModelSettings, NetworkFacts, NetworkInputs, Null, describe_network
 from scorefield.nets.blocks import pieces
 from scorefield.process.base import Process
-from scorefield.runtime.checks import did_you_mean
+from scorefield.runtime.checks import brief, did_you_mean, instance_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import Precision, is_compiled
 
-__all__ = ["ModelBase", "need_classes"]
+__all__ = ["ModelBase", "checked_labels", "need_classes"]
 
 
 class ModelBase(nn.Module, Model, ABC):
@@ -38,8 +38,10 @@ class ModelBase(nn.Module, Model, ABC):
 
     def __init__(self, net: Callable[..., Tensor], data: DataSpec | None) -> None:
         super().__init__()
+        if not callable(net) or isinstance(net, type):
+            raise InputError(f"net must be a network, called net(x, c, y=None), got {brief(net)}")
         self.net = net
-        self.data = data
+        self.data = None if data is None else instance_of("data", data, DataSpec, "a sf.DataSpec")
         self.autocast_dtype = None
         self._precision = Precision()
         self._described: tuple[Callable[..., Tensor], NetworkFacts] | None = None
@@ -202,9 +204,43 @@ class ModelBase(nn.Module, Model, ABC):
     def run_in(self, dtype: torch.dtype | None) -> None:
         self.autocast_dtype = dtype
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What its parameters are in; None without any."""
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
+
     def run_network(self, x: Tensor, *rest: Any, **given: Any) -> Tensor:
-        """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives."""
+        """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives.
+
+        Where the parameters have another dtype than x, x and the real numbers among `given` are brought to theirs.
+        """
+        dtype = self.dtype
+        if dtype is not None:
+            x = x.to(dtype)
+            given = {n: v.to(dtype) if v.is_floating_point() else v for n, v in given.items()}
         return self._precision.call(self.net, self.autocast_dtype, x, *rest, **given)
+
+    def conditioned(self, x: Tensor, y: Tensor | None, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Labels and further arrays as keywords of the network.
+
+        Their values are not looked at, which would make the host wait for the device.
+
+        Args:
+            x: The examples, (B, *).
+            y: Labels, (B,) integers, or None.
+            arrays: (B, *) by name.
+
+        Raises:
+            InputError: Where they do not fit the examples, or the network does not take them.
+        """
+        if arrays:
+            self.check_arrays(arrays)
+        for name, array in arrays.items():
+            if len(array) != len(x):
+                raise InputError(
+                    f"{name} has {len(array)} rows, and the batch has {len(x)} examples: give one row for each"
+                )
+        return dict(arrays) if y is None else {"y": checked_labels(y, x), **arrays}
 
     def compile_network(self) -> None:
         """Have torch.compile compile the network at its next call, which takes minutes for a large one; the
@@ -233,6 +269,18 @@ class ModelBase(nn.Module, Model, ABC):
         To be called again after they have changed; until then the old ones are used.
         """
         self._precision.keep()
+
+
+def checked_labels(y: Tensor, x: Tensor) -> Tensor:
+    """Labels (B,) of examples x (B, *) as int64. InputError where they are no such labels."""
+    fits = isinstance(y, Tensor) and y.dtype in _INTEGERS and y.shape == x.shape[:1]
+    if not fits:
+        got = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else brief(y)
+        raise InputError(f"labels y must be a tensor of integers, one an example, ({len(x)},); got {got}")
+    return y.long()
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def need_classes(data: DataSpec, settings: ModelSettings) -> None:

@@ -11,13 +11,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, check_batch_of
 from scorefield.models.base import ClassifierModel
 from scorefield.models.network import ModelSettings, NetworkFacts, NetworkInputs
 from scorefield.models.network_model import ModelBase
 from scorefield.models.parametrization import describe_gaussian, noise_at_T, noise_input
 from scorefield.process.base import GaussianProcess, Process, Time
-from scorefield.runtime.checks import one_of
+from scorefield.runtime.checks import brief, one_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.registry import NOISE_INPUTS
 
@@ -50,7 +50,7 @@ class NoisyClassifier(ModelBase, ClassifierModel):
         one_of("noise_input", noise_input, NOISE_INPUTS)
         if not isinstance(process, GaussianProcess):
             raise InputError(
-                f"process must be a Gaussian process such as sf.process.cosine(1000), got {type(process).__name__}"
+                f"process must be a Gaussian process such as sf.process.cosine(1000), got {brief(process)}"
             )
         self.process = process
         self.noise_input = noise_input
@@ -81,11 +81,6 @@ class NoisyClassifier(ModelBase, ClassifierModel):
     @property
     def keeps_to_levels(self) -> str | None:
         return 'noise_input="rank"' if self.noise_input == "rank" else None
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        parameter = next(self.parameters(), None)
-        return None if parameter is None else parameter.dtype
 
     @classmethod
     def takes(cls, process: Process | None) -> bool:
@@ -142,14 +137,22 @@ class NoisyClassifier(ModelBase, ClassifierModel):
 
         InputError at t = 0, and where the network's output has another shape.
         """
+        check_batch_of("x_t", x_t)
         time = self.process.positive_time(t)
-        c = noise_input(self.noise_input, self.process, time, x_t.dtype).to(x_t.device).expand(x_t.shape[0])
+        c = noise_input(self.noise_input, self.process, time, self.dtype or x_t.dtype).to(x_t.device)
+        if c.ndim and len(c) != len(x_t):
+            raise InputError(
+                f"{len(c)} times were given for {len(x_t)} examples: give one for each, or one for all"
+            )
+        c = c.expand(x_t.shape[0])
         logits = self.run_network(x_t, c)
         self._check(logits, x_t)
         return logits.to(torch.promote_types(x_t.dtype, torch.float32))
 
     def _check(self, logits: Tensor, x_t: Tensor) -> None:
         batch, classes = x_t.shape[0], self.num_classes
+        if not isinstance(logits, Tensor):
+            raise InputError(f"the network returned {brief(logits)}, and logits ({batch}, K) are expected")
         if logits.ndim != 2 or logits.shape[0] != batch or logits.shape[1] != (classes or logits.shape[1]):
             raise InputError(
                 f"the network returned shape {tuple(logits.shape)}, and one logit a class is expected ({batch}, {classes or 'K'})"

@@ -9,11 +9,12 @@ from typing import Self
 from torch import Tensor
 
 from scorefield.core.derivatives import score_from_energy
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, check_batch_of
 from scorefield.models.base import LogDensity
 from scorefield.models.network import ModelSettings, NetworkInputs
 from scorefield.models.network_model import ModelBase, need_classes
 from scorefield.process.base import Process, Time
+from scorefield.runtime.checks import brief, flag
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["ScoreModel"]
@@ -38,7 +39,7 @@ class ScoreModel(ModelBase):
         self, net: Callable[..., Tensor], data: DataSpec | None = None, energy: bool = False
     ) -> None:
         super().__init__(net, data)
-        self.has_energy = energy
+        self.has_energy = flag("energy", energy)
 
     @property
     def config(self) -> dict[str, object]:
@@ -97,8 +98,9 @@ class ScoreModel(ModelBase):
         """
         if t is not None:
             raise InputError(
-                f"this score has no noise levels, so it takes no time: call score(x); got t = {t!r}"
+                f"this score has no noise levels, so it takes no time: call score(x); got t = {brief(t)}"
             )
+        check_batch_of("x", x)
         if self.has_energy:
             return score_from_energy(self.energy)(x)
         s = self._network(x)
@@ -117,6 +119,7 @@ class ScoreModel(ModelBase):
             raise IncompatibleModel(
                 "this network gives a score, which need not have an energy; only ScoreModel(net, energy=True) has one"
             )
+        check_batch_of("x", x)
         value = self._network(x)
         if value.numel() != x.shape[0]:
             raise InputError(
@@ -125,4 +128,7 @@ class ScoreModel(ModelBase):
         return value.reshape(-1)
 
     def _network(self, x: Tensor) -> Tensor:
-        return self.run_network(x, None).to(x.dtype)
+        value = self.run_network(x, None)
+        if not isinstance(value, Tensor):
+            raise InputError(f"the network returned {brief(value)}, and a tensor is expected")
+        return value.to(x.dtype)

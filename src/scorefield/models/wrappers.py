@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from scorefield.models.base import (
 )
 from scorefield.models.network import Null
 from scorefield.process.base import Time
+from scorefield.runtime.checks import brief, did_you_mean
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "GivenCategories",
     "Wrapper",
     "as_labels",
+    "class_names",
     "per_example",
     "rows_for",
 ]
@@ -59,6 +62,10 @@ class Wrapper(GaussianModel):
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return self.model.dtype
 
     @property
     def num_classes(self) -> int:
@@ -146,7 +153,7 @@ class Given(Wrapper):
 
     Args:
         model: A model that takes conditioning.
-        y: One class for every example, or (B,) of them. Default: its labels stay unbound.
+        y: One class for every example, or (B,) of them, by number or by name. Default: its labels stay unbound.
         arrays: Further inputs of its network by name, (B, *), or (1, *) for every example.
 
     Raises:
@@ -159,7 +166,7 @@ class Given(Wrapper):
         self, model: ConditionalModel, y: Labels | None = None, arrays: Mapping[str, Tensor] | None = None
     ) -> None:
         super().__init__(model)
-        self.labels = None if y is None else as_labels(y, model.num_classes)
+        self.labels = None if y is None else as_labels(y, model.num_classes, class_names(model))
         self.bound = dict(arrays or {})
         model.check_arrays(self.bound)
 
@@ -225,7 +232,7 @@ class GivenCategories(CategoricalModel):
     ) -> None:
         self.model = model
         self.process, self.data = model.process, model.data
-        self.labels = None if y is None else as_labels(y, model.num_classes)
+        self.labels = None if y is None else as_labels(y, model.num_classes, class_names(model))
         self.bound = dict(arrays or {})
         model.check_arrays(self.bound)
 
@@ -258,6 +265,10 @@ class GivenCategories(CategoricalModel):
         return self.model.device
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        return self.model.dtype
+
+    @property
     def autocast_dtype(self) -> torch.dtype | None:
         return self.model.autocast_dtype
 
@@ -278,20 +289,49 @@ class GivenCategories(CategoricalModel):
         return self.model.categories(x0)
 
 
-def as_labels(y: Labels, classes: int) -> Tensor:
-    """y as int64, () or (B,). InputError unless all lie in 0 … classes − 1 (any if classes is 0)."""
+def class_names(model: Model) -> tuple[str, ...]:
+    """The names of a model's classes, in the order of their numbers; none where it does not know them."""
+    return () if model.data is None else tuple(model.data.classes)
+
+
+def as_labels(y: Labels, classes: int, names: Sequence[str] = ()) -> Tensor:
+    """y as int64, () or (B,). InputError unless all lie in 0 … classes − 1 (any if classes is 0).
+
+    y: one class or (B,) of them, by number or by one of the `names`.
+    """
+    if isinstance(y, np.ndarray):
+        y = y.tolist()
+    if isinstance(y, str):
+        y = _number_of(y, names)
+    elif isinstance(y, Sequence):
+        y = [_number_of(one, names) if isinstance(one, str) else one for one in y]
     try:
         labels = torch.as_tensor(y)
     except (TypeError, ValueError, RuntimeError):  # of words, of objects, of lists of several lengths
-        raise InputError(f"labels are one class by its number, or a list of them; got {y!r}") from None
-    if labels.ndim > 1 or labels.dtype == torch.bool or labels.is_floating_point():
+        raise InputError(
+            f"labels are one class by number or name, or a list of them; got {brief(y)}"
+        ) from None
+    if (
+        labels.ndim > 1
+        or labels.dtype == torch.bool
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or not labels.numel()
+    ):
         raise InputError(
             f"labels are one class or a list of them, one an example; got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     labels = labels.long()
     if classes and not bool(((labels >= 0) & (labels < classes)).all()):
-        raise InputError(f"labels must lie in 0 … {classes - 1}, got {labels.tolist()}")
+        raise InputError(f"labels must lie in 0 … {classes - 1}, got {shown(labels.reshape(-1))}")
     return labels
+
+
+def _number_of(name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        known = ", ".join(names[:20]) if names else "no names are known here, so give numbers"
+        raise InputError(f"there is no class {name!r}{did_you_mean(name, names)}; there are {known}")
+    return list(names).index(name)
 
 
 def per_example(values: Tensor, x: Tensor, what: str) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scorefield.nets.blocks import Norm, zero
 from scorefield.nets.fused import examples_at_once, is_fused, takes_fused_attention
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["AttentionBlock", "attention", "attention_of"]
@@ -55,8 +56,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, heads: int, order: str) -> None:
         super().__init__()
-        if order not in ("legacy", "new"):
-            raise InputError(f'attention_order is "legacy" or "new", got {order!r}')
+        one_of("attention_order", order, ("legacy", "new"))
         if heads < 1 or channels % heads:
             raise InputError(
                 f"attention on {channels} channels cannot be split into {heads} heads: choose `heads` (or "

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scorefield.core.shapes import check_batch_of
 from scorefield.nets.fused import fused_norm, is_fused, plain_norm
-from scorefield.runtime.checks import brief
+from scorefield.runtime.checks import brief, flag, number, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -25,18 +26,24 @@ __all__ = [
     "Upsample",
     "as_float",
     "check_call",
+    "check_dropout",
+    "check_flags",
+    "check_given_sizes",
     "check_images",
+    "check_sizes",
     "cos_sin_embedding",
     "down2",
     "label_table",
     "level_widths",
     "pieces",
+    "rows_of",
     "sin_cos_embedding",
     "up2",
     "zero",
 ]
 
 M = TypeVar("M", bound=nn.Module)
+_LARGEST_SIZE = 2**20  # of any number that a network is built of
 GROUPS = 32  # of every group normalization in the published U-Nets, whatever the number of channels
 LEVELS = 32  # at most: every further one halves the sides of the images
 
@@ -96,11 +103,27 @@ class TimeEmbedding(nn.Sequential):
 
 def label_table(num_classes: int, null_label: bool, dim: int) -> nn.Embedding | None:
     """One row per class, and the row `num_classes` for "no label" if asked for; None without classes."""
+    positive_int("num_classes", num_classes, at_least=0, at_most=_LARGEST_SIZE)
+    flag("null_label", null_label)
     if null_label and not num_classes:
         raise InputError(
             "null_label is the row for dropped labels, and this network has no classes: set num_classes too"
         )
     return nn.Embedding(num_classes + null_label, dim) if num_classes else None
+
+
+def rows_of(table: nn.Embedding, index: Tensor, what: str) -> Tensor:
+    """The rows of a table, (B, dim).   index: (B,) integers.   what: they are, for the message.
+
+    InputError for rows that the table does not have; the device itself says so on a GPU.
+    """
+    try:
+        rows: Tensor = table(index.long())
+    except IndexError:
+        raise InputError(
+            f"{what} must lie in 0 … {table.num_embeddings - 1}, got values from {int(index.min())} to {int(index.max())}"
+        ) from None
+    return rows
 
 
 def pieces(net: nn.Module) -> list[nn.Module]:
@@ -227,13 +250,21 @@ def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequen
     Raises InputError unless 32 groups divide each of them, and every factor of `attention` is that of a
     level.
     """
+    for name, values in (("channel_mult", channel_mult), ("attention", attention)):
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise InputError(
+                f"{name} must be a list of numbers, one for each of its levels; got {brief(values)}"
+            )
+    check_sizes(channels=channels)
+    if not channel_mult:
+        raise InputError("channel_mult is empty: give one multiplier for each level, such as (1, 2, 2)")
     if len(channel_mult) > LEVELS:
         raise InputError(
             f"channel_mult has {len(channel_mult):,} levels, and images are halved between them: give at most {LEVELS}"
         )
+    for multiplier in channel_mult:
+        number("a multiplier of channel_mult", multiplier, above=0, at_most=_LARGEST_SIZE)
     widths = tuple(int(channels * multiplier) for multiplier in channel_mult)
-    if not widths:
-        raise InputError("channel_mult is empty: give one multiplier for each level, such as (1, 2, 2)")
     for level, width in enumerate(widths):
         if width < 1 or width % GROUPS:
             raise InputError(
@@ -241,17 +272,56 @@ def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequen
                 f"which {GROUPS} normalization groups do not divide: make it a multiple of {GROUPS}"
             )
     factors = [2**level for level in range(len(widths))]
-    if not set(attention) <= set(factors):
+    if not all(isinstance(factor, int) and factor in factors for factor in attention):
         raise InputError(
             f"attention={brief(list(attention))} must be down-sampling factors (not pixels) out of {factors}"
         )
     return widths
 
 
+def check_sizes(**sizes: object) -> None:
+    """InputError unless each of these is a positive integer that a network may be built of."""
+    for name, value in sizes.items():
+        positive_int(name, value, at_most=_LARGEST_SIZE)
+
+
+def check_given_sizes(**sizes: object) -> None:
+    """The same of those that are not None."""
+    check_sizes(**{name: value for name, value in sizes.items() if value is not None})
+
+
+def check_flags(**flags: object) -> None:
+    """InputError unless each of these is True or False."""
+    for name, value in flags.items():
+        flag(name, value)
+
+
+def check_dropout(dropout: float) -> None:
+    """InputError unless this is a probability below 1."""
+    number("dropout, a probability,", dropout, at_least=0, below=1)
+
+
 def check_call(
-    x: Tensor, c: Tensor | None, y: Tensor | None, num_classes: int, noise_levels: bool = True
+    x: Tensor,
+    c: Tensor | None,
+    y: Tensor | None,
+    num_classes: int,
+    part: nn.Module,
+    noise_levels: bool = True,
 ) -> None:
-    """Raise InputError unless c (B,) is given exactly with noise levels, and y (B,) exactly with classes."""
+    """Raise InputError unless c (B,) is given exactly with noise levels, and y (B,) exactly with classes, and x has the
+    dtype of the network.
+
+    part: one of the network with parameters.
+    """
+    dtype = next(part.parameters()).dtype
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise InputError(
+            f"x is {x.dtype} and this network {dtype}: convert x by .to({dtype}), or the network"
+        )
+    for name, value in (("the noise value c", c), ("labels y", y)):
+        if value is not None and not isinstance(value, Tensor):
+            raise InputError(f"{name} must be a tensor (B,), got {brief(value)}")
     batch = tuple(x.shape[:1])
     if c is not None and not noise_levels:
         raise InputError(
@@ -268,14 +338,20 @@ def check_call(
         raise InputError(
             "labels y were given to a network without classes: leave them out, or set num_classes"
         )
-    if y is not None and (tuple(y.shape) != batch or y.is_floating_point()):
+    if c is not None and (c.is_complex() or c.dtype == torch.bool):
+        raise InputError(f"the noise value c must be numbers, got {c.dtype}")
+    if y is not None and (tuple(y.shape) != batch or y.dtype not in _INTEGERS):
         raise InputError(
             f"labels y must be integers of shape {batch}; got {y.dtype} of shape {tuple(y.shape)}"
         )
 
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
 def check_images(x: Tensor, channels: int, levels: int) -> None:
     """Raise InputError unless x is (B, channels, H, W) and H, W can be halved between all the levels."""
+    check_batch_of("x", x)
     if x.ndim != 4 or x.shape[1] != channels:
         raise InputError(f"this network takes images of shape (B, {channels}, H, W); got {tuple(x.shape)}")
     factor = 2 ** (levels - 1)

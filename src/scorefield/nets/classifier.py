@@ -13,17 +13,22 @@ from scorefield.nets.blocks import (
     Norm,
     TimeEmbedding,
     check_call,
+    check_dropout,
+    check_flags,
+    check_given_sizes,
     check_images,
+    check_sizes,
     level_widths,
     zero,
 )
 from scorefield.nets.fused import to_layout
 from scorefield.nets.unet_adm import Parts, encoder, middle, run_stage
-from scorefield.runtime.checks import one_of
+from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Classifier"]
 
+_LARGEST_SIDE = 2**14
 HIDDEN = 2048  # features between the two linear layers of spatial pooling
 
 
@@ -78,8 +83,13 @@ class Classifier(Network):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise InputError(f"a classifier needs at least one class, got num_classes={num_classes}")
+        check_sizes(in_channels=in_channels, num_classes=num_classes, image_size=image_size)
+        check_sizes(blocks=blocks, heads=heads)
+        check_given_sizes(head_channels=head_channels)
+        check_flags(
+            scale_shift=scale_shift, updown=updown, conv_resample=conv_resample, checkpoint=checkpoint
+        )
+        check_dropout(dropout)
         one_of("pool", pool, POOLS)
         widths = level_widths(channels, channel_mult, attention)
         self.in_channels, self.levels, self.checkpoint = in_channels, len(widths), checkpoint
@@ -91,6 +101,7 @@ class Classifier(Network):
         )
         self.input_blocks, stages = encoder(make, in_channels, widths, blocks, attention)
         self.middle_block = middle(make, widths[-1])
+        positive_int("image_size", image_size, at_least=2 ** (len(widths) - 1), at_most=_LARGEST_SIDE)
         pixels = (image_size // 2 ** (len(widths) - 1)) ** 2
         self.out = POOLS[pool]([*stages, widths[-1]], num_classes, make.heads_of(widths[-1]), pixels)
 
@@ -104,7 +115,7 @@ class Classifier(Network):
             (B, num_classes).
         """
         check_images(x, self.in_channels, self.levels)
-        check_call(x, c, None, num_classes=0)
+        check_call(x, c, None, 0, self.time_embed)
         if self.side is not None and tuple(x.shape[2:]) != (self.side, self.side):
             raise InputError(
                 f"this classifier was built for images of {self.side} × {self.side}, got {x.shape[2]} × {x.shape[3]}: attention "

@@ -5,8 +5,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scorefield.core.shapes import check_batch_of
 from scorefield.nets.base import Network
-from scorefield.nets.blocks import TimeEmbedding, check_call, label_table
+from scorefield.nets.blocks import (
+    TimeEmbedding,
+    check_call,
+    check_flags,
+    check_given_sizes,
+    check_sizes,
+    label_table,
+    rows_of,
+)
 from scorefield.runtime.errors import InputError
 
 __all__ = ["MLP"]
@@ -46,8 +55,9 @@ class MLP(Network):
         noise_levels: bool = True,
     ) -> None:
         super().__init__()
-        if layers < 1:
-            raise InputError(f"layers must be at least 1, got {layers}")
+        check_sizes(dim=dim, hidden=hidden, layers=layers, embed_dim=embed_dim)
+        check_given_sizes(out_dim=out_dim)
+        check_flags(noise_levels=noise_levels)
         self.dim, self.out_dim = dim, dim if out_dim is None else out_dim
         self.num_classes = num_classes
         self.time_embed = TimeEmbedding(embed_dim, hidden) if noise_levels else None
@@ -76,14 +86,15 @@ class MLP(Network):
         return result.reshape(self._out_shape(x))
 
     def _check(self, x: Tensor, c: Tensor | None, y: Tensor | None) -> None:
-        if x.ndim < 1 or x.shape[1:].numel() != self.dim:
+        check_batch_of("x", x)
+        if x.shape[1:].numel() != self.dim:
             raise InputError(
                 f"this MLP takes {self.dim} values an example (dim={self.dim}); got x of shape {tuple(x.shape)}"
             )
-        check_call(x, c, y, self.num_classes, noise_levels=self.time_embed is not None)
+        check_call(x, c, y, self.num_classes, self.first, noise_levels=self.time_embed is not None)
 
     def _embed(self, c: Tensor | None, y: Tensor | None) -> Tensor | None:
-        emb: Tensor | None = None if self.label_emb is None else self.label_emb(y)
+        emb = None if self.label_emb is None or y is None else rows_of(self.label_emb, y, "labels y")
         if self.time_embed is None or c is None:
             return emb
         time: Tensor = self.time_embed(c)

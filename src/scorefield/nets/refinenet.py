@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.nets.base import Network
-from scorefield.nets.blocks import check_call, check_images
+from scorefield.nets.blocks import check_call, check_flags, check_images, check_sizes, rows_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["RefineNet"]
@@ -38,6 +38,8 @@ class RefineNet(Network):
         self, channels_in: int, *, filters: int = 128, levels: int = 10, unit_input: bool = False
     ) -> None:
         super().__init__()
+        check_sizes(channels_in=channels_in, filters=filters, levels=levels)
+        check_flags(unit_input=unit_input)
         if filters < 2:
             raise InputError(
                 f"filters must be at least 2 (the normalization compares channels), got {filters}"
@@ -70,7 +72,7 @@ class RefineNet(Network):
             x's shape.
         """
         check_images(x, self.channels_in, levels=2)
-        check_call(x, c, y, num_classes=0)
+        check_call(x, c, y, 0, self.begin_conv)
         if c.is_floating_point():
             raise InputError(
                 f'RefineNet takes the integer index of the noise level (noise_input "rank"), got {c.dtype}'
@@ -105,7 +107,7 @@ class LevelNorm(nn.Module):
         nn.init.zeros_(self.embed.weight.detach()[:, 2 * channels :])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        rows: Tensor = self.embed(c)
+        rows = rows_of(self.embed, c, "the index c of the noise level")
         gamma, alpha, beta = rows.chunk(3, dim=1)
         mean = x.mean(dim=(2, 3))
         spread = (mean.var(dim=1, keepdim=True) + EPS).sqrt()

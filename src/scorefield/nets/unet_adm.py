@@ -18,10 +18,15 @@ from scorefield.nets.blocks import (
     TimeEmbedding,
     Upsample,
     check_call,
+    check_dropout,
+    check_flags,
+    check_given_sizes,
     check_images,
+    check_sizes,
     down2,
     label_table,
     level_widths,
+    rows_of,
     up2,
     zero,
 )
@@ -92,6 +97,19 @@ class UNet(Network):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes(in_channels=in_channels, blocks=blocks, heads=heads)
+        check_given_sizes(
+            out_channels=out_channels, heads_upsample=heads_upsample, head_channels=head_channels
+        )
+        check_flags(
+            low_res=low_res,
+            scale_shift=scale_shift,
+            updown=updown,
+            conv_resample=conv_resample,
+            rescale_residual=rescale_residual,
+            checkpoint=checkpoint,
+        )
+        check_dropout(dropout)
         widths = level_widths(channels, channel_mult, attention)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.levels, self.enlarges, self.checkpoint = len(widths), low_res, checkpoint
@@ -117,7 +135,7 @@ class UNet(Network):
     def embed(self, c: Tensor, y: Tensor | None = None) -> Tensor:
         """The embedding (B, 4·channels) that every residual block receives."""
         emb: Tensor = self.time_embed(c)
-        return emb if self.label_emb is None else emb + self.label_emb(y)
+        return emb if self.label_emb is None or y is None else emb + rows_of(self.label_emb, y, "labels y")
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
         """F(x, c, y).
@@ -131,7 +149,7 @@ class UNet(Network):
             (B, out_channels, H, W).
         """
         check_images(x, self.in_channels, self.levels)
-        check_call(x, c, y, self.num_classes)
+        check_call(x, c, y, self.num_classes, self.time_embed)
         emb = self.embed(c, y)
         h, skips = to_layout(self._input(x, low_res)), []
         for stage in self.input_blocks:

@@ -18,12 +18,17 @@ from scorefield.nets.blocks import (
     Upsample,
     as_float,
     check_call,
+    check_dropout,
+    check_flags,
+    check_given_sizes,
     check_images,
+    check_sizes,
     level_widths,
     sin_cos_embedding,
     zero,
 )
 from scorefield.nets.fused import to_layout
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["DDPMUNet"]
@@ -68,7 +73,11 @@ class DDPMUNet(Network):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        if num_classes:
+        check_sizes(in_channels=in_channels, blocks=blocks)
+        check_given_sizes(out_channels=out_channels)
+        check_flags(conv_resample=conv_resample)
+        check_dropout(dropout)
+        if positive_int("num_classes", num_classes, at_least=0):
             raise InputError(
                 "DDPM's network takes no labels (num_classes must be 0): use UNet for class-conditional models"
             )
@@ -99,7 +108,7 @@ class DDPMUNet(Network):
             (B, out_channels, H, W).
         """
         check_images(x, self.in_channels, len(self.down))
-        check_call(x, c, y, num_classes=0)
+        check_call(x, c, y, 0, self.conv_in)
         emb = self.temb(c)
         skips = [self.conv_in(to_layout(x))]
         for level in self.down:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from scorefield.core.noise import Noise
+from scorefield.core.noise import Noise, check_noise
+from scorefield.core.shapes import check_batch_of
 from scorefield.models.denoiser import Denoiser
-from scorefield.models.network_model import ModelBase
+from scorefield.models.network_model import ModelBase, checked_labels
 from scorefield.objectives.times import TimeSampling, times_config
+from scorefield.runtime.checks import brief
 from scorefield.runtime.description import Described
-from scorefield.runtime.errors import IncompatibleModel
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["Loss", "Objective"]
 
@@ -59,12 +61,41 @@ class Objective(nn.Module, Described, ABC):
         )
 
     def check_model(self, model: object) -> None:
-        """IncompatibleModel for a kind of model that is trained by other objectives."""
+        """IncompatibleModel for what is no model, and for a kind of model that is trained by other objectives."""
+        if not isinstance(model, nn.Module):
+            raise IncompatibleModel(
+                f"{type(self).__name__} trains a {self.trains.__name__}, {self.trains.summary}; got {brief(model)}"
+            )
         if isinstance(model, ModelBase) and not isinstance(model, self.trains):
             raise IncompatibleModel(
                 f"{type(self).__name__} trains a {self.trains.__name__}, {self.trains.summary}; a {type(model).__name__} is trained by "
                 f"{model.objectives}"
             )
+
+    def __call__(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Any:
+        """`forward`, after a check of what every objective is given.
+
+        The values of tensors are not looked at, which would make the host wait for the device; a loss that is not finite
+        is noticed by whoever trains.
+
+        Raises:
+            InputError: For x0, labels or noise that are none.
+        """
+        self.check_data(x0)
+        if y is not None:
+            y = checked_labels(y, x0)
+        check_noise(noise)
+        for name, array in arrays.items():
+            if not isinstance(array, Tensor) or array.shape[:1] != x0.shape[:1]:
+                got = f"shape {tuple(array.shape)}" if isinstance(array, Tensor) else brief(array)
+                raise InputError(
+                    f"{name} must be a tensor of {len(x0)} rows, one for each example; got {got}"
+                )
+        return super().__call__(x0, y, noise, **arrays)
+
+    def check_data(self, x0: Tensor) -> None:
+        """InputError unless x0 is a batch of the data: here floating-point numbers (B, *)."""
+        check_batch_of("x0", x0)
 
     @abstractmethod
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:

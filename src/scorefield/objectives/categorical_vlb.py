@@ -9,12 +9,13 @@ from torch import Tensor
 
 from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
+from scorefield.core.shapes import check_batch_of
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.process.base import Time
-from scorefield.process.categorical import CategoricalProcess
-from scorefield.runtime.errors import InputError
+from scorefield.process.categorical import CategoricalProcess, check_category_batch
+from scorefield.runtime.checks import LARGEST, number
 
 __all__ = ["CategoricalVLB", "categorical_prior_term", "categorical_term"]
 
@@ -39,11 +40,17 @@ class CategoricalVLB(Objective):
     def __init__(self, model: CategoricalDenoiser, auxiliary: float = 0.001, times: Times = None) -> None:
         super().__init__()
         self.check_model(model)
-        if not auxiliary >= 0:
-            raise InputError(f"auxiliary weighs the cross-entropy and cannot be negative, got {auxiliary!r}")
         self.model = model
-        self.auxiliary = float(auxiliary)
+        what = "auxiliary, the weight of the cross-entropy,"
+        self.auxiliary = number(what, auxiliary, at_least=0, at_most=LARGEST)
         self.times = as_times(times, model.process)
+
+    def check_data(self, x0: Tensor) -> None:
+        """InputError unless x0 is a batch of values or of integers (B, *)."""
+        if isinstance(x0, Tensor) and x0.is_floating_point():
+            check_batch_of("x0", x0)
+        else:
+            check_category_batch(x0, self.model.process.classes, "x0")
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         """x0: (B, *), values on the data's bins, or integers. Draws t, then x_t."""

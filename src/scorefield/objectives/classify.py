@@ -38,5 +38,10 @@ class Classify(Objective):
             raise InputError("a classifier is trained on labels, and there are none: give y, (B,) classes")
         t, _ = self.times.draw(self.model.process, x0.shape[0], noise)
         logits = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t)
-        loss = F.cross_entropy(logits, y, reduction="none")
+        try:
+            loss = F.cross_entropy(logits, y, reduction="none")
+        except IndexError:
+            raise InputError(
+                f"labels y must lie in 0 … {logits.shape[1] - 1}, got values from {int(y.min())} to {int(y.max())}"
+            ) from None
         return Loss(loss, t, {"accuracy": (logits.detach().argmax(dim=1) == y).to(loss)})

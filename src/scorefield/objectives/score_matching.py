@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from scorefield.core.derivatives import check_batch, differentiable, recording, score_from_energy, vjp
-from scorefield.core.shapes import expand, sum_flat
+from scorefield.core.shapes import check_batch_of, expand, sum_flat
+from scorefield.runtime.checks import LARGEST, brief, number, one_of, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -50,6 +51,7 @@ Score = Callable[[Tensor], Tensor]
 ProjectionKind = Literal["rademacher", "gaussian", "sphere"]
 
 
+@runtime_checkable
 class NormalSource(Protocol):
     """Where random numbers come from: `NoiseSource`, `Recorded`, or anything with this method."""
 
@@ -134,8 +136,7 @@ def denoising_score_matching(score: Score, x: Tensor, eps: Tensor, sigma: float 
     Raises InputError where sigma is not positive and finite, or on shapes that do not fit.
     """
     check_batch(x)
-    if eps.shape != x.shape:
-        raise InputError(f"eps must have the shape of x, {tuple(x.shape)}, got {tuple(eps.shape)}")
+    check_batch_of("eps", eps, like=x)
     std = expand(_check_sigma(sigma, x), x)
     eps = eps.to(x.dtype)
     return 0.5 * sum_flat((_call(score, x + std * eps) + eps / std).square())
@@ -150,10 +151,13 @@ def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int
     M. Raises InputError on an unknown kind or count < 1.
     """
     check_batch(x)
-    if kind not in ("rademacher", "gaussian", "sphere"):
-        raise InputError(f'unknown projection {kind!r}: choose "rademacher", "gaussian" or "sphere"')
-    if count is not None and count < 1:
-        raise InputError(f"the number of projections must be at least 1, got {count}")
+    one_of("projection", kind, ("rademacher", "gaussian", "sphere"))
+    if count is not None:
+        positive_int("count, the number of projections,", count, at_most=10_000)
+    if not isinstance(noise, NormalSource) or isinstance(noise, type):
+        raise InputError(
+            f"noise is what draws come from, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"
+        )
     drawn = [_shape_projection(kind, noise.normal(tuple(x.shape))) for _ in range(count or 1)]
     v = drawn[0] if count is None else torch.stack(drawn)
     return v.to(device=x.device, dtype=x.dtype)
@@ -182,16 +186,20 @@ def _trace(s: Tensor, x: Tensor, create_graph: bool) -> Tensor:
 
 def _call(score: Score, x: Tensor) -> Tensor:
     """s(x) in x's dtype (a network under autocast answers in another)."""
+    if not callable(score) or isinstance(score, type):
+        raise InputError(f"a score is called x -> tensor of x's shape, got {brief(score)}")
     return _same_shape(score(x), x, "a score")
 
 
 def _target(target: Tensor | Score, x: Tensor) -> Tensor:
+    if not isinstance(target, Tensor) and (not callable(target) or isinstance(target, type)):
+        raise InputError(f"the target score is a tensor or is called x -> tensor, got {brief(target)}")
     return _same_shape(target if isinstance(target, Tensor) else target(x), x, "the target score")
 
 
 def _same_shape(s: object, x: Tensor, what: str) -> Tensor:
     if not isinstance(s, Tensor) or s.shape != x.shape:
-        got = tuple(s.shape) if isinstance(s, Tensor) else type(s).__name__
+        got = tuple(s.shape) if isinstance(s, Tensor) else brief(s)
         raise InputError(f"{what} must be a tensor of the shape of x, {tuple(x.shape)}, got {got}")
     return s.to(x.dtype)
 
@@ -213,6 +221,8 @@ def _dot(v: Tensor, s: Tensor) -> Tensor:
 
 def _stack(v: Tensor, x: Tensor) -> Tensor:
     """Projections (B, *) or (M, B, *) as (M, B, *) in x's dtype."""
+    if not isinstance(v, Tensor) or v.is_complex():
+        raise InputError(f"projections must be a tensor of real numbers, got {brief(v)}")
     v = v.unsqueeze(0) if v.ndim == x.ndim else v
     if v.shape[1:] != x.shape or v.shape[0] == 0:
         shape = ", ".join(str(n) for n in x.shape)
@@ -223,11 +233,14 @@ def _stack(v: Tensor, x: Tensor) -> Tensor:
 
 
 def _check_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
-    value = torch.as_tensor(sigma, dtype=None if isinstance(sigma, Tensor) else torch.float64)
+    if isinstance(sigma, Tensor) and not sigma.is_complex():
+        value = sigma
+    else:
+        value = torch.tensor(number("sigma", sigma, above=0, at_most=LARGEST), dtype=torch.float64)
     if value.ndim and value.shape != x.shape[:1]:
         raise InputError(
             f"sigma must be a number or one value per example, ({x.shape[0]},), got {tuple(value.shape)}"
         )
     if not bool(((value > 0) & value.isfinite()).all()):
-        raise InputError(f"sigma must be positive and finite, got {sigma}")
+        raise InputError(f"sigma must be positive and finite, got {brief(sigma)}")
     return value

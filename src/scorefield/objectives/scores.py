@@ -5,7 +5,6 @@ Both are sums over data dimensions in nats, as the papers write them, not means.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from torch import Tensor
@@ -26,12 +25,13 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching_vr,
 )
 from scorefield.objectives.times import Times, TimeSampling, as_times
-from scorefield.runtime.checks import one_of, positive_int
+from scorefield.runtime.checks import LARGEST, number, one_of, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["NCSN", "ScoreMatching"]
 
 _SLICED = {"sliced": sliced_score_matching, "sliced-vr": sliced_score_matching_vr}
+_MOST_PROJECTIONS = 10_000
 _PROJECTIONS = ("rademacher", "gaussian", "sphere")
 
 
@@ -62,9 +62,10 @@ class ScoreMatching(Objective):
         super().__init__()
         self.check_model(model)
         one_of("method", method, ("implicit", *_SLICED, "denoising"))
-        if not (sigma >= 0 and math.isfinite(sigma)) or (method == "denoising" and sigma == 0):
+        sigma = number("sigma, a standard deviation,", sigma, at_least=0, at_most=LARGEST)
+        if method == "denoising" and not sigma >= 1 / LARGEST:
             raise InputError(
-                f'sigma is a standard deviation, not negative, and positive for method="denoising"; got {sigma!r}'
+                f'sigma is a standard deviation, and positive for method="denoising"; got {sigma!r}'
             )
         _check_projections(projections, projection)
         self.model = model
@@ -72,7 +73,7 @@ class ScoreMatching(Objective):
             method,
             projections,
             projection,
-            float(sigma),
+            sigma,
         )
         self.differentiates = method != "denoising" or model.has_energy
 
@@ -146,5 +147,5 @@ def _implicit_or_sliced(objective: ScoreMatching | NCSN, score: Score, x: Tensor
 
 
 def _check_projections(count: int, kind: str) -> None:
-    positive_int("projections", count)
+    positive_int("projections", count, at_most=_MOST_PROJECTIONS)
     one_of("projection", kind, _PROJECTIONS)

@@ -8,9 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from scorefield.core.noise import Noise
-from scorefield.process.base import GaussianProcess, Process, count_levels
-from scorefield.runtime.checks import positive_int
+from scorefield.core.noise import Noise, check_noise
+from scorefield.core.shapes import shown
+from scorefield.process.base import GaussianProcess, Process, check_process, count_levels
+from scorefield.runtime.checks import brief, number, numbers, positive_int
 from scorefield.runtime.description import Described, describe
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
@@ -50,10 +51,20 @@ class LearnedTimes(TimeSampling, Protocol):
 Times = TimeSampling | Mapping[str, Any] | str | None
 
 
+_MOST_LEVELS, _LONGEST_HISTORY, _LARGEST_BATCH = 10**7, 10_000, 10**8
+
+
+def _check_draw(process: object, batch: int, noise: object) -> None:
+    check_process(process)
+    positive_int("batch, the number of times,", batch, at_most=_LARGEST_BATCH)
+    check_noise(noise)
+
+
 class UniformTimes(Described):
     """t uniform on 1 … T, or on [t_min, T] where t is continuous; every importance 1.  [DDPM Algorithm 1]"""
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        _check_draw(process, batch, noise)
         u, one = noise.uniform((batch, 1))[:, 0].double(), torch.ones(batch, dtype=torch.float64)
         if isinstance(process, GaussianProcess) and not process.is_discrete:
             return process.t_min + u * (process.T - process.t_min), one
@@ -78,11 +89,9 @@ class ImportanceTimes(Described):
     given = ("T",)
 
     def __init__(self, T: int, history: int = 10, uniform_prob: float = 0.0) -> None:
-        for name, n in (("T", T), ("history", history)):
-            positive_int(name, n)
-        if not 0 <= uniform_prob <= 1:
-            raise InputError(f"uniform_prob is a probability, got {uniform_prob!r}")
-        self.uniform_prob = float(uniform_prob)
+        positive_int("T", T, at_most=_MOST_LEVELS)
+        positive_int("history", history, at_most=_LONGEST_HISTORY)
+        self.uniform_prob = number("uniform_prob, a probability,", uniform_prob, at_least=0, at_most=1)
         self._losses = torch.zeros(T, history, dtype=torch.float64)  # a row a level, the newest loss last
         self._counts = torch.zeros(T, dtype=torch.int64)
 
@@ -102,6 +111,7 @@ class ImportanceTimes(Described):
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
         """t (B,) by inverting the distribution function at uniform draws, and 1/(T p_t) (B,)."""
+        _check_draw(process, batch, noise)
         T = len(self._counts)
         if count_levels(process, "importance sampling of t") != T:
             raise InputError(
@@ -119,14 +129,12 @@ class ImportanceTimes(Described):
         """Append losses (N,) of times t (N,), in order; a loss is what one example costs before any
         importance weight.
         """
-        t, losses = t.detach().cpu().reshape(-1), losses.detach().cpu().double().reshape(-1)
+        t, losses = numbers("t, the times,", t).reshape(-1), numbers("losses", losses).reshape(-1)
         T, history = self._losses.shape
         if t.shape != losses.shape or bool(((t < 1) | (t > T)).any()):
             raise InputError(
-                f"update takes times 1 … {T} and one loss for each, got {t.tolist()} and {len(losses)} losses"
+                f"update takes times 1 … {T} and one loss for each, got {shown(t)} and {len(losses)} losses"
             )
-        if not bool(torch.isfinite(losses).all()):
-            raise InputError("a loss that is not finite cannot enter the history of importance-sampled times")
         for index, loss in zip((t.long() - 1).tolist(), losses.tolist(), strict=True):
             row = self._losses[index]
             row[:-1] = row[1:].clone()
@@ -139,10 +147,13 @@ class ImportanceTimes(Described):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict()`. InputError where it belongs to another T or history."""
-        if set(state) != {"losses", "counts"} or state["losses"].shape != self._losses.shape:
-            shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        wanted = {"losses": tuple(self._losses.shape), "counts": tuple(self._counts.shape)}
+        tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+        shapes = {name: tuple(value.shape) for name, value in state.items()} if tensors else None
+        if shapes != wanted:
+            got = brief(state) if shapes is None else shapes
             raise InputError(
-                f"this is the state of other importance-sampled times: expected losses {tuple(self._losses.shape)}, got {shapes}"
+                f"this is no state of these importance-sampled times: expected {wanted}, got {got}"
             )
         self._losses = state["losses"].detach().cpu().double().clone()
         self._counts = state["counts"].detach().cpu().long().clone()
@@ -157,9 +168,9 @@ def as_times(times: Times, process: Process) -> TimeSampling:
     if isinstance(times, (str, Mapping)):
         table = {"kind": times} if isinstance(times, str) else times
         return build(TIMES, table, "times", {"T": process.T})
-    if not isinstance(times, TimeSampling):
+    if not isinstance(times, TimeSampling) or isinstance(times, type):
         raise InputError(
-            f'times must be "uniform", "importance" or an object with draw(...), got {type(times).__name__}'
+            f'times must be "uniform", "importance" or an object with draw(...), got {brief(times)}'
         )
     return times
 

@@ -21,7 +21,7 @@ from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
 from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
-from scorefield.runtime.checks import one_of
+from scorefield.runtime.checks import LARGEST, number, one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["DECODERS", "VLB", "Bound", "Hybrid", "bound_terms", "prior_term"]
@@ -63,12 +63,13 @@ class Bound:
             model, "this bound", categorical="CategoricalVLB, or sf.likelihood.categorical_bits_per_dim"
         )
         head = asked.variance is not None
-        if variance == "learned" and not head:
+        if isinstance(variance, str) and variance == "learned" and not head:
             raise IncompatibleModel(
                 'variance="learned" needs a model with a variance head, and this one has none: use "lower" or "upper", or train one '
                 'with Denoiser(..., variance="range")'
             )
-        return cls(variance or ("learned" if head else "upper"), decoder, cdf)
+        own: Variance = "learned" if head else "upper"
+        return cls(own if variance is None else variance, decoder, cdf)
 
 
 def bound_terms(
@@ -145,6 +146,7 @@ class VLB(Objective):
         cdf: str = "exact",
     ) -> None:
         super().__init__()
+        self.check_model(model)
         count_levels(model.process, "the variational bound")
         self.model = model
         self.bound = Bound.of(model, variance, decoder, cdf)
@@ -184,13 +186,11 @@ class Hybrid(Objective):
         cdf: str = "exact",
     ) -> None:
         super().__init__()
+        self.check_model(model)
         count_levels(model.process, "the variational bound")
-        if not vlb_scale >= 0:
-            raise InputError(
-                f"vlb_scale weighs the variational bound and cannot be negative, got {vlb_scale!r}"
-            )
         self.model = model
-        self.vlb_scale = float(vlb_scale)
+        what = "vlb_scale, the weight of the variational bound,"
+        self.vlb_scale = number(what, vlb_scale, at_least=0, at_most=LARGEST)
         self.weighting = check_weighting(weighting)
         self.bound = Bound.of(model, "learned", decoder, cdf)
         self.times = as_times(times, model.process)

@@ -12,18 +12,31 @@ import torch
 from torch import Tensor
 
 from scorefield.core.distributions import Normal
-from scorefield.core.noise import Noise
+from scorefield.core.noise import Noise, as_noise
 from scorefield.core.prediction import Level
-from scorefield.core.shapes import expand
+from scorefield.core.shapes import check_batch_of, expand
 from scorefield.process import transitions
+from scorefield.runtime.checks import LARGEST, brief, number
 from scorefield.runtime.description import Described
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
-__all__ = ["GaussianProcess", "Process", "Time", "as_time", "check_moments", "count_levels", "table_index"]
+__all__ = [
+    "GaussianProcess",
+    "Process",
+    "Time",
+    "as_log_ratio",
+    "as_time",
+    "check_moments",
+    "check_process",
+    "count_levels",
+    "table_index",
+]
 
 Time = int | float | Tensor
 
 _START = 1e-3  # the share of T from which a model of continuous time is used, where its process does not say
+_NO_TIME = torch.tensor(math.nan)
+_NO_TIMES = (torch.bool, torch.complex32, torch.complex64, torch.complex128)
 _HALVINGS = 100  # of [0, T], until t has all its digits
 
 
@@ -93,17 +106,18 @@ class GaussianProcess(Process):
         """(α_t, σ_t), float64 CPU tensors in t's shape. InputError for t outside [0, T]."""
 
     def check_states(self, x: Tensor) -> None:
-        if not torch.is_floating_point(x):
-            raise InputError(f"x must be floating point, got {x.dtype}")
+        check_batch_of("x", x)
 
     def sample(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
         """x_t = α_t x_0 + σ_t ε.  [DDPM Eq. 4]   x0, eps: (B, *); t: a number or (B,)."""
+        check_batch_of("x0", x0)
+        check_batch_of("eps", eps, like=x0)
         alpha, sigma = self.level(t)
         return expand(alpha, x0) * x0 + expand(sigma, x0) * eps
 
     def prior(self, shape: Sequence[int], noise: Noise) -> Tensor:
         """x_T ~ N(prior_mean, prior_std² I), (B, *) in the dtype of the draw."""
-        return self.prior_mean + self.prior_std * noise.normal(shape)
+        return self.prior_mean + self.prior_std * as_noise(noise).normal(shape)
 
     def transition(self, t: Time, s: Time) -> tuple[Tensor, Tensor]:
         """q(x_t | x_s) = N(α_{t|s} x_s, σ²_{t|s} I) for s < t: α_{t|s} and σ²_{t|s}, float64 in the shape of t or s.
@@ -114,6 +128,8 @@ class GaussianProcess(Process):
 
     def posterior(self, x_t: Tensor, x0: Tensor, t: Time, s: Time) -> Normal:
         """q(x_s | x_t, x_0) for s < t.  [DDPM Eq. 6–7, for any pair of times]   x_t, x0: (B, *)."""
+        check_batch_of("x_t", x_t)
+        check_batch_of("x0", x0, like=x_t)
         hi, lo = self._pair(t, s)
         return transitions.posterior(x_t, x0, hi, lo)
 
@@ -125,7 +141,8 @@ class GaussianProcess(Process):
             raise IncompatibleModel(
                 "a table of levels has no time for every σ/α: use sf.process.Interpolated(process)"
             )
-        wanted = log_ratio.detach().cpu().double().reshape(-1)
+        log_ratio = as_log_ratio(log_ratio)
+        wanted = log_ratio.reshape(-1)
         low, high = torch.zeros_like(wanted), torch.full_like(wanted, self.T)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
@@ -135,15 +152,29 @@ class GaussianProcess(Process):
         return high.reshape(log_ratio.shape)
 
     def _pair(self, t: Time, s: Time) -> tuple[Level, Level]:
-        if bool((as_time(s) >= as_time(t)).any()):
-            raise InputError(f"noise is added from s up to t, so s must lie below t; got t = {t} and s = {s}")
+        high, low = as_time(t), as_time(s)
+        if high.ndim and low.ndim and len(high) != len(low):
+            raise InputError(
+                f"t and s are times of the same examples, got {len(high)} and {len(low)} of them"
+            )
+        if bool((low >= high).any()):
+            raise InputError(
+                f"noise is added from s up to t, so s must lie below t; got t = {brief(t)} and s = {brief(s)}"
+            )
         return self.level(t), self.level(s)
+
+
+def check_process(process: object) -> None:
+    """InputError for what is no process."""
+    if not isinstance(process, Process):
+        raise InputError(f"process must be one such as sf.process.cosine(1000), got {brief(process)}")
 
 
 def count_levels(process: Process, what: str) -> int:
     """T of a process given by a table of levels. IncompatibleModel, naming `what` was asked for, where t is
     continuous.
     """
+    check_process(process)
     if isinstance(process.T, int):  # `is_discrete`, in the words of a type checker
         return process.T
     raise IncompatibleModel(
@@ -154,11 +185,29 @@ def count_levels(process: Process, what: str) -> int:
 
 def as_time(t: Time) -> Tensor:
     """t as a CPU tensor, () or (B,). InputError for NaN, booleans or more dimensions."""
-    # A Python float keeps its digits: torch would make it float32.
-    tensor = torch.as_tensor(t, dtype=torch.float64 if isinstance(t, float) else None).detach().cpu()
-    if tensor.ndim > 1 or tensor.dtype == torch.bool or not bool(torch.isfinite(tensor).all()):
-        raise InputError(f"a time is a finite number or a one-dimensional tensor of them, got {t!r}")
+    try:
+        # A Python float keeps its digits: torch would make it float32.
+        tensor = torch.as_tensor(t, dtype=torch.float64 if isinstance(t, float) else None).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # of words, objects, numbers beyond int64
+        tensor = _NO_TIME
+    if (
+        tensor.ndim > 1
+        or tensor.dtype in _NO_TIMES
+        or not tensor.numel()
+        or not bool(torch.isfinite(tensor).all())
+    ):
+        raise InputError(f"a time is a finite number or a one-dimensional tensor of them, got {brief(t)}")
     return tensor
+
+
+def as_log_ratio(log_ratio: Tensor) -> Tensor:
+    """λ = ln(α/σ) as a float64 CPU tensor. InputError for what is no tensor of numbers, and for NaN."""
+    if not isinstance(log_ratio, Tensor) or not log_ratio.is_floating_point():
+        raise InputError(f"log_ratio is a tensor of values of ln(α/σ), got {brief(log_ratio)}")
+    found = log_ratio.detach().cpu().double()
+    if bool(found.isnan().any()):
+        raise InputError("log_ratio must hold values of ln(α/σ), and some of them are NaN")
+    return found
 
 
 def table_index(t: Time, T: int) -> Tensor:
@@ -181,10 +230,8 @@ def table_index(t: Time, T: int) -> Tensor:
 
 def check_moments(mean: float, std: float) -> None:
     """InputError unless these can be the mean and the standard deviation of data."""
-    if not math.isfinite(mean) or not 0 <= std < math.inf:
-        raise InputError(
-            f"mean and std are the mean and the standard deviation of the data: finite, std not negative; got {mean} and {std}"
-        )
+    number("mean, that of the data,", mean, at_least=-LARGEST, at_most=LARGEST)
+    number("std, the standard deviation of the data,", std, at_least=0, at_most=LARGEST)
 
 
 def _first(t: Tensor, bad: Tensor) -> float:

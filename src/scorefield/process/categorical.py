@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from scorefield.core.distributions import LOG_ZERO, Categorical
-from scorefield.core.noise import Noise
-from scorefield.core.shapes import expand
+from scorefield.core.noise import Noise, as_noise
+from scorefield.core.shapes import check_batch_of, expand, is_true
 from scorefield.process.base import Process, Time, table_index
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.checks import brief, instance_of, numbers, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.registry import KAPPAS
 
@@ -21,9 +21,13 @@ __all__ = [
     "CategoricalProcess",
     "absorbed_categories",
     "absorbing",
+    "check_categories",
+    "check_category_batch",
     "uniform_categorical",
     "uniform_categories",
 ]
+
+_MOST_CLASSES = 2**16
 
 Schedule = Literal["cosine", "linear"]
 Kappas = Tensor | Sequence[float]
@@ -60,7 +64,8 @@ class CategoricalProcess(Process):
 
     def prior(self, shape: Sequence[int], noise: Noise) -> Tensor:
         """x_T ~ u in every dimension, int64 (B, *)."""
-        return self.prior_distribution(len(shape) - 1).sample(noise.uniform(shape))
+        u = as_noise(noise).uniform(shape)
+        return self.prior_distribution(u.ndim - 1).sample(u)
 
     def prior_distribution(self, dimensions: int, dtype: torch.dtype = torch.float32) -> Categorical:
         """u, (1, S, 1, …) for examples of `dimensions` dimensions."""
@@ -68,12 +73,16 @@ class CategoricalProcess(Process):
 
     def sample(self, x0: Tensor, t: Time, u: Tensor) -> Tensor:
         """x_t ~ q(x_t | x_0), int64 (B, *).   u: (B, *), uniform in [0, 1)."""
+        check_batch_of("u", u)
+        if instance_of("x0", x0, Tensor, "an integer tensor (B, *)").shape != u.shape:
+            raise InputError(f"u must have the shape of x0, {tuple(x0.shape)}; got {tuple(u.shape)}")
         return self.transition(x0, t, 0).sample(u)
 
     def transition(self, x_s: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Categorical:
         """q(x_t | x_s) = Cat(κ_{t|s} x_s + (1 − κ_{t|s}) u) for t > s; s = 0 is the marginal q(x_t | x_0).
         [D3PM Eq. 2–3]
         """
+        check_category_batch(x_s, self.states, "x_s")
         log_keep, log_redraw = self._log_kept(t, s)
         keep = Categorical.at(x_s, self.states, dtype).log_p
         return Categorical(
@@ -84,6 +93,10 @@ class CategoricalProcess(Process):
         self, x_t: Tensor, x0: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32
     ) -> Categorical:
         """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0) for s < t.  [D3PM Eq. 3]   x_t must be possible at t."""
+        check_category_batch(x_t, self.states, "x_t")
+        check_category_batch(x0, self.classes, "x0")
+        if x_t.shape != x0.shape:
+            raise InputError(f"x_t must have the shape of x0, {tuple(x0.shape)}; got {tuple(x_t.shape)}")
         return self.reverse(x_t, Categorical.at(x0, self.classes, dtype), t, s)
 
     def reverse(self, x_t: Tensor, p0: Categorical, t: Time, s: Time) -> Categorical:
@@ -131,10 +144,14 @@ class CategoricalProcess(Process):
     def _log_kept(self, t: Time, s: Time) -> tuple[Tensor, Tensor]:
         """(ln κ_{t|s}, ln(1 − κ_{t|s})), float64, in the shape of t or s. InputError for s above t."""
         log_t, log_s = self._log_kappas[table_index(t, self.T)], self._log_kappas[table_index(s, self.T)]
+        if log_t.ndim and log_s.ndim and len(log_t) != len(log_s):
+            raise InputError(
+                f"t and s are times of the same examples, got {len(log_t)} and {len(log_s)} of them"
+            )
         log_keep = log_t - log_s
         if bool((log_keep > 0).any()):
             raise InputError(
-                f"values are noised from s up to t, so s must not lie above t; got t = {t} and s = {s}"
+                f"values are noised from s up to t, so s must not lie above t; got t = {brief(t)} and s = {brief(s)}"
             )
         return log_keep, _log_complement(log_keep)
 
@@ -209,25 +226,36 @@ def _kappas(schedule: Schedule, T: int, kappas: Kappas | None) -> tuple[Kappas, 
     """κ_1, …, κ_T, and what a configuration file says of them."""
     if kappas is None:
         return KAPPAS[schedule](T), {"schedule": schedule, "T": T}
-    return kappas, {"kappas": torch.as_tensor(kappas, dtype=torch.float64).tolist()}
+    table = _check_kappas(kappas)
+    return table, {"kappas": table.tolist()}
 
 
 def check_categories(x: Tensor, count: int, what: str) -> None:
     """InputError unless x holds integers 0 … count − 1."""
+    check_category_batch(x, count, what)
+    if x.numel() and x.device.type != "cpu" and not 0 <= int(x.min()) <= int(x.max()) < count:
+        raise InputError(
+            f"{what} must hold categories 0 … {count - 1}, got values from {int(x.min())} to {int(x.max())}"
+        )
+
+
+def check_category_batch(x: Tensor, count: int, what: str) -> None:
+    """InputError unless x is a batch of integers. Those of other devices than the CPU are not looked at, which would
+    make the host wait.
+    """
+    instance_of(what, x, Tensor, f"a tensor (B, *) of the integers 0 … {count - 1}")
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise InputError(f"{what} must hold categories, the integers 0 … {count - 1}; got {x.dtype}")
-    if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < count:
+    if x.ndim < 1 or not x.shape[0]:
+        raise InputError(f"{what} must hold at least one example, (B, *); got shape {tuple(x.shape)}")
+    if x.device.type == "cpu" and is_true(((x < 0) | (x >= count)).any()):
         raise InputError(
             f"{what} must hold categories 0 … {count - 1}, got values from {int(x.min())} to {int(x.max())}"
         )
 
 
 def _check_kappas(kappas: Tensor | Sequence[float]) -> Tensor:
-    table = torch.as_tensor(kappas, dtype=torch.float64).detach().cpu()
-    if table.ndim != 1 or not len(table) or not bool(torch.isfinite(table).all()):
-        raise InputError(
-            f"kappas must be a one-dimensional list of finite numbers, got shape {tuple(table.shape)}"
-        )
+    table = numbers("kappas", kappas, 1)
     if not bool((table.diff() < 0).all()) or not table[0] < 1 or table[-1] < 0:
         raise InputError(
             "kappas are the shares of the values that are kept up to t = 1, 2, …, T: they must strictly descend within (0, 1), and only "
@@ -237,7 +265,7 @@ def _check_kappas(kappas: Tensor | Sequence[float]) -> Tensor:
 
 
 def _check_classes(classes: int) -> None:
-    positive_int("classes", classes, at_least=2)
+    positive_int("classes", classes, at_least=2, at_most=_MOST_CLASSES)
 
 
 def _weighted(weight: Tensor, log_p: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from scorefield.core.prediction import Level
-from scorefield.process.base import GaussianProcess, Time, as_time, check_moments
+from scorefield.process.base import GaussianProcess, Time, as_log_ratio, as_time, check_moments
 from scorefield.process.discrete import DiscreteProcess
+from scorefield.runtime.checks import LARGEST, brief, number
 from scorefield.runtime.description import recorded
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
@@ -68,7 +69,7 @@ class _ContinuousVP(ContinuousProcess):
 
     def time(self, log_ratio: Tensor) -> Tensor:
         # ∫β = −ln α² = ln(1 + e^{−2λ}); the quadratic in t is solved in the form that does not cancel.
-        integral, slope = softplus(-2 * log_ratio.double()), self._beta_max - self._beta_min
+        integral, slope = softplus(-2 * as_log_ratio(log_ratio)), self._beta_max - self._beta_min
         return 2 * integral / (self._beta_min + (self._beta_min**2 + 2 * slope * integral).sqrt())
 
 
@@ -85,7 +86,9 @@ class _ContinuousVE(ContinuousProcess):
         return Level(torch.ones_like(t), torch.where(t > 0, sigma, 0.0))
 
     def time(self, log_ratio: Tensor) -> Tensor:
-        return (-log_ratio.double() - math.log(self._sigma_min)) / math.log(self._sigma_max / self._sigma_min)
+        return (-as_log_ratio(log_ratio) - math.log(self._sigma_min)) / math.log(
+            self._sigma_max / self._sigma_min
+        )
 
 
 class _EDM(ContinuousProcess):
@@ -109,7 +112,7 @@ class _EDM(ContinuousProcess):
         return Level(torch.ones_like(t), torch.where(t > 0, sigma, 0.0))
 
     def time(self, log_ratio: Tensor) -> Tensor:
-        return ((-log_ratio.double() / self._rho).exp() - self._low) / (self._high - self._low)
+        return ((-as_log_ratio(log_ratio) / self._rho).exp() - self._low) / (self._high - self._low)
 
 
 class Interpolated(ContinuousProcess):
@@ -128,7 +131,7 @@ class Interpolated(ContinuousProcess):
             discrete = build(PROCESSES, discrete, "process.discrete")
         if not isinstance(discrete, DiscreteProcess):
             raise InputError(
-                f"Interpolated is for a process given by a table of levels, got {type(discrete).__name__}"
+                f"Interpolated is for a process given by a table of levels, got {brief(discrete)}"
             )
         alpha, sigma = discrete.level(torch.arange(1, discrete.T + 1))
         self._exploding = bool((alpha == 1).all())
@@ -159,7 +162,7 @@ class Interpolated(ContinuousProcess):
         return Level(torch.sigmoid(2 * log_ratio).sqrt(), torch.sigmoid(-2 * log_ratio).sqrt())
 
     def time(self, log_ratio: Tensor) -> Tensor:
-        table, value = self._log_ratios, log_ratio.double()
+        table, value = self._log_ratios, as_log_ratio(log_ratio)
         near_data = (table[0] - value).exp()
         if len(table) == 1:
             return near_data.clamp_max(1)
@@ -183,7 +186,9 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Co
         beta_max: β(1), at least beta_min.
         t_min: Where grids and likelihoods stop short of the data, in (0, 1).
     """
-    if not 0 < beta_min <= beta_max < math.inf:
+    for name, value in (("beta_min", beta_min), ("beta_max", beta_max)):
+        number(name, value, above=0, at_most=LARGEST)
+    if not beta_min <= beta_max:
         raise InputError(
             f"a variance-preserving process needs 0 < beta_min ≤ beta_max, got {beta_min} and {beta_max}"
         )
@@ -204,10 +209,7 @@ def ve(
         std: Standard deviation of the data.
         t_min: Where grids and likelihoods stop short of the data, in (0, 1).
     """
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise InputError(
-            f"a variance-exploding process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}"
-        )
+    _check_sigmas("a variance-exploding process", sigma_min, sigma_max)
     check_moments(mean, std)
     return _ContinuousVE(sigma_min, sigma_max, mean, std, _check_start(t_min))
 
@@ -229,15 +231,18 @@ def edm(
         mean: Mean of the data; sampling starts from N(mean, σ_max² + std²).
         std: Standard deviation of the data.
     """
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise InputError(f"an EDM process needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-    if not 0 < rho < math.inf:
-        raise InputError(f"rho is a positive power, got {rho}")
+    _check_sigmas("an EDM process", sigma_min, sigma_max)
+    number("rho, the power,", rho, at_least=0.01, at_most=1000)
     check_moments(mean, std)
     return _EDM(sigma_min, sigma_max, rho, mean, std)
 
 
 def _check_start(t_min: float) -> float:
-    if not 0 < t_min < 1:
-        raise InputError(f"t_min is a time between 0 and 1, both excluded; got {t_min}")
-    return t_min
+    return number("t_min, a time,", t_min, above=0, below=1)
+
+
+def _check_sigmas(what: str, sigma_min: float, sigma_max: float) -> None:
+    for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        number(name, value, at_least=1 / LARGEST, at_most=LARGEST)
+    if not sigma_min < sigma_max:
+        raise InputError(f"{what} needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from scorefield.core.prediction import Level
 from scorefield.process.base import GaussianProcess, Time, check_moments, table_index
 from scorefield.process.schedules import cosine_betas, geometric_sigmas, linear_betas
+from scorefield.runtime.checks import LARGEST, numbers
 from scorefield.runtime.description import recorded
 from scorefield.runtime.errors import InputError
 
@@ -26,6 +27,12 @@ class DiscreteProcess(GaussianProcess):
     T: int
 
     def __init__(self, alphas: Tensor, sigmas: Tensor, mean: float = 0.0, std: float = 1.0):
+        alphas, sigmas = numbers("alphas", alphas, 1), numbers("sigmas", sigmas, 1)
+        if len(alphas) != len(sigmas) or bool((sigmas <= 0).any()):
+            raise InputError(
+                f"a table of levels has as many α as σ, and every σ is positive; got {len(alphas)} and {len(sigmas)}"
+            )
+        check_moments(mean, std)
         one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         self._alphas = torch.cat([one, alphas])
         self._sigmas = torch.cat([zero, sigmas])
@@ -106,7 +113,7 @@ def from_sigmas(sigmas: Tensor | Sequence[float], mean: float = 0.0, std: float 
 
 
 def _preserving(betas: Tensor | Sequence[float]) -> DiscreteProcess:
-    betas = _table("betas", betas)
+    betas = numbers("betas", betas, 1)
     if bool((betas <= 0).any() or (betas >= 1).any()):
         raise InputError(
             f"every β must lie strictly between 0 and 1, got values from {betas.min():g} to {betas.max():g}"
@@ -124,9 +131,14 @@ def _preserving(betas: Tensor | Sequence[float]) -> DiscreteProcess:
 
 
 def _exploding(sigmas: Tensor | Sequence[float], mean: float, std: float) -> DiscreteProcess:
-    sigmas = _table("sigmas", sigmas)
+    sigmas = numbers("sigmas", sigmas, 1)
     if bool((sigmas <= 0).any()):
         raise InputError(f"every σ must be positive, got {sigmas.min():g}")
+    if bool((sigmas > LARGEST).any() or (sigmas < 1 / LARGEST).any()):
+        raise InputError(
+            f"every σ must lie between {1 / LARGEST:g} and {LARGEST:g}, whose squares float32 can hold; got "
+            f"{sigmas.min():g} to {sigmas.max():g}"
+        )
     if bool((sigmas.diff() <= 0).any()):
         raise InputError(
             "sigmas must ascend, t = 1 (the least noisy) first; NCSN's papers list them descending: flip them"
@@ -134,12 +146,3 @@ def _exploding(sigmas: Tensor | Sequence[float], mean: float, std: float) -> Dis
     check_moments(mean, std)
     prior_std = float((sigmas[-1] ** 2 + std**2).sqrt())
     return DiscreteProcess(torch.ones_like(sigmas), sigmas, float(mean), prior_std)
-
-
-def _table(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    table = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
-    if table.ndim != 1 or len(table) == 0 or not bool(torch.isfinite(table).all()):
-        raise InputError(
-            f"{name} must be a one-dimensional list of finite numbers, got shape {tuple(table.shape)}"
-        )
-    return table

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the command's help is shown without torch
     from torch import Tensor
 
 __all__ = [
+    "LARGEST",
     "brief",
     "check_finite",
     "did_you_mean",
@@ -29,6 +30,8 @@ __all__ = [
 Known = TypeVar("Known", bound=str | None)
 Kind = TypeVar("Kind")
 
+LARGEST = 1e18  # whose square fits float32, in which networks and samplers compute
+_SMALL = 10_000
 _SHOWN = 100  # characters of a value in a message
 
 
@@ -46,7 +49,10 @@ def positive_int(name: str, value: object, at_least: int = 1, at_most: int | Non
     most = math.inf if at_most is None else at_most
     if isinstance(value, int) and not isinstance(value, bool) and at_least <= value <= most:
         return value
-    if at_most is not None:
+    too_large = isinstance(value, int) and value > most
+    if at_most is not None and (
+        too_large or at_most < _SMALL
+    ):  # others are only told of a bound that they reach
         expected = f"an integer from {at_least} to {at_most}"
     else:
         expected = "a positive integer" if at_least == 1 else f"an integer of at least {at_least}"
@@ -108,7 +114,7 @@ def numbers(name: str, values: Any, dimensions: int | None = None) -> Tensor:
     """
     import torch
 
-    shapes = {None: "", 0: "one number, ", 1: "a list of "}
+    shapes = {None: "", 0: "one number, ", 1: "a one-dimensional list of "}
     expected = shapes.get(dimensions, f"a {dimensions}-dimensional table of ")
     try:
         if torch.as_tensor(values).dtype in (torch.bool, torch.complex64, torch.complex128):

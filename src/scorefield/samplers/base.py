@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from scorefield.core.noise import Noise, NoiseSource, fresh_seed
+from scorefield.core.noise import Noise, as_noise
+from scorefield.core.shapes import check_batch_of, is_true
 from scorefield.models.base import AnyModel, Denoise, Model
 from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.process.base import Process
+from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.contracts import refuse_misspelt, refuse_misspelt_names
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import as_floats, as_grid
@@ -111,7 +113,7 @@ class Sampler(ABC, Generic[State, M]):
         times = as_floats(grid)
         if any(s >= t for t, s in pairwise(times)):
             raise InputError(
-                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {times} (encode with DDIM, Euler "
+                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {brief(times)} (encode with DDIM, Euler "
                 "or Heun)"
             )
         return len(times) - 1
@@ -181,6 +183,7 @@ class SamplerMethods(Protocol):
 
 AnySampler = Sampler[Any, Any] | SamplerMethods
 
+_MOST_AT_ONCE = 10**8
 _OPTIONAL = ("guidance", "between_levels", "check_model", "calls", "calls_on", "plan")
 _MEMBERS = ("init", "step", *_OPTIONAL)
 
@@ -277,24 +280,28 @@ def trajectory(
         noise: Where the draws come from. Default: a fresh seed.
 
     Raises:
-        InputError: For x or a grid that do not fit, before the first step.
-        IncompatibleModel: For a model that the sampler cannot sample, before the first step.
+        InputError: For x, a grid or noise that do not fit, before the first step; before the last one is yielded where x
+            is not finite any more, with the step that it was lost at.
+        IncompatibleModel: For a model that the sampler cannot sample, before the first step, and for a sampler of one's
+            own whose step returns something else than it must.
     """
-    asked, walker = as_model(model), as_sampler(sampler)
+    asked, walker, noise = as_model(model), as_sampler(sampler), as_noise(noise)
     asked.refuse_missing()
-    if x.ndim < 1 or not len(x):
-        raise InputError(f"x must hold at least one example, (B, *); got shape {tuple(x.shape)}")
-    if asked.process is not None:
+    if asked.process is None:
+        check_batch_of("x", x)
+    else:
         asked.process.check_states(x)
-    elif not torch.is_floating_point(x):
-        raise InputError(f"x must be floating point, got {x.dtype}")
+    if wrong := _not_finite(x):
+        raise InputError(
+            f"{wrong} of {len(x)} examples of the x that sampling starts from hold NaN or infinite values"
+        )
     walker.check_model(model)
     state = walker.init(model, x)
     times = as_grid(asked.process, grid)
     walker.calls(times)
     _check_guidance(walker, asked, times)
     state = walker.plan(model, times, state)
-    return _walk(model, walker, times, x, state, noise or NoiseSource(fresh_seed()))
+    return _walk(model, walker, times, x, state, noise)
 
 
 def sample(
@@ -316,22 +323,29 @@ def sample(
         grid: As in `trajectory`.
         n: How many. Default: as many as x_T holds.
         noise: Where the draws come from. Default: a fresh seed.
-        x_T: Where sampling starts, (B, *). Default: n draws of the process's prior at step 0 of `noise`.
+        x_T: Where sampling starts, (B, *). Default: n draws of the process's prior at step 0 of `noise`, in float32, or in
+            float64 for a model whose parameters are.
 
     Returns:
         (n, *), integers where the model is of categories.
 
     Raises:
-        InputError: As `trajectory`, and where n and x_T disagree or both are missing.
+        InputError: As `trajectory`, also for a result that is not finite, and where n and x_T disagree or both are missing.
         IncompatibleModel: As `trajectory`.
     """
-    noise = noise or NoiseSource(fresh_seed())
-    if n is not None and not isinstance(n, int):
-        raise InputError(f"n is a number of samples, got a {type(n).__name__}: give a start as x_T=…")
+    noise = as_noise(noise)
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool)):
+        raise InputError(f"n is a number of samples, got {brief(n)}: give a start as x_T=…")
     if x_T is None:
         x_T = _start(as_model(model), n, noise)
+    elif not isinstance(x_T, Tensor) or x_T.ndim < 1:
+        raise InputError(
+            f"x_T must be a tensor (B, *), got {brief(x_T)}: convert an array by torch.from_numpy"
+        )
     elif n is not None and n != x_T.shape[0]:
-        raise InputError(f"n = {n} disagrees with the {x_T.shape[0]} examples of x_T: give one of them")
+        raise InputError(
+            f"n = {brief(n)} disagrees with the {x_T.shape[0]} examples of x_T: give one of them"
+        )
     x = x_T
     for step in trajectory(model, sampler, grid, x, noise):
         x = step.x
@@ -370,15 +384,55 @@ def _walk(
     state: Any,
     noise: Noise,
 ) -> Iterator[Step]:
+    # One number a step, left on the device: the host looks at them at the end, and only where x is not finite.
+    sums: list[Tensor] = []
     for i, (t, s) in enumerate(pairwise(times), start=1):
         with torch.no_grad():
-            x, x0, state = sampler.step(model, x, t, s, state, noise.at(i))
+            made = sampler.step(model, x, t, s, state, noise.at(i))
+            x, x0, state = _checked_step(made, x, sampler)
+            if x.is_floating_point():
+                sums.append(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)))
+            if i == len(times) - 1 and _not_finite(x):
+                raise _lost(sums, times)
         yield Step(t, s, x, x0)
 
 
+def _not_finite(x: Tensor) -> int:
+    """How many examples hold NaN or infinite values; 0 where that cannot be read, as inside torch.func.vmap."""
+    if not x.is_floating_point() or not is_true((~x.isfinite()).any()):
+        return 0
+    return int((~x.isfinite()).reshape(len(x), -1).any(dim=1).sum())
+
+
+def _checked_step(made: object, x: Tensor, sampler: Sampler[Any, Any]) -> tuple[Tensor, Tensor, Any]:
+    """What a step has made of x. IncompatibleModel where it is not what a step must return."""
+    if isinstance(made, tuple | list) and len(made) == 3:
+        x_s, x0, state = made
+        if isinstance(x_s, Tensor) and isinstance(x0, Tensor) and x_s.shape == x.shape:
+            return x_s, x0, state
+    name = sampler.name if isinstance(sampler, _Foreign) else type(sampler).__name__
+    several = made if isinstance(made, tuple | list) else ()
+    parts = [f"shape {tuple(one.shape)}" if isinstance(one, Tensor) else brief(one) for one in several]
+    got = f"{len(parts)} values ({', '.join(parts)})" if parts else brief(made)
+    raise IncompatibleModel(
+        f"a step of {name} must return (x_s, x̂0, state), x_s of the shape of x_t, {tuple(x.shape)}; it returned {got}"
+    )
+
+
+def _lost(sums: Sequence[Tensor], times: Sequence[float]) -> InputError:
+    """The error of a walk that does not end in finite numbers, with the first step whose result has none."""
+    wrong = (~torch.stack(list(sums)).isfinite()).nonzero()
+    i = int(wrong[0]) if len(wrong) else len(sums) - 1
+    return InputError(
+        f"sampling left the finite numbers at step {i + 1} of {len(sums)}, from t = {times[i]:g} to {times[i + 1]:g}: the network's "
+        "output is not finite there (has its training diverged?), or the sampler's step is too large"
+    )
+
+
 def _start(model: Model, n: int | None, noise: Noise) -> Tensor:
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise InputError(f"give the number of samples n ≥ 1, or x_T to start from; got n = {n!r}")
+    if n is None or n < 1:
+        raise InputError(f"give the number of samples n ≥ 1, or x_T to start from; got n = {brief(n)}")
+    positive_int("n, the number of samples at once,", n, at_most=_MOST_AT_ONCE)
     if model.process is None:
         raise IncompatibleModel(
             f"{model.kind} has a score without noise levels, so there is no prior to start from: sample it with "
@@ -388,4 +442,5 @@ def _start(model: Model, n: int | None, noise: Noise) -> Tensor:
         raise InputError(
             "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T"
         )
-    return model.process.prior((n, *model.data.shape), noise.at(0)).to(model.device)
+    x = model.process.prior((n, *model.data.shape), noise.at(0)).to(model.device)
+    return x.double() if model.dtype == torch.float64 and x.is_floating_point() else x

@@ -11,7 +11,8 @@ from scorefield.core.distributions import Categorical
 from scorefield.core.noise import Noise
 from scorefield.models.base import CategoricalDenoise
 from scorefield.models.foreign import as_model
-from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.checks import number
+from scorefield.runtime.errors import IncompatibleModel
 from scorefield.samplers.base import Sampler
 
 __all__ = ["CategoricalAncestral", "CategoricalDDIM"]
@@ -73,10 +74,7 @@ class CategoricalDDIM(_FromPrediction):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise InputError(
-                f"η lies in [0, 1], from copying x_t as often as possible to never; got {self.eta!r}"
-            )
+        number("η, from copying x_t as often as possible to never,", self.eta, at_least=0, at_most=1)
 
     def kernel(
         self, model: CategoricalDenoise, x_t: Tensor, p0: Categorical, t: float, s: float

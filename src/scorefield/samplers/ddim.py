@@ -15,6 +15,7 @@ from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
 from scorefield.process.transitions import transition
+from scorefield.runtime.checks import brief, number, numbers
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.grids import as_floats
@@ -41,14 +42,15 @@ class DDIM(Sampler[int]):
     guidance = "eps"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise InputError(
-                f"η scales the standard deviation of the noise and lies in [0, 1], got {self.eta!r}"
-            )
+        number("η, which scales the standard deviation of the noise,", self.eta, at_least=0, at_most=1)
         if self.varsigma is not None and self.eta != 0:
             raise InputError("η and varsigma both say how much noise a step adds: give one of them")
+        if isinstance(self.varsigma, type):
+            raise InputError(
+                f"varsigma is a function (t, s) -> ς or one number a step, got {brief(self.varsigma)}"
+            )
         if self.varsigma is not None and not callable(self.varsigma):
-            object.__setattr__(self, "varsigma", tuple(float(std) for std in self.varsigma))
+            object.__setattr__(self, "varsigma", tuple(numbers("varsigma", self.varsigma, 1).tolist()))
 
     def __repr__(self) -> str:
         return f"DDIM(eta={self.eta})" if self.varsigma is None else f"DDIM(varsigma={self.varsigma})"
@@ -109,7 +111,7 @@ class DDIM(Sampler[int]):
         """ς of the i-th step. InputError unless 0 ≤ ς ≤ σ_s."""
         varsigma, sigma = 0.0, float(lo.sigma)
         if callable(self.varsigma):
-            varsigma = float(self.varsigma(t, s)) if s > 0 else 0.0
+            varsigma = number("ς of varsigma(t, s)", self.varsigma(t, s)) if s > 0 else 0.0
         elif self.varsigma is not None:
             varsigma = self.varsigma[i]
         if not 0 <= varsigma <= sigma:
@@ -122,13 +124,14 @@ class DDIM(Sampler[int]):
 
 def grid_direction(sampler: object, grid: Grid) -> Literal["down", "up"]:
     """Which way a grid walks. InputError where it turns or stands still."""
-    if len(grid) < 2:
-        raise InputError(f"a grid is at least two times, got {as_floats(grid)}")
-    down = [s < t for t, s in pairwise(as_floats(grid))]
-    if any(s == t for t, s in pairwise(as_floats(grid))) or len(set(down)) > 1:
+    times = as_floats(grid)
+    if len(times) < 2:
+        raise InputError(f"a grid is at least two times, got {times}")
+    down = [s < t for t, s in pairwise(times)]
+    if any(s == t for t, s in pairwise(times)) or len(set(down)) > 1:
         raise InputError(
             f"{type(sampler).__name__} needs a grid that strictly descends (sampling) or strictly ascends (encoding), "
-            f"got {as_floats(grid)}"
+            f"got {brief(times)}"
         )
     return "down" if down[0] else "up"
 

@@ -19,6 +19,7 @@ from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
 from scorefield.process.base import GaussianProcess
+from scorefield.runtime.checks import flag
 from scorefield.runtime.errors import IncompatibleModel
 from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.grids import as_floats
@@ -46,6 +47,9 @@ class DPMSolver2M(Sampler[Before | None]):
 
     stochastic: bool = False
     guidance = "eps"
+
+    def __post_init__(self) -> None:
+        flag("stochastic", self.stochastic)
 
     def init(self, model: Denoise, x: Tensor) -> Before | None:
         return None

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.process.base import GaussianProcess, Process, count_levels
-from scorefield.runtime.checks import positive_int
+from scorefield.process.base import GaussianProcess, Process, check_process, count_levels
+from scorefield.runtime.checks import LARGEST, brief, flag, number, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "uniform",
 ]
 
+_MOST_STEPS = 10**7
 _NO_TIME = 1e-12
 _ROUNDING = 1e-9  # by how much, relatively, ends computed elsewhere may leave a process
 
@@ -49,8 +50,9 @@ def uniform(process: Process, n: int) -> Tensor:
 
     On a continuous process n times evenly spaced from T to its t_min, then 0.
     """
+    check_process(process)
     if not process.is_discrete:
-        positive_int("the number of steps", n)
+        positive_int("the number of steps", n, at_most=_MOST_STEPS)
         return _ended(torch.linspace(process.T, process.t_min, n, dtype=torch.float64))
     T = _check(process, n)
     return torch.tensor([(2 * T * i + n) // (2 * n) for i in range(n, -1, -1)])
@@ -105,8 +107,7 @@ def karras(
     InputError for n < 1, for values outside the process, and for more times than there are levels between the
     two ends.
     """
-    if not 0 < rho < math.inf:
-        raise InputError(f"rho is a positive power, got {rho!r}")
+    rho = number("rho, the power,", rho, at_least=0.01, at_most=1000)
     scale = _Scale(lambda ratio: ratio ** (1 / rho), lambda u: -rho * u.log())
     return _spaced(process, n, scale, sigma_min, sigma_max, to_zero)
 
@@ -118,10 +119,12 @@ def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
     Each section's ends are included; positions are accumulated in float64 and rounded half to even, as the
     Improved DDPM and ADM code does, then 0 is added. InputError when a section is smaller than its count.
     """
+    if not isinstance(counts, int | Sequence) or isinstance(counts, str):
+        raise InputError(f"counts are the steps of each section, a list of integers; got {brief(counts)}")
     counts = [counts] if isinstance(counts, int) else list(counts)
     T, kept, start = count_levels(process, "a grid of sections"), [], 0
     if not counts or len(counts) > T:
-        raise InputError(f"sections needs between 1 and T = {T} counts, got {counts}")
+        raise InputError(f"sections needs between 1 and T = {T} counts, got {brief(counts)}")
     for k, count in enumerate(counts):
         size = T // len(counts) + (k < T % len(counts))
         positive_int(f"the count of section {k}", count, at_most=size)
@@ -165,12 +168,18 @@ def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | 
     times: the levels to stop at, strictly descending, such as another grid; every level if not given. Its
     last 0 is taken as read. InputError for repeats < 1 and for times that do not descend.
     """
-    positive_int("repeats", repeats)
+    check_process(process)
+    positive_int("repeats", repeats, at_most=_MOST_STEPS)
     levels = full(process) if times is None else _as_tensor(times)
+    if levels.ndim != 1 or len(levels) * repeats > _MOST_STEPS:
+        raise InputError(
+            f"the times of a staircase are a list, and its updates {_MOST_STEPS:,} at most; got {len(levels.reshape(-1))} "
+            f"times with {repeats} updates each"
+        )
     levels = levels[:-1] if len(levels) and levels[-1] == 0 else levels
     if not len(levels) or bool((levels.diff() >= 0).any()) or levels[-1] < 0:
         raise InputError(
-            f"the times of a staircase must be positive and strictly descend, got {levels.tolist()}"
+            f"the times of a staircase must be positive and strictly descend, got {brief(levels.tolist())}"
         )
     process.level(levels)  # refuses what lies outside the process
     return torch.cat([levels.repeat_interleave(repeats), levels.new_zeros(1)])
@@ -178,7 +187,7 @@ def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | 
 
 def steps(n: int) -> Tensor:
     """n, n−1, …, 0: n updates of a score without noise levels, numbered by how many are left."""
-    positive_int("the number of updates", n)
+    positive_int("the number of updates", n, at_most=_MOST_STEPS)
     return torch.arange(n, -1, -1)
 
 
@@ -189,8 +198,9 @@ def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int
     """
     times = _as_tensor(grid)
     if times.ndim != 1 or len(times) < 2 or not bool(torch.isfinite(times).all()):
-        raise InputError(f"a grid is a one-dimensional list of at least two times, got {grid!r}")
+        raise InputError(f"a grid is a one-dimensional list of at least two times, got {brief(grid)}")
     if process is not None:
+        check_process(process)
         process.level(times)  # refuses what lies outside the process
     elif not torch.equal(times.double(), steps(len(times) - 1).double()):
         raise InputError(
@@ -201,16 +211,23 @@ def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int
 
 def as_floats(grid: Tensor | Sequence[float]) -> list[float]:
     """The times of a grid as Python numbers: tensors hash and compare by identity."""
-    if isinstance(grid, Tensor):
-        return grid.tolist()
-    if not isinstance(grid, Iterable):
-        raise InputError(f"a grid is a list or tensor of times, got {grid!r}")
-    return list(grid)
+    if not isinstance(grid, Tensor) and (not isinstance(grid, Iterable) or isinstance(grid, str)):
+        raise InputError(f"a grid is a list or tensor of times, got {brief(grid)}")
+    times = grid.tolist() if isinstance(grid, Tensor) else list(grid)
+    if not isinstance(times, list) or not all(isinstance(t, int | float | np.number | Tensor) for t in times):
+        raise InputError(f"a grid is a list or tensor of times, got {brief(grid)}")
+    return times
 
 
 def _as_tensor(times: Tensor | Sequence[float]) -> Tensor:
     """Times as they are: of a list of Python floats torch would make float32."""
-    return times if isinstance(times, Tensor) else torch.as_tensor(np.asarray(times))
+    try:
+        found = times if isinstance(times, Tensor) else torch.as_tensor(np.asarray(times))
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # of words, objects, numbers beyond int64
+        raise InputError(f"times are a list of numbers, got {brief(times)}") from None
+    if found.is_complex() or found.dtype == torch.bool:
+        raise InputError(f"times are a list of numbers, got {brief(times)}")
+    return found
 
 
 def _check(process: Process, n: int) -> int:
@@ -229,16 +246,20 @@ class _Scale(NamedTuple):
 def _spaced(
     process: Process, n: int, scale: _Scale, sigma_min: float | None, sigma_max: float | None, to_zero: bool
 ) -> Tensor:
+    check_process(process)
     if not isinstance(process, GaussianProcess):
         raise IncompatibleModel(
             "this grid is spaced in σ/α, and categories have neither: use a grid such as sf.grids.uniform"
         )
-    positive_int("the number of steps", n)
+    positive_int("the number of steps", n, at_most=_MOST_STEPS)
+    flag("to_zero", to_zero)
     first = process.t_min
-    high = (
-        process.level(process.T).ratio if sigma_max is None else torch.tensor(sigma_max, dtype=torch.float64)
+    high, low = (
+        process.level(end).ratio
+        if sigma is None
+        else torch.tensor(number(name, sigma, above=0, at_most=LARGEST), dtype=torch.float64)
+        for name, sigma, end in (("sigma_max", sigma_max, process.T), ("sigma_min", sigma_min, first))
     )
-    low = process.level(first).ratio if sigma_min is None else torch.tensor(sigma_min, dtype=torch.float64)
     count = n if to_zero else n + 1
     if not 0 < low <= high < math.inf or (low == high and count > 1):
         raise InputError(

@@ -17,7 +17,7 @@ from scorefield.core.noise import Noise
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_model
 from scorefield.process.base import GaussianProcess, Process
-from scorefield.runtime.checks import check_finite
+from scorefield.runtime.checks import brief, check_finite
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Placing, Sampler, as_sampler
 from scorefield.samplers.grids import as_floats
@@ -57,8 +57,14 @@ class Inpaint(Sampler[_State]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", as_sampler(self.sampler))
-        if self.mask.dtype != torch.bool:
-            raise InputError(f"mask is a bool tensor, True where the value is known; got {self.mask.dtype}")
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
+            got = self.mask.dtype if isinstance(self.mask, Tensor) else brief(self.mask)
+            raise InputError(f"mask is a bool tensor, True where the value is known; got {got}")
+        if not isinstance(self.known, Tensor) or not self.known.is_floating_point():
+            got = self.known.dtype if isinstance(self.known, Tensor) else brief(self.known)
+            raise InputError(
+                f"known is a tensor of floating-point numbers, x_0 in the data's units; got {got}"
+            )
 
     def __repr__(self) -> str:
         """With a hash of what is known, because stored samples are told apart by this text."""

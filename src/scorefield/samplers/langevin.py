@@ -16,12 +16,14 @@ from scorefield.core.shapes import expand, sum_flat
 from scorefield.models.base import Denoise, GaussianModel, LogDensity, ScoreFunction
 from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.process.base import Process
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.checks import brief, flag, instance_of, number, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Placing, Sampler, as_sampler
 from scorefield.samplers.grids import as_floats
 
 __all__ = ["PredictorCorrector", "Langevin"]
+
+_MOST_REPEATS = 10**6
 
 # The score and the log-density at the present state, so that a Metropolis step evaluates only its proposal.
 Kept = tuple[Tensor, Tensor]
@@ -52,14 +54,15 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
     final_denoise: bool
 
     def __init__(self, step: float, metropolis: bool = False, final_denoise: bool = False) -> None:
-        if not (step > 0 and math.isfinite(step)):
-            raise InputError(f"the step of Langevin dynamics is a positive number, got {step!r}")
+        step = number("the step of Langevin dynamics", step, above=0)
+        flag("metropolis", metropolis)
+        flag("final_denoise", final_denoise)
         if metropolis and final_denoise:
             raise InputError(
                 "metropolis=True is for densities without noise levels and final_denoise=True for models with them: choose one"
             )
         for name, value in (
-            ("step_size", float(step)),
+            ("step_size", step),
             ("metropolis", metropolis),
             ("final_denoise", final_denoise),
         ):
@@ -71,7 +74,7 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
         """
         if any(t <= 0 or s > t for t, s in pairwise(as_floats(grid))):
             raise InputError(
-                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {as_floats(grid)}"
+                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {brief(as_floats(grid))}"
             )
         return len(grid) - 1 + int(self.metropolis or (self.final_denoise and as_floats(grid)[-1] == 0))
 
@@ -157,7 +160,8 @@ class PredictorCorrector(Sampler[Any]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "predictor", as_sampler(self.predictor))
-        positive_int("repeats", self.repeats)
+        positive_int("repeats", self.repeats, at_most=_MOST_REPEATS)
+        instance_of("langevin, the corrector,", self.langevin, Langevin, "a Langevin(step)")
         if self.langevin.final_denoise:
             raise InputError(
                 "a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out"

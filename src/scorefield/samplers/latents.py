@@ -12,17 +12,19 @@ import math
 import torch
 from torch import Tensor
 
+from scorefield.core.shapes import check_batch_of, is_true
 from scorefield.models.base import AnyModel, GaussianModel
 from scorefield.models.foreign import as_gaussian
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.checks import LARGEST, brief, number, numbers, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.base import Grid, Sampler, sample
+from scorefield.samplers.base import Grid, Sampler, as_sampler, sample
 from scorefield.samplers.ddim import DDIM, grid_direction
 from scorefield.samplers.grids import as_grid
 
 __all__ = ["decode", "encode", "interpolate", "slerp", "spherical_walk"]
 
 _FLOW = DDIM()
+_MOST_FRAMES = 100_000
 _STRAIGHT = 1e-6  # radians from 0 or π, where the plane of two vectors is lost in rounding
 
 
@@ -67,7 +69,12 @@ def spherical_walk(a: Tensor, b: Tensor, frames: int, centre: float = 0.0) -> Te
     """Latents from a to b (*), (frames, *) with both ends, by `slerp` around `centre`, the mean of the
     process's prior.
     """
-    positive_int("frames", frames, at_least=2)  # both ends
+    positive_int("frames", frames, at_least=2, at_most=_MOST_FRAMES)  # both ends
+    number("centre", centre, at_least=-LARGEST, at_most=LARGEST)
+    for name, x in (("a", a), ("b", b)):
+        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.ndim or x.shape != a.shape:
+            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else brief(x)
+            raise InputError(f"{name} is one latent, a tensor (*) of the other one's shape; got {got}")
     start, end = ((x - centre).expand(frames, *x.shape) for x in (a, b))
     return centre + slerp(start, end, torch.linspace(0, 1, frames, dtype=torch.float64, device=a.device))
 
@@ -79,14 +86,18 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     At θ = 0 this is a straight line. At θ = π every half circle is as short, and the one through a quarter
     turn of a is taken: pairs of values (p, q) become (−q, p), which has the law of noise where a has it.
     """
+    for name, x in (("a", a), ("b", b)):
+        check_batch_of(name, x)
+        if is_true((~x.isfinite()).any()):
+            raise InputError(f"{name} holds NaN or infinite values, which lie on no sphere")
     if a.shape != b.shape or a.ndim < 2:
         raise InputError(
             f"two batches of one shape (B, *) are needed, got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    w = torch.as_tensor(weight, dtype=torch.float64, device=a.device)
+    w = numbers("weight", weight).to(a.device)
     if not bool(((w >= 0) & (w <= 1)).all()) or w.ndim > 1 or (w.ndim == 1 and len(w) != len(a)):
         raise InputError(
-            f"weight lies in [0, 1], a number or one for each of {len(a)} examples; got {weight!r}"
+            f"weight lies in [0, 1], a number or one for each of {len(a)} examples; got {brief(weight)}"
         )
     flat_a, flat_b = (x.to(torch.float64).reshape(len(x), -1) for x in (a, b))
     w = w.expand(len(a))[:, None]
@@ -118,6 +129,7 @@ def _half_circle(unit_a: Tensor, a: Tensor, b: Tensor, w: Tensor) -> Tensor:
 
 def _checked(model: AnyModel, grid: Grid, sampler: Sampler) -> tuple[GaussianModel, list[int] | list[float]]:
     """The model, and the grid's times, descending, where they and the sampler have a flow that can be walked both ways."""
+    walker = as_sampler(sampler)
     asked = as_gaussian(model, type(sampler).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
     if asked.guided:
         raise IncompatibleModel(
@@ -133,6 +145,8 @@ def _checked(model: AnyModel, grid: Grid, sampler: Sampler) -> tuple[GaussianMod
         )
     times = as_grid(asked.process, grid)
     if grid_direction(sampler, times) != "down":
-        raise InputError(f"give the grid as decoding walks it, from the noise down to the data; got {times}")
-    sampler.calls(times[::-1])  # refuses a sampler that only walks down, or that adds noise
+        raise InputError(
+            f"give the grid as decoding walks it, from the noise down to the data; got {brief(times)}"
+        )
+    walker.calls(times[::-1])  # refuses a sampler that only walks down, or that adds noise
     return asked, times

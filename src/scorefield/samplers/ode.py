@@ -17,6 +17,7 @@ from scorefield.core.noise import Noise
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
 from scorefield.process.base import GaussianProcess, Process
+from scorefield.runtime.checks import LARGEST, number
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.ddim import grid_direction, predict_x0_eps
@@ -84,18 +85,17 @@ class Heun(Sampler[float | None]):
     guidance = "eps"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.churn < math.inf:
-            raise InputError(
-                f"churn is how often the noise is renewed along the grid, 0 or more; got {self.churn!r}"
-            )
-        if not 0 <= self.churn_min <= self.churn_max:
+        number(
+            "churn, how often the noise is renewed along the grid,", self.churn, at_least=0, at_most=LARGEST
+        )
+        number("churn_min", self.churn_min, at_least=0)
+        if not isinstance(self.churn_max, float) or self.churn_max != math.inf:  # the default: at any r
+            number("churn_max", self.churn_max, at_least=0, at_most=LARGEST)
+        if not self.churn_min <= self.churn_max:
             raise InputError(
                 f"churn needs 0 ≤ churn_min ≤ churn_max, values of σ/α; got {self.churn_min!r} and {self.churn_max!r}"
             )
-        if not 0 < self.churn_noise < math.inf:
-            raise InputError(
-                f"churn_noise is a standard deviation and must be positive, got {self.churn_noise!r}"
-            )
+        number("churn_noise, a standard deviation,", self.churn_noise, above=0, at_most=LARGEST)
 
     def __repr__(self) -> str:
         if self.churn == 0:
