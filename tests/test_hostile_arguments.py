@@ -90,7 +90,7 @@ CATEGORICAL = sf.CategoricalDenoiser(
 CLASSIFIER = sf.NoisyClassifier(net(out_dim=3), P, data=SPEC).eval()
 EXACT = MIXTURE.denoiser(P)
 IMAGES = torch.zeros(2, 1, 4, 4)
-SMALL_NET = {"channels": 32, "channel_mult": (1, 1), "blocks": 1, "attention": ()}
+SMALL_NET: dict[str, Any] = {"channels": 32, "channel_mult": (1, 1), "blocks": 1, "attention": ()}
 
 
 @dataclass
