@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import scorefield as sf
+from scorefield.core.noise import as_noise, check_noise
 
 HOSTILE: dict[str, Any] = {
     "None": None,
@@ -150,6 +151,8 @@ CASES: dict[str, Case] = {
     "NoiseSource.uniform": Case(NOISE.uniform, {"shape": (2, 3)}),
     "NoiseSource.normal_like": Case(NOISE.normal_like, {"x": X}),
     "noise.Recorded": Case(sf.noise.Recorded, {"tensors": [X]}, lambda n: n.normal((4, 2)), elementwise=True),
+    "noise.as_noise": Case(as_noise, {"noise": NOISE}, lambda noise: noise.normal((2, 3))),
+    "noise.check_noise": Case(check_noise, {"noise": NOISE}, lambda noise: noise.normal((2, 3))),
     "noise.fresh_seed": Case(sf.noise.fresh_seed),
     "DataSpec": Case(
         sf.DataSpec,

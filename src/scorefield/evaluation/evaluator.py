@@ -87,7 +87,7 @@ class EvaluationOptions(Options):
     """
 
     metrics: tuple[str, ...] = ("fd",)
-    n: int | None = Field(None, ge=2)
+    n: int | None = Field(None, ge=2, le=10_000_000)
     sets: int = Field(3, ge=1)
     seed: int = Field(0, ge=0)
     split: Literal["heldout", "train"] = "heldout"

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -55,6 +56,7 @@ __all__ = [
     "build_process",
     "build_objective",
     "build_sampling",
+    "check_given",
     "describe",
     "expected_data",
     "fill_weights",
@@ -307,9 +309,20 @@ def load(
             that is not allowed, which is then not imported.
         IncompatibleModel: If the run holds another kind of model.
     """
+    check_given(run, net, process)
     folder, (recipe, spec) = RunFolder(Path(run)), read_run(run, allow)
     weights = open_weights(folder)
     return of_kind(load_model(recipe, spec, weights, net, process), kind, folder)
+
+
+def check_given(run: object, net: object, process: object) -> None:
+    """InputError unless these can be the path of a run, and a network and a process of the user's own or None."""
+    if not isinstance(run, str | PathLike):
+        raise InputError(f"a run is opened by the path of its folder, got {brief(run)}")
+    if net is not None and not isinstance(net, torch.nn.Module):
+        raise InputError(f"net must be a torch.nn.Module, the network of the run, got {brief(net)}")
+    if process is not None and not isinstance(process, Process):
+        raise InputError(f"process must be one such as sf.process.cosine(1000), got {brief(process)}")
 
 
 def load_model(

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from typing import TypedDict, Unpack, overload
 
@@ -29,6 +28,7 @@ from scorefield.process import Process
 from scorefield.process.transitions import Variance
 from scorefield.runs.build import (
     M,
+    check_given,
     load_model,
     of_kind,
     open_weights,
@@ -45,6 +45,8 @@ from scorefield.runtime.weights import SHOWN, WeightsFile
 from scorefield.samplers import Inpaint, Sampler
 from scorefield.samplers.base import Grid
 from scorefield.store.run_folder import RunFolder
+
+_BEGINNING = 100  # steps, after which no recipe makes anything yet
 
 __all__ = ["OpenedRun", "SampleKeywords", "SamplingKeywords", "StepKeywords", "note", "values_of"]
 
@@ -109,8 +111,7 @@ class OpenedRun:
             net: The network, where it is one of your own that the run cannot name; copied. Default: as the run says.
             process: The process, likewise.
         """
-        if not isinstance(path, str | PathLike):
-            raise InputError(f"a run is opened by the path of its folder, got {path!r}")
+        check_given(path, net, process)
         self.path = Path(path)
         self.allow = allowed_modules(allow)
         self._net, self._process = net, process
@@ -411,6 +412,14 @@ def _batched(image: UserImages, spec: DataSpec, most: int) -> UserImages:
 def values_of(data: Dataset) -> Tensor:
     """All examples, (N, *) in the data's range."""
     return data.batch(torch.arange(len(data)))[0]
+
+
+def hardly_begun(run: OpenedRun) -> str | None:
+    """A sentence where the weights of a run are of the beginning of its training; otherwise None."""
+    step, planned = run.step, run.recipe.training.steps
+    if step is None or (step >= _BEGINNING and step >= planned / 10):
+        return None
+    return f"the weights are of step {step:,} of {planned:,}, and samples of a training hardly begun look like noise"
 
 
 def note(text: str | None, progress: Reporter) -> None:

@@ -27,15 +27,17 @@ from scorefield.process.transitions import Variance
 from scorefield.runs.build import (
     build_process,
 )
-from scorefield.runs.opened import OpenedRun, SampleKeywords, note, values_of
+from scorefield.runs.opened import OpenedRun, SampleKeywords, hardly_begun, note, values_of
 from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
+from scorefield.runtime.free_memory import needs_memory
 from scorefield.runtime.precision import pick_device
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.samplers import Sampler
 from scorefield.samplers.base import Grid, Step
+from scorefield.samplers.grids import as_grid
 from scorefield.samplers.latents import spherical_walk
 from scorefield.store.block_store import BLOCK
 from scorefield.store.latent_file import Latents, check_weights
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "SavedSamples"]
 
 _LARGEST_BLOCK = 2**16
+_MOST_SAMPLES = 10**12
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,11 @@ class Run(OpenedRun):
             compiled=compiled,
         )
         note(sampling.caution(), progress)
+        note(hardly_begun(self), progress)
         count, block = _count(n, sampling), _block(block)
+        values = count * self.data_spec.dimensions
+        size = 1 if are_images(self.data_spec.shape) else 4  # bytes
+        needs_memory(values * size, f"n = {count:,} samples at once (`save_samples` writes any number)")
         return SampleJob(sampling, seed, count, self.path, block, progress=progress).in_memory()
 
     def save_samples(
@@ -201,6 +208,7 @@ class Run(OpenedRun):
         count, block = _count(n, sampling), _block(block)
         where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
         note(sampling.caution(), progress)
+        note(hardly_begun(self), progress)
         facts = [str(sampling.sampler), f"{sampling.calls} network calls", f"seed {seed}", sampling.precision]
         facts += [sampling.guidance] if sampling.guidance else []
         facts += [f"{processes.world} processes"] if processes.world > 1 else []
@@ -249,7 +257,7 @@ class Run(OpenedRun):
         labels: ClassNames | None = None,
         *,
         steps: int | None = None,
-        grid: str | None = None,
+        grid: str | Grid | None = None,
         check: int = 0,
         device: str | torch.device | None = None,
         progress: Reporter = SILENT,
@@ -260,7 +268,7 @@ class Run(OpenedRun):
             images: uint8 (N, H, W[, C]), `Samples`, or an .npz, picture or folder, of the run's size.
             labels: Classes by number or name, cycled over the images. Default: the images' own.
             steps: Steps of the grid; more reconstruct better. Default: the run's own number.
-            grid: A name, or counts such as "10,15,20". Default: the run's own.
+            grid: A name, counts such as "10,15,20", or times from T down. Default: the run's own.
             check: Decode this many of the latents again, and say how well: `Latents.reconstruction_mse`.
             device: Default: the fastest one found.
             progress: Receives progress reports. Default: none are made.
@@ -342,7 +350,7 @@ class Run(OpenedRun):
         label: int | str | None = None,
         *,
         steps: int | None = None,
-        grid: str | None = None,
+        grid: str | Grid | None = None,
         device: str | torch.device | None = None,
         progress: Reporter = SILENT,
     ) -> ddim_latents.Interpolation:
@@ -354,7 +362,7 @@ class Run(OpenedRun):
             frames: How many, both ends included, at least 2.
             label: The class of the whole walk; a class-conditional run needs one.
             steps: Steps of the grid. Default: the run's own number.
-            grid: A name, or counts such as "10,15,20". Default: the run's own.
+            grid: A name, counts such as "10,15,20", or times from T down. Default: the run's own.
             device: Default: the fastest one found.
             progress: Receives progress reports. Default: none are made.
 
@@ -420,8 +428,14 @@ class Run(OpenedRun):
     def _without_flow(self, reason: str) -> IncompatibleModel:
         return IncompatibleModel(f"latents are of runs of images with noise levels, and {self.path} {reason}")
 
-    def _flow_grid(self, model: Denoiser, steps: int | None, grid: str | None) -> Tensor:
+    def _flow_grid(self, model: Denoiser, steps: int | None, grid: str | Grid | None) -> Tensor:
         """The grid that DDIM would sample on."""
+        if grid is not None and not isinstance(grid, str):
+            if steps is not None:
+                raise InputError(
+                    "the grid is given as times, which say how many steps there are: leave steps out"
+                )
+            return torch.as_tensor(as_grid(model.process, grid))
         return build_grid(self.recipe.sampling.changed(sampler="ddim", steps=steps, grid=grid), model.process)
 
     # Evaluation
@@ -509,4 +523,4 @@ def _count(n: int | None, sampling: Sampling) -> int:
     if n is None:
         small = sampling.conditions.get("low_res")
         return 64 if small is None else len(small.values)
-    return positive_int("n, the number of samples,", n)
+    return positive_int("n, the number of samples,", n, at_most=_MOST_SAMPLES)

@@ -6,7 +6,8 @@ What cannot be rebuilt from its description is refused before training, not when
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NoReturn
 
 import tomli_w
@@ -14,16 +15,20 @@ import torch
 from torch import nn
 
 from scorefield.data.base import Source
+from scorefield.models.base import GaussianModel
 from scorefield.models.network_model import ModelBase
 from scorefield.objectives.base import Objective
 from scorefield.process.base import GaussianProcess, Process
 from scorefield.runtime.description import Unwritable, describe
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.own_code import is_own, loaded_class
+from scorefield.runtime.parsing import build
+from scorefield.runtime.registry import NETS, PROCESSES
 from scorefield.training.training_options import TrainingOptions
 
 __all__ = ["describe_run"]
 
+_SAMPLING_STEPS = 50  # of DDIM, whose images differ little from those of all 1,000 [DDIM Table 1]
 _TIMES = 7  # at which the levels of a rebuilt process are compared
 
 
@@ -51,6 +56,11 @@ def describe_run(
             f"a run cannot hold a {type(model).__name__}: put your network into sf.Denoiser or sf.ScoreModel, or train "
             "without `run`"
         )
+    if not type(model).__module__.startswith("scorefield."):
+        raise InputError(
+            f"a run is loaded as a {_base_of(model)}, without what your {type(model).__name__} adds to it: put what differs into "
+            "the network or the objective, or train without `run`"
+        )
     tables: dict[str, object] = (
         {} if model.process is None else {"process": _described("process", model.process)}
     )
@@ -61,8 +71,18 @@ def describe_run(
         "objective": _described("objective", objective),
         "training": options.model_dump(),
         "trained_on": {**_trained_on(data, arrays), "family": model.family},
+        **_sampling(model),
         **{name: _table(name, value) for name, value in further.items()},
     }
+
+
+def _sampling(model: ModelBase) -> dict[str, object]:
+    """How the command samples the run unless it is told otherwise: not in all steps of a long process."""
+    process = model.process
+    if not isinstance(process, GaussianProcess) or not isinstance(model, GaussianModel):
+        return {}
+    few = process.is_discrete and process.T <= _SAMPLING_STEPS
+    return {} if few else {"sampling": {"steps": _SAMPLING_STEPS}}
 
 
 def _trained_on(data: Source, arrays: Sequence[str]) -> dict[str, object]:
@@ -97,9 +117,57 @@ def _described(where: str, thing: object) -> dict[str, object]:
     for name, value in said.items():
         if isinstance(value, Unwritable):
             _refuse(where, thing, f"its argument {name} is a {value.type}, which config.toml cannot hold")
+    if any(_of_library(nested) for nested in _own_kinds(said)):
+        raise InputError(
+            f"a run could not rebuild {where}, a {type(thing).__name__}: no configuration file can name this class. Make the "
+            "object by a function of sf.process, such as from_betas or from_sigmas"
+        )
     if is_own(kind):
         _check_own(where, thing, said)
+    elif not list(_own_kinds(said)):
+        _check_named(where, thing, said)
     return said
+
+
+def _own_kinds(said: Mapping[str, object]) -> Iterator[str]:
+    """The paths "module:Name" in a description."""
+    for name, value in said.items():
+        if name == "kind" and isinstance(value, str) and is_own(value):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _own_kinds(value)
+
+
+def _of_library(kind: str) -> bool:
+    return kind.startswith("scorefield.")
+
+
+def _base_of(model: ModelBase) -> str:
+    return next(base.__name__ for base in type(model).__mro__ if base.__module__.startswith("scorefield."))
+
+
+def _check_named(where: str, thing: object, said: Mapping[str, object]) -> None:
+    """InputError unless the description of a process or network of the library makes the same object again, which one
+    that was changed after it was made does not.
+    """
+    if isinstance(thing, Objective) or not isinstance(thing, Process | nn.Module):
+        return
+    # A network is made where nothing is allocated.
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.device("meta") if isinstance(thing, nn.Module) else nullcontext(),
+    ):
+        try:
+            twin = build(NETS if isinstance(thing, nn.Module) else PROCESSES, _through_toml(said), where)
+        except InputError as error:
+            raise InputError(
+                f"a run could not rebuild {where}: its description does not make it again ({error})"
+            ) from None
+    if difference := _difference(thing, twin):
+        raise InputError(
+            f"a run could not rebuild {where}, which was changed after it was made ({difference}): make a class of your own of "
+            "it, at the top level of a module, whose constructor makes it as it is"
+        )
 
 
 def _check_own(where: str, thing: object, said: Mapping[str, object]) -> None:
@@ -147,7 +215,10 @@ def _process_difference(thing: Process, twin: Process) -> str:
     times = torch.linspace(thing.t_min, thing.T, _TIMES, dtype=torch.float64)
     times = times.round() if thing.is_discrete else times
     same = all(torch.equal(a, b) for a, b in zip(thing.level(times), twin.level(times), strict=True))
-    return "" if same else "its levels differ"
+    if not same:
+        return "its levels differ"
+    mine, its = ((one.prior_mean, one.prior_std, one.t_min) for one in (thing, twin))
+    return "" if mine == its else f"its prior_mean, prior_std and t_min are {its}, not {mine}"
 
 
 def _refuse(where: str, thing: object, reason: str) -> NoReturn:

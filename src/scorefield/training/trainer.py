@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,6 +23,7 @@ from scorefield.data import Dataset, TrainingData, as_source
 from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
+from scorefield.runtime.checks import brief
 from scorefield.runtime.description import describe as describe_object
 from scorefield.runtime.distributed import Processes, losing_none
 from scorefield.runtime.errors import InputError
@@ -144,6 +146,12 @@ class Trainer(Iterator[TrainStep]):
             raise InputError(
                 f"an objective is trained, such as sf.objectives.Simple(model), and {name} is none: make one, or inherit from "
                 "sf.Objective"
+            )
+        if run is not None and not isinstance(run, str | PathLike):
+            raise InputError(f"run is the path of the folder that is written, got {brief(run)}")
+        if describe is not None and not isinstance(describe, Mapping):
+            raise InputError(
+                f"describe takes tables by name, such as {{'sampling': {{…}}}}, got {brief(describe)}"
             )
         self.options = options
         self._model = model_like(objective.model)
