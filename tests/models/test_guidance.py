@@ -437,7 +437,7 @@ def broken(x, t):
         (lambda m, c: ClassifierGuidance(m.given(0), c, 0, at="mean")(points(2), 5).guided(5), "Ancestral"),
         (lambda m, c: ClipX0(ClassifierGuidance(m.given(0), c, 0, at="mean")), "inside ClassifierGuidance"),
         (lambda m, c: ClipX0(m.given(0), 1.0, -1.0), "low < high"),
-        (lambda m, c: DynamicThreshold(m.given(0), 0.0), r"\(0, 1\]"),
+        (lambda m, c: DynamicThreshold(m.given(0), 0.0), "quantile, the share of values"),
         (lambda m, c: ClassifierFree(m.given(0), 0, 1.0), r"without \.given"),
         (
             lambda m, c: ClassifierFree(ClassifierGuidance(m, c, 0), 0, 1.0),

@@ -280,9 +280,9 @@ def test_refusals():
     x0, noise = levels(model, 2), NoiseSource(0)
     for act, message in (
         (lambda: sf.objectives.CategoricalVLB(gaussian), "trains a CategoricalDenoiser"),  # type: ignore[arg-type]
-        (lambda: sf.objectives.VLB(model), "of categories"),
+        (lambda: sf.objectives.VLB(model), "is trained by CategoricalVLB"),
         (lambda: sf.objectives.Simple(model), "is trained by CategoricalVLB"),
-        (lambda: sf.objectives.Hybrid(model), "of categories"),
+        (lambda: sf.objectives.Hybrid(model), "is trained by CategoricalVLB"),
         (lambda: sf.objectives.NCSN(model), "is trained by CategoricalVLB"),
         (lambda: sf.objectives.ScoreMatching(model), "is trained by CategoricalVLB"),
         (lambda: sf.likelihood.estimate_bits_per_dim(model, x0, noise, 2), "of categories"),

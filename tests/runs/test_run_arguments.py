@@ -34,7 +34,7 @@ def test_more_images_than_an_evaluation_judges(run):
     [
         (lambda run: load(3), "a run is opened by the path of its folder, got 3"),
         (
-            lambda run: sf.load(run.path, kind="x"),
+            lambda run: load(run.path, kind="x"),
             "kind must be a class of models",
         ),
         (lambda run: run.model("cpu", kind="x"), "kind must be a class of models"),

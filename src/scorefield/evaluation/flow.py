@@ -39,7 +39,8 @@ class OdeLikelihood(NamedTuple):
         calls: Network calls.
         error: Standard error of the trace estimate, (B,): 0 for the exact trace, NaN for a single probe.
         prior_error: KL(q(x_T | x) ‖ prior) in nats, (B,); its mean bounds by how much the default prior moves
-            the mean of log_prob. None where the prior was given.
+            the mean of log_prob. It is a divergence, an average over x_T, and no bound for one example: there the
+            default prior can move log_prob by far more (70 times as much was seen). None where the prior was given.
     """
 
     log_prob: Tensor

@@ -98,7 +98,8 @@ def bits_per_dim(
             otherwise "upper".
         cdf: See `Bound`.
         decoder: "discretized"; "density" is for continuous data: the density of x_0 under p(x_0 | x_1), so
-            that total bounds −log₂ of a density and may be negative.
+            that total bounds −log₂ of a density and may be negative. With a fixed variance it takes β_1 at t = 1,
+            σ²_{1|0}, the variance of x_0 given x_1 where the data look flat; "lower" would be 0 there.
     Returns:
         The bound and its terms.
     """

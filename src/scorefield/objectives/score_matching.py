@@ -48,6 +48,8 @@ __all__ = [
 ]
 
 Score = Callable[[Tensor], Tensor]
+_MOST_PROJECTIONS = 10**7
+
 ProjectionKind = Literal["rademacher", "gaussian", "sphere"]
 
 
@@ -153,7 +155,7 @@ def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int
     check_batch(x)
     one_of("projection", kind, ("rademacher", "gaussian", "sphere"))
     if count is not None:
-        positive_int("count, the number of projections,", count, at_most=10_000)
+        positive_int("count, the number of projections,", count, at_most=_MOST_PROJECTIONS)
     if not isinstance(noise, NormalSource) or isinstance(noise, type):
         raise InputError(
             f"noise is what draws come from, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"

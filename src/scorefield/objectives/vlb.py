@@ -129,7 +129,7 @@ class VLB(Objective):
 
     model: a Denoiser of a discrete process.   variance: "lower", "upper" or "learned"; "learned" for a model
     with a variance head and "upper" otherwise, by default.   decoder, cdf: see `Bound`; the bins are those
-    of the model's `data`.
+    of the model's `data`. The "density" decoder of a fixed variance takes β_1 at t = 1 (see `bound_terms`).
     times: which t are drawn, "uniform", "importance" (the paper's choice for this loss), or see
     sf.objectives.times.
     """
