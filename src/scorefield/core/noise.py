@@ -17,7 +17,7 @@ __all__ = ["Noise", "NoiseSource", "Recorded", "as_noise", "check_noise", "fresh
 
 
 _STREAM_VALUES = 4096
-_LARGEST_STEP = 2**63 - 1
+_LARGEST_STEP = 2**64 - 1
 _LARGEST_DRAW = 2**36  # values
 
 

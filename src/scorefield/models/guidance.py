@@ -321,7 +321,7 @@ def _as_scale(scale: Scale) -> Tensor:
     values = numbers("scale", scale)
     if values.ndim > 1 or not values.numel() or bool((values.abs() > LARGEST).any()):
         raise InputError(
-            f"scale is a number up to {LARGEST:g}, or one for each example; got shape {tuple(values.shape)}"
+            f"scale is a finite number up to {LARGEST:g}, or one for each example; got shape {tuple(values.shape)}"
         )
     return values
 
