@@ -26,11 +26,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) -e ".[dev]"
 	touch $@
 
-demo: $(VENV)/.installed  ## train on the real digits, sample all ten classes, evaluate the samples
-	rm -rf $(RUN)
-	$(BIN)/scorefield train digits --run $(RUN)
-	$(BIN)/scorefield sample $(RUN) -n 100 --out $(RUN)/digits.png --trajectory $(RUN)/denoising.gif
-	$(BIN)/scorefield evaluate $(RUN) --metrics fd
+demo: $(VENV)/.installed  ## train on the real digits (a second time: go on), sample all ten classes, evaluate the samples
+	$(BIN)/scorefield train digits --run "$(RUN)" $$(test ! -e "$(RUN)/config.toml" || echo --resume)
+	$(BIN)/scorefield sample "$(RUN)" -n 100 --out "$(RUN)/digits.png" --trajectory "$(RUN)/denoising.gif"
+	$(BIN)/scorefield evaluate "$(RUN)" --metrics fd
 	@echo "the picture: $(RUN)/digits.png"
 
 test: $(VENV)/.installed  ## run the tests, and list the 20 slowest
@@ -76,5 +75,5 @@ wheel: $(VENV)/.release  ## build sdist and wheel into dist/, check them, and ru
 oldest: $(VENV)/.release  ## run tests with the lowest versions that pyproject.toml allows
 	$(BIN)/python tools/lowest_versions.py $(FAST) tests/data tests/cli/test_cli.py tests/training/test_metrics.py tests/training/test_training.py
 
-clean:  ## remove the environments, runs and build outputs
-	rm -rf $(VENV) .venv-oldest runs build dist src/*.egg-info
+clean:  ## remove the environments and build outputs; runs stay
+	rm -rf $(VENV) .venv-oldest build dist src/*.egg-info

@@ -40,8 +40,10 @@ __all__ = [
     "is_another_process",
     "is_partial",
     "make_folder",
+    "make_folders",
     "make_numbered",
     "open_own",
+    "overwrite",
     "refuse_link",
     "remove",
     "remove_empty",
@@ -123,7 +125,7 @@ def atomic_folder(path: Path, replace: bool = False, last: str = "") -> Iterator
         if any(path.iterdir()):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
     parent = path if fill else path.parent
-    parent.mkdir(parents=True, exist_ok=True)
+    make_folders(parent)
     partial, permissions = _make_partial(parent, path.name)
     try:
         yield partial
@@ -227,6 +229,18 @@ def open_own(path: Path, flags: int = 0) -> BinaryIO:
         raise
 
 
+def overwrite(file: BinaryIO, content: str) -> None:
+    """Replace all that an open file holds."""
+    file.truncate(0)
+    file.seek(0)
+    file.write(content.encode())
+
+
+def make_folders(path: Path) -> None:
+    """A folder that the user named, and those above it, made where there are none; it may be a link."""
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def make_folder(path: Path) -> Path:
     """A folder of ours by a fixed name in one that is there, made where there is none. InputError for a symbolic
     link.
@@ -238,7 +252,7 @@ def make_folder(path: Path) -> Path:
 
 def make_numbered(path: Path) -> Path:
     """A new folder, the first of PATH-1, PATH-2, … that was free: of processes that come at once, each gets one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     for number in itertools.count(1):
         folder = path.with_name(f"{path.name}-{number}")
         try:

@@ -18,7 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
-from scorefield.runtime.atomic import MANIFEST, atomic_write, drop_partials, refuse_link, write_file
+from scorefield.runtime.atomic import (
+    MANIFEST,
+    atomic_write,
+    drop_partials,
+    make_folders,
+    refuse_link,
+    write_file,
+)
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
@@ -113,7 +120,7 @@ class BlockFolder(ABC):
         """
         manifest = self.folder / MANIFEST
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folders(self.folder)
             drop_partials(self.folder)
             there = _manifest(manifest)
             if there is None:

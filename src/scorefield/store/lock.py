@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from scorefield.runtime.atomic import is_another_process, open_own, remove
+from scorefield.runtime.atomic import is_another_process, open_own, overwrite, remove
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 
@@ -115,9 +115,7 @@ def _acquire(path: Path) -> tuple[BinaryIO, str]:
             "host": socket.gethostname(),
             "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         }
-        file.truncate(0)
-        file.seek(0)
-        file.write(json.dumps(said).encode())
+        overwrite(file, json.dumps(said))
     except OSError as error:
         raise unwritable(path.parent, error, "make it writable, or choose another folder") from None
     return file, followed

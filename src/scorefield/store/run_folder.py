@@ -15,6 +15,7 @@ from scorefield.runtime.atomic import (
     atomic_folder,
     drop_abandoned,
     is_partial,
+    make_folders,
     write_file,
 )
 from scorefield.runtime.checks import unwritable
@@ -67,7 +68,7 @@ class RunFolder:
         """Make the folder; InputError where it is not free or cannot be made."""
         self.check_free()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folders(self.path)
         except OSError as error:
             raise InputError(f"{self.path} cannot be made ({error.strerror})") from None
 
