@@ -35,7 +35,7 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.nets import DDPMUNet, UNet
 from scorefield.runtime.atomic import atomic_folder, make_folder, write_new
 from scorefield.runtime.bounds import LEVELS
-from scorefield.runtime.checks import unwritable
+from scorefield.runtime.checks import brief, unwritable
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import Options, build, parse
 from scorefield.runtime.reading import read_json
@@ -336,7 +336,9 @@ def _left(file: Path) -> Left | None:
 def _json(path: Path) -> dict[str, object]:
     values = read_json(path, "a table of options, which diffusers' save_pretrained writes")
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no table of options but {type(values).__name__}")
+        raise InputError(
+            f"{path} must hold a table of options, as diffusers' save_pretrained writes it; got {brief(values)}"
+        )
     return values
 
 

@@ -132,7 +132,8 @@ def _unpacked(content: object, path: Path, notes: list[str]) -> Mapping[str, Ten
             lacking = "" if key in _AVERAGED else "; it has no averaged ones"
             notes.append(f"took {kind} weights, {key!r}, of a training file{lacking}")
             return found
-    listed = one_line(", ".join(str(key) for key in list(table)[:5]))
+    keys = [key if isinstance(key, str) else f"a {type(key).__name__}" for key in list(table)[:5]]
+    listed = one_line(", ".join(keys))
     what = f"a table of {listed}" if table else type(content).__name__
     raise InputError(f"{path} holds no state dict (names and tensors) but {what}")
 

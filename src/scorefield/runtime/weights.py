@@ -99,10 +99,10 @@ class TensorFile:
     """
 
     def __init__(self, file: BufferedReader, path: Path) -> None:
-        # A name that opens the same file, for a library that takes names.
+        # A name that opens the same file, for a library that takes names; Windows has none.
         name = f"/dev/fd/{file.fileno()}"
         try:
-            self._opened = safe_open(name, "pt")
+            self._opened = safe_open(name if os.path.exists(name) else path, "pt")
         except Exception as error:
             raise InputError(
                 f"{path} is damaged, cut off or no .safetensors file ({one_line(error)})"

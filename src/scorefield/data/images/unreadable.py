@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from scorefield.runtime.atomic import append
 from scorefield.runtime.checks import unwritable
+from scorefield.runtime.reading import one_line
 
 __all__ = ["UnreadableLog", "reason_of"]
 
@@ -71,4 +72,4 @@ def _line(value: str) -> str:
 
 def reason_of(fault: Exception) -> str:
     """The message of an exception on one line, without Python's names of objects in memory."""
-    return re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", " ".join(str(fault).split())) or type(fault).__name__
+    return re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", one_line(fault)) or type(fault).__name__

@@ -29,7 +29,7 @@ from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.data.sources.stream import BUFFER, Row, Stream
 from scorefield.runtime.checks import one_of, positive_int
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import read_bytes
+from scorefield.runtime.reading import one_line, read_bytes
 
 if TYPE_CHECKING:  # an optional extra, imported when it is used
     import datasets
@@ -248,7 +248,7 @@ def _load(
         )
     except Exception as fault:  # the hub, the network and every file format have their own kinds of failure
         raise InputError(
-            f"{source}: cannot be loaded ({type(fault).__name__}: {' '.join(str(fault).split())}); "
+            f"{source}: cannot be loaded ({type(fault).__name__}: {one_line(fault)}); "
             f"expected a data set's name on the hub, or a local folder that `datasets` reads"
         ) from fault
 
