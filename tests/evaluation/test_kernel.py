@@ -112,5 +112,5 @@ def test_bad_input():
         kernel_distance(a, a[:4], subset_size=5)
     with pytest.raises(InputError, match="at least 2 examples of each, and there are 10 and 1"):
         kernel_distance(a, a[:1])
-    with pytest.raises(InputError, match="subsets must be at least 1, got 0"):
+    with pytest.raises(InputError, match="subsets must be a positive integer, got 0"):
         kernel_distance(a, a, subsets=0)

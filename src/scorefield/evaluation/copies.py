@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.runtime.checks import positive_int
+from scorefield.evaluation.frechet import check_real
+from scorefield.runtime.checks import check_finite, instance_of, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["copied", "copying_ratio", "nearest_distances"]
@@ -28,6 +29,9 @@ def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22
     Raises:
         InputError: No references, or other shapes.
     """
+    for name, x in (("queries", queries), ("references", references)):
+        check_real(name, instance_of(name, x, Tensor, "a tensor (N, *)"))
+    positive_int("block", block)
     if queries.ndim < 2 or queries.shape[1:] != references.shape[1:]:
         raise InputError(
             f"queries and references must have one data shape, got {tuple(queries.shape)} and {tuple(references.shape)}"
@@ -106,11 +110,16 @@ def copying_ratio(samples: Tensor, heldout: Tensor) -> float:
     `Quality.near` counts fewer.
     InputError: no distances, or held-out images that are mostly in the training set themselves (median 0).
     """
-    if not len(samples) or not len(heldout):
-        raise InputError(f"copying_ratio needs distances of both, got {len(samples)} and {len(heldout)}")
-    usual = float(heldout.quantile(0.5))
+    for name, x in (("samples", samples), ("heldout", heldout)):
+        check_real(name, instance_of(name, x, Tensor, "distances (N,)"))
+        if x.ndim != 1 or not len(x):
+            raise InputError(
+                f"copying_ratio needs distances of both, (N,) and (M,); {name} has shape {tuple(x.shape)}"
+            )
+        check_finite(x, "distances", "measure them by nearest_distances")
+    usual = float(heldout.double().quantile(0.5))
     if not usual > 0:
         raise InputError(
             "most held-out images are in the training set too (distance 0): remove the duplicates and split again"
         )
-    return float(samples.quantile(0.5)) / usual
+    return float(samples.double().quantile(0.5)) / usual

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.core.shapes import DataSpec
+from scorefield.runtime.checks import brief, instance_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Extractor", "ModuleFeatures", "Observed", "Pretrained", "check_images", "observe"]
@@ -110,7 +111,9 @@ class ModuleFeatures:
     """
 
     def __init__(self, module: Callable[[Tensor], object], spec: DataSpec, name: str) -> None:
-        self.spec, self.name = spec, name
+        self.spec, self.name = instance_of("spec", spec, DataSpec, "a DataSpec"), name
+        if not callable(module):
+            raise InputError(f"module must be a module or a function of images, got {brief(module)}")
         self._module = module
         self.dimension = self(torch.full((1, *spec.shape), sum(spec.range) / 2)).features.shape[1]
 

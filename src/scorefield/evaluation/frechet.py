@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.runtime.checks import check_finite
+from scorefield.runtime.checks import check_finite, instance_of, positive_int
 from scorefield.runtime.errors import InputError
 
-__all__ = ["Moments", "check_features", "enough", "frechet_distance"]
+__all__ = ["Moments", "check_features", "check_real", "enough", "frechet_distance"]
 
 
 class Moments:
@@ -27,10 +27,7 @@ class Moments:
         """Add features (B, D). InputError for another shape, another D than before, or values that are not
         finite.
         """
-        if features.ndim != 2 or (self.count and features.shape[1] != self.dimension):
-            wanted = self.dimension if self.count else "D"
-            raise InputError(f"features must have shape (B, {wanted}), got {tuple(features.shape)}")
-        _check_finite(features)
+        _check_table(features, "B", self.dimension if self.count else None)
         if not len(features):
             return self
         batch = features.detach().to("cpu", torch.float64)
@@ -83,6 +80,8 @@ class Moments:
 
 def enough(count: int, dimension: int) -> str | None:
     """What to tell the user if `count` examples are too few for a covariance of full rank (n > D), else None."""
+    positive_int("count", count, at_least=0)
+    positive_int("dimension", dimension, at_least=0)
     if count > dimension:
         return None
     return f"{count} examples are too few for {dimension} features, whose covariance is then singular; use at least {dimension + 1}"
@@ -91,16 +90,26 @@ def enough(count: int, dimension: int) -> str | None:
 def check_features(a: Tensor, b: Tensor) -> None:
     """InputError unless both are finite features (N, D) with one D."""
     for features in (a, b):
-        if features.ndim != 2:
-            raise InputError(f"features must have shape (N, D), got {tuple(features.shape)}")
-        _check_finite(features)
+        _check_table(features, "N")
     _check_dimensions(a.shape[1], b.shape[1])
 
 
-def _check_finite(features: Tensor) -> None:
-    check_finite(
-        features, "feature vectors", "look at those images, for a model that has diverged makes such"
-    )
+def _check_table(features: object, rows: str, columns: int | None = None) -> None:
+    table = instance_of("features", features, Tensor, f"a tensor ({rows}, D)")
+    if table.ndim != 2 or not table.shape[1] or columns not in (None, table.shape[1]):
+        raise InputError(f"features must have shape ({rows}, {columns or 'D'}), got {tuple(table.shape)}")
+    check_real("features", table)
+    check_finite(table, "feature vectors", "look at those images, for a model that has diverged makes such")
+
+
+def check_real(name: str, x: Tensor) -> None:
+    """InputError unless x holds real numbers that can be read: no booleans, complex numbers, nothing sparse or on the
+    meta device.
+    """
+    if x.dtype == torch.bool or x.is_complex() or x.is_meta or x.layout != torch.strided:
+        raise InputError(
+            f"{name} must be real numbers in a dense tensor, got {x.dtype} on {x.device} ({x.layout})"
+        )
 
 
 def _check_dimensions(a: int, b: int) -> None:
@@ -119,6 +128,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     Estimated from few examples it is too large on average, the more so the fewer: compare equal counts only.
     InputError: features of different dimension, fewer than two examples.
     """
+    for moments in (a, b):
+        instance_of("a set", moments, Moments, "Moments of its features")
     _check_dimensions(a.dimension, b.dimension)
     cov_a, cov_b = a.cov, b.cov
     shared = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()

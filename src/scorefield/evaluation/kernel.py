@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scorefield.data.loading.epoch_order import permutation
 from scorefield.evaluation.frechet import check_features
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["KernelDistance", "kernel_distance"]
@@ -61,6 +62,12 @@ def kernel_distance(
     check_features(a, b)
     a, b = a.detach().cpu(), b.detach().cpu()
     smaller = min(len(a), len(b))
+    positive_int("whole", whole, at_least=0)
+    positive_int("rows", rows)
+    positive_int("seed", seed, at_least=0)
+    for name, value in (("subsets", subsets), ("subset_size", subset_size)):
+        if value is not None:
+            positive_int(name, value)
     if smaller < 2:
         raise InputError(
             f"a kernel distance needs at least 2 examples of each, and there are {len(a)} and {len(b)}"
@@ -69,8 +76,6 @@ def kernel_distance(
         return KernelDistance(_mmd(a, b, rows), None)
     subsets = _SUBSETS if subsets is None else subsets
     size = min(_SUBSET_SIZE, smaller) if subset_size is None else subset_size
-    if subsets < 1:
-        raise InputError(f"subsets must be at least 1, got {subsets}")
     if not 2 <= size <= smaller:
         raise InputError(
             f"subset_size must be between 2 and {smaller}, the smaller of the two counts; got {size}"

@@ -16,6 +16,7 @@ from scorefield.data import Dataset
 from scorefield.models.base import Classifier, ClassifierModel
 from scorefield.models.foreign import as_classifier
 from scorefield.process.base import GaussianProcess
+from scorefield.runtime.checks import instance_of, numbers, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import uniform
 
@@ -80,7 +81,8 @@ def noisy_accuracy(
         raise IncompatibleModel(
             "a classifier is measured at the levels of its `process`, and this one has none"
         )
-    chosen = sorted(set(_times(process) if times is None else torch.as_tensor(times).tolist()))
+    positive_int("batch_size", batch_size)
+    chosen = sorted(set(_times(process) if times is None else _checked(times)))
     if not chosen or chosen[0] <= 0:
         raise InputError(f"accuracy is measured at times 0 < t ≤ {process.T}, got {chosen}")
     level = process.level(torch.tensor(chosen))
@@ -108,6 +110,7 @@ def noisy_accuracy(
 
 def _labels(classifier: ClassifierModel, data: Dataset) -> Tensor:
     """The labels as indices of the classifier's classes, (N,)."""
+    instance_of("data", data, Dataset, "labelled examples, such as sf.data.digits()")
     if data.labels is None or not len(data):
         raise InputError(
             f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels"
@@ -117,6 +120,11 @@ def _labels(classifier: ClassifierModel, data: Dataset) -> Tensor:
         return data.labels
     labels = data.numbered_as(of_model.classes).labels
     return data.labels if labels is None else labels
+
+
+def _checked(times: Sequence[float] | Tensor) -> list[float]:
+    numbers("times", times, 1)
+    return list(torch.as_tensor(times).tolist())  # integers stay integers
 
 
 def _times(process: GaussianProcess) -> list[float]:

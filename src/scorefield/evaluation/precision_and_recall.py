@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.evaluation.frechet import check_features
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["PrecisionRecall", "precision_recall"]
@@ -54,6 +55,9 @@ def precision_recall(
         InputError: Features of other shapes or not finite, a set of no more than k examples.
     """
     check_features(generated, reference)
+    positive_int("k", k, at_least=0)
+    positive_int("block", block)
+    positive_int("columns", columns)
     for what, features in (("generated", generated), ("reference", reference)):
         if not 1 <= k < len(features):
             raise InputError(
