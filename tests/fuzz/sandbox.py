@@ -58,7 +58,7 @@ class Limits:
     """Seconds of computing; seconds of waiting; seconds after SIGTERM; bytes of address space, memory and files."""
 
     busy: float = 8
-    blocked: float = 8
+    blocked: float = 12
     ending: float = 20
     address: int = 6 * GIB
     file: int = GIB // 4
@@ -201,7 +201,9 @@ class Sandbox:
         os._exit(status)
 
     def _wait(self, pid: int, unbounded: bool) -> tuple[str, int]:
-        """("", "busy", "blocked", "ended" for honest work that SIGTERM ended; wait status)."""
+        """("", "busy", "blocked", "ended" for honest work that SIGTERM ended, "slow" where the machine had no time; wait
+        status).
+        """
         limits, start, handle = self.limits, time.monotonic(), os.pidfd_open(pid)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
@@ -214,8 +216,10 @@ class Sandbox:
                     used, since = cpu, now
                 if now - since > limits.blocked:
                     timeout = "blocked"
-                elif cpu > (limits.busy / 3 if unbounded else limits.busy) or now - start > limits.wall:
+                elif cpu > (limits.busy / 3 if unbounded else limits.busy):
                     timeout = "busy"
+                elif now - start > limits.wall:
+                    timeout = "slow"
                 if timeout:
                     break
             if timeout:

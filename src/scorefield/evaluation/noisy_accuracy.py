@@ -123,8 +123,8 @@ def _labels(classifier: ClassifierModel, data: Dataset) -> Tensor:
 
 
 def _checked(times: Sequence[float] | Tensor) -> list[float]:
-    numbers("times", times, 1)
-    return list(torch.as_tensor(times).tolist())  # integers stay integers
+    numbers("times", times)
+    return list(torch.as_tensor(times).flatten().tolist())  # integers stay integers
 
 
 def _times(process: GaussianProcess) -> list[float]:
