@@ -1,5 +1,7 @@
 """Features, distances and counts that no figure can be made of are refused in words."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from scorefield.evaluation import (
 )
 
 GOOD = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
-WRONG = {
+WRONG: dict[str, Any] = {
     "complex": GOOD.to(torch.complex64),
     "boolean": GOOD > 0,
     "meta": GOOD.to("meta"),
@@ -36,10 +38,10 @@ def test_what_is_no_table_of_real_numbers(name):
     for figure in (kernel_distance, precision_recall, nearest_distances, copying_ratio):
         for pair in ((wrong, GOOD), (GOOD, wrong)):
             with pytest.raises(sf.InputError):
-                figure(*pair)
-    for figure in (inception_score, Moments().update):
+                figure(*pair)  # type: ignore[operator]
+    for of_one in (inception_score, Moments().update):
         with pytest.raises(sf.InputError):
-            figure(wrong)
+            of_one(wrong)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, None, "3", float("nan"), torch.tensor([1.0, 2.0])])
