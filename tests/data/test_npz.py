@@ -203,3 +203,32 @@ def test_bad_options(tmp_path: Path, paint) -> None:
         npz(path, size=0)
     with pytest.raises(InputError, match="channels = 2"):
         npz(path, channels=2)
+
+
+def test_arrays_without_names_are_images_and_labels(tmp_path: Path, paint) -> None:
+    """As guided-diffusion's scripts write their samples: np.savez(path, images, labels)."""
+    images, labels = np.stack([paint(8, 8, 3, seed) for seed in range(4)]), np.array([2, 0, 2, 7])
+    np.savez(tmp_path / "a.npz", images, labels)
+    data = npz(tmp_path / "a.npz")
+    assert np.array_equal(data.everything().permute(0, 2, 3, 1).numpy(), images)
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0, 1, 2]
+    assert data.spec.classes == ("0", "2", "7")
+    assert not data.arrays
+    np.savez(tmp_path / "b.npz", images)
+    assert npz(tmp_path / "b.npz").labels is None
+    np.savez(tmp_path / "c.npz", images, images=images[:2])  # named arrays come first
+    assert len(npz(tmp_path / "c.npz")) == 2
+    np.savez(tmp_path / "d.npz", images.astype(np.float32))
+    with pytest.raises(InputError, match="must be uint8"):
+        npz(tmp_path / "d.npz")
+
+
+def test_pipes_are_refused_and_what_is_no_images_is_not_loaded(tmp_path: Path, monkeypatch) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="this is a named pipe"):
+        npz(tmp_path / "pipe.npz")
+    path = save(tmp_path, images=np.zeros((4, 3, 8, 8), np.uint8))
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("an array was loaded"))
+    with pytest.raises(InputError, match="channels come last"):
+        npz(path)
