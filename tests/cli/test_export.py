@@ -3,14 +3,18 @@ in one line.
 """
 
 import json
+import os
+import signal
+import stat
 
 import pytest
 import torch
-from support import call
+from support import call, fork
 
 import scorefield as sf
 import scorefield.cli
 from scorefield.core.shapes import DataSpec
+from scorefield.interop import diffusers
 from scorefield.interop.importing import Imported, write_run
 from scorefield.runs.build import read_run
 
@@ -83,3 +87,32 @@ def test_refusals_are_one_line(capsys, tmp_path, run):
 def test_help(capsys):
     assert "DIR" in call(capsys, "export", "--help")[1]
     assert "export" in call(capsys, "--help")[1]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_that_was_killed_leaves_nothing_for_good(capsys, tmp_path, run, monkeypatch, there):
+    source, out = run(), tmp_path / "out"
+    if there:
+        out.mkdir()
+    before = set(os.listdir(tmp_path))
+    pid = fork()
+    if pid == 0:
+        monkeypatch.setattr(diffusers, "save_file", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        call(capsys, "export", "diffusers", source, out)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    assert not (out / "model_index.json").exists()
+    assert call(capsys, "export", "diffusers", source, out)[0] == 0
+    assert sorted(os.listdir(out)) == ["model_index.json", "scheduler", "unet"]
+    assert set(os.listdir(tmp_path)) == before | {"out"}
+    (weights,) = out.rglob("*.safetensors")
+    assert weights.stat().st_mode == (out / "model_index.json").stat().st_mode
+    assert stat.S_IMODE(weights.stat().st_mode) != 0o600
+
+
+def test_into_the_folder_where_one_is(capsys, tmp_path, run, monkeypatch):
+    source = run()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert call(capsys, "export", "diffusers", source, ".")[0] == 0
+    assert sorted(os.listdir(".")) == ["model_index.json", "scheduler", "unet"]

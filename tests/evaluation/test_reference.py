@@ -128,7 +128,7 @@ def test_damaged_and_foreign_files(tmp_path):
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="there is no folder"):
         reference().save(tmp_path / "none" / "reference.safetensors")
     path = tmp_path / "reference.safetensors"
     made = reference()
@@ -153,3 +153,11 @@ def test_bad_images():
         Reference.of(bad, PIXELS, source="noise", fingerprint="")
     with pytest.raises(InputError, match="pixels: takes images"):
         Reference.of([torch.zeros(2, 1, 4, 4)], PIXELS, source="noise", fingerprint="")
+
+
+def test_what_is_no_reference_is_not_replaced(tmp_path):
+    save_file({"weights": torch.zeros(2)}, tmp_path / "model.safetensors")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="scorefield did not write it"):
+        reference().save(tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == before

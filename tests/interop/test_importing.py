@@ -2,13 +2,15 @@
 not at all.
 """
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support import Golden, relative_error
+from support import Golden, fork, relative_error
 
 import scorefield as sf
 from scorefield.interop import cards, ddpm, guided_diffusion, importing, improved_diffusion, ncsn
@@ -18,6 +20,7 @@ from scorefield.interop.importing import import_run
 from scorefield.planning.facts import info_facts
 from scorefield.runs.build import build_objective, build_sampling, read_run
 from scorefield.runtime.errors import InputError
+from scorefield.store.run_folder import RunFolder
 
 UNET = {
     "image_size": 16,
@@ -193,16 +196,46 @@ def test_a_wrong_card_is_explained_with_the_right_one(tmp_path, small_cards, mon
     assert not (tmp_path / "a").exists()
 
 
-def test_a_run_is_written_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "fault", [InputError("no space left on device"), RuntimeError("of torch"), KeyboardInterrupt("by hand")]
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_is_written_whole_or_not_at_all(tmp_path, monkeypatch, fault, there) -> None:
     path, _ = golden_file(tmp_path, "C12_unet_ddim")
+    run = tmp_path / "run"
+    if there:
+        run.mkdir()
+    before = set(tmp_path.rglob("*"))
 
-    def full(target: Path, tensors: dict) -> None:
-        raise InputError(f"{target} could not be saved (no space left on device)")
+    def half(target: Path, tensors: dict) -> None:
+        target.write_bytes(b"half")
+        raise fault
 
-    monkeypatch.setattr(importing, "save_weights", full)
-    with pytest.raises(InputError, match="no space left"):
-        import_run("ddpm", path, tmp_path / "run", flags=DDPM)
-    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(importing, "save_weights", half)
+    with pytest.raises(type(fault), match=str(fault)):
+        import_run("ddpm", path, run, flags=DDPM)
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_import_that_was_killed_is_no_run_and_is_made_again(tmp_path, monkeypatch, there) -> None:
+    path, _ = golden_file(tmp_path, "C12_unet_ddim")
+    run = tmp_path / "run"
+    if there:
+        run.mkdir()
+    before = set(os.listdir(tmp_path))
+    pid = fork()
+    if pid == 0:
+        monkeypatch.setattr(RunFolder, "write_config", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        import_run("ddpm", path, run, flags=DDPM)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    left = [file for file in tmp_path.rglob("*") if ".partial" in str(file)]
+    assert left
+    assert not (run / "config.toml").exists()
+    import_run("ddpm", path, run, flags=DDPM)
+    assert sorted(os.listdir(run)) == ["config.toml", "model.safetensors"]
+    assert set(os.listdir(tmp_path)) == before | {"run"}
 
 
 def test_the_run_must_be_free_before_anything_is_read(tmp_path) -> None:

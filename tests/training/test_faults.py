@@ -357,6 +357,44 @@ def test_of_two_writers_after_a_removed_lock_the_first_one_stops(tmp_path):
         other.kill()
 
 
+def test_a_writer_that_came_and_went_after_a_removed_lock_is_noticed(tmp_path):
+    first = train(tmp_path / "r", 8)
+    next(first)
+    (tmp_path / "r" / ".lock").unlink()
+    next(first)  # nobody came
+    assert (tmp_path / "r" / ".lock").exists()
+    (tmp_path / "r" / ".lock").unlink()
+    shutil.copytree(tmp_path / "r", tmp_path / "s")
+    list(train(tmp_path / "s", 6, resume=True))
+    shutil.rmtree(tmp_path / "r")
+    shutil.move(tmp_path / "s", tmp_path / "r")
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    with pytest.raises(sf.InputError, match="another process has written the run since"):
+        list(first)
+    first.close()
+    assert {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()} == before
+
+
+def test_what_is_said_of_the_checkpoints_is_true(tmp_path):
+    """They are intact only while they are there."""
+    trainer = train(tmp_path / "r", 8)
+    next(trainer)
+    trainer.folder.metrics.unlink(missing_ok=True)
+    trainer.folder.metrics.mkdir()
+    with pytest.raises(sf.InputError, match="the checkpoints are intact"):
+        next(trainer)
+    shutil.rmtree(trainer.folder.checkpoints)
+    with pytest.raises(sf.InputError, match="there are no checkpoints in it"):
+        next(trainer)
+    gone = train(tmp_path / "s", 8)
+    next(gone)
+    shutil.rmtree(tmp_path / "s")
+    with pytest.raises(sf.InputError) as found:
+        list(gone)
+    assert "intact" not in str(found.value)
+    assert not (tmp_path / "s").exists()
+
+
 RACE = """
 import errno, importlib.util, json, os, sys, time
 from pathlib import Path

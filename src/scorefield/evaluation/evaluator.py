@@ -33,6 +33,7 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.runtime.registry import LIKELIHOODS, METRICS, SAMPLE_METRICS
+from scorefield.store.outputs import check_output
 
 _KEYS = {"held-out": "heldout", "training": "train"}  # in JSON
 
@@ -306,10 +307,8 @@ def _judge(
     watch: Reporter,
 ) -> SampleEvaluator:
     file, train = options.reference, subject.train
-    if file is not None and not file.expanduser().parent.is_dir():
-        raise InputError(
-            f"there is no folder {file.parent} to keep the reference {file.name} in: make it first"
-        )
+    if file is not None and not file.expanduser().exists():  # it will be written
+        check_output(file.expanduser())
     if extractor is None and any(SAMPLE_METRICS[name].looks for name in names):
         with watch.progress("preparing the judge", 1) as bar:
             extractor = open_features(

@@ -19,6 +19,7 @@ from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import reading
 from scorefield.runtime.weights import SHOWN, open_tensors, sha256
+from scorefield.store.outputs import MARK, check_output
 
 __all__ = ["Reference"]
 
@@ -88,11 +89,15 @@ class Reference:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a .safetensors file atomically. InputError when it cannot be written."""
+        """Write a .safetensors file atomically. InputError when it cannot be written, and for a file that is there and
+        scorefield did not write.
+        """
         path = Path(path).expanduser()
+        check_output(path)
+        said = {"format": _FORMAT, "sha256": self.hash, "comment": MARK, **self._texts()}
         try:
             with atomic_write(path) as partial:
-                save_file(self._tensors(), partial, {"format": _FORMAT, "sha256": self.hash, **self._texts()})
+                save_file(self._tensors(), partial, said)
         except (OSError, SafetensorError) as error:
             raise unwritable(path, error) from None
 

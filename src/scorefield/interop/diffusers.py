@@ -41,6 +41,7 @@ from scorefield.runtime.parsing import Options, build, parse
 from scorefield.runtime.reading import read_json
 from scorefield.runtime.registry import NETS
 from scorefield.runtime.weights import check_tensors, misfit, open_tensors
+from scorefield.store.outputs import is_free
 
 __all__ = ["Folder", "export", "load", "read_folder"]
 
@@ -134,7 +135,7 @@ def _expressible(model: Denoiser) -> tuple[UNet | DDPMUNet, Structure, DataSpec]
 def _write(
     path: Path, files: Mapping[str, Mapping[str, object]], tensors: Mapping[str, Tensor], left: Left
 ) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not is_free(path):
         raise InputError(f"{path} exists and is not an empty folder: choose another one for the export")
     metadata = {"format": "pt", "scorefield": left.model_dump_json(exclude_none=True)}
     weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

@@ -48,8 +48,9 @@ class RunLock:
             self._file, self.taken_over = _acquire(self.path)
         _HELD[self.path] = self
 
-    def check(self) -> None:
-        """Call it before writing. A file that was removed by hand is made again, unless another process has.
+    def check(self) -> bool:
+        """Call it before writing: whether it was held all the time. A file that was removed by hand is made again,
+        unless another process has.
 
         InputError where this lock has passed to another process, or to a later lock of this one, or was
         released.
@@ -58,7 +59,7 @@ class RunLock:
             raise InputError(
                 f"{self.path.parent} is written by a later trainer of this process, or by none: resume it with a new one"
             )
-        self._keep()
+        return self._keep()
 
     def release(self) -> None:
         """Let others write. Nothing happens where this lock is not held any more, or in a fork of its
@@ -74,19 +75,20 @@ class RunLock:
     def _is_held(self) -> bool:
         return self._file is not None and self._pid == os.getpid()
 
-    def _keep(self) -> None:
-        """Hold the file that has the name, which is another one where the first was removed."""
+    def _keep(self) -> bool:
+        """Hold the file that has the name, which is another one where the first was removed; whether it is the same."""
         if self._file is None:
-            return
+            return False
         if _is_at(self.path, self._file):
             # The kernel lets a record lock go where this process closes the same file elsewhere, such as in a
             # copy of the run: it is asked for again.
             if _kernel_lock(self._file) is False:
                 raise _refusal(self.path, _Holder(self._file))
-            return
+            return True
         self._file.close()
         self._file = None
         self._file, _ = _acquire(self.path)
+        return False
 
 
 def _acquire(path: Path) -> tuple[BinaryIO, str]:

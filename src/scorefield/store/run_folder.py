@@ -93,6 +93,16 @@ class RunFolder:
     def write_config(self, description: Mapping[str, object]) -> None:
         _replace_text(self.config, tomli_w.dumps({**stamp(), **_without_none(without_stamp(description))}))
 
+    def config_version(self) -> tuple[int, int] | None:
+        """What changes whenever config.toml is written, as every writer of the run does at its start; None where there
+        is none.
+        """
+        try:
+            found = self.config.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def read_config(self) -> dict[str, Any]:
         """config.toml as a dictionary, in today's names and without its format. InputError where it is missing, not
         TOML, or of a newer version.

@@ -69,6 +69,7 @@ class RunWriter:
         self._accelerator, self._processes, self._versions = accelerator, processes, versions or {}
         self._lock: RunLock | None = None
         self._saved, self._begun_here, self._saved_at = -1, False, time.monotonic()
+        self._described: tuple[int, int] | None = None
         self.warnings: list[str] = []
 
     def begin(self, description: Mapping[str, object]) -> None:
@@ -84,6 +85,7 @@ class RunWriter:
             self.folder.check_free()  # another process may have made a run here before the lock was ours
             self._write_checkpoint(snapshot)
             self.folder.write_config(description)
+            self._described = self.folder.config_version()
 
         self._processes.on_first(make)
         self._saved = self.state.step
@@ -239,8 +241,12 @@ class RunWriter:
         self._prune(path)
 
     def _check_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.check()
+        """InputError where another process writes the run, or has written it while its lock was gone."""
+        if self._lock is None or self._lock.check() or self._described == self.folder.config_version():
+            return
+        raise InputError(
+            f"the lock of {self.folder.path} was removed, and another process has written the run since: resume it"
+        )
 
     def _prune(self, newest: Path) -> None:
         self._check_lock()
@@ -264,6 +270,7 @@ class RunWriter:
         """
         self.folder.truncate_metrics(self.state.step)
         self.folder.write_config({**self.folder.read_config(), **changed})
+        self._described = self.folder.config_version()
         if self.state.step and snapshot.finite:
             checkpoint.save_weights(self.folder.weights, snapshot.groups["ema"])
 
