@@ -14,7 +14,7 @@ FAST := tests/core tests/process tests/runtime \
 	tests/interop/test_cards.py tests/store/test_writers.py tests/test_golden_files.py tests/test_layout.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow fuzz lint bench wheel oldest clean
+.PHONY: help demo test test-fast test-slow fuzz mutants lint bench wheel oldest clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ MINUTES := 10
 SEED := 0
 fuzz: $(VENV)/.installed  ## try hostile commands, files and calls: make fuzz MINUTES=60 SEED=1
 	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) --seed $(SEED)
+
+mutants: $(VENV)/.installed  ## plant mistakes one at a time, and see that tests find them
+	$(BIN)/python tests/mutants/run_mutants.py -j 2
 
 lint: $(VENV)/.installed  ## check style, format and types
 	$(BIN)/ruff check .

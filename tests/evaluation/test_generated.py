@@ -62,7 +62,7 @@ def test_what_decides_samples_is_in_their_identity(sampling):
         replace(sampling, weights="v").identity(5),
         replace(sampling, labels=[0, 1, 2]).identity(5),
         replace(sampling, labels=None).identity(5),
-        replace(sampling, grid=torch.tensor([20, 10, 5, 0])).identity(5),
+        replace(sampling, grid=torch.tensor([20, 14, 9, 4, 0])).identity(5),
         replace(sampling, sampler=sf.samplers.Euler()).identity(5),
         replace(sampling, options=replace_options(sampling, clip=False)).identity(5),
         replace(sampling, options=replace_options(sampling, guidance=2.0)).identity(5),
