@@ -200,6 +200,11 @@ CASES: dict[str, Case] = {
         sf.process.uniform_categorical, {"kappas": [0.5, 0.1], "classes": 3}, levels_of
     ),
     "process.absorbing": Case(sf.process.absorbing, {"kappas": [0.5, 0.0], "classes": 3}, levels_of),
+    "process.DiscreteProcess": Case(
+        sf.process.DiscreteProcess,
+        {"alphas": torch.tensor([0.9, 0.5]), "sigmas": torch.tensor([0.4, 0.8]), "mean": 0.0, "std": 1.0},
+        lambda process: levels_of(process)[:-1],
+    ),
     "process.linear_betas": Case(sf.process.linear_betas, {"T": 5, "start": 0.1, "end": 0.2}),
     "process.cosine_betas": Case(sf.process.cosine_betas, {"T": 5, "s": 0.01, "max_beta": 0.9}),
     "process.geometric_sigmas": Case(
@@ -231,6 +236,13 @@ CASES: dict[str, Case] = {
     "categorical.prior": Case(CATEGORIES.prior, {"shape": (2, 3), "noise": NOISE}),
     "categorical.sample": Case(CATEGORIES.sample, {"x0": LEVELS, "t": 3, "u": X.abs() / 2}),
     "categorical.transition": Case(CATEGORIES.transition, {"x_s": LEVELS, "t": 3, "s": 1}),
+    "categorical.reverse": Case(
+        CATEGORIES.reverse, {"x_t": LEVELS, "p0": CATEGORICAL(LEVELS, 3), "t": 3, "s": 1}
+    ),
+    "categorical.family": Case(
+        CATEGORIES.family, {"x_t": LEVELS, "p0": CATEGORICAL(LEVELS, 3), "t": 3, "s": 1, "eta": 0.5}
+    ),
+    "categorical.prior_distribution": Case(CATEGORIES.prior_distribution, {"dimensions": 1}),
     "categorical.posterior": Case(CATEGORIES.posterior, {"x_t": LEVELS, "x0": LEVELS, "t": 3, "s": 1}),
     # nets
     "nets.MLP": Case(
@@ -631,7 +643,7 @@ def test_hostile_arguments(name: str) -> None:
 
 # Protocols, base classes and containers, which check nothing themselves.
 NOT_CALLED = {
-    "process": {"ContinuousProcess", "CategoricalProcess", "DiscreteProcess", "GaussianProcess", "Process"},
+    "process": {"ContinuousProcess", "CategoricalProcess", "GaussianProcess", "Process"},
     "objectives": {"Loss", "Objective"},
     "samplers": {"Sampler", "Step"},
     "nets": set[str](),

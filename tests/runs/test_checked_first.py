@@ -26,7 +26,7 @@ WRONG = {
     "model.parametrization=epsilon": "parametrization",
     "sampling.grid=nonesuch": "grid",
     "sampling.sampler.kind=nonesuch": "sampler",
-    "sampling.sampler.eta=7": "lies in",
+    "sampling.sampler.eta=7": "must be a finite number of at least 0 and of at most 1",
     "objective.weighting=nonesuch": "weighting",
     "training.accumulation=7": "accumulation",
 }

@@ -196,7 +196,9 @@ def test_absorbed_values_stay_as_they_are_once_revealed():
 
 def test_bad_options():
     for eta in (-0.1, 1.1):
-        with pytest.raises(sf.InputError, match="η lies in"):
+        with pytest.raises(
+            sf.InputError, match=r"η.* must be a finite number of at least 0 and of at most 1"
+        ):
             sf.samplers.CategoricalDDIM(eta)
 
 

@@ -124,7 +124,7 @@ class Recorded:
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         wanted = "a list of tensors, in the order in which they are drawn"
-        if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
+        if not isinstance(tensors, Iterable) or (isinstance(tensors, Tensor) and not tensors.ndim):
             raise InputError(f"what is recorded must be {wanted}, got {brief(tensors)}")
         self._tensors = list(tensors)
         for tensor in self._tensors:

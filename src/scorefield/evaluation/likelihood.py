@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 
+_MOST_TERMS = 100_000
+
+
 class BitsPerDim(NamedTuple):
     """The bound in bits per dimension, float64 on the CPU.
 
@@ -178,7 +181,7 @@ def estimate_bits_per_dim(
     Returns:
         The estimate and its error.
     """
-    positive_int("terms", terms, at_least=2)  # fewer have no standard error
+    positive_int("terms", terms, at_least=2, at_most=_MOST_TERMS)  # fewer have no standard error
     as_model(model).refuse_missing()
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
     others = len(steps.t) - 1

@@ -44,6 +44,7 @@ class ModelBase(nn.Module, Model, ABC):
         self.data = None if data is None else instance_of("data", data, DataSpec, "a sf.DataSpec")
         self.autocast_dtype = None
         self._precision = Precision()
+        self._first: tuple[object, nn.Module | None, str] = (None, None, "")
         self._described: tuple[Callable[..., Tensor], NetworkFacts] | None = None
 
     @classmethod
@@ -207,7 +208,14 @@ class ModelBase(nn.Module, Model, ABC):
     @property
     def dtype(self) -> torch.dtype | None:
         """What its parameters are in; None without any."""
-        return next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
+        net, module, name = self._first
+        parameter = None if module is None else module._parameters.get(name)
+        if net is not self.net or parameter is None:
+            # Found once: to walk through the modules takes as long as a few layers of a small network.
+            self._first = (self.net, *_first_parameter(self.net))
+            net, module, name = self._first
+            parameter = None if module is None else module._parameters[name]
+        return None if parameter is None else parameter.dtype
 
     def run_network(self, x: Tensor, *rest: Any, **given: Any) -> Tensor:
         """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives.
@@ -269,6 +277,15 @@ class ModelBase(nn.Module, Model, ABC):
         To be called again after they have changed; until then the old ones are used.
         """
         self._precision.keep()
+
+
+def _first_parameter(net: object) -> tuple[nn.Module | None, str]:
+    """The module and the name of the first parameter of real numbers."""
+    for module in net.modules() if isinstance(net, nn.Module) else ():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_floating_point():
+                return module, name
+    return None, ""
 
 
 def checked_labels(y: Tensor, x: Tensor) -> Tensor:

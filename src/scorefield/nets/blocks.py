@@ -306,15 +306,14 @@ def check_call(
     c: Tensor | None,
     y: Tensor | None,
     num_classes: int,
-    part: nn.Module,
+    dtype: torch.dtype,
     noise_levels: bool = True,
 ) -> None:
     """Raise InputError unless c (B,) is given exactly with noise levels, and y (B,) exactly with classes, and x has the
     dtype of the network.
 
-    part: one of the network with parameters.
+    dtype: of the network's parameters.
     """
-    dtype = next(part.parameters()).dtype
     if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         raise InputError(
             f"x is {x.dtype} and this network {dtype}: convert x by .to({dtype}), or the network"

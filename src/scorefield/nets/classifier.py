@@ -115,7 +115,7 @@ class Classifier(Network):
             (B, num_classes).
         """
         check_images(x, self.in_channels, self.levels)
-        check_call(x, c, None, 0, self.time_embed)
+        check_call(x, c, None, 0, next(self.parameters()).dtype)
         if self.side is not None and tuple(x.shape[2:]) != (self.side, self.side):
             raise InputError(
                 f"this classifier was built for images of {self.side} × {self.side}, got {x.shape[2]} × {x.shape[3]}: attention "

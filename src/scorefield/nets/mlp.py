@@ -91,7 +91,9 @@ class MLP(Network):
             raise InputError(
                 f"this MLP takes {self.dim} values an example (dim={self.dim}); got x of shape {tuple(x.shape)}"
             )
-        check_call(x, c, y, self.num_classes, self.first, noise_levels=self.time_embed is not None)
+        check_call(
+            x, c, y, self.num_classes, self.first.weight.dtype, noise_levels=self.time_embed is not None
+        )
 
     def _embed(self, c: Tensor | None, y: Tensor | None) -> Tensor | None:
         emb = None if self.label_emb is None or y is None else rows_of(self.label_emb, y, "labels y")

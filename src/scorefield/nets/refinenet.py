@@ -72,7 +72,7 @@ class RefineNet(Network):
             x's shape.
         """
         check_images(x, self.channels_in, levels=2)
-        check_call(x, c, y, 0, self.begin_conv)
+        check_call(x, c, y, 0, self.begin_conv.weight.dtype)
         if c.is_floating_point():
             raise InputError(
                 f'RefineNet takes the integer index of the noise level (noise_input "rank"), got {c.dtype}'

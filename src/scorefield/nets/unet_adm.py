@@ -149,7 +149,7 @@ class UNet(Network):
             (B, out_channels, H, W).
         """
         check_images(x, self.in_channels, self.levels)
-        check_call(x, c, y, self.num_classes, self.time_embed)
+        check_call(x, c, y, self.num_classes, next(self.parameters()).dtype)
         emb = self.embed(c, y)
         h, skips = to_layout(self._input(x, low_res)), []
         for stage in self.input_blocks:

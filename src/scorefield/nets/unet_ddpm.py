@@ -108,7 +108,7 @@ class DDPMUNet(Network):
             (B, out_channels, H, W).
         """
         check_images(x, self.in_channels, len(self.down))
-        check_call(x, c, y, 0, self.conv_in)
+        check_call(x, c, y, 0, self.conv_in.weight.dtype)
         emb = self.temb(c)
         skips = [self.conv_in(to_layout(x))]
         for level in self.down:

@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.core.distributions import CDFS, Normal, discretized_log_prob
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level, Prediction
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, check_batch_of
 from scorefield.models.base import Denoise
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.foreign import as_gaussian
@@ -21,7 +21,7 @@ from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.objectives.weighting import check_weighting
 from scorefield.process.base import GaussianProcess, Time, count_levels
 from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
-from scorefield.runtime.checks import LARGEST, number, one_of
+from scorefield.runtime.checks import LARGEST, brief, number, one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["DECODERS", "VLB", "Bound", "Hybrid", "bound_terms", "prior_term"]
@@ -113,6 +113,11 @@ def prior_term(process: GaussianProcess, x0: Tensor, t: Time) -> Tensor:
     No network enters it. It is computed in float64, because for a good process it is a small difference of
     numbers near 1.
     """
+    if not isinstance(process, GaussianProcess):
+        raise InputError(
+            f"process must be a Gaussian process such as sf.process.cosine(1000), got {brief(process)}"
+        )
+    check_batch_of("x0", x0)
     alpha, sigma = process.level(t)
     mean = alpha * x0.detach().cpu().double()
     start = Normal(

@@ -13,7 +13,7 @@ from scorefield.core.distributions import LOG_ZERO, Categorical
 from scorefield.core.noise import Noise, as_noise
 from scorefield.core.shapes import check_batch_of, expand, is_true
 from scorefield.process.base import Process, Time, table_index
-from scorefield.runtime.checks import brief, instance_of, numbers, positive_int
+from scorefield.runtime.checks import brief, instance_of, number, numbers, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.registry import KAPPAS
 
@@ -27,7 +27,7 @@ __all__ = [
     "uniform_categories",
 ]
 
-_MOST_CLASSES = 2**16
+_MOST_CLASSES, _MOST_DIMENSIONS = 2**16, 60
 
 Schedule = Literal["cosine", "linear"]
 Kappas = Tensor | Sequence[float]
@@ -69,6 +69,7 @@ class CategoricalProcess(Process):
 
     def prior_distribution(self, dimensions: int, dtype: torch.dtype = torch.float32) -> Categorical:
         """u, (1, S, 1, …) for examples of `dimensions` dimensions."""
+        positive_int("dimensions, those of one example,", dimensions, at_least=0, at_most=_MOST_DIMENSIONS)
         return Categorical(self._log_u.to(dtype).reshape(1, -1, *[1] * dimensions))
 
     def sample(self, x0: Tensor, t: Time, u: Tensor) -> Tensor:
@@ -105,6 +106,7 @@ class CategoricalProcess(Process):
         p0: (B, K, *), such as a denoiser's p(x_0 | x_t). Every step of it is in log space and of order K:
         q(x_t | x_s = j)·(κ_s p0(j)/Z_j + (1 − κ_s) u_j Σ_i p0(i)/Z_i) with Z_i = q(x_t | x_0 = i).
         """
+        self._check_pair(x_t, p0)
         log_z = self.log_likelihood(x_t, t, 0, p0.log_p.dtype)[:, : self.classes]
         log_w = torch.where(self.possible(log_z), p0.log_p - log_z, LOG_ZERO)  # ln p0/Z
         log_kappa, log_rest = self._log_kept(s, 0)
@@ -119,7 +121,11 @@ class CategoricalProcess(Process):
         ς is the probability of copying x_t: η = 1 never does, η = 0 never draws from u. q(x_s | x_0) is the
         same for every η.
         """
+        self._check_pair(x_t, p0)
+        number("η", eta, at_least=0, at_most=1)
         kappa_t, kappa_s = self.level(t), self.level(s)
+        if bool((kappa_t >= kappa_s).any()):
+            raise InputError(f"s must lie below t; got t = {brief(t)} and s = {brief(s)}")
         copy = (1 - eta) * (1 - kappa_s) / (1 - kappa_t)
         # κ_s − ςκ_t and (1 − κ_s) − (1 − κ_t)ς, written so that nothing cancels.
         data = (kappa_s - kappa_t + eta * kappa_t * (1 - kappa_s)) / (1 - kappa_t)
@@ -135,6 +141,16 @@ class CategoricalProcess(Process):
         same = Categorical.at(x_t, self.states, dtype).log_p
         drawn = self._log_u.to(same)[x_t].unsqueeze(1)
         return torch.logaddexp(expand(log_keep, same) + same, expand(log_redraw, same) + drawn)
+
+    def _check_pair(self, x_t: Tensor, p0: Categorical) -> None:
+        """InputError unless these are states and a prediction of the data of the same examples."""
+        check_category_batch(x_t, self.states, "x_t")
+        shape = (x_t.shape[0], self.classes, *x_t.shape[1:])
+        instance_of("p0", p0, Categorical, "a Categorical, p(x_0 | x_t)")
+        if tuple(p0.log_p.shape) != shape:
+            raise InputError(
+                f"p0 must be a distribution over {self.classes} classes of shape {shape}; got {tuple(p0.log_p.shape)}"
+            )
 
     @staticmethod
     def possible(log_p: Tensor) -> Tensor:
