@@ -116,6 +116,14 @@ def test_classes_by_label_and_runs_without_classes(capsys, runs, files, tmp_path
     run_json(capsys, "decode", runs / "unconditional", tmp_path / "b.npz", "--out", tmp_path / "b.png")
 
 
+def test_a_walk_between_seeds_needs_no_label(capsys, runs, tmp_path):
+    """It is of the class of their sample 0, as `sample` makes it."""
+    words = ["interpolate", runs / "conditional", 1, 2, "--frames", 2, "--steps", 2, "--out"]
+    assert run_json(capsys, *words, tmp_path / "a.png")[0]["label"] == 0
+    run_json(capsys, *words, tmp_path / "b.png", "--label", 0)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 @pytest.mark.parametrize("run", ["conditional", "unconditional"])
 def test_a_walk_begins_and_ends_where_it_should(capsys, runs, files, tmp_path, run, monkeypatch):
     """Frame 0 is sample 0 of the seed; the last frame is the decoded picture. A file called 7 is told from
@@ -223,7 +231,7 @@ MISTAKES = [
     (["encode", "{run}", "{files}/broken.png", "--out", "{tmp}/z.npz"], "cannot be read"),
     (["encode", "{run}", "{files}/large.png", "--out", "{tmp}/z.npz"], "8×8 pixels, and these have 16×16"),
     (["encode", "{run}", "{files}/bare.npz", "--out", "{tmp}/z.npz"], "--label"),
-    (["encode", "{run}", "{files}/strange.npz", "--out", "{tmp}/z.npz"], "no class '17'"),
+    (["encode", "{run}", "{files}/strange.npz", "--out", "{tmp}/z.npz"], "no class '11'"),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/z.png"], "written as .npz"),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/none/z.npz"], "there is no folder"),
     (
@@ -253,7 +261,7 @@ MISTAKES = [
     ),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.jpg"], "written as .png"),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{files}"], "not an empty folder"),
-    (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.gif"], "--label"),
+    (["interpolate", "{run}", "1", "{files}/pictures/1.png", "--out", "{tmp}/a.gif"], "--label"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.gif", "--label", "3,4"], "one class"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.npz", "--label", "3"], ".gif"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/none/a.gif", "--label", "3"], "there is no folder"),

@@ -328,7 +328,7 @@ MISTAKES = [
     (lambda runs, run: sf.Run(runs / "upsampler").evaluate(), "no metrics yet"),
     (lambda runs, run: sf.Run(runs / "moons").encode(np.zeros((1, 2, 1), np.uint8)), "of images"),
     (lambda runs, run: run.encode(np.zeros((1, 9, 9), np.uint8), 3), "8×8 pixels"),
-    (lambda runs, run: run.interpolate(1, 2, device="cpu"), "class-conditional"),
+    (lambda runs, run: run.interpolate(1, np.zeros((8, 8), np.uint8), device="cpu"), "class-conditional"),
     (lambda runs, run: run.evaluate("fidd", device="cpu"), "did you mean 'fd'"),
 ]
 

@@ -250,6 +250,40 @@ def test_trainers_of_different_scripts_are_refused(tmp_path, other, named):
         assert f"process 1 has another {named}" in ended.said
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (
+            ["sample", "{run}", "-n", 70, "--out", "{to}", "--seed", "{rank}"],
+            "another seed than process 0 (1, not 0)",
+        ),
+        (["sample", "{run}", "-n", 70, "--out", "{to}-{rank}"], "another out than process 0"),
+        (["sample", "{run}{rank}", "-n", 70, "--out", "{to}"], "is not a run"),
+        (["evaluate", "{run}", "--metrics", "fd", "--steps", "{rank}2", "-n", 40], "another scale 0.grid"),
+    ],
+)
+def test_processes_that_sample_differently_are_refused(tmp_path, tiny_run, words, named):
+    runs = {}
+    for rank in (0, 1):
+        run = (
+            tiny_run("digits")
+            if "{run}{rank}" not in words
+            else tiny_run.copy(tmp_path / "r0", "digits")
+            if rank == 0
+            else tmp_path / "r1"
+        )
+        text = [
+            str(word).replace("{run}{rank}", str(run)).format(run=run, to=tmp_path / "to", rank=rank)
+            for word in words
+        ]
+        runs[rank] = command(*text, "--device", "cpu")
+    for ended in both(tmp_path, runs[0], runs[1]):
+        assert ended.status == 1, ended.said
+        assert named in ended.said
+        assert "Traceback" not in ended.said
+    assert not (tmp_path / "to").exists() or not list((tmp_path / "to").rglob("*.npy"))
+
+
 def test_it_is_said_for_whom_one_waits_and_sigterm_ends_the_wait(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "_SILENT", 0.2)
     for rank, said in (

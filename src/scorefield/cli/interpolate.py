@@ -35,8 +35,9 @@ def interpolate(
 ) -> None:
     """Interpolate between two images through their latents, along the sphere that noise lies on.
 
-    A seed stands for sample 0 of that seed. A class-conditional run needs one --label: both pictures are
-    encoded and every frame is decoded under it, so that the two ends reproduce the pictures.
+    A seed stands for sample 0 of that seed, which is of the first class unless --label says another. Between
+    pictures a class-conditional run needs one --label: they are encoded and every frame is decoded under it,
+    so that the two ends reproduce the pictures.
 
     From Python: sf.Run(RUN).interpolate(a, b, frames)
     """

@@ -23,7 +23,7 @@ from scorefield.evaluation.statistics import Images
 from scorefield.generation.sampling import Sampling
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.progress import Reporter
+from scorefield.runtime.progress import Reporter, Shares
 from scorefield.samplers import Sampler
 from scorefield.store.block_store import Block, StoredSamples
 from scorefield.store.file_store import classes_of
@@ -100,9 +100,11 @@ class SampledSets:
         )
         if not todo:
             return
-        with watch.progress(f"sampling {self.sets} × {self.count:,}", todo * steps) as bar:
+        samples = self.sets * self.count * todo // blocks
+        with watch.progress(f"sampling {self.sets} × {self.count:,}", samples) as bar:
+            advance = Shares(bar, samples, todo * steps).advance
             for k, store in enumerate(self._stores):
-                store.make(self.count, partial(self._sample, k, bar.advance), processes)
+                store.make(self.count, partial(self._sample, k, advance), processes)
 
     def images(self, k: int) -> Images:
         for block in self._stores[k].blocks(self.count):

@@ -17,7 +17,7 @@ from scorefield.generation.sampling import Sampling
 from scorefield.runtime.atomic import make_folder, remove, remove_empty
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.distributed import Processes
-from scorefield.runtime.progress import SILENT, Bar, Reporter
+from scorefield.runtime.progress import SILENT, Reporter, Shares
 from scorefield.samplers.base import Step
 from scorefield.store.block_store import BLOCK, Block, BlockFolder, StoredSamples
 from scorefield.store.file_store import SampleFiles
@@ -86,6 +86,7 @@ class SampleJob:
             InputError: The target holds other samples or cannot be written; samples that are not finite.
         """
         processes = processes or Processes()
+        processes.check_same(self._facts, "comparing what is sampled")
         if is_folder_name(self.target):
             self._into_folder(processes)
         elif self.n > self.size:
@@ -97,6 +98,11 @@ class SampleJob:
         if processes.first and self.animation is not None:
             save_animation(self.animation, self._frames, grid_columns(self.sampling.labels))
             self.progress.say(f"wrote {self.animation}")
+
+    def _facts(self) -> dict[str, object]:
+        """What every process must have alike."""
+        what = self.sampling.identity(self.seed)
+        return {"n": self.n, "block": self.size, "out": str(self.target), **what}
 
     def in_memory(self) -> Samples:
         """The samples, of the same bytes as those that `run` writes."""
@@ -151,11 +157,13 @@ class SampleJob:
         processes.leave()
 
     def _drawn(self, n: int, numbers: list[int]) -> Iterator[Block]:
-        with self.progress.progress("sampling", len(numbers) * self.sampling.steps) as bar:
-            on_step = partial(self._on_step, bar)
+        """Blocks of n samples; progress counts samples, those in the making by their share of steps."""
+        count = sum(min(self.size, self.n - k * self.size) for k in numbers)
+        with self.progress.progress("sampling", count) as bar:
+            on_step = partial(self._on_step, Shares(bar, count, len(numbers) * self.sampling.steps))
             yield from self.sampling.blocks(n, self.seed, size=self.size, blocks=numbers, on_step=on_step)
 
-    def _on_step(self, bar: Bar, k: int, step: Step) -> None:
+    def _on_step(self, bar: Shares, k: int, step: Step) -> None:
         bar.advance()
         if k == 0 and self.animation is not None:
             self._seen += 1

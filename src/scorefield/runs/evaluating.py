@@ -77,7 +77,11 @@ def evaluate_run(
     )
     _check_scales(scales, asked)
     processes, progress = options.get("processes") or Processes(), options.get("progress", SILENT)
-    targets = _targets(run, scales, options, processes, progress)
+    # What one process alone cannot open, or opens otherwise, none goes on without.
+    targets = processes.on_all(
+        lambda: _targets(run, scales, options, processes, progress), "opening the run and its data"
+    )
+    processes.check_same(lambda: _facts(targets, asked), "comparing what is measured")
     found = evaluate_each(targets, asked, processes, progress, options.get("extractor"))
     results = [Evaluation((), ()) for _ in scales] if found is None else found
     return results if several else results[0]
@@ -104,6 +108,12 @@ def _targets(
         "sha256": run.weights_sha256[:SHOWN],
     }
     return [EvaluationTarget(way, train, heldout, weights, run.path / "evaluation") for way in ways]
+
+
+def _facts(targets: Sequence[EvaluationTarget], asked: EvaluationOptions) -> dict[str, object]:
+    """What the processes of an evaluation must have alike."""
+    sampled = {f"scale {k}": target.sampling.identity(asked.seed) for k, target in enumerate(targets)}
+    return {**asked.model_dump(), **sampled}
 
 
 def _data(run: OpenedRun, source: str | None, progress: Reporter) -> tuple[Dataset, Dataset]:

@@ -198,14 +198,19 @@ class Run(OpenedRun):
             IncompatibleModel: As of `sample`.
         """
         processes = processes or Processes(device=pick_device(None))
-        if target is not None:
-            check_target(Path(target), self.data_spec.shape)
         animation = None if trajectory is None else Path(trajectory)
-        if animation is not None:
-            check_animation(animation, self.data_spec.shape)
         how.setdefault("device", processes.device)
-        sampling = self.sampling(labels, **how)
-        count, block = _count(n, sampling), _block(block)
+
+        def prepare() -> tuple[Sampling, int, int]:
+            if target is not None:
+                check_target(Path(target), self.data_spec.shape)
+            if animation is not None:
+                check_animation(animation, self.data_spec.shape)
+            made = self.sampling(labels, **how)
+            return made, _count(n, made), _block(block)
+
+        # What one process alone cannot open, none goes on without.
+        sampling, count, size = processes.on_all(prepare, "opening the run")
         where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
         note(sampling.caution(), progress)
         note(hardly_begun(self), progress)
@@ -214,7 +219,7 @@ class Run(OpenedRun):
         facts += [f"{processes.world} processes"] if processes.world > 1 else []
         progress.say(f"{self.path}: EMA weights, {', '.join(facts)}")
         start = perf_counter()
-        job = SampleJob(sampling, seed, count, where, block, animation, progress)
+        job = SampleJob(sampling, seed, count, where, size, animation, progress)
         job.run(processes)
         return SavedSamples(where, count, seed, sampling, perf_counter() - start, job.kept)
 
@@ -360,7 +365,8 @@ class Run(OpenedRun):
             a: A seed, whose sample 0 is meant, or one image: uint8 (H, W[, C]) or a file.
             b: The other end, likewise.
             frames: How many, both ends included, at least 2.
-            label: The class of the whole walk; a class-conditional run needs one.
+            label: The class of the whole walk. Default: between seeds that of their sample 0, the first class; a
+                class-conditional run needs one between images.
             steps: Steps of the grid. Default: the run's own number.
             grid: A name, counts such as "10,15,20", or times from T down. Default: the run's own.
             device: Default: the fastest one found.
@@ -374,7 +380,9 @@ class Run(OpenedRun):
             raise InputError(f"a walk has at least two frames, its ends; got frames = {frames!r}")
         model = self._flow_model(device)
         chosen = class_labels(model, label)
-        if chosen is not None and (label is None or len(chosen) != 1):
+        if chosen is not None and label is None and all(isinstance(end, int) for end in (a, b)):
+            chosen = chosen[:1]
+        elif chosen is not None and (label is None or len(chosen) != 1):
             raise InputError(
                 "this run is class-conditional: name the one class of the walk by label (--label)"
             )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-__all__ = ["Bar", "Pace", "SILENT", "Reporter", "notebook_or_silent"]
+__all__ = ["Bar", "Pace", "SILENT", "Reporter", "Shares", "notebook_or_silent"]
 
 _SECONDS_BETWEEN_UPDATES = 0.5
 
@@ -68,6 +68,18 @@ class Pace:
         if done <= first:
             return ""
         return _duration(min((total - done) * (now - since) / (done - first), max(self._ends - now, 0)))
+
+
+class Shares:
+    """A bar that counts `count` things while `steps` equal steps make them together."""
+
+    def __init__(self, bar: Bar, count: int, steps: int) -> None:
+        self._bar, self._count, self._steps, self._done = bar, count, steps, 0
+
+    def advance(self) -> None:
+        """Count a step."""
+        self._done += 1
+        self._bar.update(self._count * self._done // self._steps)
 
 
 def _duration(seconds: float) -> str:
