@@ -12,6 +12,7 @@ from support import loaded
 
 from scorefield.data import folder
 from scorefield.data.images import scan
+from scorefield.runtime import free_memory
 from scorefield.runtime.errors import InputError
 
 
@@ -324,3 +325,12 @@ def test_pipes_among_pictures_are_named_and_skipped(pictures: Path) -> None:
         assert {"cat/pipe.png", "cat/zero.png"} <= set(names)
     with pytest.raises(InputError, match="this is a named pipe"):
         folder(pictures, strict=True)
+
+
+def test_more_pixels_than_memory_are_refused_before_they_are_decoded(pictures: Path, monkeypatch) -> None:
+    monkeypatch.setattr(free_memory, "free_memory", lambda: 5 * 3 * 32 * 32 - 1)
+    with pytest.raises(
+        InputError, match=r"5 images of 32×32: this needs 0\.0 GB of memory, and 0\.0 GB are free"
+    ):
+        folder(pictures)
+    assert len(folder(pictures, size=31)) == 5

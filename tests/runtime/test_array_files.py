@@ -78,7 +78,7 @@ def test_an_archive_that_needs_more_memory_than_is_free_is_refused(tmp_path, mon
     )
     assert os.path.getsize(path) < 20_000
     assert read(path, "large")["large"].shape == (2, 10**6)
-    with pytest.raises(InputError, match=r"the file needs 0\.0 GB of memory, and 0\.0 GB are free"):
+    with pytest.raises(InputError, match=r"the file: this needs 0\.0 GB of memory, and 0\.0 GB are free"):
         read(path, "small", "large")  # together
 
 

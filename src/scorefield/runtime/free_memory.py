@@ -29,7 +29,9 @@ def free_memory() -> int:
 def needs_memory(count: int, what: str) -> None:
     """InputError where `count` bytes, which `what` needs, cannot be had."""
     if count > (free := free_memory()):
-        raise InputError(f"{what} needs {count / _GB:,.1f} GB of memory, and {free / _GB:,.1f} GB are free")
+        raise InputError(
+            f"{what}: this needs {count / _GB:,.1f} GB of memory, and {free / _GB:,.1f} GB are free"
+        )
 
 
 def system_bytes(path: str, name: str) -> int:

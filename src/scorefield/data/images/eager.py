@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from scorefield.data.images.found import FoundImages, facts_of
 from scorefield.data.images.read import NO_IMAGE, ImageOptions, TooSmall, convert, fit, read_image
 from scorefield.data.images.unreadable import reason_of
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.free_memory import needs_memory
 
 __all__ = ["DecodedImages", "decode_all"]
 
@@ -91,7 +93,9 @@ def decode_all(
         found.add(loaded.size, loaded.peak)
         if not kept:
             first = name
-            values = np.empty((count, options.channels or 3, *outcome.shape[:2]), dtype=np.uint8)
+            shape = (count, options.channels or 3, *outcome.shape[:2])
+            needs_memory(math.prod(shape), f"{source}: {count:,} images of {shape[3]}×{shape[2]}")
+            values = np.empty(shape, dtype=np.uint8)
         elif outcome.shape[:2] != values.shape[2:]:
             height, width = outcome.shape[:2]
             raise InputError(
