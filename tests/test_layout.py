@@ -3,6 +3,7 @@ cheap.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,25 @@ def test_importing_is_lazy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+OF_OTHERS = ("torchrun", "original scripts")  # flags of another command
+
+
+def test_errors_speak_of_python():
+    """An error's text names arguments, not flags of the command, which go into `command=`."""
+    found = [
+        f"{path.relative_to(SRC).as_posix()}: {text}"
+        for path in SRC.rglob("*.py")
+        if path.relative_to(SRC).parts[0] != "cli"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("InputError", "IncompatibleModel")
+        for argument in node.args
+        for text in [ast.unparse(argument)]
+        if FLAG.search(text) and not any(word in text for word in OF_OTHERS)
+    ]
+    assert not found
 
 
 def test_a_file_name_has_one_meaning():

@@ -225,7 +225,7 @@ def test_sampling_of_a_run_can_be_changed(capsys, run, tmp_path):
 
 MISTAKES = [
     (["sample", "{run}", "--grid", "10,,20"], "counts of sections"),
-    (["sample", "{run}", "--grid", "10,20", "--steps", "5"], "leave steps (--steps) out"),
+    (["sample", "{run}", "--grid", "10,20", "--steps", "5"], "leave steps out (--steps)"),
     (["sample", "{run}", "--eta", "1", "--variance", "upper"], "leave one of them out"),
     (["sample", "{run}", "--set", "stepz=5"], "did you mean 'steps'"),
     (["sample", "{run}", "--device", "cpu:foo"], "cpu, cuda, mps"),
@@ -264,7 +264,7 @@ MISTAKES = [
     (["sample", "{run}", "--out", "{tmp}/x.jpg"], "written as"),
     (["sample", "{run}", "--sampler", "ancestral", "--variance", "learned"], "variance head"),
     (["evaluate", "{run}", "--metrics", "fidd"], "got 'fidd'"),
-    (["info", "{tmp}"], "no recipe"),
+    (["info", "{tmp}"], "is not a run"),
     (["nonsense"], "No such command"),
 ]
 

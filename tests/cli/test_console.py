@@ -12,9 +12,11 @@ from pathlib import Path
 
 import matplotlib.figure
 import pytest
+from support import call
 
 from scorefield.cli import console
 from scorefield.plots.style import drawable, plot_style, save_figure
+from scorefield.runtime.errors import IncompatibleModel
 
 HOSTILE = "[/foo] [bold]b[/bold] :smile: \x1b[2J\n\u202e\udc80"
 SHOWN = r"[/foo] [bold]b[/bold] :smile: \x1b[2J\n\u202e\udc80"
@@ -97,6 +99,20 @@ def test_what_stdout_cannot_encode_is_escaped(tmp_path: Path, monkeypatch: pytes
             console.print_line("σ/α é")
             console.print_table(("σ",), [("日本",)])
     assert r"\u03c3/\u03b1 \xe9" in (tmp_path / "out").read_text()
+
+
+def test_the_command_adds_its_own_words_to_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of an error is for Python; how the command says it comes after."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise IncompatibleModel("resume it", command="--resume")
+
+    monkeypatch.setattr("scorefield.cli.app", refuse)
+    status, _, err = call(capsys)
+    assert (status, err) == (1, "error: resume it (--resume)\n")
+    assert str(IncompatibleModel("resume it", command="--resume")) == "resume it"
 
 
 def test_a_title_is_no_formula(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_guided_diffusion_with_the_scripts_own_flags(capsys, files):
 
 
 MISTAKES = [
-    (["guided-diffusion", "unet.pt"], "by --card NAME or --flags"),
+    (["guided-diffusion", "unet.pt"], "(--card NAME or --flags)"),
     (["guided-diffusion", "unet.pt", "--card", "64x64_difusion"], "did you mean '64x64_diffusion'"),
     (
         ["guided-diffusion", "unet.pt", "--card", "64x64_diffusion"],
@@ -135,11 +135,11 @@ MISTAKES = [
     (["guided-diffusion", "unet.pt", "--flags", "image_size"], "written a=b"),
     (["guided-diffusion", "ddpm.ckpt", "--flags", UNET], "these are weights of ddpm"),
     (["ncsn", "ncsn.pth", "--flags", "image_size=8"], "is missing"),
-    (["ncsn", "ncsn.pth", "--card", "cifar10"], "none of this origin, give --flags"),
+    (["ncsn", "ncsn.pth", "--card", "cifar10"], "none of this origin, give flags (--card, --flags)"),
     (["ncsn", "ncsn.pth", "--flags", NCSN, "--classifier"], "no classifiers"),
     (["ddpm", "canary.pt", "--flags", DDPM], "Nothing in it was run"),
     (["ddpm", "cut.pt", "--flags", DDPM], "damaged, cut off"),
-    (["ddpm", "none.pt", "--flags", DDPM], "there is no file"),
+    (["ddpm", "none.pt", "--flags", DDPM], "there is no such file"),
     (["stable-diffusion", "unet.pt"], "must be one of guided-diffusion, improved-diffusion"),
 ]
 

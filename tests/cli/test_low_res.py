@@ -132,7 +132,7 @@ def test_what_it_writes_it_reads(capsys, run, small, tmp_path):
 
 
 MISTAKES = [
-    (["sample", "{run}"], "4×4 pixels: give them by low_res (--low-res)"),
+    (["sample", "{run}"], "an .npz, a picture or a folder (--low-res FILE)"),
     (["sample", "{run}", "--low-res", "{small}/nothing.npz"], "no such file"),
     (["sample", "{run}", "--low-res", "{small}/nothing.png"], "no such file"),
     (["sample", "{run}", "--low-res", "{small}/large.npz"], "4×4 pixels, and these are 8×8"),

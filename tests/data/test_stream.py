@@ -312,7 +312,7 @@ def test_a_stream_that_breaks_off(tmp_path: Path) -> None:
     feed.parts(0)
     for shard in (tmp_path / "set").iterdir():
         shard.unlink()
-    with pytest.raises(InputError, match=r"broke off.*--resume"):
+    with pytest.raises(InputError, match=r"broke off.*resume the run"):
         list(map(feed.parts, range(1, 12)))
 
 

@@ -153,7 +153,7 @@ def test_cards_are_found_by_file_and_by_weights() -> None:
     ]
     with pytest.raises(InputError, match=r"did you mean '64x64_diffusion'.*128_512_upsampler"):
         card("guided-diffusion", "64x64_difusion.pt")
-    with pytest.raises(InputError, match="none of this origin, give --flags"):
+    with pytest.raises(InputError, match="none of this origin, give flags"):
         card("ncsn", "cifar10")
 
 

@@ -168,7 +168,7 @@ def test_a_card_gives_the_flags(tmp_path, small_cards) -> None:
 def test_what_no_file_tells_is_said(tmp_path, small_cards) -> None:
     path, _ = golden_file(tmp_path, "C01_unet_guided_0")
     with pytest.raises(
-        InputError, match="--card NAME or --flags; its names and shapes are those of --card first or second"
+        InputError, match="by card or flags; its names and shapes are those of the card first or second"
     ):
         import_run("guided-diffusion", path, tmp_path / "a")
     assert import_run("guided-diffusion", path, tmp_path / "a", flags=small_cards["first"]).notes == ()
@@ -176,9 +176,9 @@ def test_what_no_file_tells_is_said(tmp_path, small_cards) -> None:
     notes = import_run("guided-diffusion", path, tmp_path / "b", flags=other).notes
     assert (
         notes[0]
-        == "--card first has the same names and shapes and another attention_order: no file tells these apart"
+        == "the card first has the same names and shapes and another attention_order: no file tells these apart"
     )
-    assert "--card second" in notes[1]
+    assert "the card second" in notes[1]
     assert "process" in notes[1]
 
 

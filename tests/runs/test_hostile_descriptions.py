@@ -216,7 +216,7 @@ def test_what_may_be_infinite_still_may() -> None:
 def test_weights_are_compared_before_a_network_is_allocated(run: Path) -> None:
     """The network of this description has 10¹⁵ parameters; `info` counts them, and loading allocates none."""
     described(run, net={**UNET, "channels": 2**20})
-    assert int(info_facts(str(run))["parameters"].replace(",", "")) > 10**12
+    assert info_facts(str(run))["parameters"] > 10**12
     for read in (sf.load, lambda path: sf.Run(path).model("cpu")):
         with pytest.raises(InputError, match=r"model\.safetensors does not fit this run: .* missing"):
             read(run)

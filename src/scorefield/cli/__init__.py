@@ -117,7 +117,7 @@ def _status(arguments: list[str] | None) -> int:
         complain("interrupted")
         return _INTERRUPTED
     except ScorefieldError as error:
-        complain(str(error))
+        complain(f"{error} ({error.command})" if error.command else str(error))
     except OSError as error:
         complain(f"{error.filename or 'a file'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:

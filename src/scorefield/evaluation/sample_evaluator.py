@@ -112,7 +112,8 @@ def _reference(
         if reference.fingerprint != train.fingerprint():
             raise InputError(
                 f"{file} is of {reference.source} (fingerprint {reference.fingerprint}), and this run is judged by "
-                f"{train.source} (fingerprint {train.fingerprint()}): leave --reference out, or name a new file to write"
+                f"{train.source} (fingerprint {train.fingerprint()}): leave reference out, or name a new file to write",
+                command="--reference",
             )
         return reference
     with watch.progress("looking at the training images", len(train)) as bar:

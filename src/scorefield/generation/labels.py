@@ -37,8 +37,9 @@ def class_labels(
     if labelled is None:
         if labels is not None:
             raise InputError(
-                "this model is unconditional: leave labels (--label) out, guide it by a classifier (--classifier RUN), or train one on the "
-                "classes (--set model.conditional=true)"
+                "this model is unconditional: leave labels out, guide it by a classifier, or train one on the classes, with "
+                "model.conditional=true",
+                command="--label, --classifier RUN, --set model.conditional=true",
             )
         return None
     if labels is None:
@@ -67,7 +68,7 @@ def labels_of_images(
         return None
     if images.labels is None:
         raise InputError(
-            f"{images.source} does not say the classes of its images: name them by labels (--label)"
+            f"{images.source} does not say the classes of its images: name them by labels", command="--label"
         )
     found, used = images.spec.classes, images.labels.unique().tolist()
     known = () if labelled.data is None else labelled.data.classes

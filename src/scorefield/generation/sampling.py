@@ -224,8 +224,8 @@ class Sampling:
             return None
         return (
             f"this sampler shifts ε̂ by the classifier's gradient from σ/α = {ratio:,.0f} on, where an error of that "
-            f"gradient becomes an error of x̂0 some {ratio:,.0f} times larger: if the samples are noise, use --sampler "
-            "ancestral, or --grid leading"
+            f"gradient becomes an error of x̂0 some {ratio:,.0f} times larger: if the samples are noise, use the sampler "
+            "ancestral, or the grid leading"
         )
 
 
@@ -253,8 +253,8 @@ def build_sampling(
     model = as_model(model)
     if model.family == "classifier":
         raise IncompatibleModel(
-            "this is a classifier and cannot be sampled: sample a run of the same process with it as guide "
-            "(--classifier RUN --guidance S)"
+            "this is a classifier and cannot be sampled: sample a run of the same process with it as classifier",
+            command="--classifier RUN --guidance S",
         )
     if sampler is None:
         kinds = CATEGORICAL_SAMPLERS if model.family == "categorical" else SAMPLERS
@@ -339,7 +339,9 @@ def _with_levels(model: Model) -> GaussianModel:
 
 def _asked(labels: list[int] | None) -> list[int]:
     if labels is None:
-        raise InputError("guidance needs labels, the classes to guide towards: give labels (--label)")
+        raise InputError(
+            "guidance needs labels, the classes to guide towards: give labels", command="--label"
+        )
     return labels
 
 
@@ -349,7 +351,8 @@ def _check_classifier(model: GaussianModel, classifier: ClassifierModel) -> None
     """
     if not isinstance(classifier, ClassifierModel):
         raise IncompatibleModel(
-            f"a {type(classifier).__name__} cannot guide: --classifier takes the run of a classifier"
+            f"a {type(classifier).__name__} cannot guide: a classifier is needed, or the run of one",
+            command="--classifier RUN",
         )
     mine, its = model.data, classifier.data
     if mine is None or its is None:

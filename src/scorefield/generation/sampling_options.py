@@ -62,7 +62,7 @@ class SamplingOptions(Options):
     @classmethod
     def _kind_is_a_word(cls, table: dict[str, object]) -> dict[str, object]:
         if not isinstance(table.get("kind"), str):
-            raise ValueError("the table of a sampler needs its kind, a word")
+            raise ValueError("sampling.sampler.kind must be a word, such as ddim")
         return table
 
     def changed(
@@ -99,7 +99,7 @@ class SamplingOptions(Options):
         table: dict[str, object] = dict(self.sampler) if sampler in (None, was) else {"kind": sampler}
         table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
         if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
-            raise InputError(f"grid {grid} says how many steps there are: leave steps (--steps) out")
+            raise InputError(f"grid {grid} says how many steps there are: leave steps out", command="--steps")
         changes: dict[str, object] = {"sampler": table, "grid": self.grid if grid is None else grid}
         changes["steps"] = (None if grid == "full" else self.steps) if steps is None else steps
         changes["guidance"] = self.guidance if guidance is None and not by_classifier else guidance
@@ -126,7 +126,8 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
     if options.steps is None and name in GRIDS:
         where = "" if process.is_discrete else " in continuous time"
         raise InputError(
-            f"grid {name!r} needs a number of steps{where}: give --steps, or steps beside it in [sampling]"
+            f"grid {name!r} needs a number of steps{where}: give steps, or steps beside it in [sampling]",
+            command="--steps K",
         )
     if name in GRIDS and options.steps is not None:
         return GRIDS[name](process, options.steps)

@@ -67,8 +67,10 @@ def card(origin: str, name: str) -> Card:
         if entry.origin == origin and stem in entry.names:
             return entry
     known = card_names(origin)
-    there = f"there are {', '.join(known)}" if known else "there are none of this origin, give --flags"
-    raise InputError(f"{origin} has no card {name!r}{did_you_mean(stem, known)}; {there}")
+    there = f"there are {', '.join(known)}" if known else "there are none of this origin, give flags"
+    raise InputError(
+        f"{origin} has no card {name!r}{did_you_mean(stem, known)}; {there}", command="--card, --flags"
+    )
 
 
 def cards_of(origin: str, shapes: Shapes) -> list[str]:

@@ -145,18 +145,21 @@ def _read(
     entry = None if request.card is None else card(origin, request.card)
     if request.classifier or (entry is not None and entry.is_classifier):
         if describe_classifier is None:
-            raise InputError(f"{origin} has no classifiers: leave --classifier out")
+            raise InputError(f"{origin} has no classifiers: leave classifier out", command="--classifier")
         describe = describe_classifier
     weights = read_weights(request.path)
     shapes = shapes_of(weights.tensors)
     same = cards_of(origin, shapes)
     known = (
-        f"its names and shapes are those of --card {' or '.join(same)}"
+        f"its names and shapes are those of the card {' or '.join(same)}"
         if same
         else "no card has its names and shapes"
     )
     if entry is None and not request.flags:
-        raise InputError(f"say which network {request.path} holds, by --card NAME or --flags; {known}")
+        raise InputError(
+            f"say which network {request.path} holds, by card or flags; {known}",
+            command="--card NAME or --flags",
+        )
     original = describe({**(entry.flags if entry else {}), **request.flags}, shapes)
     try:
         model = fit(original, weights.tensors)
@@ -189,7 +192,7 @@ def _alike(
         if not differs:
             return []
         notes.append(
-            f"--card {name} has the same names and shapes and another {', '.join(differs)}: no file tells these apart"
+            f"the card {name} has the same names and shapes and another {', '.join(differs)}: no file tells these apart"
         )
     return notes
 
@@ -208,9 +211,7 @@ def _meaning(original: Original[Either]) -> dict[str, object]:
 def _read_diffusers(request: Request) -> Imported:
     """A folder of diffusers, which describes itself."""
     if request.card or request.flags or request.classifier:
-        raise InputError(
-            "a folder of diffusers says what it holds: leave --card, --flags and --classifier out"
-        )
+        raise InputError("a folder of diffusers says what it holds: leave card, flags and classifier out")
     read, name = diffusers.read_folder(request.path), fitting_name(request.path.resolve().name)
     return Imported(
         read.model,

@@ -261,7 +261,8 @@ class Model:
         for name in sorted(self.missing - set(bound)):
             raise InputError(
                 f"the network of this model needs the array {name!r} of every example: bind it by model.given({name}=...), or sample "
-                f"with conditions={{{name!r}: ...}} (in the command: --given FILE.npz)"
+                f"with conditions={{{name!r}: ...}}",
+                command="--given FILE.npz",
             )
 
 

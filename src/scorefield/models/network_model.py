@@ -112,7 +112,8 @@ class ModelBase(nn.Module, Model, ABC):
         """
         if settings.conditional and not facts.num_classes:
             raise InputError(
-                f"the network {name} is unconditional: use --set model.conditional=false, or another net.kind"
+                f"the network {name} is unconditional: use model.conditional=false, or another net.kind",
+                command="--set model.conditional=false",
             )
         if settings.low_res is not None and "low_res" not in facts.arrays:
             raise InputError(
@@ -120,7 +121,8 @@ class ModelBase(nn.Module, Model, ABC):
             )
         if settings.low_res is None and "low_res" in facts.required:
             raise InputError(
-                "this is a super-resolution network: give the side of the small images, such as --set model.low_res=64"
+                "this is a super-resolution network: give the side of the small images, such as model.low_res=64",
+                command="--set model.low_res=64",
             )
 
     def network_inputs(self, batch: int) -> NetworkInputs:
@@ -304,7 +306,8 @@ def need_classes(data: DataSpec, settings: ModelSettings) -> None:
     """InputError for a class-conditional model of data without labels."""
     if settings.conditional and not data.classes:
         raise InputError(
-            "this recipe is class-conditional, but the data has no labels: use --set model.conditional=false"
+            "this recipe is class-conditional, but the data has no labels: use model.conditional=false",
+            command="--set model.conditional=false",
         )
 
 

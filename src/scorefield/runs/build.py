@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -130,7 +130,7 @@ def naming(file: Path | str | None, table: str = "") -> Iterator[None]:
         if file is None or str(file) in str(error):
             raise
         place = "" if not table or table in str(error) else f" [{table}]"
-        raise type(error)(f"{file}:{place} {error}") from error.__cause__
+        raise type(error)(f"{file}:{place} {error}", command=error.command) from error.__cause__
 
 
 def recipe_of(what: str, allow: Sequence[str] = ()) -> tuple[Recipe, bool]:
@@ -180,7 +180,8 @@ def open_training_data(options: DataOptions) -> tuple[Dataset | Stream, Dataset 
 def _open(options: DataOptions) -> Dataset | Stream:
     if options.source is None:
         raise InputError(
-            "this recipe needs data of yours: give --data with a folder of images, an .npz file or hf:NAME"
+            "this recipe needs data of yours: give data.source, a folder of images, an .npz file or hf:NAME",
+            command="--data",
         )
     asked = options.model_dump(include=set(SourceOptions.model_fields) - {"source"})
     data = open_source(options.source, **asked)
@@ -190,9 +191,15 @@ def _open(options: DataOptions) -> Dataset | Stream:
 
 
 def build_model(
-    recipe: Recipe, data: DataSpec, net: torch.nn.Module | None = None, process: Process | None = None
+    recipe: Recipe,
+    data: DataSpec,
+    net: torch.nn.Module | None = None,
+    process: Process | None = None,
+    device: str | None = None,
 ) -> ModelBase:
-    """The recipe's model for this data, its network freshly initialised unless given."""
+    """The recipe's model for this data, its network freshly initialised unless given; on torch's default device unless one
+    is named.
+    """
     recipe = recipe.suited_to(data)
     if net is not None and not callable(net):
         raise InputError(f"net must be a network, a module that is called as net(x, c), got {brief(net)}")
@@ -207,9 +214,12 @@ def build_model(
                 f"the objective {recipe.objective.get('kind')} trains a {kind.__name__}, {kind.summary}, and this [process] belongs "
                 f"to a {other.__name__}: use {other.objectives}, or give another [process]"
             )
-        model = kind.build(
-            process, data, recipe.model, lambda: build_net(recipe, data, process) if net is None else net
-        )
+
+        def make_net() -> torch.nn.Module:
+            with nullcontext() if device is None else torch.device(device):
+                return build_net(recipe, data, process)
+
+        model = kind.build(process, data, recipe.model, make_net if net is None else lambda: net)
         if 0 < model.num_classes < data.num_classes:
             raise InputError(
                 f"[net] knows {model.num_classes} classes, and the data have {data.num_classes}: remove net.num_classes, which "
@@ -342,10 +352,7 @@ def load_model(
 
 def meta_model(recipe: Recipe, spec: DataSpec, process: Process | None = None) -> ModelBase:
     """The recipe's model with its network on the meta device, where nothing is allocated."""
-    process = build_process(recipe) if process is None else process
-    with torch.device("meta"):
-        net = build_net(recipe, spec, process)
-    return build_model(recipe, spec, net, process)
+    return build_model(recipe, spec, process=process, device="meta")
 
 
 def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | ModelBase:

@@ -66,8 +66,9 @@ def evaluate_run(
         return _accuracy(run, names, guidance, options)
     if run.recipe.model.low_res is not None:
         raise InputError(
-            f"{run.path} is a super-resolution run, which has no metrics yet: look at samples of "
-            "`scorefield sample --low-res`"
+            f"{run.path} is a super-resolution run, which has no metrics yet: look at samples of low_res "
+            "images",
+            command="scorefield sample RUN --low-res FILE",
         )
     several = guidance is not None and not isinstance(guidance, int | float)
     scales = list(guidance) if isinstance(guidance, Sequence) else [guidance]
@@ -175,7 +176,8 @@ def _check_scales(scales: Sequence[float | None], options: EvaluationOptions) ->
         return
     if options.samples is not None:
         raise InputError(
-            "the images of samples (--samples) are not sampled again: give one scale of guidance at most, or leave samples out"
+            "the images of samples are not sampled again: give one scale of guidance at most, or leave samples out",
+            command="--samples",
         )
     unguided = [name for name in options.metrics if name not in SAMPLE_METRICS]
     if unguided:

@@ -296,7 +296,8 @@ class OpenedRun:
             if not names:
                 known = ", ".join(sorted(takes)) or "none"
                 raise InputError(
-                    f"{path} (--given) holds no array that this run's network takes; it takes {known}"
+                    f"{path} holds no array that this run's network takes; it takes {known}",
+                    command="--given",
                 )
             conditions = read_arrays(path, str(path), names, (), "")
         if not isinstance(conditions, Mapping):
@@ -352,8 +353,8 @@ class OpenedRun:
         run = classifier if isinstance(classifier, OpenedRun) else OpenedRun(classifier, self.allow)
         if not run.recipe.is_classifier:
             raise InputError(
-                f"classifier (--classifier) takes the run of a classifier, and {run.path} is a run of {run.recipe.name}, "
-                "which makes samples"
+                f"classifier takes the run of a classifier, and {run.path} is a run of {run.recipe.name}, which makes samples",
+                command="--classifier RUN",
             )
         model = run._model(device)
         if not isinstance(model, NoisyClassifier):
@@ -364,13 +365,15 @@ class OpenedRun:
         """What a super-resolution run upsamples; None for any other run."""
         side = self.recipe.model.low_res
         if side is None and images is not None:
-            raise InputError(f"{self.path} is not a super-resolution run: remove low_res (--low-res)")
+            raise InputError(
+                f"{self.path} is not a super-resolution run: remove low_res", command="--low-res"
+            )
         if side is None:
             return None
         if images is None:
             raise InputError(
-                f"{self.path} upsamples images of {side}×{side} pixels: give them by low_res (--low-res), an .npz, a picture or "
-                "a folder"
+                f"{self.path} upsamples images of {side}×{side} pixels: give them by low_res, an .npz, a picture or a folder",
+                command="--low-res FILE",
             )
         return low_res_images(*_with_labels(images, side, self.data_spec))
 
@@ -378,10 +381,10 @@ class OpenedRun:
         """The same sampler, which holds what the mask leaves of the image."""
         if not isinstance(sampling.model, Denoiser):
             raise IncompatibleModel(
-                f"inpainting (--inpaint) holds values at levels of Gaussian noise, and a {type(sampling.model).__name__} has "
-                "none"
+                f"inpainting holds values at levels of Gaussian noise, and a {type(sampling.model).__name__} has none",
+                command="--inpaint",
             )
-        known = self._one_image(image, "inpainting (--inpaint) fills in one picture")
+        known = self._one_image(image, "inpainting fills in one picture")
         return Inpaint(sampling.sampler, known, mask_of(_batched(mask, self.data_spec, 2), self.data_spec))
 
     def _one_image(self, image: UserImages, why: str) -> Tensor:

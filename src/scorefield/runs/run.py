@@ -384,7 +384,7 @@ class Run(OpenedRun):
             chosen = chosen[:1]
         elif chosen is not None and (label is None or len(chosen) != 1):
             raise InputError(
-                "this run is class-conditional: name the one class of the walk by label (--label)"
+                "this run is class-conditional: name the one class of the walk by label", command="--label"
             )
         times = self._flow_grid(model, steps, grid)
         start, end = (self._latent(model, what, chosen, times, progress) for what in (a, b))

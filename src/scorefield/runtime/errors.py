@@ -4,7 +4,18 @@ __all__ = ["IncompatibleModel", "InputError", "ScorefieldError", "first_reason"]
 
 
 class ScorefieldError(ValueError):
-    """Base of every error this library raises on purpose; the command prints its text as one line."""
+    """Base of every error this library raises on purpose; the command prints its text as one line.
+
+    The text says what to do in Python, where most errors are raised.
+
+    Args:
+        text: What was wrong, what was expected, what to do.
+        command: What to type for that in the command, such as "--resume"; the command adds it to the text.
+    """
+
+    def __init__(self, text: str = "", *, command: str = "") -> None:
+        super().__init__(text)
+        self.command = command
 
 
 class InputError(ScorefieldError):

@@ -70,8 +70,9 @@ def find_class(kind: str, where: str) -> type:
     if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in _ALLOWED.get()):
         raise InputError(
             f"{where} is code that is not part of scorefield ({kind}), which is imported only if you allow it: if you "
-            f"trust it, use --allow {module}, sf.Run(path, allow=[{module!r}]) or sf.load(path, allow=[{module!r}]), or "
-            "pass the object itself"
+            f"trust it, use sf.Run(path, allow=[{module!r}]) or sf.load(path, allow=[{module!r}]), or pass the object "
+            "itself",
+            command=f"--allow {module}",
         )
     home = _running_script(module) or _imported(module, where)
     found = _class_in(home, name)

@@ -41,7 +41,10 @@ def pick_device(name: str | None) -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
     kind = one_of("device", name.partition(":")[0] if isinstance(name, str) else name, has)
     if not has[kind]:
-        raise InputError(f"torch finds no {kind} device on this machine: leave --device out, or use cpu")
+        raise InputError(
+            f"torch finds no {kind} device on this machine: leave device out, or use cpu",
+            command="--device cpu",
+        )
     try:
         device = torch.device(name)
     except RuntimeError:

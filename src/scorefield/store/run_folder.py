@@ -57,7 +57,7 @@ class RunFolder:
         """
         if self.config.exists():
             raise InputError(
-                f"{self.path} already holds a run: go on with it by --resume, or choose another folder"
+                f"{self.path} already holds a run: resume it, or choose another folder", command="--resume"
             )
         if self.path.exists() and (
             not self.path.is_dir() or any(not self._is_beginning(path) for path in self.path.iterdir())

@@ -145,7 +145,8 @@ class RunWriter:
         if known != fingerprint:
             raise InputError(
                 f"{self.folder.path} was trained on other data (fingerprint {known}, now {fingerprint}): to go on with "
-                "this data start a new run from its weights (--init)"
+                "this data start a new run from its weights",
+                command="train … --init RUN",
             )
         if self.options.steps < found.step:
             raise InputError(

@@ -323,7 +323,8 @@ class _StreamedRows:
         ) as fault:  # the hub, the network and every file format have their own kinds of failure
             raise InputError(
                 f"{self.source}: the stream broke off ({type(fault).__name__}: {reason_of(fault)}); "
-                f"when it can be read again, a run goes on with --resume"
+                "when it can be read again, resume the run",
+                command="--resume",
             ) from fault
 
     def _row(self, cell: _Cell | None, label: int | None) -> Row:
