@@ -58,7 +58,7 @@ WORKING: dict[str, list[tuple[str, ...]]] = {
     "evaluate": [
         ("evaluate", "digits", "--metrics", "bpd", "-n", "2", "--terms", "2", *CPU, "--json"),
         ("evaluate", "unet", "--metrics", "fd", "-n", "4", "--sets", "1", "--steps", "2", *CPU),
-        ("evaluate", "unet", "--metrics", "pr", "--samples", "images.npz", "-n", "4", "--sets", "1", *CPU),
+        ("evaluate", "unet", "--metrics", "fd", "--samples", "images.npz", "-n", "4", "--sets", "1", *CPU),
         ("evaluate", "classifier", "-n", "4", *CPU),
         ("evaluate", "digits", "--metrics", "bpd,ode", "-n", "2", "--split", "train", *CPU),
     ],

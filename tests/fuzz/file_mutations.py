@@ -85,7 +85,7 @@ CONDITION = (
     "--device",
     "cpu",
 )
-JUDGED = ("evaluate", "unet", "--samples", "{file}", "--metrics", "pr", "-n", "4", "--device", "cpu")
+JUDGED = ("evaluate", "unet", "--samples", "{file}", "--metrics", "fd", "-n", "4", "--device", "cpu")
 UNNAMED = ("train", "recipe.toml", "--device", "cpu", "--steps", "1")
 LEARN = ("train", "mlp.toml", "--data", "{file}", "--run", "new-run", "--device", "cpu", "--steps", "1")
 LEARN_PICTURES = (
@@ -431,7 +431,7 @@ CATALOGUE: list[tuple[str, list[str], tuple[tuple[str, ...], ...]]] = [
     ("latents.npz", ["archive"] + COMMON * 2, (DECODE,)),
     ("pictures/cats/0.png", ["picture"] * 5 + ["folder"] * 5 + COMMON, (
         LEARN_PICTURES,
-        ("evaluate", "unet", "--samples", "pictures/cats", "--metrics", "pr", "-n", "4", "--device", "cpu"),
+        ("evaluate", "unet", "--samples", "pictures/cats", "--metrics", "fd", "-n", "4", "--device", "cpu"),
         ("encode", "unet", "pictures", "--steps", "2", "--out", "new.npz", "--device", "cpu"))),
     ("grey.png", ["picture"] * 4 + COMMON, (INPAINT, ENCODED)),
     ("mask.png", ["picture"] * 4 + COMMON, (INPAINT,)),
@@ -443,7 +443,7 @@ CATALOGUE: list[tuple[str, list[str], tuple[tuple[str, ...], ...]]] = [
     ("diffusers/unet/diffusion_pytorch_model.safetensors", ["header"] * 3 + COMMON, (IMPORT,)),
     ("digits/folder/manifest.json", TABLE, (("sample", "digits", "--steps", "5", "--label", "7", "--seed", "3", "-n", "2", "--out", "digits/folder"),)),
     ("digits/folder/labels.csv", ["text", "bytes", "kind"], (
-        ("evaluate", "unet", "--samples", "digits/folder", "--metrics", "pr", "--device", "cpu"),
+        ("evaluate", "unet", "--samples", "digits/folder", "--metrics", "fd", "--device", "cpu"),
         ("sample", "digits", "--steps", "5", "--label", "7", "--seed", "3", "-n", "2", "--out", "digits/folder"))),
 ]  # fmt: skip
 TABLES = [entry for entry in CATALOGUE if entry[1] is TABLE]

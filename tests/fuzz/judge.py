@@ -60,7 +60,6 @@ RAW = [
     r"division by zero",
     r"math domain",
     r"NoneType",
-    r"<(class|function|object|built-in)",
 ]
 _RAW = re.compile("|".join(f"(?:{pattern})" for pattern in RAW))
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -87,6 +86,10 @@ def faults_of(case: Case, outcome: Outcome, place: Path) -> list[Fault]:
 def _of_ending(case: Case, outcome: Outcome) -> Iterator[Fault]:
     error = outcome.error
     where = str(error.get("place", ""))
+    if ".expand(10**" in case.code and re.search(
+        "DefaultCPUAllocator|Unable to allocate", str(error.get("message"))
+    ):
+        error = {}  # more numbers than memory holds
     about = " ".join(case.words[:1]) or case.code[:60]
     if outcome.timeout in ("blocked", "busy"):
         yield Fault(f"hang ({outcome.timeout})", _stem(case), f"after {outcome.seconds:.0f} s")
@@ -111,11 +114,11 @@ def _of_ending(case: Case, outcome: Outcome) -> Iterator[Fault]:
 
 
 def _of_signature(error: dict[str, object]) -> bool:
-    """Whether Python refused the call itself: a missing argument, a name that is not there."""
+    """Whether Python refused the call itself, or that of a function given to it: a missing argument, a wrong name."""
     text = str(error["message"])
     binding = "argument" in text and ("missing" in text or "unexpected" in text or "takes" in text)
     abstract = "abstract" in text or "Protocols cannot be" in text
-    return error["type"] == "TypeError" and (binding or abstract) and not error["own"]
+    return error["type"] == "TypeError" and (binding or abstract) and (not error["own"] or "missing" in text)
 
 
 def _wrongly_nan(case: Case) -> bool:
@@ -142,7 +145,12 @@ def _of_text(case: Case, outcome: Outcome) -> Iterator[Fault]:
         yield Fault("no single error line", stem, f"status {outcome.status}: {outcome.err[-300:]!r}")
     if "Traceback (most recent call last)" in outcome.err and not outcome.error:
         yield Fault("traceback", stem, outcome.err[-600:])
-    if not outcome.error and errors and (found := _RAW.search(errors[-1].removeprefix("error: "))):
+    if (
+        not outcome.error
+        and errors
+        and "Invalid value for" not in errors[-1]
+        and (found := _RAW.search(errors[-1].removeprefix("error: ")))
+    ):
         yield Fault("raw message", f"{stem} {found[0]}", errors[-1][:400])
     if errors and len(errors[-1]) > 2500:
         yield Fault("long message", stem, f"{len(errors[-1])} characters: {errors[-1][:200]}")
@@ -202,7 +210,7 @@ def _of_files(case: Case, outcome: Outcome, place: Path) -> Iterator[Fault]:
                     yield Fault("failed, but changed a file", stem, f"{how}: {path}")
     if failed and not stopped and outcome.status is not None:
         kept = [p for p in made if "metrics.jsonl" in p or "checkpoints/step" in p or ".safetensors" in p]
-        left = [p for p in made if not p.endswith(".lock")]
+        left = [p for p in made if not p.endswith((".lock", "/evaluation"))]  # which may always be deleted
         if left and not kept and outcome.status != 99:
             yield Fault("half-made", stem, f"status {outcome.status} left {sorted(left)[:6]}")
     if not failed:
@@ -241,7 +249,7 @@ def _targets(case: Case) -> list[str]:
     """What a call was told to write: values of --run, --out, --trajectory; a run itself; new things of code."""
     words = list(case.words)
     if not words:
-        return ["runs", "new"]
+        return ["runs", "new", *re.findall(r'Run\("(\w+)"\)\.(?:evaluate|save_samples)', case.code)]
     found = ["runs", "__pycache__"]
     for i, word in enumerate(words):
         name, _, value = word.partition("=")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.runtime.checks import check_finite
+from scorefield.runtime.checks import brief, check_finite, instance_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["RESERVED", "add_tensor", "check_arrays", "check_name", "is_numeric", "numeric_tensor"]
@@ -57,7 +57,10 @@ def numeric_tensor(name: str, array: Tensor | np.ndarray, source: str) -> Tensor
 
 def check_arrays(arrays: Mapping[str, Tensor], count: int, source: str) -> None:
     """InputError unless each is one of the accepted types, with one entry for each of `count` examples."""
+    if not isinstance(arrays, Mapping):
+        raise InputError(f"{source}: arrays must be a table of tensors by name, got {brief(arrays)}")
     for name, array in arrays.items():
+        instance_of(f"{source}: `{name}`", array, Tensor, "a tensor (N, *)")
         if name in RESERVED:
             raise InputError(f"{source}: an array cannot be called {name!r}, which means examples or labels")
         if array.dtype not in _DTYPES or array.ndim < 1 or len(array) != count:

@@ -21,7 +21,7 @@ from scorefield.data.images.lazy import LazyImages
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permutation
 from scorefield.data.summary import examples_in_words, skipped_in_words
-from scorefield.runtime.checks import check_finite
+from scorefield.runtime.checks import brief, check_finite, instance_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Dataset", "number_labels", "range_of", "tensor"]
@@ -61,7 +61,9 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        bins = self.spec.bins
+        bins = instance_of("spec", self.spec, DataSpec, "a DataSpec").bins
+        if not isinstance(self.values, Tensor | LazyImages):
+            raise InputError(f"{self.source}: values must be a tensor (N, *), got {brief(self.values)}")
         wanted = torch.float32 if bins is None else torch.uint8
         if self.values.dtype != wanted or tuple(self.values.shape[1:]) != self.spec.shape:
             raise InputError(
@@ -81,6 +83,7 @@ class Dataset:
         check_arrays(self.arrays, len(self), self.source)
         if self.labels is None:
             return
+        instance_of("labels", self.labels, Tensor, "a tensor (N,) of int64")
         if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != (len(self),):
             raise InputError(
                 f"{self.source}: expected one int64 label for each of {len(self)} examples, "
@@ -160,6 +163,7 @@ class Dataset:
         Returns:
             x0, float32 (B, *spec.shape) in spec.range, and y, int64 (B,), or None for data without labels.
         """
+        _check_indices(indices, len(self))
         values = self.values[indices]
         x0 = values if self.spec.bins is None else self.spec.from_bins(values)
         return x0, None if self.labels is None else self.labels[indices]
@@ -183,7 +187,8 @@ class Dataset:
         return EpochBatches(self, EpochOrder(len(self), batch_size, seed))
 
     def subset(self, indices: Tensor) -> Dataset:
-        """The examples at `indices` (M,), in that order, with the same classes."""
+        """The examples at `indices` (M,), in that order, with the same classes. InputError for others than there are."""
+        _check_indices(indices, len(self))
         labels = None if self.labels is None else self.labels[indices]
         values = self.values[indices] if isinstance(self.values, Tensor) else self.values.subset(indices)
         return replace(self, values=values, labels=labels, arrays=self.arrays_at(indices))
@@ -287,6 +292,15 @@ def _quotas(counts: np.ndarray, fraction: Fraction) -> list[int]:
     for k in [k for k in by_remainder if quotas[k] < counts[k]][: total - sum(quotas)]:
         quotas[k] += 1
     return quotas
+
+
+def _check_indices(indices: object, count: int) -> None:
+    wanted = f"integers (B,) from 0 to {count - 1}"
+    found = instance_of("indices", indices, Tensor, f"a tensor of {wanted}")
+    if found.ndim != 1 or found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise InputError(f"indices must be {wanted}, got {found.dtype} {tuple(found.shape)}")
+    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < count:
+        raise InputError(f"indices must be {wanted}, got {int(found.min())} to {int(found.max())}")
 
 
 def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, ...]]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec
+from scorefield.runtime.checks import instance_of
 from scorefield.runtime.errors import InputError
 
 __all__ = ["dequantize", "flip", "reduced", "shift"]
@@ -34,6 +35,8 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
         x: Images (B, C, H, W).
         offsets: Integers (B, 2), rows and columns.
     """
+    for name, given in (("x", x), ("offsets", offsets)):
+        instance_of(name, given, Tensor, "a tensor")
     if x.ndim != 4 or offsets.shape != (len(x), 2) or offsets.is_floating_point():
         raise InputError(
             f"shift takes images (B, C, H, W) and two integers each (B, 2), got {tuple(x.shape)} and "
@@ -63,6 +66,8 @@ def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
     """
     if spec.bins is None:
         raise InputError("this data is continuous: it has no bins to dequantize (bins is None)")
+    for name, given in (("values", values), ("u", u)):
+        instance_of(name, given, Tensor, "a tensor (B, *)")
     if values.shape != u.shape or values.is_floating_point():
         raise InputError(
             f"dequantize takes integer bins and one u for each value, got {values.dtype} "

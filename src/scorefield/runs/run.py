@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack, overload
@@ -29,7 +30,7 @@ from scorefield.runs.build import (
 )
 from scorefield.runs.opened import OpenedRun, SampleKeywords, hardly_begun, note, values_of
 from scorefield.runtime.atomic import make_folder
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.free_memory import needs_memory
@@ -345,6 +346,8 @@ class Run(OpenedRun):
             IncompatibleModel: For a run without such a flow.
         """
         self._check_flow()
+        if not isinstance(path, str | PathLike):
+            raise InputError(f"latents are read from the path of an .npz, got {brief(path)}")
         return Latents.read(Path(path), self.data_spec.shape, self.weights_sha256)
 
     def interpolate(
