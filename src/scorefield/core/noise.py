@@ -144,10 +144,11 @@ class Recorded:
             raise InputError(
                 f"the recorded noise has ended: it held {len(self._tensors)} draws and one more was asked for"
             )
+        sizes = shape if isinstance(shape, Sequence) else _sizes(shape)
         tensor = self._tensors[self._next]
-        if tuple(tensor.shape) != tuple(shape):
+        if tuple(tensor.shape) != tuple(sizes):
             raise InputError(
-                f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(shape)} was asked for"
+                f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(sizes)} was asked for"
             )
         self._next += 1
         return tensor

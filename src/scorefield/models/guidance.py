@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.prediction import Level, Prediction
-from scorefield.core.shapes import expand, shown
+from scorefield.core.shapes import check_batch_of, expand, shown
 from scorefield.models.base import Classifier, Denoise, Labels
 from scorefield.models.foreign import as_classifier, as_gaussian
 from scorefield.models.wrappers import Given, Wrapper, as_labels, class_names, per_example
@@ -265,6 +265,7 @@ class ClassifierFree(Wrapper):
         return True
 
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        check_batch_of("x_t", x_t)
         both = self.model.branches(len(x_t), self._both_labels(x_t))
         pred = both(torch.cat([x_t, x_t]), _twice(t))
         scale = expand(per_example(self.scale, x_t, "scales"), x_t)
