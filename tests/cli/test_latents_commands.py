@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import LEARNS, call, frames
+from support import LEARNS, call, frames, loaded
 
 import scorefield as sf
 import scorefield.cli
@@ -225,11 +225,53 @@ def test_inpainting_into_a_folder(capsys, runs, files, tmp_path):
     assert "with other settings" in err
 
 
+def test_images_of_another_size_are_fitted_as_in_training_and_it_is_said(capsys, runs, files, tmp_path):
+    """Twice as large, with a frame at the sides that is cropped: what is left is the digit."""
+    _, images, labels = files
+    large = np.zeros((3, 16, 24), np.uint8)
+    large[:, :, 4:20] = images.repeat(2, axis=1).repeat(2, axis=2)
+    np.savez(tmp_path / "large.npz", images=large, labels=labels)
+    Image.fromarray(large[0]).save(tmp_path / "one.png")
+    expected = sf.data.folder(tmp_path, size=8, channels=1)
+    run = sf.Run(runs / "conditional")
+    found = run.encode(tmp_path / "large.npz", steps=2, device="cpu")
+    same = run.encode(loaded(expected)[0].numpy(), labels=int(labels[0]), steps=2, device="cpu")
+    assert np.allclose(found.latents[0], same.latents[0], atol=1e-3)
+    words = ["--steps", 2, "--label", 3, "--device", "cpu"]
+    one = tmp_path / "one.png"
+    mask = np.zeros((16, 24), np.uint8)
+    mask[8:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    for line in (
+        ["encode", runs / "conditional", one, "--out", tmp_path / "z.npz"],
+        ["interpolate", runs / "conditional", 1, one, "--out", tmp_path / "w.gif"],
+        [
+            "sample",
+            runs / "conditional",
+            "-n",
+            1,
+            "--out",
+            tmp_path / "s.npz",
+            "--inpaint",
+            one,
+            tmp_path / "mask.png",
+        ],
+    ):
+        status, _, err = call(capsys, *line, *words)
+        assert status == 0, err
+        assert "of 24×16 pixels are brought to 8×8, 1 of them cropped" in err
+    filled = np.load(tmp_path / "s.npz")["images"]
+    known = run.data_spec.to_uint8(
+        run.data_spec.from_bins(run.data_spec.to_bins(loaded(expected)[:1] / 127.5 - 1))
+    )
+    assert np.array_equal(filled[0, :4], known[0, 0, :4].numpy())
+
+
 MISTAKES = [
     (["encode", "{run}", "{files}/none.npz", "--out", "{tmp}/z.npz"], "no such file"),
     (["encode", "{run}", "{files}/none.png", "--out", "{tmp}/z.npz"], "no such file"),
     (["encode", "{run}", "{files}/broken.png", "--out", "{tmp}/z.npz"], "cannot be read"),
-    (["encode", "{run}", "{files}/large.png", "--out", "{tmp}/z.npz"], "8×8 pixels, and these have 16×16"),
+    (["encode", "{run}", "{files}/narrow.png", "--out", "{tmp}/z.npz"], "smaller than 8×8"),
     (["encode", "{run}", "{files}/bare.npz", "--out", "{tmp}/z.npz"], "--label"),
     (["encode", "{run}", "{files}/strange.npz", "--out", "{tmp}/z.npz"], "no class '11'"),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/z.png"], "written as .npz"),
@@ -276,15 +318,12 @@ MISTAKES = [
     ),
     (["interpolate", "{run}", "1", "9" * 60, "--out", "{tmp}/a.gif", "--label", "3"], "seed"),
     (
-        ["interpolate", "{run}", "1", "{files}/large.png", "--out", "{tmp}/a.gif", "--label", "3"],
-        "8×8 pixels",
+        ["interpolate", "{run}", "1", "{files}/narrow.png", "--out", "{tmp}/a.gif", "--label", "3"],
+        "smaller than 8×8",
     ),
     (["sample", "{run}", "--inpaint", "{files}/none.png", "{files}/mask.png"], "no such file"),
-    (["sample", "{run}", "--inpaint", "{files}/7", "{files}/large.png"], "8×8 pixels, and these have 16×16"),
-    (
-        ["sample", "{run}", "--inpaint", "{files}/narrow.png", "{files}/mask.png"],
-        "8×8 pixels, and these have 6×8",
-    ),
+    (["sample", "{run}", "--inpaint", "{files}/7", "{files}/large.png"], "nothing is to be filled"),
+    (["sample", "{run}", "--inpaint", "{files}/narrow.png", "{files}/mask.png"], "smaller than 8×8"),
     (["sample", "{run}", "--inpaint", "{files}/7", "{files}/black.png"], "nothing is to be filled"),
     (["sample", "{run}", "--inpaint", "{files}/7", "{files}/pictures"], "a mask is one image"),
     (["sample", "{run}", "--inpaint", "{files}/pictures", "{files}/mask.png"], "holds 3"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from support import call, tiny
 
 import scorefield as sf
 from scorefield.data.class_names import class_numbers, split_names
@@ -100,3 +101,22 @@ def test_samples_of_a_run_whose_classes_are_other_numbers(tiny_run, tmp_path):
     assert run.encode(tmp_path / "samples.npz", steps=2, device="cpu").labels == [1, 2, 1, 2]
     with pytest.raises(sf.InputError, match="no class '0'"):
         run.sample(n=2, labels=["0", "10"], steps=2, device="cpu")
+
+
+def test_classes_without_examples_are_not_sampled_unless_asked_for(capsys, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (24, 8, 8), dtype=np.uint8)
+    names = np.array(["ant", "bee", "cat", "dog"])
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(24) % 2 * 2, classes=names)
+    run = tmp_path / "run"
+    small = tiny("digits", "net={kind='mlp',hidden=8,layers=1}", "training.sample_every=1")
+    words = ["train", "digits", "--data", tmp_path / "data.npz", "--run", run, "--steps", 1, *small]
+    status, _, err = call(capsys, *words)
+    assert status == 0, err
+    assert "(2 of them without examples)" in err
+    assert sf.Run(run).recipe.trained_on.counts[1::2] == (0, 0)  # type: ignore[union-attr]
+    samples = sf.Run(run).sample(n=4, steps=2, device="cpu")
+    assert samples.classes is not None
+    assert samples.classes.tolist() == ["ant", "cat", "ant", "cat"]
+    asked = sf.Run(run).sample(n=1, labels="bee", steps=2, device="cpu")
+    assert asked.labels is not None
+    assert asked.labels.tolist() == [1]

@@ -255,7 +255,7 @@ def test_images_among_the_arrays_move_with_the_image():
     net = Masked()
     x = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     process = sf.process.geometric(1e-3, 1e-4, 10)  # nearly no noise
-    data = sf.data.tensor(x, mask=x)
+    data = sf.data.tensor(x, range=(0, 1), mask=x)
     list(
         sf.train(
             sf.objectives.Simple(sf.Denoiser(net, process, "x0")),

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 import scorefield as sf
-from scorefield.store.writers import check_animation, check_target, picture_grid, save_animation, save_images
+from scorefield.store.picture_grid import picture_grid
+from scorefield.store.writers import check_animation, check_target, save_animation, save_images
 
 
 def noise_images(n, channels):
@@ -30,8 +31,9 @@ def test_npz_holds_the_images(tmp_path, channels):
 def test_grid_places_images_in_rows(tmp_path):
     images = noise_images(6, 1)
     sheet = np.asarray(picture_grid(images, columns=3))
-    scale = (sheet.shape[1] - 2) // 3 // 8
+    scale = 12  # 8 pixels become 96
     size = 8 * scale
+    assert sheet.shape == (2 + 2 * (size + 2), 2 + 3 * (size + 2))
     top, left = 2 + (size + 2), 2 + 2 * (size + 2)
     assert np.array_equal(sheet[top : top + size : scale, left : left + size : scale], images[5, 0].numpy())
     save_images(tmp_path / "g.png", images, columns=3)

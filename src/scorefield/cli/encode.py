@@ -25,7 +25,8 @@ def encode(
     images: Annotated[
         Path,
         typer.Argument(
-            metavar="IMAGES", help="An .npz with `images`, a picture, or a folder of them, of the run's size."
+            metavar="IMAGES",
+            help="An .npz with `images`, a picture, or a folder of them; larger ones are fitted as in training.",
         ),
     ],
     out: Annotated[

@@ -17,7 +17,7 @@ from scorefield.runtime.parsing import whole_number
 
 __all__ = ["interpolate"]
 
-_END = "A picture of the run's size, or a seed: a whole number is always a seed, so a file called 7 is written ./7."
+_END = "A picture, or a seed: a whole number is always a seed, so a file called 7 is written ./7."
 
 
 def interpolate(

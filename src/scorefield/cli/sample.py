@@ -29,7 +29,9 @@ Count = Annotated[
 ]
 Labels = Annotated[
     list[str] | None,
-    typer.Option(help="Class by number or name; repeat it or use commas. Default: every class in turn."),
+    typer.Option(
+        help="Class by number or name; repeat it or use commas. Default: every class that has training examples, in turn."
+    ),
 ]
 Guidance = Annotated[
     float | None,

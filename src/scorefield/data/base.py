@@ -89,6 +89,11 @@ class Source(Protocol):
         ...
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Examples of each class; nothing without labels, and where they are not counted."""
+        ...
+
+    @property
     def in_memory(self) -> bool:
         """Whether reading cannot fail and needs no thread of its own."""
         ...

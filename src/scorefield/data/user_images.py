@@ -1,4 +1,7 @@
-"""Images that a user gives to a model to encode, upsample or inpaint. They are never resized or cropped."""
+"""Images that a user gives to a model to encode, upsample or inpaint.
+
+To encode or inpaint they are brought to the model's size as training does it; those to upsample are never resized.
+"""
 
 from __future__ import annotations
 
@@ -18,64 +21,68 @@ from scorefield.data.sources.folder import folder
 from scorefield.data.sources.npz import from_arrays, npz
 from scorefield.runtime.errors import InputError
 
-__all__ = ["UserImages", "images_of", "low_res_images", "mask_of", "read_unresized"]
+__all__ = ["UserImages", "images_of", "low_res_images", "mask_of", "read_images"]
 
 UserImages = str | Path | np.ndarray  # a file or folder; uint8 (N, H, W) or (N, H, W, C)
 
 
-def read_unresized(path: UserImages, channels: int | None, labels: np.ndarray | None = None) -> Dataset:
-    """Read images in their own size.
+def read_images(
+    path: UserImages, channels: int | None, labels: np.ndarray | None = None, size: int | None = None
+) -> Dataset:
+    """Read images.
 
     Args:
         path: An .npz with `images` and optional `labels`, an image file, a folder of them (subfolders are
             classes), or an array: uint8 (N, H, W) or (N, H, W, C).
         channels: 1 (grey) or 3 (RGB). None: an .npz, an array and an image file keep theirs.
         labels: Of an array, (N,).
+        size: Side in pixels that they are reduced and cropped to, as in training. None: they keep their size, and must
+            all have one.
 
     Raises:
-        InputError: If there is nothing, anything is unreadable, or images differ in size.
+        InputError: If there is nothing, anything is unreadable or smaller than `size`, or images differ in size.
     """
     if isinstance(path, np.ndarray):
-        return from_arrays(path, labels, _named(path), ImageOptions(channels=channels))
+        return from_arrays(path, labels, _named(path), ImageOptions(size, channels))
     if not isinstance(path, str | os.PathLike):
         raise InputError(
             f"images are a NumPy array, or the path of a file or folder; got {type(path).__name__}"
         )
     path = Path(os.path.expanduser(path))
     if path.is_dir():
-        return folder(path, size=None, channels=channels or 3, strict=True)
+        return folder(path, size=size, channels=channels or 3, strict=True)
     if path.suffix.lower() == ".npz":
-        return npz(path, channels=channels)
+        return npz(path, size, channels)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    found = decode_all([(path.name, path)], 1, str(path), ImageOptions(channels=channels, strict=True))
-    return Dataset(
-        DataSpec(found.values.shape[1:], bins=256), torch.from_numpy(found.values), None, str(path)
-    )
+    found = decode_all([(path.name, path)], 1, str(path), ImageOptions(size, channels, strict=True))
+    spec = DataSpec(found.values.shape[1:], bins=256)
+    return Dataset(spec, torch.from_numpy(found.values), None, str(path), notes=found.notes)
 
 
 def images_of(path: UserImages, data: DataSpec, labels: np.ndarray | None = None) -> Dataset:
-    """Read images of the size, channels and range of a model's data, and of its bins where it has fewer than 256.
+    """Read images as a model's data are: of its size, channels and range, and of its bins where it has fewer than 256.
 
-    Images that a run has made, saved with 256 bins, are rounded back to the run's bins, unchanged.
+    Larger images are reduced and cropped to the central square, as in training; where the model's are not square, images
+    must have its size. Images that a run has made, saved with 256 bins, are rounded back to the run's bins, unchanged.
 
     Args:
-        path: As for `read_unresized`.
+        path: As for `read_images`.
         data: What one example of the model is.
-        labels: As for `read_unresized`.
+        labels: As for `read_images`.
 
     Returns:
-        N images; `batch` gives them in data.range.
+        N images; `batch` gives them in data.range, and `notes` says what was done to them.
 
     Raises:
-        InputError: As `read_unresized`; for images of another size, and where `data` is not images.
+        InputError: As `read_images`; for images of another size, and where `data` is not images.
     """
     if not are_images(data.shape):
         raise InputError(
             f"{_named(path)}: images need a model of images, and an example of this one has shape {tuple(data.shape)}"
         )
     channels, height, width = data.shape
-    found = read_unresized(path, channels, labels)
+    found = read_images(path, channels, labels, size=height if height == width else None)
     if found.spec.shape[1:] != (height, width):
         raise InputError(
             f"{_named(path)}: this run's images have {width}×{height} pixels, and these have {found.spec.shape[2]}×{found.spec.shape[1]}: "
@@ -116,18 +123,18 @@ def low_res_images(path: UserImages, side: int, data: DataSpec, labels: np.ndarr
     """Read low-resolution images for a super-resolution model.
 
     Args:
-        path: As for `read_unresized`.
+        path: As for `read_images`.
         side: Their side in pixels.
         data: What one example of the model is, a high-resolution image.
-        labels: As for `read_unresized`.
+        labels: As for `read_images`.
 
     Returns:
         N images (channels of `data`, side, side); `batch` gives them in data.range.
 
     Raises:
-        InputError: As `read_unresized`, and for images that are not side × side.
+        InputError: As `read_images`, and for images that are not side × side.
     """
-    small = read_unresized(path, data.shape[0], labels)
+    small = read_images(path, data.shape[0], labels)
     if small.spec.shape[1:] != (side, side):
         height, width = small.spec.shape[1:]
         raise InputError(

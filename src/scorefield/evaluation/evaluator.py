@@ -17,12 +17,13 @@ from scorefield.core.shapes import are_images
 from scorefield.data import Dataset
 from scorefield.data.loading.epoch_order import permutation
 from scorefield.evaluation.bits import BoundPlan, Examples, bound_figures, flow_figures
-from scorefield.evaluation.catalogue import open_features
+from scorefield.evaluation.catalogue import open_features, usual_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.generated import Generated, GivenSets, SampledSets
 from scorefield.evaluation.metric_value import MetricValue, Stamp, append_line
 from scorefield.evaluation.noisy_accuracy import NoisyAccuracy
-from scorefield.evaluation.sample_evaluator import SampleEvaluator
+from scorefield.evaluation.reference import Reference
+from scorefield.evaluation.sample_evaluator import SampleEvaluator, check_reference
 from scorefield.generation.sampling import Condition, Sampling
 from scorefield.models.base import Model
 from scorefield.process.transitions import Variance
@@ -270,7 +271,7 @@ def _sets(subject: EvaluationTarget, options: EvaluationOptions, metric: str) ->
         )
     if len(heldout) < 2:
         raise InputError(
-            f"figures are read next to held-out images, and this run holds out {len(heldout)}: train with data.holdout above 0"
+            f"figures are read next to held-out images, and there are {len(heldout)} here: train with a larger data.holdout"
         )
     count = options.n or len(heldout)
     if options.samples is not None:
@@ -309,12 +310,28 @@ def _judge(
     file, train = options.reference, subject.train
     if file is not None and not file.expanduser().exists():  # it will be written
         check_output(file.expanduser())
+    keep = None if extractor is not None else subject.folder / "judge"
+    if file is not None and file.expanduser().exists():
+        reference = check_reference(Reference.load(file), file, train, extractor)
+        if extractor is None:
+            _check_kind(reference, file, options.features or usual_features(train, train.spec))
     if extractor is None and any(SAMPLE_METRICS[name].looks for name in names):
         with watch.progress("preparing the judge", 1) as bar:
             extractor = open_features(
-                options.features, train.spec, train, lambda done, total: bar.update(done, total=total)
+                options.features, train.spec, train, lambda done, total: bar.update(done, total=total), keep
             )
-    return SampleEvaluator.of(names, train, subject.heldout, extractor, file, subject.model.device, watch)
+    device = subject.model.device
+    return SampleEvaluator.of(names, train, subject.heldout, extractor, file, device, watch, keep)
+
+
+def _check_kind(reference: Reference, file: Path, features: str) -> None:
+    """InputError for a reference of other features, before the classifier is trained that would give these."""
+    by_classifier = reference.extractor.startswith("classifier trained on")
+    if by_classifier != (features == "classifier"):
+        raise InputError(
+            f"{file} holds features of {reference.extractor}, and this run is judged by those of {features}: choose others "
+            "by --features, or name a new file to write"
+        )
 
 
 def _stamp(subject: EvaluationTarget, sets: Generated | None = None) -> dict[str, Mapping[str, object]]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, EpochOrder, shift
 from scorefield.evaluation.extractors import Observed, check_images, observe
+from scorefield.runtime.atomic import atomic_write
+from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.weights import SHOWN, sha256
+from scorefield.runtime.weights import SHOWN, fill, open_tensors, sha256
 
-__all__ = ["FeatureNet", "batches", "train_classifier"]
+__all__ = ["FeatureNet", "batches", "load_classifier", "train_classifier"]
 
 FEATURES = 64
+_FORMAT = "scorefield classifier 1"
 _BATCH = 64  # of training
 _READ = 256  # images in memory at a time when nothing is trained
 _LR, _DROPOUT = 1e-3, 0.25
@@ -52,6 +58,18 @@ class FeatureNet:
     def _see(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         features = self._trunk(x0.to("cpu", torch.float32))
         return features, self._head(features)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its weights by name."""
+        return {**self._trunk.state_dict(prefix="trunk."), **self._head.state_dict(prefix="head.")}
+
+    def save(self, path: Path) -> None:
+        """Write a .safetensors file atomically. InputError where it cannot be written."""
+        try:
+            with atomic_write(path) as partial:
+                save_file(self.tensors(), partial, {"format": _FORMAT, "name": self.name})
+        except (OSError, SafetensorError) as error:
+            raise unwritable(path, error) from None
 
     def features(self, x0: Tensor) -> Tensor:
         """The penultimate activations, float32 (B, 64) on the CPU, of images as above."""
@@ -107,9 +125,28 @@ def train_classifier(
         trunk, head = _trunk(data.spec.shape), nn.Linear(FEATURES, data.spec.num_classes, dtype=torch.float32)
         read = min(max(examples / len(data), passes[0]), passes[1])
         _fit(nn.Sequential(trunk, head), data, labels, seed, read, progress)
-    weights = sha256({**trunk.state_dict(prefix="trunk."), **head.state_dict(prefix="head.")})[:SHOWN]
-    name = f"classifier trained on {len(data)} {data.source} images, seed {seed}, weights {weights}"
-    return FeatureNet(trunk, head, data.spec, name)
+    found = FeatureNet(trunk, head, data.spec, "")
+    weights = sha256(found.tensors())[:SHOWN]
+    found.name = f"classifier trained on {len(data)} {data.source} images, seed {seed}, weights {weights}"
+    return found
+
+
+def load_classifier(path: Path, spec: DataSpec) -> FeatureNet:
+    """Read what `FeatureNet.save` wrote for such data.
+
+    Raises:
+        InputError: For a file that is missing, damaged, of other data or of another kind.
+    """
+    what = "a classifier that `FeatureNet.save` wrote"
+    with open_tensors(path, what, follow=False) as file:
+        known, tensors = file.metadata, file.tensors()
+    name = known.get("name", "")
+    if known.get("format") != _FORMAT or not name.endswith(f"weights {sha256(tensors)[:SHOWN]}"):
+        raise InputError(f"{path}: holds other tensors, or has changed; expected {what}")
+    with torch.device("meta"):
+        trunk, head = _trunk(spec.shape), nn.Linear(FEATURES, spec.num_classes, dtype=torch.float32)
+    fill(nn.ModuleDict({"trunk": trunk, "head": head}), tensors, path, what)
+    return FeatureNet(trunk, head, spec, name)
 
 
 @contextmanager

@@ -134,12 +134,11 @@ class GivenSets:
     @classmethod
     def open(cls, path: Path, spec: DataSpec, count: int, sets: int) -> GivenSets:
         """At most `sets` sets of `count`. InputError: no images, images of another size, fewer than one set."""
-        channels, size = spec.shape[0], spec.shape[-1]
         if path.suffix.lower() == ".npz":
             data = npz(path)
         else:
             _check_sizes(path, spec)
-            data = _with_classes(folder(path, size=size, channels=channels), path)
+            data = _with_classes(folder(path, size=None, channels=spec.shape[0]), path)
         if data.spec.shape != spec.shape:
             raise InputError(
                 f"{path} holds images of shape {data.spec.shape}, but the run makes {spec.shape}: give samples of the run's size"

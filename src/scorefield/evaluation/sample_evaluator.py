@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
@@ -20,7 +22,9 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.progress import SILENT, Bar, Reporter
 from scorefield.runtime.registry import SAMPLE_METRICS
 
-__all__ = ["SampleEvaluator"]
+__all__ = ["SampleEvaluator", "check_reference"]
+
+_LONG = 60.0  # seconds of looking at the training images from which their time is said
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,20 @@ class SampleEvaluator:
         file: Path | None = None,
         device: torch.device | str = "cpu",
         watch: Reporter = SILENT,
+        keep: Path | None = None,
     ) -> SampleEvaluator:
-        """Everything that needs no samples. file: of the reference, used if it is there and written if not.
+        """Everything that needs no samples.
+
+        file: of the reference, used if it is there and written if not.   keep: a folder where the reference is kept
+        otherwise, and found again for the same data and features.
 
         InputError: a reference of other features or data, held-out images that are in the training set.
         """
         reference = None
         if extractor is not None and any(SAMPLE_METRICS[name].compares for name in names):
-            reference = _reference(train, extractor, file, device, watch)
+            reference = _reference(
+                train, extractor, file or _kept(train, extractor, keep), device, watch, file is None
+            )
         with watch.progress("looking at the held-out images", len(heldout)) as bar:
             seen = compute_statistics(_told(real(heldout), bar), extractor, train, _keep(names), device)
         if seen.nearest is not None:
@@ -102,29 +112,76 @@ class SampleEvaluator:
         )
 
 
+def _kept(train: Dataset, extractor: Extractor, keep: Path | None) -> Path | None:
+    """The file in `keep` for the reference of these features of these images."""
+    if keep is None:
+        return None
+    spec = train.spec
+    said = repr((train.fingerprint(), spec.shape, spec.range, spec.bins, extractor.name))
+    return keep / f"reference-{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
+
+
 def _reference(
-    train: Dataset, extractor: Extractor, file: Path | None, device: torch.device | str, watch: Reporter
+    train: Dataset,
+    extractor: Extractor,
+    file: Path | None,
+    device: torch.device | str,
+    watch: Reporter,
+    is_kept: bool,
 ) -> Reference:
-    """From the file if it is there; otherwise of the training images, and written where a file is named."""
+    """From the file if it is there; otherwise of the training images, and written where there is a file.
+
+    is_kept: the file is not the user's, and is made again where it is damaged.
+    """
     if file is not None and file.expanduser().exists():
-        reference = Reference.load(file)
-        reference.check(extractor)
-        if reference.fingerprint != train.fingerprint():
-            raise InputError(
-                f"{file} is of {reference.source} (fingerprint {reference.fingerprint}), and this run is judged by "
-                f"{train.source} (fingerprint {train.fingerprint()}): leave reference out, or name a new file to write",
-                command="--reference",
-            )
-        return reference
+        try:
+            return check_reference(Reference.load(file), file, train, extractor)
+        except InputError:
+            if not is_kept:
+                raise
     with watch.progress("looking at the training images", len(train)) as bar:
-        batches = (x0.to(device) for x0, _ in _told(real(train), bar))
+        told = _told(_timed(real(train), len(train), file, watch), bar)
         # The features are kept whatever the metrics need of them, so that the hash in a stamp does not depend
         # on them.
+        batches = (x0.to(device) for x0, _ in told)
         reference = Reference.of(batches, extractor, source=train.source, fingerprint=train.fingerprint())
     if file is not None:
+        file.expanduser().parent.mkdir(parents=True, exist_ok=True)
         reference.save(file)
-        watch.say(f"wrote the reference statistics {file}")
+        if not is_kept:
+            watch.say(f"wrote the reference statistics {file}")
     return reference
+
+
+def check_reference(
+    reference: Reference, file: Path, train: Dataset, extractor: Extractor | None = None
+) -> Reference:
+    """The reference, if it is of these images and features. InputError where it is not."""
+    if extractor is not None:
+        reference.check(extractor)
+    if reference.fingerprint != train.fingerprint():
+        raise InputError(
+            f"{file} is of {reference.source} (fingerprint {reference.fingerprint}), and this run is judged by "
+            f"{train.source} (fingerprint {train.fingerprint()}): leave reference out, or name a new file to write",
+            command="--reference",
+        )
+    return reference
+
+
+def _timed(images: Images, total: int, file: Path | None, watch: Reporter) -> Images:
+    """The same images; says after the second batch how long all of them will take, if that is long."""
+    done, start = 0, 0.0
+    for number, batch in enumerate(images):
+        if number == 1:
+            done, start = 0, perf_counter()
+        yield batch
+        done += len(batch[0])
+        seconds = (perf_counter() - start) * (total - done) / done
+        if number == 1 and seconds > _LONG:
+            kept = "" if file is None else f"; their statistics are then kept in {file.parent}"
+            watch.say(
+                f"looking at all {total:,} training images takes about {seconds / 60:.0f} minutes{kept}"
+            )
 
 
 def _describe(reference: Reference) -> dict[str, str | int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scorefield.generation.samples import Samples, grid_columns
+from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Sampling
 from scorefield.runtime.atomic import make_folder, remove, remove_empty
 from scorefield.runtime.checks import unwritable
@@ -96,7 +96,9 @@ class SampleJob:
                 self._write(self._drawn(self.n, [0]))
             processes.leave()
         if processes.first and self.animation is not None:
-            save_animation(self.animation, self._frames, grid_columns(self.sampling.labels))
+            labels, shown = self.sampling.labels, len(self._frames[0])
+            each = None if labels is None else [labels[i % len(labels)] for i in range(shown)]
+            save_animation(self.animation, self._frames, each, self.sampling.spec.classes)
             self.progress.say(f"wrote {self.animation}")
 
     def _facts(self) -> dict[str, object]:
@@ -108,7 +110,7 @@ class SampleJob:
         """The samples, of the same bytes as those that `run` writes."""
         n = self.n if self.n <= self.size else -(-self.n // self.size) * self.size
         blocks = self._drawn(n, list(range(-(-n // self.size))))
-        return Samples.of(self._cut(blocks), self.sampling.spec, self.sampling.labels)
+        return Samples.of(self._cut(blocks), self.sampling.spec)
 
     def _cut(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """The first n samples of whole blocks."""
@@ -173,7 +175,7 @@ class SampleJob:
 
     def _write(self, blocks: Iterator[Block]) -> None:
         """The .npz or the grid of all the samples."""
-        Samples.of(blocks, self.sampling.spec, self.sampling.labels).write(self.target)
+        Samples.of(blocks, self.sampling.spec).write(self.target)
 
     @contextmanager
     def _interruptible(self, folder: Path) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -17,15 +17,19 @@ ClassNames = int | str | Sequence[int | str]
 
 
 def class_labels(
-    model: Model, labels: ClassNames | None, classifier: Model | None = None
+    model: Model,
+    labels: ClassNames | None,
+    classifier: Model | None = None,
+    unseen: Collection[int] = (),
 ) -> list[int] | None:
     """The numbers of the classes that a user names, cycled over the samples.
 
     Args:
         model: Its classes are meant; those of the classifier where the model is unconditional.
         labels: Numbers, or names; names in a text have commas between them. All words are names, or all are
-            numbers. Default: every class in turn.
+            numbers. Default: every class in turn that is not `unseen`.
         classifier: The classifier that guides.
+        unseen: Classes of a conditional model that it has no training examples of.
 
     Returns:
         None for an unconditional model without a classifier.
@@ -43,7 +47,8 @@ def class_labels(
             )
         return None
     if labels is None:
-        return list(range(labelled.num_classes))
+        left_out = unseen if labelled is model else ()
+        return [label for label in range(labelled.num_classes) if label not in left_out]
     listed = np.asarray(labels, dtype=object).tolist()  # of one label that label itself
     chosen = listed if isinstance(listed, list) else [listed]
     if not chosen:
@@ -70,7 +75,7 @@ def labels_of_images(
         raise InputError(
             f"{images.source} does not say the classes of its images: name them by labels", command="--label"
         )
-    found, used = images.spec.classes, images.labels.unique().tolist()
+    found, used = images.spec.classes, list(dict.fromkeys(images.labels.tolist()))
     known = () if labelled.data is None else labelled.data.classes
     numbers = class_numbers([found[label] for label in used], known, labelled.num_classes, images.source)
     number_of = dict(zip(used, numbers, strict=True))

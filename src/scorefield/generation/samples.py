@@ -17,7 +17,7 @@ from scorefield.store.file_store import write_samples
 from scorefield.store.outputs import is_folder_name
 from scorefield.store.writers import channels_last, check_target, save_images, save_points
 
-__all__ = ["Samples", "grid_columns"]
+__all__ = ["Samples"]
 
 
 class Samples:
@@ -31,22 +31,20 @@ class Samples:
         values: Tensor,
         spec: DataSpec,
         labels: Sequence[int] | None = None,
-        columns: int | None = None,
     ) -> None:
         self.spec = instance_of("spec", spec, DataSpec, "a DataSpec")
         instance_of("values", values, Tensor, "a tensor (N, *)")
         if labels is not None and not isinstance(labels, Sequence):
             raise InputError(f"labels must be a list of integers, one for each sample, got {brief(labels)}")
-        self._values, self._labels, self._columns = values, labels, columns
+        self._values, self._labels = values, labels
 
     @classmethod
-    def of(cls, blocks: Iterable[Block], spec: DataSpec, labels: Sequence[int] | None = None) -> Samples:
+    def of(cls, blocks: Iterable[Block], spec: DataSpec) -> Samples:
         """The samples of consecutive blocks.
 
         Args:
             blocks: In their order; each is let go once it is read.
             spec: What one sample is.
-            labels: Those that are cycled over the samples, for the columns of a picture.
 
         Raises:
             InputError: For samples that hold NaN or infinite values.
@@ -57,7 +55,7 @@ class Samples:
         for block in blocks:
             parts.append((spec.to_uint8(block.x) if images else finite(block.x)).cpu())
             chosen += block.labels or []
-        return cls(torch.cat(parts), spec, chosen or None, grid_columns(labels))
+        return cls(torch.cat(parts), spec, chosen or None)
 
     @property
     def images(self) -> np.ndarray:
@@ -101,7 +99,7 @@ class Samples:
         if is_folder_name(target):
             write_samples(target, self._values, self.spec)
         elif are_images(self.spec.shape):
-            save_images(target, self._values, self._labels, self._columns, self.spec.classes)
+            save_images(target, self._values, self._labels, classes=self.spec.classes)
         else:
             save_points(target, self._values, self._labels, self.spec.classes)
 
@@ -113,8 +111,3 @@ class Samples:
         count = 0 if self._labels is None else len(set(self._labels))
         classes = "" if not count else f", {count} class" if count == 1 else f", {count} classes"
         return f"Samples({name} {array.dtype} {array.shape}{classes})"
-
-
-def grid_columns(labels: Sequence[int] | None) -> int | None:
-    """Columns of a picture of samples: a class each, if there are not too many."""
-    return len(labels) if labels is not None and 1 < len(labels) <= 20 else None

@@ -33,6 +33,7 @@ from scorefield.runtime.weights import SHOWN
 
 __all__ = ["EvaluateKeywords", "evaluate_run"]
 
+_COMPARED = 0.1  # of the training images of a run that held none out, in the place of held-out ones
 _EXAMPLES = 2000  # of a classifier's evaluation: a standard error of at most 1.1 %
 
 
@@ -80,7 +81,8 @@ def evaluate_run(
     processes, progress = options.get("processes") or Processes(), options.get("progress", SILENT)
     # What one process alone cannot open, or opens otherwise, none goes on without.
     targets = processes.on_all(
-        lambda: _targets(run, scales, options, processes, progress), "opening the run and its data"
+        lambda: _targets(run, asked.metrics, scales, options, processes, progress),
+        "opening the run and its data",
     )
     processes.check_same(lambda: _facts(targets, asked), "comparing what is measured")
     found = evaluate_each(targets, asked, processes, progress, options.get("extractor"))
@@ -90,6 +92,7 @@ def evaluate_run(
 
 def _targets(
     run: OpenedRun,
+    metrics: Sequence[str],
     scales: Sequence[float | None],
     options: EvaluateKeywords,
     processes: Processes,
@@ -101,6 +104,13 @@ def _targets(
     ways = [run.sampling(guidance=scale, **how) for scale in scales]
     note(ways[0].caution(), progress)
     train, heldout = _data(run, options.get("data"), progress)
+    if not len(heldout) and len(train) > 1 and all(name in SAMPLE_METRICS for name in metrics):
+        # Distances between images of the two parts still say how near images of the data are to each other.
+        train, heldout = train.split(_COMPARED, run.recipe.data.split_seed)
+        progress.say(
+            f"note: this run held nothing out: {len(heldout):,} of its training images stand for held-out ones, and samples "
+            "are compared with the others; copies of these are not found"
+        )
     decay = None if run.step is None else run.recipe.training.ema
     weights = {
         "average": "EMA",

@@ -34,8 +34,9 @@ from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.precision import pick_device
 from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.runtime.weights import misfit
+from scorefield.store.picture_grid import picture_grid
 from scorefield.store.run_folder import RunFolder
-from scorefield.store.writers import picture_grid, save_images
+from scorefield.store.writers import save_images
 from scorefield.training import Trainer, train
 from scorefield.training.launch import join_training
 
@@ -130,7 +131,8 @@ def save_preview(trainer: Trainer, recipe: Recipe) -> None:
         return
     with allowing(recipe.allowed):
         sampling = build_sampling(recipe.sampling, model)
-    labels = list(range(model.num_classes)) or None
+    unseen = [label for label, count in enumerate(trainer.data.counts) if not count]
+    labels = [label for label in range(model.num_classes) if label not in unseen] or None
     if model.arrays:  # those of the first training examples, under their labels
         shown = trainer.data.some(_PREVIEWED)
         arrays = model.conditioning(shown.x0, shown.arrays)
@@ -140,11 +142,11 @@ def save_preview(trainer: Trainer, recipe: Recipe) -> None:
     sampling = replace(sampling, labels=labels)
     (block,) = sampling.blocks(_PREVIEWED, recipe.training.seed)
     make_folder(trainer.folder.samples)
-    columns = len(labels) if labels is not None and len(labels) <= 20 else 10
     target = trainer.folder.samples / f"step-{trainer.step:08d}.png"
     images = spec.to_uint8(block.x)
-    save_images(target, images, columns=columns)
-    trainer.show("samples", np.asarray(picture_grid(images, columns).convert("RGB")))
+    save_images(target, images, block.labels, classes=spec.classes)
+    picture = picture_grid(images, None, block.labels, spec.classes)
+    trainer.show("samples", np.asarray(picture.convert("RGB")))
 
 
 @contextmanager

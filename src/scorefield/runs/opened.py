@@ -116,6 +116,7 @@ class OpenedRun:
         self.allow = allowed_modules(allow)
         self._net, self._process = net, process
         self._models: dict[tuple[torch.device, torch.dtype | None, bool], ModelBase] = {}
+        self._fitted: list[str] = []  # what was done to images of the user's, to be said
 
     # What it is
 
@@ -137,6 +138,12 @@ class OpenedRun:
     def data_spec(self) -> DataSpec:
         """What one example is: shape, range, classes, bins."""
         return self._described[1]
+
+    @property
+    def _unseen(self) -> frozenset[int]:
+        """The classes without a training example."""
+        seen = self.recipe.trained_on
+        return frozenset() if seen is None else seen.unseen
 
     @cached_property
     def step(self) -> int | None:
@@ -278,7 +285,9 @@ class OpenedRun:
             sampling = replace(sampling, sampler=self._inpainting(sampling, *inpaint))
         judge = None if guide is None else guide.model
         own = labels is None and small is not None
-        chosen = labels_of_images(small, model, judge) if own else class_labels(model, labels, judge)
+        chosen = (
+            labels_of_images(small, model, judge) if own else class_labels(model, labels, judge, self._unseen)
+        )
         given = self._conditions(model, conditions)
         if small is not None:
             given["low_res"] = Condition(values_of(small), small.fingerprint())
@@ -387,11 +396,17 @@ class OpenedRun:
         known = self._one_image(image, "inpainting fills in one picture")
         return Inpaint(sampling.sampler, known, mask_of(_batched(mask, self.data_spec, 2), self.data_spec))
 
+    def _say_fitted(self, progress: Reporter) -> None:
+        """Say, once, what was done to images of the user's."""
+        while self._fitted:
+            progress.say(self._fitted.pop(0))
+
     def _one_image(self, image: UserImages, why: str) -> Tensor:
         """x_0 of one picture, (C, H, W) in the data's range."""
         data = images_of(_batched(image, self.data_spec, 3), self.data_spec)
         if len(data) != 1:
             raise InputError(f"{why}, and {data.source} holds {len(data)} images")
+        self._fitted += [f"{data.source}: {text}" for text in data.notes]
         return values_of(data)[0]
 
 

@@ -98,7 +98,8 @@ class ModelOptions(Options):
 class TrainedOn(Options):
     """What a run was trained on, written by training. examples: None for a stream, which is not counted.
 
-    arrays: names of the further arrays that training used; the fingerprint covers them.   family: of the model.
+    arrays: names of the further arrays that training used; the fingerprint covers them.   counts: training examples of
+    each class.   family: of the model.
     """
 
     source: str
@@ -108,6 +109,7 @@ class TrainedOn(Options):
     shape: tuple[Annotated[int, Field(ge=1, le=VALUES)], ...] = Field(min_length=1, max_length=8)
     range: tuple[float, float]
     classes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
     bins: int | None = Field(None, ge=2, le=LEVELS)
     family: Family | None = None
 
@@ -121,6 +123,11 @@ class TrainedOn(Options):
     @property
     def spec(self) -> DataSpec:
         return DataSpec(self.shape, self.range, self.classes, self.bins)
+
+    @property
+    def unseen(self) -> frozenset[int]:
+        """The classes without a training example, as far as they are counted."""
+        return frozenset(label for label, count in enumerate(self.counts) if not count)
 
 
 class Recipe(Options):

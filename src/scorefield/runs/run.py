@@ -115,8 +115,8 @@ class Run(OpenedRun):
         Args:
             n: Number of samples. Default: 64, or one for each image of `low_res`.
             seed: Sample i of a seed does not depend on n.
-            labels: Classes by number or name, cycled over the samples. Default: every class in turn, or those of
-                `low_res`.
+            labels: Classes by number or name, cycled over the samples. Default: every class that has
+                training examples, in turn, or those of `low_res`.
             sampler: A name, or an object such as `sf.samplers.Heun()`. Default: the run's own.
             steps: Steps of the grid. Default: the run's own number.
             grid: A name, counts such as "10,15,20", or times from T down. Default: the run's own.
@@ -162,6 +162,7 @@ class Run(OpenedRun):
         )
         note(sampling.caution(), progress)
         note(hardly_begun(self), progress)
+        self._say_fitted(progress)
         count, block = _count(n, sampling), _block(block)
         values = count * self.data_spec.dimensions
         size = 1 if are_images(self.data_spec.shape) else 4  # bytes
@@ -215,6 +216,7 @@ class Run(OpenedRun):
         where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
         note(sampling.caution(), progress)
         note(hardly_begun(self), progress)
+        self._say_fitted(progress)
         facts = [str(sampling.sampler), f"{sampling.calls} network calls", f"seed {seed}", sampling.precision]
         facts += [sampling.guidance] if sampling.guidance else []
         facts += [f"{processes.world} processes"] if processes.world > 1 else []
@@ -271,7 +273,8 @@ class Run(OpenedRun):
         """Latents x_T of images, by DDIM with η = 0 upwards in fp32, as `scorefield encode` writes them.
 
         Args:
-            images: uint8 (N, H, W[, C]), `Samples`, or an .npz, picture or folder, of the run's size.
+            images: uint8 (N, H, W[, C]), `Samples`, or an .npz, picture or folder; those of another
+                size are fitted as in training.
             labels: Classes by number or name, cycled over the images. Default: the images' own.
             steps: Steps of the grid; more reconstruct better. Default: the run's own number.
             grid: A name, counts such as "10,15,20", or times from T down. Default: the run's own.
@@ -287,6 +290,8 @@ class Run(OpenedRun):
         model = self._flow_model(device)
         pictures, own = (images.images, images.classes) if isinstance(images, Samples) else (images, None)
         data = images_of(pictures, self.data_spec, own)
+        for text in data.notes:
+            progress.say(text)
         chosen = labels_of_images(data, model) if labels is None else class_labels(model, labels)
         each = None if chosen is None else [chosen[i % len(chosen)] for i in range(len(data))]
         times = self._flow_grid(model, steps, grid)
@@ -376,7 +381,7 @@ class Run(OpenedRun):
             progress: Receives progress reports. Default: none are made.
 
         Raises:
-            InputError: For an end that is no image of the run's size, and for a missing or unknown label.
+            InputError: For an end that is no image that fits, and for a missing or unknown label.
             IncompatibleModel: For a run without such a flow.
         """
         if not isinstance(frames, int) or frames < 2:
@@ -411,6 +416,7 @@ class Run(OpenedRun):
         if isinstance(what, int):
             return model.process.prior((1, *self.data_spec.shape), NoiseSource(what).at(0))[0]
         x0 = self._one_image(what, "an end of the walk is one image")
+        self._say_fitted(progress)
         return ddim_latents.encode(model, x0[None], label, grid, progress)[0]
 
     def _flow_model(self, device: str | torch.device | None) -> Denoiser:

@@ -4,13 +4,11 @@ files.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -19,41 +17,16 @@ from scorefield.runtime.atomic import MANIFEST, atomic_write, drop_abandoned
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.store.outputs import MARK, check_output, is_folder_name, is_free, save_npz
+from scorefield.store.picture_grid import picture_grid
 
 __all__ = [
     "channels_last",
     "check_animation",
     "check_target",
-    "picture_grid",
     "save_animation",
     "save_images",
     "save_points",
 ]
-
-_GAP, _GAP_GREY, _WANTED_WIDTH = 2, 128, 640
-
-
-def picture_grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """uint8 (N, 1 or 3, H, W) -> one picture, row by row, small images enlarged by whole pixels to about 640
-    across.
-    """
-    images = images.cpu()
-    count, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    scale = max(1, round(_WANTED_WIDTH / (columns * (width + _GAP))))
-    height, width = height * scale, width * scale
-    sheet = np.full(
-        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), _GAP_GREY, dtype=np.uint8
-    )
-    for i, image in enumerate(images.numpy()):
-        top, left = (
-            _GAP + k * (size + _GAP) for k, size in zip(divmod(i, columns), (height, width), strict=True)
-        )
-        sheet[top : top + height, left : left + width] = (
-            image.transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1)
-        )
-    return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
 
 
 def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
@@ -100,12 +73,13 @@ def save_images(
 ) -> None:
     """Write uint8 images (N, C, H, W): a .png grid, or an .npz with `images` (N, H, W[, C]) and `labels`.
 
-    Where classes are called otherwise than their numbers, the .npz also holds their names, `classes` (K,).
+    A grid has a row for each class (see `picture_grid`), or rows of `columns` images. Where classes are called otherwise
+    than their numbers, the .npz also holds their names, `classes` (K,).
     """
     if path.suffix.lower() == ".png":
         said = PngInfo()
         said.add_text("Comment", MARK)
-        grid = picture_grid(images, columns)
+        grid = picture_grid(images, columns, labels, classes)
         _whole(path, lambda partial: grid.save(partial, format="PNG", pnginfo=said))
         return
     arrays = {"images": channels_last(images), **_labels(labels, classes)}
@@ -133,9 +107,13 @@ def _labels(labels: Sequence[int] | None, classes: Sequence[str]) -> dict[str, n
     }
 
 
-def save_animation(path: Path, frames: Sequence[Tensor], columns: int | None = None) -> None:
-    """Write frames, each uint8 images (N, C, H, W), as one GIF of picture grids that rests on its last frame."""
-    first, *others = [picture_grid(frame, columns) for frame in frames]
+def save_animation(
+    path: Path, frames: Sequence[Tensor], labels: Sequence[int] | None = None, classes: Sequence[str] = ()
+) -> None:
+    """Write frames, each uint8 images (N, C, H, W), as one GIF of the grids of `save_images` that rests on its last
+    frame.
+    """
+    first, *others = [picture_grid(frame, None, labels, classes) for frame in frames]
     durations = [80] * len(others) + [2000]
     _whole(
         path,

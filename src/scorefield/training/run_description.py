@@ -95,6 +95,7 @@ def _trained_on(data: Source, arrays: Sequence[str]) -> dict[str, object]:
         "shape": list(spec.shape),
         "range": list(spec.range),
         "classes": list(spec.classes),
+        **({"counts": list(data.counts)} if data.counts else {}),
         **({} if spec.bins is None else {"bins": spec.bins}),
     }
 

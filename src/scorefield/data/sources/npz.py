@@ -15,6 +15,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
 from scorefield.data.dataset import Dataset, number_labels
+from scorefield.data.images.found import FoundImages
 from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
@@ -101,7 +102,9 @@ def from_arrays(
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
     values = _fit_all(images, source, options)
     spec = DataSpec(shape=values.shape[1:], classes=classes, bins=256)
-    return Dataset(spec, torch.from_numpy(values), numbers, source)
+    height, width = images.shape[1:3]
+    seen = FoundImages(len(images), len(images) * (height != width), (width, height), (width, height))
+    return Dataset(spec, torch.from_numpy(values), numbers, source, notes=seen.notes(options))
 
 
 def _check_images(

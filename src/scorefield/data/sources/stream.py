@@ -112,6 +112,11 @@ class Stream:
         """A stream is not counted."""
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Classes of a stream are not counted."""
+        return ()
+
+    @property
     def in_memory(self) -> bool:
         return False
 

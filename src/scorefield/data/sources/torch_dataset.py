@@ -79,6 +79,11 @@ class TorchDataset:
         return bool(self.spec.classes)
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Items are not read to count their classes."""
+        return ()
+
+    @property
     def in_memory(self) -> bool:
         return False
 
