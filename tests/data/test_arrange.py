@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +177,29 @@ def test_what_is_read_is_said(tmp_path: Path) -> None:
     assert "3 classes: 4 (3), 5 (3), 6 (3); further arrays at" in points.reading[0]
     part = points.subset(torch.tensor([0, 3]))
     assert "(2 of them without examples)" in part.reading[0]
+
+
+class Told:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Told]:
+        yield self
+
+    def update(self, done: int, note: str = "", total: int | None = None) -> None: ...
+
+    def advance(self) -> None: ...
+
+
+def test_training_from_python_says_what_was_read() -> None:
+    told, data = Told(), sf.data.tensor(torch.randn(8, 2), torch.arange(8) % 2)
+    model = sf.Denoiser(sf.nets.MLP(2, hidden=8), sf.process.cosine(10), "v")
+    objective = sf.objectives.Simple(model)
+    list(sf.train(objective, data, steps=1, batch_size=4, device="cpu", progress=told))
+    assert told.said[: len(data.reading)] == list(data.reading)

@@ -98,7 +98,8 @@ def train(
         describe: Further tables for config.toml, such as {"sampling": {"sampler": sf.samplers.DDIM(0.5)}}.
         heldout: Examples that are not trained on: the run's metrics have their loss after each `checkpoint_every`
             steps. Training is the same with and without them.
-        progress: Receives progress reports. Default: a line below the cell in a notebook, otherwise none.
+        progress: Receives progress reports, and at the start what was read. Default: lines below the cell in a
+            notebook, otherwise none.
         **options: Fields of `TrainingOptions`: steps, batch_size, lr, ema, label_dropout, …; `scorefield options
             training` lists them all with their defaults.
     Returns:
@@ -200,6 +201,8 @@ class Trainer(Iterator[TrainStep]):
         self._done: TrainStep | None = None
         self._progress, self._bars = progress or notebook_or_silent(), ExitStack()
         self._bar: Bar | None = None
+        for text in self.data.reading if self._processes.first else ():
+            self._progress.say(text)
         unreadable_files = None if self.folder is None else self.folder.unreadable_files
         self._batches = BatchLoader(
             self.data, objective, options, self._processes, unreadable_files, self._state.epoch_length
