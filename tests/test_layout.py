@@ -234,6 +234,7 @@ MODULES_THAT_CHANGE = {
 }
 MODULES_THAT_CHANGE |= {"torch.save", "json.dump", "tomli_w.dump", "pickle.dump", "os.chown", "os.utime"}
 BY_A_TEMPORARY_NAME = {  # a library writes to what `atomic_write` or `atomic_folder` gave, or into memory
+    "evaluation/features.py: save_file",
     "evaluation/reference.py: save_file",
     "interop/diffusers.py: save_file",
     "plots/style.py: figure.savefig",

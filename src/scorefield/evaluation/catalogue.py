@@ -12,6 +12,7 @@ from scorefield.evaluation.efficientnet import imagenet_features
 from scorefield.evaluation.extractors import Extractor
 from scorefield.evaluation.features import load_classifier, train_classifier
 from scorefield.evaluation.inception import inception_features
+from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.registry import FEATURES
 
@@ -35,7 +36,7 @@ def open_features(
         spec: What one image is.
         train: Training data of the classifier.
         progress: Called with (steps done, steps in all) while the classifier trains.
-        keep: A folder where the classifier is kept, and found again for the same data. Default: it is trained anew.
+        keep: A folder, in one that is there, where the classifier is kept, and found again for the same data. Default: it is trained anew.
     Raises:
         InputError: For an unknown kind, and for features that these data or this installation cannot have.
     """
@@ -68,7 +69,7 @@ def classifier(
         return load_classifier(path, train.spec)
     except InputError:  # not there, or damaged
         found = train_classifier(train, progress=progress)
-    keep.mkdir(parents=True, exist_ok=True)
+    make_folder(keep)
     found.save(path)
     return found
 

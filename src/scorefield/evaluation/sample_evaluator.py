@@ -18,6 +18,7 @@ from scorefield.evaluation.metric_value import MetricValue, Stamp
 from scorefield.evaluation.metrics import MetricInputs, SampleMetric
 from scorefield.evaluation.reference import Reference
 from scorefield.evaluation.statistics import Images, SetStatistics, compute_statistics, real
+from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.progress import SILENT, Bar, Reporter
 from scorefield.runtime.registry import SAMPLE_METRICS
@@ -146,7 +147,8 @@ def _reference(
         batches = (x0.to(device) for x0, _ in told)
         reference = Reference.of(batches, extractor, source=train.source, fingerprint=train.fingerprint())
     if file is not None:
-        file.expanduser().parent.mkdir(parents=True, exist_ok=True)
+        if is_kept:
+            make_folder(file.parent)
         reference.save(file)
         if not is_kept:
             watch.say(f"wrote the reference statistics {file}")
