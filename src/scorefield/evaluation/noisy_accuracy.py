@@ -76,7 +76,6 @@ def noisy_accuracy(
         IncompatibleModel: For a classifier that does not say which noise levels it was made for.
     """
     judge = as_classifier(classifier)
-    instance_of("data", data, Dataset, "a Dataset of sf.data")
     labels, process = _labels(judge, data), judge.process
     if not isinstance(process, GaussianProcess):
         raise IncompatibleModel(
