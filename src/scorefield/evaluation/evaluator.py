@@ -329,8 +329,9 @@ def _check_kind(reference: Reference, file: Path, features: str) -> None:
     by_classifier = reference.extractor.startswith("classifier trained on")
     if by_classifier != (features == "classifier"):
         raise InputError(
-            f"{file} holds features of {reference.extractor}, and this run is judged by those of {features}: choose others "
-            "by --features, or name a new file to write"
+            f"{file} holds features of {reference.extractor}, and this run is judged by those of {features}: choose other "
+            "features, or name a new file to write",
+            command="--features",
         )
 
 
