@@ -445,7 +445,7 @@ def test_weights_that_do_not_fit_are_named(runs, tmp_path):
     ):
         sf.load(tmp_path / "run")
     config.write_text(config.read_text().replace("hidden = 17", "hidden = -17"))
-    with pytest.raises(sf.InputError, match=r"\[net\]: a mlp of these sizes cannot be made"):
+    with pytest.raises(sf.InputError, match=r"\[net\].* hidden must be a positive integer, got -17"):
         sf.load(tmp_path / "run")
 
 
