@@ -273,7 +273,7 @@ MISTAKES = [
     (["encode", "{run}", "{files}/broken.png", "--out", "{tmp}/z.npz"], "cannot be read"),
     (["encode", "{run}", "{files}/narrow.png", "--out", "{tmp}/z.npz"], "smaller than 8×8"),
     (["encode", "{run}", "{files}/bare.npz", "--out", "{tmp}/z.npz"], "--label"),
-    (["encode", "{run}", "{files}/strange.npz", "--out", "{tmp}/z.npz"], "no class '11'"),
+    (["encode", "{run}", "{files}/strange.npz", "--out", "{tmp}/z.npz"], "no class '17'"),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/z.png"], "written as .npz"),
     (["encode", "{run}", "{files}/labelled.npz", "--out", "{tmp}/none/z.npz"], "there is no folder"),
     (
