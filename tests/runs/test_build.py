@@ -117,3 +117,15 @@ def test_bad_recipes_teach(change, message):
     recipe = build.parse(build.Recipe, values)
     with pytest.raises(sf.InputError, match=message):
         build.build_objective(recipe, build.build_model(recipe, sf.DataSpec((2,))))
+
+
+def test_a_score_without_levels_takes_no_unknown_grid():
+    score = sf.ScoreModel(lambda x: -x, data=sf.DataSpec((2,)))
+    assert (
+        build.build_sampling(build.SamplingOptions(sampler={"kind": "langevin", "step": 0.1}), score).steps
+        == 1000
+    )
+    with pytest.raises(sf.InputError, match="did you mean 'uniform'"):
+        build.build_sampling(
+            build.SamplingOptions(grid="uniforn", sampler={"kind": "langevin", "step": 0.1}), score
+        )

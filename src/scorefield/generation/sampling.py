@@ -14,7 +14,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import DataSpec
 from scorefield.generation.sample_blocks import block_indices, given, sample_blocks, walk
-from scorefield.generation.sampling_options import SamplingOptions, build_grid
+from scorefield.generation.sampling_options import SamplingOptions, build_grid, check_grid
 from scorefield.models.base import AnyModel, ClassifierModel, GaussianModel, Model
 from scorefield.models.foreign import as_model
 from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
@@ -262,6 +262,7 @@ def build_sampling(
     if grid is not None:
         times = torch.as_tensor(as_floats(grid))
     elif model.process is None:
+        check_grid(options.grid)
         times = steps(options.steps or 1000)
     else:
         times = build_grid(options, model.process)

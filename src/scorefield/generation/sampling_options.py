@@ -15,7 +15,7 @@ from scorefield.runtime.parsing import Options, whole_number
 from scorefield.runtime.registry import GRIDS
 from scorefield.samplers.grids import full, sections, staircase
 
-__all__ = ["SamplingOptions", "build_grid"]
+__all__ = ["SamplingOptions", "build_grid", "check_grid"]
 
 # In as many steps as there are levels, all of them.
 _EVEN = ("uniform", "trailing", "leading", "linspace")
@@ -131,13 +131,24 @@ def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
         )
     if name in GRIDS and options.steps is not None:
         return GRIDS[name](process, options.steps)
-    counts = [whole_number(count) for count in name.split(",")]
-    if None not in counts:
-        return sections(process, [count for count in counts if count is not None])
+    return sections(process, _counts(name))
+
+
+def _counts(name: str) -> list[int]:
+    """The counts of a grid of sections, such as "10,15,20". InputError for what is neither these nor a grid's name."""
+    counts = [count for word in name.split(",") if (count := whole_number(word)) is not None]
+    if len(counts) == len(name.split(",")):
+        return counts
     known = ["full", "staircase", *GRIDS]
     raise InputError(
         f"grid must be one of {', '.join(known)}, or counts of sections such as 10,15,20; got {name!r}{did_you_mean(name, known)}"
     )
+
+
+def check_grid(name: str) -> None:
+    """InputError for what is no grid, of a model without levels too, which needs none."""
+    if name not in ("full", "staircase", *GRIDS):
+        _counts(name)
 
 
 def _stairs(updates: int, repeats: int) -> int:
