@@ -31,6 +31,7 @@ def until(c_bad, value):
         lambda noise: list(sf.trajectory(denoiser(), sf.samplers.Ancestral(), GRID, X, noise)),
         lambda noise: sf.oracle.GaussianMixture([[0.0]], [[[1.0]]]).sample(2, noise),
         lambda noise: sf.objectives.Simple(denoiser())(X, None, noise),
+        lambda noise: sf.likelihood.ode_log_prob(denoiser(), X, noise=noise),
         lambda noise: (
             PROCESS.prior((2, 2), noise) if noise else sf.objectives.NCSN(denoiser())(X, None, noise)
         ),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.distributions import Normal
-from scorefield.core.noise import Noise, NoiseSource, fresh_seed
+from scorefield.core.noise import Noise, as_noise
 from scorefield.core.shapes import expand, sum_flat
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_gaussian, as_model
@@ -115,7 +115,7 @@ def ode_log_prob(
     start = process.t_min if t_min is None else float(t_min)
     if not 0 < start < process.T:
         raise InputError(f"t_min must lie between 0 and T = {process.T:g}, both excluded; got {start:g}")
-    directions = _basis(x) if trace == "exact" else _rademacher(x, probes, noise or NoiseSource(fresh_seed()))
+    directions = _basis(x) if trace == "exact" else _rademacher(x, probes, as_noise(noise))
     flow = _Flow(process, model, directions)
     x_T, traces = _solve(flow, x, start, rtol, atol)
     along = traces.sum(dim=0) if trace == "exact" else traces.mean(dim=0)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scorefield.core.noise import NoiseSource
+from scorefield.core.noise import NoiseSource, check_noise
 from scorefield.data import Dataset
 from scorefield.models.base import Classifier, ClassifierModel
 from scorefield.models.foreign import as_classifier
@@ -86,10 +86,10 @@ def noisy_accuracy(
     if not chosen or chosen[0] <= 0:
         raise InputError(f"accuracy is measured at times 0 < t ≤ {process.T}, got {chosen}")
     level = process.level(torch.tensor(chosen))
-    noise = noise or NoiseSource(0)
+    draws = check_noise(NoiseSource(0) if noise is None else noise)
     rows = []
     for k, t in enumerate(chosen):
-        hits, nats = _judge(judge, process, data, labels, t, noise.at(k), batch_size)
+        hits, nats = _judge(judge, process, data, labels, t, draws.at(k), batch_size)
         rows.append((*_mean(hits), *_mean(nats)))
         if progress is not None:
             progress(k + 1, len(chosen))
