@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scorefield.core.noise import NoiseSource, check_noise
+from scorefield.core.noise import Noise, NoiseSource, check_noise
 from scorefield.data import Dataset
 from scorefield.models.base import Classifier, ClassifierModel
 from scorefield.models.foreign import as_classifier
@@ -141,7 +141,7 @@ def _judge(
     data: Dataset,
     labels: Tensor,
     t: float,
-    noise: NoiseSource,
+    noise: Noise,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """(1 where the likeliest class is y, −ln p(y | x_t)) of every example, (N,) float64."""
