@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scorefield.core.noise import Noise, NoiseSource, check_noise
+from scorefield.core.noise import NoiseSource
 from scorefield.data import Dataset
 from scorefield.models.base import Classifier, ClassifierModel
 from scorefield.models.foreign import as_classifier
@@ -86,7 +86,11 @@ def noisy_accuracy(
     if not chosen or chosen[0] <= 0:
         raise InputError(f"accuracy is measured at times 0 < t ≤ {process.T}, got {chosen}")
     level = process.level(torch.tensor(chosen))
-    draws = check_noise(NoiseSource(0) if noise is None else noise)
+    draws = (
+        NoiseSource(0)
+        if noise is None
+        else instance_of("noise", noise, NoiseSource, "a sf.noise.NoiseSource")
+    )
     rows = []
     for k, t in enumerate(chosen):
         hits, nats = _judge(judge, process, data, labels, t, draws.at(k), batch_size)
@@ -141,7 +145,7 @@ def _judge(
     data: Dataset,
     labels: Tensor,
     t: float,
-    noise: Noise,
+    noise: NoiseSource,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """(1 where the likeliest class is y, −ln p(y | x_t)) of every example, (N,) float64."""
