@@ -259,7 +259,7 @@ MISTAKES = [
     (["sample", "{run}", "--label", "seven"], "no class 'seven'"),
     (["sample", "{run}", "-n", "0"], "-n"),
     (["sample", "{run}", "--steps", "2000"], "from 1 to 1000"),
-    (["sample", "{run}", "--eta", "2"], "[0, 1]"),
+    (["sample", "{run}", "--eta", "2"], "of at most 1"),
     (["sample", "{run}", "--sampler", "magic"], "ancestral, ddim"),
     (["sample", "{run}", "--out", "{tmp}/x.jpg"], "written as"),
     (["sample", "{run}", "--sampler", "ancestral", "--variance", "learned"], "variance head"),
