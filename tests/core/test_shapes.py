@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import scorefield as sf
-from scorefield.core.shapes import expand, mean_flat, sum_flat
+from scorefield.core.shapes import check_batch_of, expand, mean_flat, sum_flat
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,8 @@ def test_expand_and_reductions():
     assert expand(torch.tensor(2.0), x).dtype == torch.float64
     assert sum_flat(x).tolist() == [8, 8, 8]
     assert mean_flat(x).tolist() == [1, 1, 1]
+
+
+def test_a_sparse_batch_is_refused():
+    with pytest.raises(sf.InputError, match="to_dense"):
+        check_batch_of("x", torch.zeros(4, 2).to_sparse())

@@ -64,3 +64,9 @@ def test_samples_and_transforms_of_something_else():
         shift(image, None)  # type: ignore[arg-type]
     with pytest.raises(sf.InputError, match="u must be a tensor"):
         dequantize(image, 0.5, sf.DataSpec((1, 4, 4), bins=4))  # type: ignore[arg-type]
+
+
+def test_a_folder_is_named_by_a_path():
+    for wrong in (b"pictures", 3, None):
+        with pytest.raises(sf.InputError, match="by its path"):
+            sf.data.folder(wrong)  # type: ignore[arg-type]

@@ -258,7 +258,7 @@ INNER = {
     "check_states", "compile_network", "conditioning", "describe_levels", "describe_output", "draw", "energy", "everything", "extra_repr",
     "fingerprint", "init", "keep_weights", "layers", "load_state_dict", "network_blocks", "network_inputs", "network_sizes", "noise_at_T",
     "options_shown", "order", "plan", "positive_time", "probabilities", "refuse_missing", "run_in", "run_network", "share", "some",
-    "conditioned", "log_likelihood", "state_dict", "step", "takes", "train", "warning",
+    "conditioned", "log_likelihood", "numbered_as", "state_dict", "step", "takes", "train", "warning",
 }  # fmt: skip
 # Methods that a user calls first: they see to the types of what they get. Elsewhere only values are wrong, not types.
 FRONT = {

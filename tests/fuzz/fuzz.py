@@ -74,7 +74,11 @@ class Fuzzer:
         return {"nan": judge.has_nan(result), "repr": repr(result)[:200]}
 
     def judged(self, case: Case) -> tuple[Outcome, list[judge.Fault]]:
-        outcome = self.sandbox.run(case, edits.apply, self.call)
+        try:
+            outcome = self.sandbox.run(case, edits.apply, self.call)
+        except Exception as error:  # of the fuzzer itself
+            self.sandbox.clean(None, case)
+            return Outcome(), [judge.Fault("the fuzzer failed", f"{type(error).__name__}", f"{error}")]
         faults = judge.faults_of(case, outcome, self.sandbox.place)
         self.sandbox.clean(outcome, case)
         return outcome, faults

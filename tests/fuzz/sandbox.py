@@ -121,9 +121,9 @@ class Sandbox:
         outcome.modes = {path: after[path][:2] for path, how in outcome.changes.items() if how == "made"}
         return outcome
 
-    def clean(self, outcome: Outcome, case: Case) -> None:
+    def clean(self, outcome: Outcome | None, case: Case) -> None:
         """Makes the folder as it was, once the judge has looked at it."""
-        if outcome.changes or case.edits or outcome.timeout:
+        if outcome is None or outcome.changes or case.edits or outcome.timeout:
             self._fresh()
 
     def _fork(self, case: Case, call: Callable) -> Outcome:

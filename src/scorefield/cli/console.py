@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _SECONDS_BETWEEN_LINES = 15.0
+_LONGEST = 2000  # characters of an error line
 
 
 def say(text: str) -> None:
@@ -46,7 +47,9 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """What ends the command, as one line on stderr, from any process."""
-    _tell(f"error: {one_line(text)}")
+    line = one_line(text)
+    cut = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 200]} … {line[-200:]}"
+    _tell(f"error: {cut}")
 
 
 def _tell(line: str) -> None:

@@ -18,6 +18,7 @@ __all__ = ["Noise", "NoiseSource", "Recorded", "as_noise", "check_noise", "fresh
 
 _STREAM_VALUES = 4096
 _LARGEST_STEP = 2**64 - 1
+_MOST_DIMENSIONS = 64  # of a tensor, in torch and NumPy
 _LARGEST_DRAW = 2**36  # values
 
 
@@ -144,8 +145,8 @@ class Recorded:
             raise InputError(
                 f"the recorded noise has ended: it held {len(self._tensors)} draws and one more was asked for"
             )
-        sizes = shape if isinstance(shape, Sequence) else _sizes(shape)
         tensor = self._tensors[self._next]
+        sizes = () if shape == () else _sizes(shape)
         if tuple(tensor.shape) != tuple(sizes):
             raise InputError(
                 f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(sizes)} was asked for"
@@ -188,7 +189,7 @@ def _identities(samples: Tensor | Iterable[int]) -> np.ndarray:
 
 def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a draw. InputError for what is none."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    sizes = tuple(shape) if isinstance(shape, Sequence) and len(shape) <= _MOST_DIMENSIONS else ()
     if not sizes or not all(isinstance(n, int | np.integer) and n >= 0 for n in sizes):
         raise InputError(f"the shape of a draw is (B, *), one row for each sample; got {brief(shape)}")
     if math.prod(sizes) > _LARGEST_DRAW:

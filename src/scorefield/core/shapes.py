@@ -56,6 +56,8 @@ def check_batch_of(name: str, x: object, like: Tensor | None = None) -> None:
     if not isinstance(x, Tensor):
         advice = ": convert it by torch.from_numpy" if type(x).__module__ == "numpy" else ""
         raise InputError(f"{name} must be a tensor (B, *), got {brief(x)}{advice}")
+    if x.layout != torch.strided:
+        raise InputError(f"{name} must be a dense tensor, got one of {x.layout}: convert it by .to_dense()")
     if not x.is_floating_point():
         raise InputError(f"{name} must hold floating-point numbers, got {x.dtype}: convert it by .float()")
     if like is not None and x.shape != like.shape:

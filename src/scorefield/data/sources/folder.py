@@ -15,7 +15,7 @@ from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_imag
 from scorefield.data.images.read import WHITE, ImageOptions
 from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["folder"]
@@ -64,6 +64,8 @@ def folder(
     source = text(str(path))
     options = ImageOptions(size, channels, upscale, strict, white)
     positive_int("probe", probe)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a folder of images is named by its path, got {brief(path)}")
     listing, notes = arrange(Path(os.path.expanduser(path)), source)
     labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
     if decodes_lazily(on_demand, len(listing), options, memory):
