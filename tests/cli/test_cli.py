@@ -191,7 +191,7 @@ def test_init_starts_from_another_runs_weights(capsys, run, tmp_path):
     assert (tmp_path / "r" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     status, _, err = call(capsys, "train", "digits", "--steps", 1, "--init", run, "--run", tmp_path / "s")
     assert status == 1
-    assert "holds another network" in err
+    assert "are those of another network" in err
 
 
 def test_sampling_of_a_run_can_be_changed(capsys, run, tmp_path):

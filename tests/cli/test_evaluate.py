@@ -199,6 +199,8 @@ def test_each_process_makes_its_own_blocks_and_the_first_one_judges(run, monkeyp
     has the figures.
     """
     monkeypatch.setattr(Processes, "leave", lambda self: None)
+    monkeypatch.setattr(Processes, "on_all", lambda self, work, what="": work())
+    monkeypatch.setattr(Processes, "check_same", lambda self, facts, what: None)
     pixels = ModuleFeatures(lambda x: x.flatten(1), read_run(run)[1], "pixels")
     results, stored = [], []
     for rank in (1, 0):

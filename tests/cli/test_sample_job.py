@@ -129,7 +129,7 @@ def test_other_samples_are_never_mixed_in(capsys, run, tmp_path, options, messag
     assert status == 1
     assert "already holds samples with other settings" in err
     assert message in err
-    assert len(err.splitlines()) == 2
+    assert sum(line.startswith("error: ") for line in err.splitlines()) == 1
     assert files(tmp_path / "a") == before
 
 
@@ -208,7 +208,7 @@ def test_a_failure_says_so_and_what_was_made_stays(capsys, run, tmp_path, monkey
         patch.setattr("scorefield.generation.job.SampleJob._on_step", diverge)
         status, _, err = call(capsys, "sample", run, *FEW, "-n", 130, "--out", tmp_path / "a")
     assert status == 1
-    assert "the model that made them has diverged" in err
+    assert "has its training diverged?" in err
     assert len(list((tmp_path / "a").glob("*.png"))) == 64
 
 
@@ -295,7 +295,7 @@ def test_points_that_are_not_finite_are_refused_whatever_their_number(capsys, ti
     sampling = ["--steps", 40, "--set", "sampler.step=1e30", "-n", 10]
     status, _, err = call(capsys, "sample", toy, *sampling, "--out", tmp_path / "n.npz")
     assert status == 1
-    assert "NaN or infinite" in err
+    assert "or the sampler's step is too large" in err
     assert not (tmp_path / "n.npz").exists()
 
 

@@ -576,7 +576,7 @@ MISTAKES = [
     (SCHEDULER, {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
     (SCHEDULER, {"beta_schedule": "laplace"}, "beta_schedule"),
     (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "2 entries, and num_train_timesteps is 1000"),
-    (SCHEDULER, {"beta_end": 2.0}, "between 0 and 1"),
+    (SCHEDULER, {"beta_end": 2.0}, "at most 1, got 2.0"),
     ("model_index.json", {"vqvae": ["diffusers", "VQModel"]}, "pipeline with vqvae"),
 ]
 

@@ -149,7 +149,7 @@ def test_a_bare_score_is_saved_whole_and_goes_on(capsys, bare):
     assert "process" not in (bare / "config.toml").read_text()
     status, out, _ = call(capsys, "info", bare, "--json")
     assert status == 0
-    assert "none" in json.loads(out)["noise levels"]
+    assert "none" in json.loads(out)["noise_levels"]
     assert (
         call(capsys, "train", "toy-moons", "--run", bare, "--resume", "--steps", 4, "--device", "cpu")[0] == 0
     )

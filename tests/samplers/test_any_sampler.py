@@ -605,8 +605,8 @@ X, INTS = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.int64)
 CONTINUOUS = CASES["continuous vp"].process
 OTHER = sf.oracle.GaussianMixture([[0.0, 0.0]], torch.eye(2)[None]).classifier(CASES["vp linear"].process)
 UNBUILT = [
-    ("table", lambda m: sf.trajectory(m, DDIM(), DOWN, INTS), "floating point"),
-    ("score", lambda m: sf.trajectory(m, Langevin(0.1), [1, 0], INTS), "floating point"),
+    ("table", lambda m: sf.trajectory(m, DDIM(), DOWN, INTS), "floating-point"),
+    ("score", lambda m: sf.trajectory(m, Langevin(0.1), [1, 0], INTS), "floating-point"),
     ("categories", lambda m: sf.trajectory(m, sf.samplers.CategoricalAncestral(), [5, 0], X), "0 … 2"),
     (
         "categories",
