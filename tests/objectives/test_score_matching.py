@@ -582,7 +582,7 @@ def test_other_bad_arguments_are_explained() -> None:
     x = torch.zeros(4, 3)
     with pytest.raises(InputError, match="one value per example"):
         sm.denoising_score_matching(lambda y: y, x, x, torch.ones(3))
-    with pytest.raises(InputError, match="eps must have the shape"):
+    with pytest.raises(InputError, match="eps must have shape"):
         sm.denoising_score_matching(lambda y: y, x, torch.zeros(3), 1.0)
     for target in (torch.zeros(3), lambda y: y[:, :1]):
         with pytest.raises(InputError, match="the target score"):
