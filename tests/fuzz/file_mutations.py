@@ -142,7 +142,7 @@ def of_table(dice: random.Random, path: Path) -> Iterator[dict[str, object]]:
     if dice.random() < 0.12:
         yield {"do": "drop", "at": at}
         return
-    if dice.random() < 0.07:
+    if dice.random() < 0.07 and isinstance(at[-1], str):
         at = [*at[:-1], dice.choice(["nothing", "kind", "", "\x1b[31m", "a.b", "a\nerror: forged.png"])]
     pool = dice.choice(
         [NUMBERS, NUMBERS, SHAPES, TEXTS] if isinstance(value, int | float) else [TEXTS, SHAPES, NUMBERS]

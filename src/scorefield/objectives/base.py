@@ -13,6 +13,7 @@ from scorefield.core.shapes import check_batch_of
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.network_model import ModelBase, checked_labels
 from scorefield.objectives.times import TimeSampling, times_config
+from scorefield.process.base import Process
 from scorefield.runtime.checks import brief
 from scorefield.runtime.description import Described
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -62,11 +63,15 @@ class Objective(nn.Module, Described, ABC):
 
     def check_model(self, model: object) -> None:
         """IncompatibleModel for what is no model, and for a kind of model that is trained by other objectives."""
-        if not isinstance(model, nn.Module):
+        own = not isinstance(model, ModelBase)
+        bare = (
+            own and not self.trains.takes(None) and not isinstance(getattr(model, "process", None), Process)
+        )
+        if not isinstance(model, nn.Module) or bare:
             raise IncompatibleModel(
                 f"{type(self).__name__} trains a {self.trains.__name__}, {self.trains.summary}; got {brief(model)}"
             )
-        if isinstance(model, ModelBase) and not isinstance(model, self.trains):
+        if not own and not isinstance(model, self.trains):
             raise IncompatibleModel(
                 f"{type(self).__name__} trains a {self.trains.__name__}, {self.trains.summary}; a {type(model).__name__} is trained by "
                 f"{model.objectives}"
