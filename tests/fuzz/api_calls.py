@@ -252,6 +252,8 @@ INSTANCES = [
     "sf.objectives.UniformTimes()", "sf.guidance.ClipX0(D, -1.0, 1.0)", "sf.guidance.DynamicThreshold(D, 0.9, -1.0, 1.0)",
     "sf.guidance.ClassifierFree(DI, 0, 2.0)", "sf.samplers.Heun()", "sf.samplers.Ancestral()", "sf.oracle.MixtureClassifier(mix, P)",
 ]  # fmt: skip
+# Parameters by which the command reports and shares its work.
+INSIDE = {"progress", "watch", "processes"}
 # What the parts of the library say to each other; a user calls what calls these.
 INNER = {
     "arguments", "arrays_at", "bounded", "branches", "build", "calls", "calls_on", "channels", "check_arrays", "check_model", "check_network",
@@ -342,7 +344,7 @@ class ApiCalls:
         short = text.rpartition(".")[2]
         front = (text.startswith("sf.") and "(" not in text) or text in CALLED or short in FRONT
         must = [name for name, (_, required) in parameters.items() if required]
-        may = [name for name in parameters if name not in must]
+        may = [name for name in parameters if name not in must and name not in INSIDE]
         taken = must + [name for name in may if dice.random() < 1.2 / max(len(may), 1)]
         if not taken:
             taken = may[:1]

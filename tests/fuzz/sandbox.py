@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import time
 import traceback
@@ -310,6 +311,5 @@ def _copy(source: str, target: str) -> None:
 def _remove(path: Path) -> None:
     if not path.exists():
         return
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, 0o700)
-    shutil.rmtree(path)
+    subprocess.run(["chmod", "-R", "u+rwx", path], check=False)
+    subprocess.run(["rm", "-rf", path], check=True)  # folders may be nested deeper than Python descends

@@ -190,7 +190,7 @@ def _identities(samples: Tensor | Iterable[int]) -> np.ndarray:
 def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a draw. InputError for what is none."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and len(shape) <= _MOST_DIMENSIONS else ()
-    if not sizes or not all(isinstance(n, int | np.integer) and n >= 0 for n in sizes):
+    if not sizes or not all(isinstance(n, int | np.integer) and n >= 0 and n is not True for n in sizes):
         raise InputError(f"the shape of a draw is (B, *), one row for each sample; got {brief(shape)}")
     if math.prod(sizes) > _LARGEST_DRAW:
         raise InputError(f"{math.prod(sizes):,} numbers of shape {sizes} are too many to be drawn at once")

@@ -62,7 +62,7 @@ def check_batch_of(name: str, x: object, like: Tensor | None = None) -> None:
         raise InputError(f"{name} must hold floating-point numbers, got {x.dtype}: convert it by .float()")
     if like is not None and x.shape != like.shape:
         raise InputError(f"{name} must have shape {tuple(like.shape)}, got {tuple(x.shape)}")
-    if x.ndim < 1 or not x.shape[0]:
+    if x.ndim < 1 or not x.numel():
         raise InputError(f"{name} must hold at least one example, (B, *); got shape {tuple(x.shape)}")
 
 

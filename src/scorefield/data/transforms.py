@@ -64,6 +64,7 @@ def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
     Returns:
         (B, *) in spec.range, of u's type.
     """
+    instance_of("spec", spec, DataSpec, "a DataSpec")
     if spec.bins is None:
         raise InputError("this data is continuous: it has no bins to dequantize (bins is None)")
     for name, given in (("values", values), ("u", u)):

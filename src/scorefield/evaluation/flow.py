@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from scorefield.core.distributions import Normal
-from scorefield.core.noise import Noise, as_noise
-from scorefield.core.shapes import expand, sum_flat
+from scorefield.core.noise import Noise, as_noise, check_noise
+from scorefield.core.shapes import check_batch_of, expand, sum_flat
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.objectives.vlb import prior_term
@@ -149,6 +149,8 @@ def ode_bits_per_dim(model: Denoise, x0: Tensor, noise: Noise, **options: Unpack
             "bits a dimension are those of quantized data, and this model's data has no bins: use ode_log_prob, or build the model with "
             "data=sf.DataSpec(shape, bins=256)"
         )
+    check_batch_of("x0", x0)
+    check_noise(noise)
     width = (data.range[1] - data.range[0]) / (data.bins - 1)
     u = noise.at(0).uniform(x0.shape).to(x0)
     result = ode_log_prob(model, x0 + width * (u - 0.5), noise=noise.at(1), **options)

@@ -14,6 +14,8 @@ from scorefield.planning.activation_memory import largest_block, step_memory
 from scorefield.planning.facts import cost, readable
 from scorefield.planning.trial import Setting, Trial, try_steps
 from scorefield.runs.build import Recipe, expected_data, meta_model, recipe_of, with_overrides
+from scorefield.runtime.bounds import COUNT
+from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import autocast_dtype, pick_device
 
@@ -216,12 +218,14 @@ def _check(devices: int, memory: float | None, batch: int, flops: float | None, 
     for what, value in (("devices", devices), ("memory", memory), ("batch", batch), ("flops", flops)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{what} must be positive and finite, got {value}")
+    positive_int("batch", batch, at_most=COUNT)
+    positive_int("devices", devices, at_most=COUNT)
     if batch % devices:
         raise InputError(
             f"a batch of {batch} cannot be shared equally by {devices} devices: make it a multiple of {devices}"
         )
     if device not in (None, "cpu", "cuda"):
-        raise InputError(f"plans are made for cpu and cuda, got {device!r}")
+        raise InputError(f"plans are made for cpu and cuda, got {brief(device)}")
 
 
 def _checkpointed(recipe: Recipe) -> Recipe | None:

@@ -202,7 +202,7 @@ def as_time(t: Time) -> Tensor:
 
 def as_log_ratio(log_ratio: Tensor) -> Tensor:
     """λ = ln(α/σ) as a float64 CPU tensor. InputError for what is no tensor of numbers, and for NaN."""
-    if not isinstance(log_ratio, Tensor) or not log_ratio.is_floating_point():
+    if not isinstance(log_ratio, Tensor) or not log_ratio.is_floating_point() or log_ratio.is_meta:
         raise InputError(f"log_ratio is a tensor of values of ln(α/σ), got {brief(log_ratio)}")
     found = log_ratio.detach().cpu().double()
     if bool(found.isnan().any()):

@@ -200,6 +200,9 @@ class Run(OpenedRun):
             IncompatibleModel: As of `sample`.
         """
         processes = processes or Processes(device=pick_device(None))
+        for name, path in (("target", target), ("trajectory", trajectory)):
+            if path is not None and not isinstance(path, str | PathLike):
+                raise InputError(f"{name} must be the path of a file to write, got {brief(path)}")
         animation = None if trajectory is None else Path(trajectory)
         how.setdefault("device", processes.device)
 

@@ -27,7 +27,7 @@ from scorefield.data.images.read import LARGEST, WHITE, ImageOptions
 from scorefield.data.images.unreadable import reason_of
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.data.sources.stream import BUFFER, Row, Stream
-from scorefield.runtime.checks import one_of, positive_int
+from scorefield.runtime.checks import instance_of, one_of, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import one_line, read_bytes
 
@@ -152,6 +152,7 @@ def stream(
         InputError: If `datasets` is not installed or cannot load the data; for integer labels without
             `classes`; for a folder that save_to_disk wrote (read it with `hf`); and as `hf` does.
     """
+    instance_of("name", name, str, "the name of a data set, or its folder")
     library, source, options = (
         _library(name),
         f"hf:{name}",
@@ -162,10 +163,9 @@ def stream(
             f"{source} was written by save_to_disk, so its rows can be read in any order: open it with "
             "sf.data.hf instead"
         )
-    if classes is not None and classes < 1:
-        raise InputError(f"classes is the number of classes, at least 1; got {classes}")
-    if buffer < 1:
-        raise InputError(f"the buffer that a stream is shuffled in must hold at least 1 image, got {buffer}")
+    if classes is not None:
+        positive_int("classes, the number of them,", classes)
+    positive_int("buffer, the images in which a stream is shuffled,", buffer)
     positive_int("probe", probe)
     table = _load(library, name, split, source, streaming=True)
     features = table.features or {}

@@ -9,7 +9,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
 from scorefield.data.sources.opener import ACCEPTED, Opener, SourceOptions
 from scorefield.data.sources.stream import Stream
-from scorefield.runtime.checks import did_you_mean
+from scorefield.runtime.checks import brief, did_you_mean
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.registry import SOURCES
@@ -79,4 +79,4 @@ def _unknown(word: str) -> str:
         return f"{word}: a file of this kind is not a source of data; accepted are {ACCEPTED}"
     near = did_you_mean(word.lower(), [entry for entry in SOURCES if entry.islower()])
     problem = f"{near.removeprefix(', ')}" if near else "there is no such file or folder."
-    return f"{word!r} is not a source of data: {problem} Accepted are {ACCEPTED}"
+    return f"{brief(word)} is not a source of data: {problem} Accepted are {ACCEPTED}"
