@@ -88,7 +88,9 @@ def test_bits_per_dim(capsys, run):
 
 def test_resume_is_exact(capsys, tmp_path):
     go_on = ["train", "digits-categorical", "--run", tmp_path / "parts"]
-    assert call(capsys, *go_on, "--steps", 3, "--minutes", 1e-9, *TINY)[0] == 0
+    assert call(capsys, *go_on, "--steps", 1, *TINY)[0] == 0
+    late = ["--resume", "--device", "cpu", "--steps", 3, "--minutes", 1e-9]
+    assert "time is up at step 2" in call(capsys, *go_on, *late)[2]
     status, _, err = call(capsys, *go_on, "--resume", "--device", "cpu")
     assert status == 0, err
     assert (

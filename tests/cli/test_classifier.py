@@ -95,7 +95,9 @@ def test_the_same_process_as_the_models_they_guide(name):
 
 def test_resume_is_exact(capsys, run, tmp_path):
     go_on = ["train", "digits-classifier", "--run", tmp_path / "parts"]
-    assert call(capsys, *go_on, "--steps", 4, "--minutes", 1e-9, *TINY)[0] == 0
+    assert call(capsys, *go_on, "--steps", 1, *TINY)[0] == 0
+    late = ["--resume", "--device", "cpu", "--steps", 4, "--minutes", 1e-9]
+    assert "time is up at step 2" in call(capsys, *go_on, *late)[2]
     status, _, err = call(capsys, *go_on, "--resume", "--device", "cpu")
     assert status == 0, err
     assert "scorefield evaluate" in err

@@ -271,18 +271,13 @@ def test_a_run_that_was_said_to_be_done_is_not_when_it_is_resumed(tmp_path):
 
 
 def test_the_command_fails_where_training_ends_in_what_is_not_finite(capsys, tmp_path):
-    tiny = [
-        "--device",
-        "cpu",
-        "--set",
-        "net.hidden=16",
-        "--set",
-        "training.lr=1e39",
-        "--set",
-        "training.warmup=0",
-    ]
-    for k, end in enumerate((["--steps", 3], ["--steps", 1], ["--steps", 10**6, "--minutes", 1e-9])):
-        status, out, err = call(capsys, "train", "toy-moons", "--run", tmp_path / f"{k}", *tiny, *end)
+    small = ["--device", "cpu", "--set", "net.hidden=16", "--set", "training.warmup=0"]
+    diverges = ["--set", "training.lr=1e39"]
+    words = ["train", "toy-moons", "--run"]
+    assert call(capsys, *words, tmp_path / "late", *small, "--steps", 1)[0] == 0
+    late = [tmp_path / "late", "--resume", "--device", "cpu", "--steps", 10**6, "--minutes", 1e-9]
+    for run in ([tmp_path / "3", *small, "--steps", 3], [tmp_path / "1", *small, "--steps", 1], late):
+        status, out, err = call(capsys, *words, *run, *diverges)
         assert (status, out) == (1, ""), err
         assert "error: training ended at step" in err
         assert "step-00000000. Lower the learning rate" in err

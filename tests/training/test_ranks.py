@@ -4,6 +4,7 @@ for is said; a lost one is a sentence too.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -152,6 +153,27 @@ def test_two_processes_of_one_command_train_together(tmp_path):
     assert seen[1].said == ""
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert [int(name.removeprefix("step-")) for name in names] == [0, 1, 2, 3]  # by the clocks of both
+
+
+def test_the_slower_of_two_decides_how_many_steps_fit(tmp_path):
+    """Each measures with a clock of its own, here one that goes on by so many seconds when it is read."""
+
+    def train(seconds: float) -> None:
+        now = 0.0
+
+        def clock() -> float:
+            nonlocal now
+            now += seconds
+            return now
+
+        scorefield.training.speed.monotonic = scorefield.runs.time_limit.monotonic = clock  # type: ignore[attr-defined]
+        command(*TRAIN, "--run", tmp_path / "r", "--minutes", 3)()
+
+    quick, slow = both(tmp_path, lambda: train(0.125), lambda: train(1.0))
+    assert (quick.status, slow.status) == (0, 0), quick.said + slow.said
+    assert "8 examples/s: " in quick.said
+    (steps,) = re.findall(r"done: (\d+) steps", quick.said)
+    assert 50 <= int(steps) < 180
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from scorefield.data.sources.opener import ACCEPTED
 from scorefield.runs.build import read_run
 from scorefield.runs.open_training import next_run, open_training, save_preview
 from scorefield.runs.recipe import Recipe, read_recipe, with_overrides
+from scorefield.runs.time_limit import TimeLimit
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.training import Trainer
 
@@ -41,7 +42,10 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Total number of optimizer steps.")] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Stop after this many minutes, even if training is not finished."),
+        typer.Option(
+            help="Make as many steps as fit into this many minutes, at most --steps: a short trial measures the speed, and "
+            "the number is written into the run. With --resume: stop after this many minutes, finished or not."
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -75,20 +79,34 @@ def train(
     """
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes must be positive, got {minutes}")
-    known = _resumed(recipe, run, init, settings or []) if resume else read_recipe(recipe)
+    changes = settings or []
+    known = _resumed(recipe, run, init, changes) if resume else read_recipe(recipe)
     known = known.allowing(allow or ())
     given = {"training.steps": steps, "training.seed": seed, "data.source": data}
     given["data.strict"] = True if strict else None
-    chosen = with_overrides(known, settings or [])
+    chosen = with_overrides(known, changes)
     chosen = with_overrides(chosen, {name: value for name, value in given.items() if value is not None})
+    limit, seconds = None, None  # of a new run the time decides the steps; a resumed one has them
+    if minutes is not None and not resume:
+        asked = steps is not None or any(_names(change, "training.steps") for change in changes)
+        limit = TimeLimit(minutes, chosen.training.steps if asked else None)
+    elif minutes is not None:
+        seconds = 60 * minutes
     with (
         _before_the_first_step(),
         nullcontext(run) if run is not None else next_run(chosen.name, device) as folder,
     ):
-        trainer = open_training(chosen, folder, device=device, resume=resume, init=init, progress=console)
-    summary = _run(trainer, chosen, folder, minutes, device)
+        trainer = open_training(
+            chosen, folder, device=device, resume=resume, init=init, limit=limit, progress=console
+        )
+    summary = _run(trainer, chosen, folder, seconds, device)
     if as_json:
         print_json(summary)
+
+
+def _names(change: str, setting: str) -> bool:
+    """Whether A.B=C is about this setting."""
+    return change.partition("=")[0].strip() == setting
 
 
 def _resumed(recipe: str, run: Path | None, init: Path | None, settings: list[str]) -> Recipe:
@@ -108,13 +126,12 @@ def _resumed(recipe: str, run: Path | None, init: Path | None, settings: list[st
 
 
 def _run(
-    trainer: Trainer, recipe: Recipe, folder: Path, minutes: float | None, device: str | None
+    trainer: Trainer, recipe: Recipe, folder: Path, seconds: float | None, device: str | None
 ) -> dict[str, object]:
-    """Train to the end or until something stops it, and say which."""
-    seconds = None if minutes is None else 60 * minutes
-    with _signals() as received, progress("training", recipe.training.steps, seconds) as bar:
+    """Train to the end or until something stops it, and say which.   seconds: after which it stops."""
+    with _signals() as received, progress("training", trainer.options.steps, seconds) as bar:
         bar.update(trainer.step)
-        stopped = _loop(trainer, recipe, minutes, received, bar)
+        stopped = _loop(trainer, recipe, seconds, received, bar)
         trainer.close()
     go_on = [
         "scorefield",
@@ -129,11 +146,11 @@ def _run(
     return _finish(trainer, recipe, folder, stopped, shlex.join(go_on))
 
 
-def _loop(trainer: Trainer, recipe: Recipe, minutes: float | None, received: list[int], bar: Progress) -> int:
-    """Train to the end (0), or until a signal stops any process (_LATE and its number) or by its clock
+def _loop(trainer: Trainer, recipe: Recipe, seconds: float | None, received: list[int], bar: Progress) -> int:
+    """Train to the end (0), or until a signal stops any process (_LATE and its number) or its clock does
     (_LATE).
     """
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    deadline = None if seconds is None else time.monotonic() + seconds
     rate, every = 0.0, 0 if recipe.is_classifier else recipe.training.sample_every
     for step in trainer:
         rate = step.examples_per_second if rate == 0 else 0.95 * rate + 0.05 * step.examples_per_second
@@ -156,16 +173,26 @@ def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on:
     if stopped > _LATE:
         say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")
         raise typer.Exit(_EXIT[signal.Signals(stopped - _LATE)])
-    if trainer.step >= recipe.training.steps:
-        what = "sample it with: scorefield sample"
-        if recipe.is_classifier:
-            what = "see its accuracy with: scorefield evaluate"
-        elif trainer.data.spec.shape == (2,):
-            what = "draw its samples and its score with: scorefield plot"
-        say(f"done: {trainer.step:,} steps; {what} {folder}")
+    if trainer.step >= trainer.options.steps:
+        say(f"done: {trainer.step:,} steps; {_what_next(trainer, recipe, folder)}")
     else:
         say(f"time is up at step {trainer.step:,}; go on with: {go_on}")
-    return {"run": str(folder), "step": trainer.step}
+    return {"run": str(folder), "step": trainer.step, "steps": trainer.options.steps}
+
+
+def _what_next(trainer: Trainer, recipe: Recipe, folder: Path) -> str:
+    """The commands that show what was trained."""
+    run, spec = shlex.quote(str(folder)), trainer.data.spec
+    if recipe.is_classifier:
+        return f"see its accuracy with: scorefield evaluate {run}"
+    if spec.shape == (2,):
+        return f"draw its samples and its score with: scorefield plot {run}"
+    model = trainer.objective.model
+    guided = " --guidance 2" if model.null_label is not None else ""
+    one = " (of one class: --label NAME)" if model.num_classes else ""
+    return (
+        f"sample it with: scorefield sample {run}{guided}{one}; evaluate it with: scorefield evaluate {run}"
+    )
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from scorefield.runs.build import (
     open_weights,
 )
 from scorefield.runs.recipe import Recipe
+from scorefield.runs.time_limit import TimeLimit
 from scorefield.runtime.atomic import make_folder, make_numbered, remove_empty
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError, ScorefieldError
@@ -52,6 +53,7 @@ def open_training(
     device: str | None = None,
     resume: bool = False,
     init: str | Path | None = None,
+    limit: TimeLimit | None = None,
     progress: Reporter = SILENT,
 ) -> Trainer:
     """The data, the model and the run, ready for the first step: iterate over the trainer, then close it.
@@ -62,15 +64,27 @@ def open_training(
         device: "cpu", "cuda" or "mps". Default: the fastest one found.
         resume: Go on from the newest checkpoint of the folder.
         init: A run whose averaged weights the model starts from.
+        limit: The time that a new run may take, from which its number of steps follows. Default: the recipe's own number.
         progress: Receives progress reports. Default: none are made.
 
     Raises:
-        InputError: Where the folder is taken, the data cannot be used, or nothing could be sampled.
+        InputError: Where the folder is taken, the data cannot be used, nothing could be sampled, or hardly any step fits
+            into the time.
         IncompatibleModel: For parts of the recipe that do not fit together.
     """
+    if limit is not None and resume:
+        raise InputError(
+            "a resumed run keeps its number of steps: leave limit out, or stop it by a clock of your own"
+        )
     place = Path(folder)
     processes = join_training(device)
-    facts = {"resume": resume, "init": init is not None, **recipe.model_dump(exclude={"data": {"source"}})}
+    timed = None if limit is None else {"minutes": limit.minutes, "at_most": limit.at_most}
+    facts = {
+        "resume": resume,
+        "init": init is not None,
+        "limit": timed,
+        **recipe.model_dump(exclude={"data": {"source"}}),
+    }
     processes.check_same(lambda: facts, "comparing recipes")
     if not resume:
         processes.on_first(RunFolder(place).check_free)
@@ -87,8 +101,11 @@ def open_training(
         progress.say(f"note: {recipe.leaves_out}")
     torch.manual_seed(recipe.training.seed)
     model = processes.on_all(lambda: _new_model(recipe, examples, init), "making the model")
+    objective, options = build_objective(recipe, model), recipe.training.model_dump()
+    if limit is not None:
+        options["steps"] = limit.steps(objective, examples, recipe.training, device, processes, progress)
     trainer = train(
-        build_objective(recipe, model),
+        objective,
         examples,
         run=place,
         resume=resume,
@@ -96,7 +113,7 @@ def open_training(
         describe=describe(recipe),
         heldout=heldout,
         progress=SILENT,  # whoever iterates over the trainer reports
-        **recipe.training.model_dump(),
+        **options,
     )
     for warning in trainer.warnings:
         progress.say(f"note: {warning}")

@@ -292,12 +292,18 @@ class Trainer(Iterator[TrainStep]):
         The end of a script that several processes run; where there is one, the last step does all that is
         needed.
         """
+        self.release()
+        processes, self._processes = self._processes, Processes(device=self._processes.device)
+        processes.leave()
+
+    def release(self) -> None:
+        """Let others write the run, finish the trackers and read no more data: `close` for a trainer after which these
+        processes make another one.
+        """
         self._bars.close()
         self._batches.close()
         if self._writer is not None:
             self._writer.close()
-        processes, self._processes = self._processes, Processes(device=self._processes.device)
-        processes.leave()
 
     def agree(self, vote: int) -> int:
         """The largest vote of any process: all must leave the loop after the same step, for the same reason."""
