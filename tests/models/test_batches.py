@@ -36,6 +36,28 @@ def test_the_network_receives_x_in_its_own_dtype(dtype):
     assert sf.objectives.Simple(model)(X.to(dtype), Y, sf.noise.NoiseSource(0)).per_example.isfinite().all()
 
 
+def test_another_device_than_the_models_is_said():
+    """The meta device, whose tensors do not meet the CPU's either, stands for it."""
+    model = conditional()
+    said = "x is on the device meta, and the model is on cpu: move one of them"
+    for use in (
+        lambda: model(X.to("meta"), 5, Y),
+        lambda: sf.objectives.Simple(model)(X.to("meta"), Y, sf.noise.NoiseSource(0)),
+        lambda: sf.ScoreModel(sf.nets.MLP(2, noise_levels=False)).score(X.to("meta")),
+        lambda: sf.NoisyClassifier(sf.nets.MLP(2, out_dim=3), PROCESS)(X.to("meta"), 5),
+    ):
+        with pytest.raises(sf.InputError, match=said):
+            use()
+
+
+def test_other_failures_of_a_network_stay_what_they_are():
+    def broken(x, c, y=None):
+        raise RuntimeError("its own words")
+
+    with pytest.raises(RuntimeError, match="its own words"):
+        sf.Denoiser(broken, PROCESS)(X, 5)
+
+
 @pytest.mark.parametrize(
     ("x", "said"),
     [

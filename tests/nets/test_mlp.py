@@ -1,5 +1,7 @@
 """The multilayer perceptron: shapes, and networks without noise levels."""
 
+import resource
+
 import pytest
 import torch
 
@@ -56,3 +58,18 @@ def test_errors() -> None:
         MLP(2)(torch.randn(5, 3), torch.rand(5))
     with pytest.raises(InputError, match="layers"):
         MLP(2, layers=0)
+
+
+def test_sizes_that_are_together_beyond_memory_are_said() -> None:
+    """Each is allowed; the weights are of four terabytes, in a process of one."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**40, before[1]))
+    try:
+        with pytest.raises(
+            InputError, match="not enough memory for the parameters of this MLP: make it smaller"
+        ):
+            MLP(2**20, hidden=2**20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    with torch.device("meta"):
+        assert sum(weight.numel() for weight in MLP(2**20, hidden=2**20).parameters()) > 2**40

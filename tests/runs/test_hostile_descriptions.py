@@ -124,21 +124,23 @@ def test_a_hostile_description_is_refused(run: Path, changes: dict[str, object],
     assert said in refused(described(run, **changes))
 
 
-def test_a_description_that_no_parser_takes_is_refused(run: Path) -> None:
-    config = run / "config.toml"
-    for text in (
-        f"x = {'9' * 5000}",
-        "x = " + "[" * 20_000,
-        "x = " + "{a = " * 20_000,
-        "[" + "a." * 20_000 + "b]",
-        "[net\n",
-        "x = 1\n" * 2,
-        "\x00",
-    ):
-        config.write_text(text)
-        refused(run)
-    config.write_bytes(b"\xff\xfe")
-    refused(run)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"x = {'9' * 5000}", "an integer of thousands of digits"),
+        ("x = " + "[" * 20_000, "nested too deeply"),
+        ("x = " + "{a = " * 20_000, "nested too deeply"),
+        ("[" + "a." * 20_000 + "b]", "a key of more than 100 parts (at line 1)"),
+        ("[net\n", "not valid TOML"),
+        ("x = 1\n" * 2, "not valid TOML"),
+        ("\x00", "not valid TOML"),
+        ("\udcff\udcfe", "not text in UTF-8: byte 0"),
+    ],
+    ids=lambda value: repr(value[:12]),
+)
+def test_a_description_that_no_parser_takes_is_refused(run: Path, content: str, said: str) -> None:
+    (run / "config.toml").write_bytes(content.encode(errors="surrogateescape"))
+    assert said in refused(run)
 
 
 def test_lists_are_bounded() -> None:

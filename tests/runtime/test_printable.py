@@ -32,3 +32,11 @@ def test_what_people_write_stays(text: str) -> None:
 
 def test_a_message_is_one_line() -> None:
     assert one_line("size mismatch:\n\tfrom \x1b[1m3") == r"size mismatch: from \x1b[1m3"
+
+
+def test_a_long_text_is_cut_unless_all_of_it_is_asked_for() -> None:
+    assert one_line("a\n  b\tc") == "a b c"
+    assert one_line("ab" * 100, 5) == "ababa…"
+    assert one_line("\x1b" * 100, 6) == r"\x1b\x…"
+    assert len(one_line("word " * 1_000_000)) < 400
+    assert one_line("ab" * 1000, None) == "ab" * 1000

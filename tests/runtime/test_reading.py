@@ -9,7 +9,6 @@ import pytest
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.reading import (
     MissingFile,
-    one_line,
     open_file,
     read_bytes,
     read_json,
@@ -173,8 +172,3 @@ def test_errors_of_this_library_and_interruptions_pass_the_guard():
     assert caught.value is own
     with pytest.raises(KeyboardInterrupt), reading("x"):
         raise KeyboardInterrupt
-
-
-def test_a_long_text_is_cut_to_one_line():
-    assert one_line("a\n  b\tc") == "a b c"
-    assert one_line("ab" * 100, 5) == "ababa…"

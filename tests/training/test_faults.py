@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -290,6 +291,30 @@ def test_without_locks_in_the_file_system_the_text_decides(tmp_path, monkeypatch
     assert str(ended.pid) in later.taken_over
     later.release()
     assert not path.exists()
+
+
+def test_without_locks_a_turn_that_a_kill_left_ends_after_a_minute(tmp_path, monkeypatch):
+    """Processes that follow one that has ended take turns; one of them was killed in its turn."""
+
+    def none(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock.fcntl, "lockf", none)
+    path, turn = tmp_path / ".lock", tmp_path / ".lock.turn"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    said = {"pid": ended.pid, "host": os.uname().nodename, "since": "2030-01-01 00:00:00"}
+    path.write_text(json.dumps(said))
+    turn.touch()
+    with pytest.raises(sf.InputError, match="If it has ended, remove"):
+        RunLock(path)
+    assert turn.exists()
+    an_hour_ago = time.time() - 3600
+    os.utime(turn, (an_hour_ago, an_hour_ago))
+    held = RunLock(path)
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    held.release()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_removed_between_opening_and_locking_does_not_count(tmp_path, monkeypatch):

@@ -15,11 +15,11 @@ from scorefield import __version__
 from scorefield.cli.console import complain, print_line, speaking
 from scorefield.cli.malloc import keep_memory
 from scorefield.runtime.errors import ScorefieldError
+from scorefield.runtime.free_memory import is_out_of_memory
 
 __all__ = ["COMMANDS", "app", "main"]
 
 _INTERRUPTED = 130
-_NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
 
 # typer brings its own copy of click since 0.20, so the base of all usage errors is found through a public
 # name.
@@ -127,7 +127,7 @@ def _status(arguments: list[str] | None) -> int:
 
 def _explained(error: MemoryError | RuntimeError) -> str:
     """A sentence on an error of the machine; any other is raised again."""
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+    if is_out_of_memory(error):
         return (
             "there is not enough memory for this: take a smaller network or smaller images; training also fits with a "
             "smaller training.batch_size, or cut into training.accumulation parts (`scorefield plan RECIPE` says what it "

@@ -47,7 +47,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """What ends the command, as one line on stderr, from any process."""
-    line = one_line(text)
+    line = one_line(text, None)
     cut = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 200]} … {line[-200:]}"
     _tell(f"error: {cut}")
 
@@ -171,11 +171,11 @@ class _Said(logging.Handler):
     """Log lines of the first process, and errors of any."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        (_tell if record.levelno >= logging.ERROR else say)(one_line(record.getMessage()))
+        (_tell if record.levelno >= logging.ERROR else say)(one_line(record.getMessage(), None))
 
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
-    say(f"warning: {one_line(message)}")
+    say(f"warning: {one_line(message, None)}")
 
 
 class Progress:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import one_line, open_file, reading
+from scorefield.runtime.printable import one_line
+from scorefield.runtime.reading import open_file, reading
 from scorefield.runtime.weights import TensorFile, digest_of, read_pickled, unchanged
 
 __all__ = ["Weights", "read_weights"]

@@ -223,12 +223,29 @@ class ModelBase(nn.Module, Model, ABC):
         """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives.
 
         Where the parameters have another dtype than x, x and the real numbers among `given` are brought to theirs.
+
+        Raises:
+            InputError: Where the network fails, and x or one of `given` lies on another device than the parameters.
         """
         dtype = self.dtype
         if dtype is not None:
             x = x.to(dtype)
             given = {n: v.to(dtype) if v.is_floating_point() else v for n, v in given.items()}
-        return self._precision.call(self.net, self.autocast_dtype, x, *rest, **given)
+        try:
+            return self._precision.call(self.net, self.autocast_dtype, x, *rest, **given)
+        except RuntimeError as error:
+            self._check_devices({"x": x, **given}, error)
+            raise
+
+    def _check_devices(self, tensors: Mapping[str, Tensor], error: RuntimeError) -> None:
+        """InputError for tensors on another device than the model.   error: of the network, which they have led to."""
+        here = self.device
+        for name, tensor in tensors.items():
+            if tensor.device != here:
+                raise InputError(
+                    f"{name} is on the device {tensor.device}, and the model is on {here}: move one of them, such as by "
+                    f"{name}.to(model.device)"
+                ) from error
 
     def conditioned(self, x: Tensor, y: Tensor | None, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Labels and further arrays as keywords of the network.

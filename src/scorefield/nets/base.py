@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from scorefield.runtime.description import Described
+from scorefield.runtime.errors import InputError
+from scorefield.runtime.free_memory import is_out_of_memory
 
 __all__ = ["Network"]
 
@@ -23,3 +26,26 @@ class Network(nn.Module, Described):
 
     gives: ClassVar[tuple[str, ...]] = ("data",)
     nulls: Mapping[str, float | Tensor] = {}
+
+    def __init_subclass__(cls, **keywords: object) -> None:
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", _within_memory(vars(cls)["__init__"]))  # noqa: B010
+
+
+def _within_memory(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that says in words that its sizes, each of which is allowed, are together too much."""
+
+    @wraps(init)
+    def built(self: nn.Module, *args: object, **kwargs: object) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"there is not enough memory for the parameters of this {type(self).__name__}: make it smaller",
+                command="`scorefield plan RECIPE` says what training needs",
+            ) from error
+
+    return built

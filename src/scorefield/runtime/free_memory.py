@@ -10,10 +10,11 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["free_memory", "needs_memory", "system_bytes"]
+__all__ = ["free_memory", "is_out_of_memory", "needs_memory", "system_bytes"]
 
 _UNKNOWN = 8 * 2**30  # bytes, where the system does not tell
 _GB = 1e9
+_SAID = ("out of memory", "can't allocate memory")  # as torch says it
 
 
 def free_memory() -> int:
@@ -32,6 +33,11 @@ def needs_memory(count: int, what: str) -> None:
         raise InputError(
             f"{what}: this needs {count / _GB:,.1f} GB of memory, and {free / _GB:,.1f} GB are free"
         )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory could not be had; torch's are of no class of their own."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _SAID)
 
 
 def system_bytes(path: str, name: str) -> int:

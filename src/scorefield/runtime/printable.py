@@ -9,6 +9,7 @@ __all__ = ["one_line", "printable"]
 # Controls (C0, DEL, C1), surrogates, separators of lines and paragraphs, and formats, which turn the direction
 # of writing or are not seen. Of the formats, scripts and emoji need the two joiners.
 _HIDDEN = ("Cc", "Cs", "Zl", "Zp", "Cf")
+_LONGEST_REASON = 300  # characters of another library's message
 _JOINERS = "\u200c\u200d"
 
 
@@ -20,11 +21,21 @@ def printable(text: object) -> str:
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
 
 
-def one_line(text: object) -> str:
-    """The same for messages of several lines: any white space is one space, the rest is as `printable` has
-    it.
+def one_line(text: object, at_most: int | None = _LONGEST_REASON) -> str:
+    """A text of several lines, such as another library's message, on one: any white space is one space, the rest is as
+    `printable` has it.
+
+    Args:
+        text: The text, or what says it by `str`.
+        at_most: Characters after which it is cut. None: it is not cut.
     """
-    return printable(" ".join(str(text).split()))
+    said = str(text)
+    if at_most is None:
+        return printable(" ".join(said.split()))
+    words = printable(
+        " ".join(said[: 4 * at_most].split())
+    )  # of a text of megabytes only the start is looked at
+    return words if len(words) <= at_most else words[:at_most].rstrip() + "…"
 
 
 def _shown(character: str) -> str:

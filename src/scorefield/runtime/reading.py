@@ -17,12 +17,12 @@ from io import BufferedReader
 from typing import Any
 
 from scorefield.runtime.errors import InputError, ScorefieldError
+from scorefield.runtime.printable import one_line
 
 __all__ = [
     "LONGEST_TABLE",
     "LONGEST_TEXT",
     "MissingFile",
-    "one_line",
     "open_file",
     "parse_toml",
     "read_bytes",
@@ -34,7 +34,6 @@ __all__ = [
 
 LONGEST_TEXT = 2**26  # bytes of a text
 LONGEST_TABLE = 2**24  # bytes of JSON or TOML, whose values take up to twenty times as many
-_LONGEST_REASON = 300  # characters of another library's message
 
 # Without O_NONBLOCK, opening a named pipe waits for a writer; regular files ignore it. Windows has none of these.
 _FLAGS = os.O_RDONLY | sum(
@@ -156,12 +155,6 @@ def reading(what: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except Exception as fault:
         raise InputError(f"{_shown(what)}: cannot be read ({_reason(fault)})") from None
-
-
-def one_line(text: object, at_most: int = _LONGEST_REASON) -> str:
-    """A text without line breaks and repeated spaces, cut after `at_most` characters."""
-    words = " ".join(str(text)[: 4 * at_most].split())
-    return words if len(words) <= at_most else words[:at_most].rstrip() + "…"
 
 
 def _shown(path: str | os.PathLike[str]) -> str:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.free_memory import needs_memory
-from scorefield.runtime.reading import one_line, open_file, reading
+from scorefield.runtime.printable import one_line
+from scorefield.runtime.reading import open_file, reading
 
 __all__ = [
     "SHOWN",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +22,7 @@ except ImportError:  # Windows
 __all__ = ["RunLock"]
 
 _HELD: dict[Path, RunLock] = {}
+_LONGEST_TURN = 60.0  # seconds; it takes milliseconds
 _LONGEST, _BEGINNING = 4096, '{"pid": '  # of the text
 
 
@@ -170,9 +172,7 @@ def _dropped(path: Path, file: BinaryIO) -> bool:
     One process at a time: another one may have followed in the meantime, and its file stays.
     """
     turn = path.with_name(path.name + ".turn")
-    try:
-        open_own(turn, os.O_EXCL).close()
-    except FileExistsError:
+    if not _took(turn):
         return False
     try:
         if _is_at(path, file):
@@ -180,6 +180,24 @@ def _dropped(path: Path, file: BinaryIO) -> bool:
         return True
     finally:
         remove(turn)
+
+
+def _took(turn: Path) -> bool:
+    """Make the file that stands for a turn, unless another process has its turn. One that is a minute old was left by a
+    process that was killed in its turn, and is removed.
+    """
+    try:
+        open_own(turn, os.O_EXCL).close()
+    except FileExistsError:
+        try:
+            age = time.time() - turn.lstat().st_mtime
+        except FileNotFoundError:  # that turn is over, and so is what it was for
+            return False
+        if age < _LONGEST_TURN:
+            return False
+        remove(turn)
+        return _took(turn)
+    return True
 
 
 class _Holder:

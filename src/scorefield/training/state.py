@@ -12,7 +12,8 @@ from torch import Tensor
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import one_line, reading
+from scorefield.runtime.printable import one_line
+from scorefield.runtime.reading import reading
 from scorefield.runtime.weights import misfit
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA

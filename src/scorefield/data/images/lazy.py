@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +31,10 @@ class Files(Protocol):
 
     def content(self, number: int) -> Path | bytes | None:
         """A file to read, its bytes, or None where there is no image."""
+        ...
+
+    def files(self) -> Iterator[tuple[str, Path | bytes | None]]:
+        """(name, content) of each, in their order."""
         ...
 
     def digest(self) -> bytes: ...

@@ -14,7 +14,7 @@ import numpy as np
 
 from scorefield.data.images.read import EXTENSIONS
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import one_line
+from scorefield.runtime.printable import one_line
 
 __all__ = ["Listing", "list_images", "text"]
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from scorefield.runtime.atomic import append
 from scorefield.runtime.checks import unwritable
-from scorefield.runtime.reading import one_line
+from scorefield.runtime.printable import one_line
 
 __all__ = ["UnreadableLog", "reason_of"]
 

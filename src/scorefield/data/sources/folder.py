@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
-from scorefield.data.images.eager import decode_all
 from scorefield.data.images.layout import arrange
-from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
+from scorefield.data.images.lazy import MEMORY, PROBE
 from scorefield.data.images.read import WHITE, ImageOptions
 from scorefield.data.images.scan import text
+from scorefield.data.sources.image_files import dataset_of
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.errors import InputError
@@ -68,29 +67,15 @@ def folder(
         raise InputError(f"a folder of images is named by its path, got {brief(path)}")
     listing, notes = arrange(Path(os.path.expanduser(path)), source)
     labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
-    if decodes_lazily(on_demand, len(listing), options, memory):
-        values, seen = lazy_images(listing, labels, source, options, probe)
-        spec = DataSpec(values.shape[1:], classes=classes, bins=256)
-        return Dataset(spec, values, labels, source, notes=(*notes, *seen))
-    found = decode_all(listing.files(), len(listing), source, options)
-    spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
-    if labels is not None:
-        labels = labels[torch.from_numpy(found.kept)]
-        lost = sorted(set(range(len(classes))) - set(labels.tolist()))
-        if lost:
-            raise InputError(
-                f"{source}: no image of class {classes[lost[0]]!r} can be read: repair them or remove the "
-                "subfolder"
-            )
-    return Dataset(
-        spec,
-        torch.from_numpy(found.values),
-        labels,
-        source,
-        found.skipped,
-        reasons=found.reasons,
-        notes=(*notes, *found.notes),
+    made = dataset_of(
+        listing, labels, classes, source, options, notes, on_demand=on_demand, memory=memory, probe=probe
     )
+    lost = [name for name, count in zip(classes, made.counts, strict=True) if not count]
+    if lost:
+        raise InputError(
+            f"{source}: no image of class {lost[0]!r} can be read: repair them or remove the subfolder"
+        )
+    return made
 
 
 class _Folder(Opener):

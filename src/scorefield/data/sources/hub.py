@@ -22,14 +22,16 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.decode import Decoder
 from scorefield.data.images.eager import decode_all
-from scorefield.data.images.lazy import MEMORY, PROBE, decodes_lazily, lazy_images
+from scorefield.data.images.lazy import MEMORY, PROBE
 from scorefield.data.images.read import LARGEST, WHITE, ImageOptions
 from scorefield.data.images.unreadable import reason_of
+from scorefield.data.sources.image_files import dataset_of
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.data.sources.stream import BUFFER, Row, Stream
 from scorefield.runtime.checks import instance_of, one_of, positive_int
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import one_line, read_bytes
+from scorefield.runtime.printable import one_line
+from scorefield.runtime.reading import read_bytes
 
 if TYPE_CHECKING:  # an optional extra, imported when it is used
     import datasets
@@ -100,21 +102,8 @@ def hf(
     rows = _Rows(
         table.select_columns([column]).cast_column(column, library.Image(decode=False)), column, cells
     )
-    if decodes_lazily(on_demand, len(table), options, memory):
-        values, seen = lazy_images(rows, labels, source, options, probe)
-        spec = DataSpec(values.shape[1:], classes=classes, bins=256)
-        return Dataset(spec, values, labels, source, notes=(*notes, *seen))
-    found = decode_all(rows.files(), len(table), source, options)
-    spec = DataSpec(shape=found.values.shape[1:], classes=classes, bins=256)
-    kept = None if labels is None else labels[torch.from_numpy(found.kept)]
-    return Dataset(
-        spec,
-        torch.from_numpy(found.values),
-        kept,
-        source,
-        found.skipped,
-        reasons=found.reasons,
-        notes=(*notes, *found.notes),
+    return dataset_of(
+        rows, labels, classes, source, options, notes, on_demand=on_demand, memory=memory, probe=probe
     )
 
 
