@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,18 @@ def test_what_is_read_is_said(tmp_path: Path) -> None:
     assert "3 classes: 4 (3), 5 (3), 6 (3); further arrays at" in points.reading[0]
     part = points.subset(torch.tensor([0, 3]))
     assert "(2 of them without examples)" in part.reading[0]
+
+
+def test_what_is_read_is_said_in_a_bounded_text() -> None:
+    names = ("n" * 100_000, "two\nlines", *map(str, range(100)))
+    data = sf.data.tensor(
+        torch.zeros(102, 2), torch.arange(102), **{f"array{k}": torch.zeros(102) for k in range(300)}
+    )
+    data = replace(data, spec=replace(data.spec, classes=names))
+    (said,) = data.reading
+    assert len(said) < 1000
+    assert f"102 classes: {'n' * 60}… (1), two lines (1), 0 (1)" in said
+    assert said.endswith("array114, array115, … of 300")
 
 
 class Told:

@@ -56,6 +56,17 @@ def test_it_is_refused_before_data_are_read(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("folder", ["thesis.tex/run", "thesis.tex/a/b", "loop", "loop/run"])
+def test_a_folder_that_cannot_be_made_is_refused_before_data_are_read(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "open_training_data", refuse_to_read)
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(sf.InputError, match=r"cannot be made: .*(thesis\.tex|loop) is not a folder"):
+        open_training(read_recipe("digits"), tmp_path / folder, device="cpu")
+
+
 def test_the_device_and_the_first_weights_are_looked_at_before_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

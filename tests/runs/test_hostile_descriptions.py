@@ -14,7 +14,7 @@ import tomli_w
 
 import scorefield as sf
 from scorefield.planning.facts import info_facts
-from scorefield.runs.recipe import read_recipe
+from scorefield.runs.recipe import read_recipe, with_overrides
 from scorefield.runtime.bounds import LEVELS, check_bounds
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build, parse
@@ -203,6 +203,17 @@ def test_a_recipe_is_bounded_like_a_run(tmp_path: Path) -> None:
 def test_numbers_of_training_are_finite(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
         parse(TrainingOptions, {name: value}, "training")
+
+
+def test_true_and_false_are_no_numbers() -> None:
+    for name in ("steps", "batch_size", "lr", "seed"):
+        with pytest.raises(InputError, match=f"training.{name}: a number is expected, got True"):
+            parse(TrainingOptions, {name: True}, "training")
+    with pytest.raises(InputError, match=r"training\.steps: a number is expected, got True"):
+        with_overrides(read_recipe("digits"), ["training.steps=true"])
+    with pytest.raises(InputError, match=r"eta: a number is expected, got False"):
+        build(SAMPLERS, {"kind": "ddim", "eta": False}, "sampling.sampler")
+    assert parse(TrainingOptions, {"flip": True}, "training").flip is True
 
 
 def test_what_may_be_infinite_still_may() -> None:

@@ -220,6 +220,16 @@ def test_lines_are_whole_or_absent(tmp_path, monkeypatch):
     assert long.read_bytes() == b"x" * 100_000 + b"\nz\n"
 
 
+def test_a_line_stands_for_itself_after_more_than_any_line_of_ours(tmp_path, monkeypatch):
+    """A file of others without a line break, sparse perhaps, must not swallow it."""
+    monkeypatch.setattr("scorefield.runtime.atomic._LONGEST_LINE", 4096)
+    file = tmp_path / "a.jsonl"
+    for length in (4097, 100_000):
+        file.write_bytes(b"\0" * length)
+        append(file, '{"a": 1}\n')
+        assert file.read_bytes() == b"\0" * length + b'\n{"a": 1}\n'
+
+
 @pytest.mark.parametrize("what", ["link", "dangling link", "pipe", "device"])
 def test_a_fixed_name_is_a_regular_file_or_refused(tmp_path, what):
     file, other = tmp_path / "a.jsonl", tmp_path / "thesis.tex"

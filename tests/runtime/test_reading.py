@@ -97,6 +97,15 @@ def test_size_is_bounded_before_and_while_reading(tmp_path):
         assert "of at most 10 bytes" in refusal(read_bytes, "/proc/self/status", "a word", at_most=10)
 
 
+def test_the_mark_that_editors_put_before_a_text_is_no_part_of_it(tmp_path):
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfa = 1\n")
+    assert read_toml(tmp_path / "text", "a recipe") == {"a": 1}
+    (tmp_path / "text").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "text", "a table") == {"a": 1}
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbf\xff")
+    assert "not text in UTF-8" in refusal(read_text, tmp_path / "text", "a text")
+
+
 @pytest.mark.parametrize(
     ("read", "content", "reason"),
     [

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scorefield.core.shapes import DataSpec, are_images
+from scorefield.runtime.printable import one_line
 
 __all__ = ["examples_in_words", "skipped_in_words"]
 
-_CLASSES, _FILES = 10, 3  # that are named
+_CLASSES, _ARRAYS, _FILES = 10, 20, 3  # that are named
+_NAME = 60  # characters of a name
 
 
 def examples_in_words(
@@ -26,7 +28,7 @@ def examples_in_words(
     levels = "" if spec.bins is None else f"{spec.bins} levels, "
     parts = [_shape(spec), f"{levels}values {low:.4g} … {high:.4g} in the model"]
     parts.append(_classes(spec.classes, counts) if labelled and spec.classes else "no classes")
-    parts += [f"further arrays {', '.join(arrays)}"] if arrays else []
+    parts += [f"further arrays {_arrays(arrays)}"] if arrays else []
     return "; ".join(parts)
 
 
@@ -50,10 +52,17 @@ def _shape(spec: DataSpec) -> str:
     return f"images of {width}×{height} pixels, {'grey' if channels == 1 else 'RGB'}"
 
 
+def _arrays(names: Sequence[str]) -> str:
+    more = f", … of {len(names):,}" if len(names) > _ARRAYS else ""
+    return ", ".join(one_line(name, _NAME) for name in names[:_ARRAYS]) + more
+
+
 def _classes(names: Sequence[str], counts: Sequence[int] | None) -> str:
-    said = [name if counts is None else f"{name} ({counts[k]:,})" for k, name in enumerate(names[:_CLASSES])]
-    text = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}: {', '.join(said)}"
-    if len(names) > _CLASSES:
-        text += f", … {names[-1]}" if counts is None else f", … {names[-1]} ({counts[-1]:,})"
+    def said(k: int) -> str:
+        return one_line(names[k], _NAME) + ("" if counts is None else f" ({counts[k]:,})")
+
+    first = ", ".join(map(said, range(min(len(names), _CLASSES))))
+    text = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}: {first}"
+    text += f", … {said(-1)}" if len(names) > _CLASSES else ""
     empty = sum(count == 0 for count in counts) if counts is not None else 0
     return text + (f" ({empty:,} of them without examples)" if empty else "")

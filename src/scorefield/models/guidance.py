@@ -24,7 +24,7 @@ from scorefield.models.base import Classifier, Denoise, Labels
 from scorefield.models.foreign import as_classifier, as_gaussian
 from scorefield.models.wrappers import Given, Wrapper, as_labels, class_names, per_example
 from scorefield.process.base import GaussianProcess, Time
-from scorefield.runtime.checks import LARGEST, number, numbers, one_of
+from scorefield.runtime.checks import LARGEST, brief, number, numbers, one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = ["ClassifierFree", "ClassifierGuidance", "ClipX0", "DynamicThreshold"]
@@ -322,7 +322,7 @@ def _as_scale(scale: Scale) -> Tensor:
     values = numbers("scale", scale)
     if values.ndim > 1 or not values.numel() or bool((values.abs() > LARGEST).any()):
         raise InputError(
-            f"scale is a finite number up to {LARGEST:g}, or one for each example; got shape {tuple(values.shape)}"
+            f"scale is a finite number up to {LARGEST:g}, or one for each example; got {brief(scale)}"
         )
     return values
 

@@ -194,6 +194,8 @@ def _whole_lines(file: BinaryIO) -> tuple[int, str]:
         length = min(size, max(1, 2 * len(tail)))  # one byte says that nothing was cut off
         file.seek(-length, os.SEEK_END)
         tail = file.read(length)
+    if b"\n" not in tail and len(tail) < size:  # longer than any line of ours
+        return size, "\n"
     tail = tail[tail.rfind(b"\n") + 1 :]
     if not tail:
         return size, ""

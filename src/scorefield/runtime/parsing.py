@@ -64,9 +64,21 @@ def parse(table: type[Table], values: Mapping[str, object], where: str = "", lar
         found = table.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(_explain(table, error, where)) from None
+    _refuse_truths(values, found, where)
     # Text and floats may have become integers.
     check_bounds({name: getattr(found, name) for name in found.model_fields_set}, where, largest)
     return found
+
+
+def _refuse_truths(values: Mapping[str, object], found: BaseModel, where: str) -> None:
+    """InputError for true and false that have become the numbers 1 and 0."""
+    for name in found.model_fields_set & values.keys():
+        value, made = values[name], getattr(found, name)
+        place = f"{where}.{name}" if where else name
+        if isinstance(value, Mapping) and isinstance(made, BaseModel):
+            _refuse_truths(value, made, place)
+        elif isinstance(value, bool) and isinstance(made, int | float) and not isinstance(made, bool):
+            raise InputError(f"option {place}: a number is expected, got {value}")
 
 
 @cache

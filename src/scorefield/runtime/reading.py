@@ -104,10 +104,12 @@ def read_bytes(
 def read_text(
     path: str | os.PathLike[str], what: str, at_most: int = LONGEST_TEXT, follow: bool = True
 ) -> str:
-    """All of a regular file in UTF-8; arguments and errors as `open_file`. InputError for other text."""
+    """All of a regular file in UTF-8, without the mark that some editors put before it; arguments and errors as `open_file`.
+    InputError for other text.
+    """
     content = read_bytes(path, what, at_most, follow)
     with reading(path):
-        return content.decode()
+        return content.decode("utf-8-sig")
 
 
 def read_json(

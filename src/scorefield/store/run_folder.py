@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +55,7 @@ class RunFolder:
 
     def check_free(self) -> None:
         """InputError where there is already a run, or anything else but what is left of a run killed while it
-        was made.
+        was made, and where no folder can be made.
         """
         if self.config.exists():
             raise InputError(
@@ -63,6 +65,11 @@ class RunFolder:
             not self.path.is_dir() or any(not self._is_beginning(path) for path in self.path.iterdir())
         ):
             raise InputError(f"{self.path} exists and is not an empty folder: choose another one for the run")
+        above = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
+        if not above.is_dir():
+            raise InputError(f"{self.path} cannot be made: {above} is not a folder")
+        if not os.access(above, os.W_OK):
+            raise unwritable(self.path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
     def make(self) -> None:
         """Make the folder; InputError where it is not free or cannot be made."""
