@@ -386,6 +386,8 @@ MISTAKES = [
     (["--guidance", "0,1", "--metrics", "pr,bpd"], "bpd ignore guidance"),
     (["--guidance", "0,1", "--samples", "{tmp}/few.npz"], "not sampled again"),
     (["-n", "1"], "-n"),
+    (["--metrics", "fd,pr", "-n", "3"], "pr needs sets of at least 4 images; n is 3"),
+    (["--sets", "99999999999"], "option sets"),
 ]
 
 

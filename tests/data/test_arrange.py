@@ -182,10 +182,9 @@ def test_what_is_read_is_said(tmp_path: Path) -> None:
 
 def test_what_is_read_is_said_in_a_bounded_text() -> None:
     names = ("n" * 100_000, "two\nlines", *map(str, range(100)))
-    data = sf.data.tensor(
-        torch.zeros(102, 2), torch.arange(102), **{f"array{k}": torch.zeros(102) for k in range(300)}
-    )
-    data = replace(data, spec=replace(data.spec, classes=names))
+    data = sf.data.tensor(torch.zeros(102, 2), torch.arange(102))
+    arrays = {f"array{k}": torch.zeros(102) for k in range(300)}
+    data = replace(data, spec=replace(data.spec, classes=names), arrays=arrays)
     (said,) = data.reading
     assert len(said) < 1000
     assert f"102 classes: {'n' * 60}… (1), two lines (1), 0 (1)" in said

@@ -46,6 +46,7 @@ def test_commas_in_names_stay():
     known = ["a, b", "a", "b", "c,d,e"]
     assert split_names("a, b,a,c,d,e, b", known) == ["a, b", "a", "c,d,e", "b"]
     assert split_names("3, 5", known) == ["3", "5"]
+    assert split_names(" , a", [" ", "a"]) == [" ", "a"]
 
 
 def test_data_take_the_numbering_of_a_model():

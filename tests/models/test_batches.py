@@ -41,13 +41,15 @@ def test_another_device_than_the_models_is_said():
     model = conditional()
     said = "x is on the device meta, and the model is on cpu: move one of them"
     for use in (
-        lambda: model(X.to("meta"), 5, Y),
-        lambda: sf.objectives.Simple(model)(X.to("meta"), Y, sf.noise.NoiseSource(0)),
+        lambda: model(X.to("meta"), 5, Y.to("meta")),
+        lambda: sf.objectives.Simple(model)(X.to("meta"), Y.to("meta"), sf.noise.NoiseSource(0)),
         lambda: sf.ScoreModel(sf.nets.MLP(2, noise_levels=False)).score(X.to("meta")),
         lambda: sf.NoisyClassifier(sf.nets.MLP(2, out_dim=3), PROCESS)(X.to("meta"), 5),
     ):
         with pytest.raises(sf.InputError, match=said):
             use()
+    with pytest.raises(sf.InputError, match="labels y are on the device meta, and the examples on cpu"):
+        model(X, 5, Y.to("meta"))
 
 
 def test_other_failures_of_a_network_stay_what_they_are():

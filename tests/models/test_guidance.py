@@ -190,6 +190,11 @@ def test_classifier_free_calls_the_network_once():
     assert seen == [[3, 3, 2, 0]]
 
 
+def test_a_scale_that_is_too_large_is_shown():
+    with pytest.raises(sf.InputError, match=r"scale is a finite number up to 1e\+18.*got 1e\+300"):
+        ClassifierFree(label_free(), [2, 0], 1e300)
+
+
 def test_classifier_free_with_clipping_on_either_side():
     model, x, y, t = (
         label_free(data=sf.DataSpec((2,), range=(-0.1, 0.2), classes=("a", "b", "c"))),

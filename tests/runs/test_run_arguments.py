@@ -24,6 +24,13 @@ def test_more_samples_than_memory_holds(run):
         run.sample(n=10**12, steps=1, device="cpu")
 
 
+def test_more_samples_than_memory_holds_are_refused_for_one_file(run, tmp_path):
+    """Before the first of them is made: all are in memory when the file is written."""
+    with pytest.raises(sf.InputError, match=r"n = 100,000,000,000 samples .*a folder takes .* needs .* GB"):
+        run.save_samples(tmp_path / "all.npz", n=10**11, steps=1, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
 def test_more_images_than_an_evaluation_judges(run):
     with pytest.raises(sf.InputError, match=r"option n: .*less than or equal to 10000000"):
         run.evaluate("fd", n=10**9)
@@ -44,6 +51,9 @@ def test_more_images_than_an_evaluation_judges(run):
             lambda run: sf.Run(run.path, net=3),  # type: ignore[arg-type]
             "net must be a torch.nn.Module",
         ),
+        (lambda run: run.model("meta"), "device must be one of cpu, cuda, mps; got 'meta'"),
+        (lambda run: run.model(torch.device("meta")), "device must be one of cpu, cuda, mps; got 'meta'"),
+        (lambda run: run.evaluate("fd", sets=10**6), "option sets: .*less than or equal to 10000"),
         (lambda run: run.sample(2, seed=torch.Generator()), "a seed is an integer"),
         (lambda run: run.sample(2, seed=-1), "a seed is an integer"),
         (lambda run: run.sample(2, seed=1.5), "a seed is an integer"),

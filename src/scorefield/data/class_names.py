@@ -59,6 +59,7 @@ def split_names(text: str, known: Sequence[str]) -> list[str]:
     parts, found = text.split(","), []
     while parts:
         most = next((n for n in range(len(parts), 1, -1) if ",".join(parts[:n]).strip() in known), 1)
-        found.append(",".join(parts[:most]).strip())
+        said = ",".join(parts[:most])
+        found.append(said if said in known else said.strip())
         parts = parts[most:]
     return found

@@ -23,6 +23,7 @@ from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permut
 from scorefield.data.summary import examples_in_words, skipped_in_words
 from scorefield.runtime.checks import brief, check_finite, instance_of
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.free_memory import needs_memory
 
 __all__ = ["Dataset", "number_labels", "range_of", "tensor"]
 
@@ -383,10 +384,18 @@ def tensor(
         )
     if x.dtype == torch.uint8:
         _check_channels_first(tuple(x.shape))
-    values = x.detach().to("cpu", torch.uint8 if x.dtype == torch.uint8 else torch.float32, copy=True)
+    if x.layout != torch.strided or x.is_meta:
+        raise InputError(
+            f"examples must be a dense tensor with values, got one of {x.layout} on {x.device}: convert it by .to_dense()"
+        )
+    dtype = torch.uint8 if x.dtype == torch.uint8 else torch.float32
+    needs_memory(x.numel() * dtype.itemsize, f"a copy of {len(x):,} examples")
+    values = x.detach().to("cpu", dtype, copy=True)
     values = values.contiguous()
     check_finite(values, "examples", "remove them first")
-    labels, classes = (None, ()) if y is None else number_labels(y.detach().cpu().numpy(), "tensor")
+    if y is not None:
+        y = instance_of("labels y", y, Tensor, "a tensor of integers (N,)").detach().cpu()
+    labels, classes = (None, ()) if y is None else number_labels(y.numpy(), "tensor")
     if labels is not None and len(labels) != len(values):
         raise InputError(f"there are {len(values)} examples but {len(labels)} labels")
     further = {name: numeric_tensor(name, array, "tensor") for name, array in arrays.items()}

@@ -90,7 +90,7 @@ class EvaluationOptions(Options):
 
     metrics: tuple[str, ...] = ("fd",)
     n: int | None = Field(None, ge=2, le=10_000_000)
-    sets: int = Field(3, ge=1)
+    sets: int = Field(3, ge=1, le=10_000)
     seed: int = Field(0, ge=0)
     split: Literal["heldout", "train"] = "heldout"
     terms: int | None = Field(None, ge=2)
@@ -274,6 +274,11 @@ def _sets(subject: EvaluationTarget, options: EvaluationOptions, metric: str) ->
             f"figures are read next to held-out images, and there are {len(heldout)} here: train with a larger data.holdout"
         )
     count = options.n or len(heldout)
+    for name in options.metrics:
+        if name in SAMPLE_METRICS and min(count, len(heldout)) < (least := SAMPLE_METRICS[name].least):
+            raise InputError(
+                f"{name} needs sets of at least {least} images; n is {count}, and {len(heldout)} images are held out"
+            )
     if options.samples is not None:
         return GivenSets.open(options.samples, spec, count, options.sets)
     # Classes come as often as they are held out, a part of them in the same shares: a Fréchet distance also

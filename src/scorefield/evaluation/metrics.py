@@ -73,6 +73,7 @@ class SampleMetric:
         compares: Whether it compares with a reference.
         warn: Inputs -> warnings for the user.
         looks: Whether it is computed from features; where no metric is, no extractor is made.
+        least: Images that a set must have.
     """
 
     measure: Callable[[MetricInputs, Stamp], list[MetricValue]]
@@ -80,6 +81,7 @@ class SampleMetric:
     compares: bool
     warn: Callable[[MetricInputs], list[str]]
     looks: bool = True
+    least: int = 2
 
 
 def _fd(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
@@ -293,6 +295,12 @@ FD = SampleMetric(
 )
 KID = SampleMetric(_kid, frozenset({"features"}), True, _of_classes)
 IS = SampleMetric(_is, frozenset({"log_probs"}), False, lambda judged: [])
-PR = SampleMetric(_pr, frozenset({"features"}), True, lambda judged: _of_counts(judged) + _of_classes(judged))
+PR = SampleMetric(
+    _pr,
+    frozenset({"features"}),
+    True,
+    lambda judged: _of_counts(judged) + _of_classes(judged),
+    least=_NEIGHBOURS + 1,
+)
 COPIES = SampleMetric(_copies, frozenset({"copied"}), False, lambda judged: [], looks=False)
 PALETTE = SampleMetric(_palette, frozenset({"palette"}), False, lambda judged: [], looks=False)

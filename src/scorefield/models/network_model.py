@@ -313,6 +313,10 @@ def checked_labels(y: Tensor, x: Tensor) -> Tensor:
     if not fits:
         got = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else brief(y)
         raise InputError(f"labels y must be a tensor of integers, one an example, ({len(x)},); got {got}")
+    if y.device != x.device:  # torch looks up rows by indices of the meta device, and finds anything
+        raise InputError(
+            f"labels y are on the device {y.device}, and the examples on {x.device}: move them by y.to(x.device)"
+        )
     return y.long()
 
 

@@ -217,7 +217,7 @@ class OpenedRun:
     def _key(
         self, device: str | torch.device | None, precision: str | None, compiled: bool
     ) -> tuple[torch.device, torch.dtype | None, bool]:
-        place = device if isinstance(device, torch.device) else pick_device(device)
+        place = pick_device(device)
         return place, autocast_dtype(precision or self.recipe.training.precision, place), compiled
 
     def _load(self, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> ModelBase:

@@ -42,6 +42,7 @@ from scorefield.samplers.grids import as_grid
 from scorefield.samplers.latents import spherical_walk
 from scorefield.store.block_store import BLOCK
 from scorefield.store.latent_file import Latents, check_weights
+from scorefield.store.outputs import is_folder_name
 from scorefield.store.writers import check_animation, check_target
 
 if TYPE_CHECKING:
@@ -164,9 +165,7 @@ class Run(OpenedRun):
         note(hardly_begun(self), progress)
         self._say_fitted(progress)
         count, block = _count(n, sampling), _block(block)
-        values = count * self.data_spec.dimensions
-        size = 1 if are_images(self.data_spec.shape) else 4  # bytes
-        needs_memory(values * size, f"n = {count:,} samples at once (`save_samples` writes any number)")
+        self._check_memory(count, "`save_samples` writes any number")
         return SampleJob(sampling, seed, count, self.path, block, progress=progress).in_memory()
 
     def save_samples(
@@ -217,6 +216,8 @@ class Run(OpenedRun):
         # What one process alone cannot open, none goes on without.
         sampling, count, size = processes.on_all(prepare, "opening the run")
         where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
+        if not is_folder_name(where):
+            self._check_memory(count, "a folder takes any number")
         note(sampling.caution(), progress)
         note(hardly_begun(self), progress)
         self._say_fitted(progress)
@@ -254,6 +255,11 @@ class Run(OpenedRun):
         """
         sampling = self.sampling(labels, **how)
         return sampling.trajectory(_count(n, sampling), seed, _block(block))
+
+    def _check_memory(self, count: int, otherwise: str) -> None:
+        """InputError where so many samples cannot be in memory.   otherwise: how more of them can be made."""
+        size = 1 if are_images(self.data_spec.shape) else 4  # bytes
+        needs_memory(count * self.data_spec.dimensions * size, f"n = {count:,} samples at once ({otherwise})")
 
     def _target(self, name: str) -> Path:
         """A file of this name among the run's own samples."""

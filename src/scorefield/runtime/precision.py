@@ -34,9 +34,13 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if use else None
 
 
-def pick_device(name: str | None) -> torch.device:
+def pick_device(name: str | torch.device | None) -> torch.device:
     """The device of that name, or the fastest one found. InputError where this machine has no such device."""
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if isinstance(name, torch.device):
+        if name.type not in (*has, "meta"):
+            return name  # of a backend that torch was extended by
+        name = str(name)
     if name is None:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
     kind = one_of("device", name.partition(":")[0] if isinstance(name, str) else name, has)

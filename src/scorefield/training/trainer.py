@@ -150,10 +150,13 @@ class Trainer(Iterator[TrainStep]):
             )
         if run is not None and not isinstance(run, str | PathLike):
             raise InputError(f"run is the path of the folder that is written, got {brief(run)}")
-        if describe is not None and not isinstance(describe, Mapping):
+        if describe is not None and not (
+            isinstance(describe, Mapping) and all(isinstance(name, str) for name in describe)
+        ):
             raise InputError(
                 f"describe takes tables by name, such as {{'sampling': {{…}}}}, got {brief(describe)}"
             )
+        _check_weights(objective)
         self.options = options
         self._model = model_like(objective.model)
         self._run = run
@@ -369,6 +372,11 @@ class Trainer(Iterator[TrainStep]):
                 with nullcontext() if cut == cuts - 1 else self.accelerator.no_sync(self._objective):
                     loss = self._objective(x0, y, noise, **arrays)
                     mean = loss.per_example.mean() / cuts
+                    if not mean.requires_grad:
+                        raise InputError(
+                            "the loss has no gradient: gradients are off here (torch.no_grad, torch.inference_mode), or the network "
+                            "gives what does not depend on its weights"
+                        )
                     self.accelerator.backward(mean)
                 drawn.append((loss.t, loss.unweighted))
                 terms = {"loss": mean.detach(), **{k: v.mean() / cuts for k, v in loss.parts.items()}}
@@ -473,6 +481,21 @@ class Trainer(Iterator[TrainStep]):
         """Give the trackers a picture, uint8 (H, W, C), of this step. The first process calls it."""
         if self._writer is not None:
             self._writer.show(name, picture)
+
+
+def _check_weights(objective: Objective) -> None:
+    """InputError where there are no weights to train."""
+    weights = [weight for weight in objective.parameters() if weight.requires_grad]
+    if not weights:
+        raise InputError(
+            "there is nothing to train: the objective has no parameters with a gradient (give its model a torch.nn.Module as network; "
+            "requires_grad_() makes frozen ones trainable)"
+        )
+    if any(weight.is_meta or weight.is_inference() for weight in weights):
+        raise InputError(
+            "the weights cannot be trained: they are on the meta device, or were made under torch.inference_mode; build the model "
+            "outside of both"
+        )
 
 
 def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:

@@ -11,8 +11,13 @@ from torch import Tensor
 
 from scorefield.data.base import Share, Source
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.free_memory import needs_memory
 
 __all__ = ["EpochBatches", "EpochOrder", "Indexed", "permutation", "positions"]
+
+
+_MANY = 2**24  # examples, for whose order memory is asked for first
+_BYTES = 16  # for each: its random word, and its place
 
 
 def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.ndarray:
@@ -32,6 +37,8 @@ def permutation(length: int, seed: int, epoch: int = 0, stream: int = 0) -> np.n
     """
     if not 0 <= seed < 2**64:
         raise InputError(f"a seed must be between 0 and 2**64 - 1, got {seed}")
+    if length > _MANY:
+        needs_memory(_BYTES * length, f"a random order of {length:,} examples")
     key, counter = np.array([seed, epoch], dtype=np.uint64), np.array([0, 0, 0, stream], dtype=np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(length)
     return np.argsort(words, kind="stable").astype(np.int64)

@@ -24,6 +24,7 @@ from scorefield.data.sources.torch_items import MapStyle, as_array, as_class, as
 from scorefield.data.summary import examples_in_words
 from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import reading
 
 __all__ = ["TorchDataset", "torch_dataset"]
 
@@ -188,8 +189,10 @@ def torch_dataset(
     """
     items = _map_style(dataset)
     source = type(dataset).__name__ if name is None else name
-    _check_numbers(len(items), threads, probe, source)
-    chosen = sorted({k * len(items) // probe for k in range(probe)})
+    with reading(f"the length of {source}"):
+        count = len(items)
+    _check_numbers(count, threads, probe, source)
+    chosen = sorted({k * count // probe for k in range(probe)})
     where = f"{source}: item {chosen[0]}"
     first = read_item(items, chosen[0], where)
     spec = _with_classes(data_spec or _spec_of(first.values, where), classes, first.label is not None, source)
