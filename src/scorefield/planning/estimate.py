@@ -117,12 +117,12 @@ def make_plan(
     InputError: unknown recipes, a batch that the devices cannot share equally, numbers that are not positive.
     """
     recipe, is_run = recipe_of(what, allow)
+    kind = device or ("cuda" if devices > 1 else pick_device(None).type)
+    spec = expected_data(recipe)
+    recipe = recipe.on(kind, spec)
     batch = recipe.training.batch_size if batch is None else batch
     _check(devices, memory, batch, flops, device)
-    kind = device or ("cuda" if devices > 1 else pick_device(None).type)
-    setting = Setting(
-        recipe, expected_data(recipe), kind, _precision(recipe, kind), devices, batch // devices
-    )
+    setting = Setting(recipe, spec, kind, _precision(recipe, kind), devices, batch // devices)
     model = meta_model(recipe, setting.spec)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from scorefield.core.shapes import DataSpec
 from scorefield.models.network import NetworkInputs
 from scorefield.models.network_model import ModelBase
 from scorefield.nets import fused
@@ -45,7 +46,7 @@ def recipe_facts() -> list[dict[str, Any]]:
     for name in recipe_names():
         recipe = read_recipe(name)
         spec = expected_data(recipe)
-        parameters = _count(meta_model(recipe, spec))
+        parameters = _count(meta_model(_here(recipe, spec), spec))
         facts.append(
             {
                 "name": name,
@@ -102,6 +103,7 @@ def info_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _facts(what: str, recipe: Recipe, is_run: bool) -> dict[str, Any]:
     spec = expected_data(recipe)
+    recipe = _here(recipe, spec)
     model = meta_model(recipe, spec)
     facts = {
         "name": f"{what} ({recipe.name})" if is_run else recipe.name,
@@ -127,6 +129,11 @@ def _facts(what: str, recipe: Recipe, is_run: bool) -> dict[str, Any]:
             **options.model_dump(include={"steps", "batch_size", "seed"}),
         },
     }
+
+
+def _here(recipe: Recipe, spec: DataSpec) -> Recipe:
+    """The recipe as it would be trained on this machine."""
+    return recipe.on(pick_device(None).type, spec)
 
 
 def _title(recipe: Recipe) -> str:

@@ -88,13 +88,17 @@ def open_training(
     processes.check_same(lambda: facts, "comparing recipes")
     if not resume:
         processes.on_first(RunFolder(place).check_free)
+        recipe = processes.on_all(recipe.sized, "looking at the data")
         processes.on_all(lambda: _check_first(recipe, device, init), "checking the recipe")
     # What one process alone cannot read or make, none goes on without.
     examples, heldout = processes.on_all(lambda: open_training_data(recipe.data), "opening the data")
     progress.say(f"{recipe.name}: {_amount(examples, heldout)} of {examples.source}")
     for text in examples.reading:
         progress.say(text)
-    asked, recipe = recipe.model.conditional, recipe.suited_to(examples.spec)
+    kind = processes.device.type
+    if variant := recipe.variant(kind, examples.spec):
+        progress.say(f"for these images on {kind}: {variant} (--set NAME=VALUE chooses otherwise)")
+    asked, recipe = recipe.model.conditional, recipe.on(kind, examples.spec).suited_to(examples.spec)
     if note := _conditioning(recipe, asked == "auto", examples.spec):
         progress.say(note)
     if recipe.leaves_out:
@@ -207,18 +211,19 @@ def _conditioning(recipe: Recipe, chosen_here: bool, data: DataSpec) -> str:
 
 def _check_first(recipe: Recipe, device: str | None, init: str | Path | None) -> None:
     """Refuse what the recipe alone shows to be wrong: reading the data may take minutes."""
-    pick_device(device)
+    kind = pick_device(device).type
+    if init is not None:
+        open_weights(RunFolder(Path(init)).require())
+    known, spec = knows_size(recipe.data), expected_data(recipe)
+    recipe = recipe.on(kind, spec)
     options = recipe.training
     if options.batch_size % options.accumulation:
         raise InputError(
             f"training.batch_size {options.batch_size} cannot be cut into training.accumulation = {options.accumulation} parts"
         )
-    if init is not None:
-        open_weights(RunFolder(Path(init)).require())
     build_process(recipe)
     if is_own(recipe.net.get("kind")):
         return
-    known, spec = knows_size(recipe.data), expected_data(recipe)
     count = recipe.net.get("num_classes")
     if spec.classes and recipe.data.classes is None and isinstance(count, int):
         spec = replace(spec, classes=tuple(map(str, range(count))))

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 
-from scorefield.core.shapes import DataSpec
+from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data.sources.opener import SourceOptions
+from scorefield.data.sources.parse import sized
 from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.models.base import Family
 from scorefield.models.categorical_denoiser import CategoricalDenoiser
@@ -42,6 +43,7 @@ __all__ = [
     "ModelOptions",
     "Recipe",
     "TrainedOn",
+    "Variant",
     "describe",
     "read_recipe",
     "recipe_names",
@@ -93,6 +95,35 @@ class ModelOptions(Options):
     energy: bool = Field(
         False, description="of a model without a process: the network gives an energy E, and the score is −∇E"
     )
+
+
+class Variant(Options):
+    """Values that replace a recipe's own on a kind of device, and for images up to a size. The first that applies is
+    taken; what is set by hand is kept.
+    """
+
+    device: Literal["cpu", "cuda", "mps"] | None = Field(
+        None, description="kind of device that is trained on; default: any"
+    )
+    up_to: int | None = Field(
+        None, ge=1, le=SIDE, description="side in pixels of the largest images; default: any"
+    )
+    net: dict[str, Any] = Field({}, description="values of [net]")
+    training: dict[str, Any] = Field({}, description="values of [training]")
+
+    def applies(self, device: str, data: DataSpec) -> bool:
+        """Whether it is for training on this kind of device ("cpu") with such examples."""
+        side = max(data.shape[1:]) if are_images(data.shape) else None
+        fits = self.up_to is None or (side is not None and side <= self.up_to)
+        return self.device in (None, device) and fits
+
+    def __str__(self) -> str:
+        values = [
+            f"{table}.{name} = {value}"
+            for table, values in (("net", self.net), ("training", self.training))
+            for name, value in values.items()
+        ]
+        return ", ".join(values)
 
 
 class TrainedOn(Options):
@@ -147,6 +178,7 @@ class Recipe(Options):
     objective: dict[str, Any] = {"kind": "simple"}
     training: TrainingOptions = TrainingOptions()
     sampling: SamplingOptions = SamplingOptions()
+    variants: tuple[Variant, ...] = ()
     trained_on: TrainedOn | None = None
 
     _allowed: tuple[str, ...] = PrivateAttr(())
@@ -206,6 +238,30 @@ class Recipe(Options):
         suited = self.model_copy(update={"model": model, "training": training, "net": net})
         suited._allowed = self._allowed
         return suited
+
+    def variant(self, device: str, data: DataSpec) -> Variant | None:
+        """The first of `variants` that applies on this kind of device ("cpu") to such examples."""
+        return next((variant for variant in self.variants if variant.applies(device, data)), None)
+
+    def on(self, device: str, data: DataSpec) -> Recipe:
+        """The same recipe with the values of its variant for this kind of device and such examples, and no variants."""
+        if not self.variants:
+            return self
+        variant = self.variant(device, data) or Variant()
+        training = {**self.training.model_dump(), **variant.training}
+        return self.model_copy(
+            update={
+                "net": {**self.net, **variant.net},
+                "training": parse(TrainingOptions, training, "training"),
+                "variants": (),
+            }
+        )
+
+    def sized(self) -> Recipe:
+        """The same recipe with the size of images that `data.size` = "auto" stands for. InputError where the data cannot be
+        looked at.
+        """
+        return self.model_copy(update={"data": sized(self.data)})
 
     @property
     def is_classifier(self) -> bool:
@@ -284,6 +340,7 @@ def with_overrides(
     for name, value in changes:
         key = f"{within}.{name}" if within else name
         *path, last = key.split(".")
+        _keep_by_hand(values["variants"], key)
         table = values
         for part in path:
             if not isinstance(table.get(part), dict):
@@ -293,6 +350,14 @@ def with_overrides(
             table = table[part]
         table[last] = value
     return parse(Recipe, values).allowing(recipe.allowed)
+
+
+def _keep_by_hand(variants: object, key: str) -> None:
+    """Take a setting, or a whole table, out of the variants of a recipe: what is set by hand is not replaced."""
+    table, _, name = key.partition(".")
+    for variant in variants if isinstance(variants, Sequence) else ():
+        if isinstance(variant, dict) and isinstance(variant.get(table), dict):
+            variant[table] = {k: v for k, v in variant[table].items() if name not in ("", k)}
 
 
 def _setting(text: str) -> tuple[str, object]:

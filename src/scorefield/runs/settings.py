@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from scorefield.generation.sampling_options import SamplingOptions
-from scorefield.runs.recipe import DataOptions, ModelOptions
+from scorefield.runs.recipe import DataOptions, ModelOptions, Variant
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.description import Described
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES, SAMPLERS, TIMES, Registry
@@ -31,6 +31,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "model": ModelOptions,
     "training": TrainingOptions,
     "sampling": SamplingOptions,
+    "variants": Variant,
 }
 _KINDS: Mapping[str, Registry] = {
     "process": PROCESSES,
@@ -49,6 +50,7 @@ _ORDER = (
     "training",
     "sampling",
     "sampling.sampler",
+    "variants",
 )
 _OF_DATA = "from the data"
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "true | false"}

@@ -175,7 +175,10 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
         error.errors()
     )  # of a value that may be a function or something else, what the something else lacks
     first = next((one for one in found if one["type"] != "callable_type"), found[0])
-    path = [str(part) for part in first["loc"]]
+    parts = list(first["loc"])
+    while len(parts) > 1 and isinstance(parts[-1], str) and not _fields_at(table, [*map(str, parts[:-1])]):
+        parts.pop()  # the name of one of several types that an option may have
+    path = [str(part) for part in parts]
     name = ".".join([where, *path] if where else path)
     if first["type"] == "extra_forbidden":
         known = _fields_at(table, path[:-1])
@@ -190,6 +193,8 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
 
 def _fields_at(table: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part.isdecimal():  # of a list of tables
+            continue
         annotation = table.model_fields[part].annotation
         annotation = next((kind for kind in get_args(annotation) if inspect.isclass(kind)), annotation)
         if not (inspect.isclass(annotation) and issubclass(annotation, BaseModel)):

@@ -10,6 +10,7 @@ import torch
 from scorefield.data.dataset import Dataset
 from scorefield.data.images.layout import arrange
 from scorefield.data.images.lazy import MEMORY, PROBE
+from scorefield.data.images.own_size import USUAL, sizes_of, usable_side
 from scorefield.data.images.read import WHITE, ImageOptions
 from scorefield.data.images.scan import text
 from scorefield.data.sources.image_files import dataset_of
@@ -79,11 +80,15 @@ def folder(
 
 
 class _Folder(Opener):
+    def own_side(self, name: str, options: SourceOptions) -> int:
+        listing, _ = arrange(Path(os.path.expanduser(name)), text(name))
+        return usable_side(sizes_of(listing))
+
     def knows_size(self, options: SourceOptions) -> bool:
-        return True
+        return options.size != "auto"
 
     def open(self, name: str, options: SourceOptions) -> Dataset:
-        size, channels = options.size or 32, options.channels or 3
+        size, channels = options.side or USUAL, options.channels or 3
         return folder(
             name, size, channels, options.upscale, options.strict, options.stream, white=options.white
         )

@@ -422,7 +422,7 @@ def _label_column(library: ModuleType, features: datasets.Features) -> str | Non
 class _Hub(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset | Stream:
         lazily = options.stream
-        size, channels, upscale, strict = options.size, options.channels, options.upscale, options.strict
+        size, channels, upscale, strict = options.side, options.channels, options.upscale, options.strict
         column, white = options.column, options.white
         if lazily and not is_saved(name):
             classes, buffer = options.classes, options.buffer

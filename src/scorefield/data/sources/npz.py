@@ -16,6 +16,7 @@ from scorefield.core.shapes import DataSpec
 from scorefield.data.arrays import RESERVED, is_numeric, numeric_tensor
 from scorefield.data.dataset import Dataset, number_labels
 from scorefield.data.images.found import FoundImages
+from scorefield.data.images.own_size import usable_side
 from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
@@ -165,8 +166,14 @@ def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarr
 
 
 class _Npz(Opener):
+    def own_side(self, name: str, options: SourceOptions) -> int:
+        headers = array_headers(Path(os.path.expanduser(name)), text(name), _HINT)
+        images = headers.get("images", headers.get("arr_0"))
+        shape = () if images is None else images.shape
+        return usable_side([(shape[2], shape[1])] if len(shape) in (3, 4) else [])  # `open` refuses others
+
     def open(self, name: str, options: SourceOptions) -> Dataset:
-        return npz(name, options.size, options.channels, options.upscale)
+        return npz(name, options.side, options.channels, options.upscale)
 
 
 SOURCE = _Npz()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
+from scorefield.data.images.own_size import USUAL
 from scorefield.data.images.read import WHITE
 from scorefield.data.sources.stream import BUFFER, Stream
 from scorefield.runtime.bounds import LEVELS, SIDE, SIZE
@@ -28,11 +30,10 @@ class SourceOptions(Options):
     """Where examples come from and how they are read."""
 
     source: str | None = Field(None, description=ACCEPTED)
-    size: int | None = Field(
+    size: Annotated[int, Field(ge=1, le=SIDE)] | Literal["auto"] | None = Field(
         None,
-        ge=1,
-        le=SIDE,
-        description="side in pixels to reduce and crop images to; default: 32 for a folder, unchanged for others",
+        description="side in pixels to reduce and crop images to; auto: their own where all are squares of one size of 8 to 64 "
+        "pixels, but a multiple of 4, from 32 on of 8; otherwise 32; default: 32 for a folder, unchanged for others",
     )
     channels: int | None = Field(
         None, ge=1, le=SIDE, description="1 (grey) or 3 (RGB); default: 3 for a folder, unchanged for others"
@@ -69,6 +70,11 @@ class SourceOptions(Options):
         description="number of encoded images that a stream of hf:NAME is shuffled within",
     )
 
+    @property
+    def side(self) -> int | None:
+        """`size` where it is a number."""
+        return None if self.size == "auto" else self.size
+
 
 class Opener(ABC):
     """One kind of word after --data; its entry in `runtime.registry.SOURCES` says which words those are."""
@@ -82,9 +88,18 @@ class Opener(ABC):
             options: How it is read.
         """
 
+    def own_side(self, name: str, options: SourceOptions) -> int | None:
+        """The size that `auto` stands for; None for data of one size, and where the size is not that of images.
+
+        Args:
+            name: As of `open`.
+            options: As of `open`.
+        """
+        return USUAL
+
     def knows_size(self, options: SourceOptions) -> bool:
         """Whether the shape of an example is known without opening the data; options: how it is read."""
-        return options.size is not None
+        return options.side is not None
 
     def expected(self, options: SourceOptions, labelled: bool) -> DataSpec:
         """What an example will be, as far as that is known without opening the data.
@@ -93,7 +108,7 @@ class Opener(ABC):
             options: How it is read.
             labelled: Whether labels are asked for.
         """
-        size = options.size or 32
+        size = options.side or USUAL
         classes = tuple(str(k) for k in range(options.classes or 10)) if labelled else ()
         return DataSpec((options.channels or 3, size, size), classes=classes, bins=256)
 
@@ -114,12 +129,15 @@ class Embedded(Opener):
 
     def open(self, name: str, options: SourceOptions) -> Dataset:
         channels, size, _ = self.spec.shape
-        if options.size not in (None, size) or options.channels not in (None, channels):
+        if options.side not in (None, size) or options.channels not in (None, channels):
             raise InputError(
-                f"{self.what}, not size {options.size or size} with {options.channels or channels} channels: "
+                f"{self.what}, not size {options.side or size} with {options.channels or channels} channels: "
                 "leave size and channels out, or use images of your own"
             )
         return self.make()
+
+    def own_side(self, name: str, options: SourceOptions) -> None:
+        return None
 
     def knows_size(self, options: SourceOptions) -> bool:
         return True

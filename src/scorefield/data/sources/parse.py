@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
@@ -14,8 +15,9 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.registry import SOURCES
 
-__all__ = ["expected_spec", "knows_size", "open_source"]
+__all__ = ["expected_spec", "knows_size", "open_source", "sized"]
 
+Reading = TypeVar("Reading", bound=SourceOptions)
 _NAME = ":NAME"
 
 
@@ -37,7 +39,16 @@ def open_source(source: str, **options: object) -> Dataset | Stream:
     if asked.column is not None and not entry.startswith("hf:"):
         raise InputError(f"{source} has no columns: column (data.column) is for hf:NAME, leave it out")
     opener: Opener = SOURCES[entry]
-    return opener.open(name, asked)
+    return opener.open(name, sized(asked))
+
+
+def sized(options: Reading) -> Reading:
+    """The same with the size that `auto` stands for, which the data say. InputError where they cannot be looked at."""
+    entry, name = _entry(options.source or "")
+    if options.size != "auto" or entry is None:
+        return options
+    opener: Opener = SOURCES[entry]
+    return options.model_copy(update={"size": opener.own_side(name, options)})
 
 
 def expected_spec(options: SourceOptions, labelled: bool) -> DataSpec:

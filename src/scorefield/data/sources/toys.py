@@ -87,9 +87,12 @@ def _polar(radius: Tensor, angle: Tensor) -> Tensor:
 
 class _Toys(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset:
-        if options.size is not None or options.channels is not None:
+        if options.side is not None or options.channels is not None:
             raise InputError(f"toy:{name} is points of the plane, not images: leave size and channels out")
         return toy(name)
+
+    def own_side(self, name: str, options: SourceOptions) -> None:
+        return None
 
     def knows_size(self, options: SourceOptions) -> bool:
         return True
