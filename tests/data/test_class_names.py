@@ -49,6 +49,18 @@ def test_commas_in_names_stay():
     assert split_names(" , a", [" ", "a"]) == [" ", "a"]
 
 
+def test_a_name_of_several_classes_is_no_class():
+    known = ["crane", "crane", "dog"]
+    assert class_numbers(["dog"], known) == [2]
+    assert class_numbers(["1", "0"], known) == [1, 0]
+    with pytest.raises(sf.InputError, match="several classes are called 'crane': say them by number"):
+        class_numbers(["dog", "crane"], known)
+    spec = sf.DataSpec((2,), classes=tuple(known))
+    model = sf.Denoiser(sf.nets.MLP(2, hidden=8, layers=1, num_classes=3), sf.process.cosine(20), data=spec)
+    with pytest.raises(sf.InputError, match="several classes are called 'crane': give their numbers"):
+        model.given("crane")
+
+
 def test_data_take_the_numbering_of_a_model():
     data = sf.data.tensor(torch.eye(4), torch.tensor([5, 7, 9, 7]))
     again = data.numbered_as(["9", "8", "7", "5"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 import scorefield as sf
 from scorefield.data import dequantize, shift
@@ -67,6 +68,49 @@ def test_samples_and_transforms_of_something_else():
 
 
 def test_a_folder_is_named_by_a_path():
+    wrong: object
     for wrong in (b"pictures", 3, None):
         with pytest.raises(sf.InputError, match="by its path"):
             sf.data.folder(wrong)  # type: ignore[arg-type]
+    for wrong in (3, None, [1]):
+        with pytest.raises(sf.InputError, match="by its path"):
+            sf.data.npz(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 2.5}, "the image size must be at least 1 pixel and at most 65,536, got 2.5"),
+        ({"size": "8"}, "the image size"),
+        ({"size": True}, "the image size"),
+        ({"size": 10**9, "upscale": True}, "the image size.*at most 65,536"),
+        ({"white": 1.5}, "white is a value of 16-bit images"),
+        ({"memory": float("nan")}, "memory, bytes of decoded images"),
+        ({"memory": -1}, "memory, bytes of decoded images"),
+        ({"probe": 0}, "probe"),
+    ],
+)
+def test_options_of_a_folder_that_are_none(tmp_path, options, said):
+    Image.new("L", (8, 8)).save(tmp_path / "1.png")
+    with pytest.raises(sf.InputError, match=said):
+        sf.data.folder(tmp_path, **{"size": 8, "on_demand": None, **options})
+
+
+@pytest.mark.parametrize("range_", ["ab", 3, (0,), (0, 1, 2), (0, float("nan")), (1, 0), None])
+def test_a_range_that_is_none(range_):
+    with pytest.raises(sf.InputError, match="range"):
+        sf.data.tensor(torch.rand(4, 1, 8, 8), range=range_)
+    if range_ is not None:
+        with pytest.raises(sf.InputError, match="range"):
+            sf.DataSpec((2,), range=range_)
+
+
+def test_a_range_may_be_a_tensor():
+    data = sf.data.tensor(torch.rand(4, 1, 8, 8), range=torch.tensor([0, 1]))  # type: ignore[arg-type]
+    assert data.spec.range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("fraction", ["x", None, float("nan"), 1, -0.1])
+def test_a_share_that_is_none(fraction):
+    with pytest.raises(sf.InputError, match="the held-out fraction must be at least 0 and below 1"):
+        MOONS.split(fraction, 0)

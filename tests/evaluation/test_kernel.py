@@ -114,3 +114,8 @@ def test_bad_input():
         kernel_distance(a, a[:1])
     with pytest.raises(InputError, match="subsets must be a positive integer, got 0"):
         kernel_distance(a, a, subsets=0)
+
+
+def test_features_whose_third_powers_overflow_are_refused():
+    with pytest.raises(InputError, match="third powers are no finite numbers"):
+        kernel_distance(torch.zeros(9, 3), torch.full((9, 3), 1e200, dtype=torch.float64))

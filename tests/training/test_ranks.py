@@ -377,6 +377,10 @@ def test_a_busy_port_is_a_sentence(tmp_path):
         ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK must be one of 0 … 1"),
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK must be one of 0 … 1"),
         ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "http"}, "MASTER_PORT must be a port"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "99999999"}, "MASTER_PORT must be a port"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "²"}, "MASTER_PORT must be a port"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "0"}, "MASTER_PORT must be a port"),
+        ({"WORLD_SIZE": "9" * 20, "RANK": "0"}, "WORLD_SIZE must be at most 65,536"),
     ],
 )
 @pytest.mark.parametrize("words", [TRAIN, ("sample",)])
@@ -385,9 +389,9 @@ def test_an_environment_that_says_half_is_refused(
 ):
     for name in EARLIER:
         monkeypatch.delenv(name, raising=False)
+    run = ["--run", tmp_path / "r"] if words == TRAIN else [tiny_run("toy-moons"), "--device", "cpu"]
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    run = ["--run", tmp_path / "r"] if words == TRAIN else [tiny_run("toy-moons"), "--device", "cpu"]
     status, _, err = call(capsys, *words, *run)
     assert status == 1
     assert said in err

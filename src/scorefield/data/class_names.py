@@ -30,6 +30,11 @@ def class_numbers(
     """
     number_of = {name: number for number, name in enumerate(known)}
     if all(name in number_of for name in names):
+        twice = [name for name in names if known.count(name) > 1] if len(number_of) < len(known) else []
+        if twice:
+            raise InputError(
+                f"{source + ': ' if source else ''}several classes are called {twice[0]!r}: say them by number, all of them"
+            )
         return [number_of[name] for name in names]
     count = len(known) if count is None else count
     if all(_is_number(name, count) for name in names):

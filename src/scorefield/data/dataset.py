@@ -21,7 +21,7 @@ from scorefield.data.images.lazy import LazyImages
 from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder, permutation
 from scorefield.data.summary import examples_in_words, skipped_in_words
-from scorefield.runtime.checks import brief, check_finite, instance_of
+from scorefield.runtime.checks import brief, check_finite, instance_of, numbers
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.free_memory import needs_memory
 
@@ -236,8 +236,8 @@ class Dataset:
         Raises:
             InputError: For another fraction, and for a single example.
         """
-        if not 0 <= fraction < 1:
-            raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
+        if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+            raise InputError(f"the held-out fraction must be at least 0 and below 1, got {brief(fraction)}")
         if fraction > 0 and len(self) < 2:
             raise InputError(
                 f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add "
@@ -403,7 +403,7 @@ def tensor(
     if range is None:
         advice = "say it by sf.data.tensor(x, range=(0, 1))"
         range = (-1.0, 1.0) if bins else range_of(values, "tensor", advice)
-    spec = DataSpec(tuple(values.shape[1:]), (float(range[0]), float(range[1])), classes, bins)
+    spec = DataSpec(tuple(values.shape[1:]), tuple(numbers("range", range, 1).tolist()), classes, bins)
     low, high = spec.range
     if bins is None and not (low <= float(values.min()) and float(values.max()) <= high):
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -92,7 +93,12 @@ def _draw(x: Tensor, size: int, seed: int, subset: int, side: int) -> Tensor:
 def _mmd(a: Tensor, b: Tensor, rows: int) -> float:
     (m, n), (a, b) = (len(a), len(b)), (a.double(), b.double())
     within = _within(a, rows) / (m * (m - 1)) + _within(b, rows) / (n * (n - 1))
-    return within - 2 * _sum(a, b, rows) / (m * n)
+    found = within - 2 * _sum(a, b, rows) / (m * n)
+    if not math.isfinite(found):
+        raise InputError(
+            "the features are so large that their third powers are no finite numbers: scale them"
+        )
+    return found
 
 
 def _within(x: Tensor, rows: int) -> float:

@@ -331,6 +331,8 @@ def _number_of(name: str, names: Sequence[str]) -> int:
     if name not in names:
         known = ", ".join(names[:20]) if names else "no names are known here, so give numbers"
         raise InputError(f"there is no class {name!r}{did_you_mean(name, names)}; there are {known}")
+    if list(names).count(name) > 1:
+        raise InputError(f"several classes are called {name!r}: give their numbers")
     return list(names).index(name)
 
 

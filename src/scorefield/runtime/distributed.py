@@ -220,8 +220,8 @@ def _meet(rank: int, world: int) -> Store:
     torch would wait for them in C++, where neither Ctrl-C nor SIGTERM ends it, and without a word.
     """
     host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), os.environ.get("MASTER_PORT", "29500")
-    if not port.isdigit():
-        raise InputError(f"the environment's MASTER_PORT must be a port, got {port[:_SHOWN]!r}")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16):
+        raise InputError(f"the environment's MASTER_PORT must be a port, 1 … 65535, got {port[:_SHOWN]!r}")
     serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store, since = None, time.monotonic()
     while store is None:

@@ -10,6 +10,8 @@ __all__ = ["is_first_process", "launched_together"]
 
 _HOW = "start them with torchrun --nproc_per_node N -m scorefield …, or unset WORLD_SIZE"
 
+_MOST = 2**16  # processes
+
 
 def is_first_process() -> bool:
     """Whether this process speaks and writes. RANK counts only among several: a job script may leave it behind."""
@@ -28,6 +30,8 @@ def launched_together() -> tuple[int, int]:
     world = _number("WORLD_SIZE", 1)
     if world < 2:
         return 0, 1
+    if world > _MOST:
+        raise InputError(f"WORLD_SIZE must be at most {_MOST:,}, got {world}: {_HOW}")
     if "RANK" not in os.environ:
         raise InputError(
             f"WORLD_SIZE says that this is one of {world} processes, and RANK, which of them, is not set: {_HOW}"

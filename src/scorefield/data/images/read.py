@@ -13,6 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from scorefield.runtime.bounds import SIDE
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import open_file, reading
 
@@ -69,12 +71,18 @@ class ImageOptions:
     white: int = WHITE
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise InputError(f"the image size must be at least 1 pixel, got {self.size}")
+        if self.size is not None and not _is_whole(self.size, SIDE):
+            raise InputError(
+                f"the image size must be at least 1 pixel and at most {SIDE:,}, got {brief(self.size)}"
+            )
         if self.channels not in (None, 1, 3):
             raise InputError(f"images have 1 channel (grey) or 3 (RGB), got channels = {self.channels}")
-        if not 1 <= self.white <= WHITE:
-            raise InputError(f"white is a value of 16-bit images, 1 … {WHITE:,}; got {self.white}")
+        if not _is_whole(self.white, WHITE):
+            raise InputError(f"white is a value of 16-bit images, 1 … {WHITE:,}; got {brief(self.white)}")
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= int(value) <= most
 
 
 def read_image(source: Path | bytes, white: int = WHITE) -> Image.Image:

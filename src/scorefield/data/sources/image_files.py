@@ -12,6 +12,7 @@ from scorefield.data.dataset import Dataset
 from scorefield.data.images.eager import decode_all
 from scorefield.data.images.lazy import Files, decodes_lazily, lazy_images
 from scorefield.data.images.read import ImageOptions
+from scorefield.runtime.checks import positive_int
 
 __all__ = ["dataset_of"]
 
@@ -48,6 +49,7 @@ def dataset_of(
     Raises:
         InputError: As `decode_all` does, for all images or for those that are probed.
     """
+    positive_int("memory, bytes of decoded images,", memory, at_least=0)
     if decodes_lazily(on_demand, len(files), options, memory):
         values, seen = lazy_images(files, labels, source, options, probe)
         spec = DataSpec(values.shape[1:], classes=classes, bins=256)

@@ -21,6 +21,7 @@ from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.array_files import ArrayHeader, array_headers, read_arrays
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 
 __all__ = ["from_arrays", "npz"]
@@ -51,6 +52,8 @@ def npz(
         InputError: If the file cannot be read, or its arrays have other types or sizes.
     """
     options = ImageOptions(size, channels, upscale)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"an archive of images is named by its path, got {brief(path)}")
     source = text(str(path))
     file = Path(os.path.expanduser(path))
     headers = array_headers(file, source, _HINT)
