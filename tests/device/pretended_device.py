@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.utils.backend_registration as registration
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from scorefield.runtime import precision
 
@@ -75,14 +74,37 @@ class OnPretend(torch.Tensor):
         return _run(func, args, kwargs or {})
 
 
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    """The tensors among an operation's arguments, which are tensors, lists of them, and what is none."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value) in (list, tuple):
+            yield from _tensors(value)
+
+
+def _each(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """A value with each of its tensors changed. Several times as fast as torch's own trees, which took half of the time."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    return type(value)(_each(part, change) for part in value) if type(value) in (list, tuple) else value
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.on_cpu if isinstance(tensor, OnPretend) else tensor
+
+
+def _there(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if isinstance(tensor, OnPretend) else OnPretend(tensor)
+
+
 def _is_ours(device: Any) -> bool:
     return device is not None and torch.device(device).type == "pretend"
 
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     """Do on the CPU's numbers what was asked of the device's; RuntimeError where the two would mix."""
-    flat, spec = tree_flatten((args, kwargs))
-    tensors = [a for a in flat if isinstance(a, torch.Tensor)]
+    tensors = [*_tensors(args), *_tensors(kwargs.values())]
     ours = [t for t in tensors if isinstance(t, OnPretend)]
     # A tensor without dimensions may come from the CPU, as with CUDA.
     strangers = [t for t in tensors if not isinstance(t, OnPretend) and t.dim() > 0]
@@ -105,21 +127,14 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if func in HEAVY and (here or tensors[0].dtype == torch.float32):
         WORK["pretend" if here else tensors[0].device.type] += 1
     given = args[0] if args and isinstance(args[0], torch.Tensor) else None
-    args, kwargs = tree_unflatten([t.on_cpu if isinstance(t, OnPretend) else t for t in flat], spec)
     kwargs = {
-        k: CPU if k == "device" and _is_ours(v) else False if k == "pin_memory" and v else v
+        k: CPU if k == "device" and _is_ours(v) else False if k == "pin_memory" and v else _each(v, _on_cpu)
         for k, v in kwargs.items()
     }
-    out = func(*args, **kwargs)
+    out = func(*(_each(arg, _on_cpu) for arg in args), **kwargs)
     if given is not None and func.__name__.split(".")[0].endswith("_") and func._schema.is_mutable:
         return given  # in place: what was given comes back
-    wrap = here and func is not aten._local_scalar_dense.default
-    return tree_map(
-        lambda t: (
-            OnPretend(t) if wrap and isinstance(t, torch.Tensor) and not isinstance(t, OnPretend) else t
-        ),
-        out,
-    )
+    return _each(out, _there) if here and func is not aten._local_scalar_dense.default else out
 
 
 class _Functions(TorchFunctionMode):
@@ -130,7 +145,7 @@ class _Functions(TorchFunctionMode):
             by_device = isinstance(a, torch.device) and a.type == "pretend"
             return PRETEND if by_device or (isinstance(a, str) and a.startswith("pretend")) else a
 
-        args = args if func is torch.device else tree_map(named, args)
+        args = args if func is torch.device else tuple(map(named, args))
         kwargs = {k: named(v) for k, v in (kwargs or {}).items()}
         if args and isinstance(args[0], OnPretend):
             if func is torch.Tensor.tolist:

@@ -38,7 +38,7 @@ def results(
     folder = tmp_path_factory.mktemp("device")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     command = [sys.executable, str(JOB), str(folder / "job"), *chosen]
-    job = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
+    job = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
     assert job.returncode == 0, job.stderr[-3000:]
     return {line["case"]: line for line in map(json.loads, job.stdout.splitlines())}
 
