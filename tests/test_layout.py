@@ -3,6 +3,7 @@ cheap.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -33,12 +34,18 @@ LAYERS = [
 ]
 
 
+@functools.cache
+def nodes(path):
+    """Every node of a module's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def layer(module):
     return LAYERS.index(module.split(".")[0])
 
 
 def internal_imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scorefield"):
             inner = node.module.removeprefix("scorefield").lstrip(".")
             yield from [inner] if inner else [alias.name for alias in node.names]
@@ -64,11 +71,10 @@ def test_modules_import_only_from_below():
 
 def test_no_asserts_and_no_unpickling_in_the_library():
     for path in SRC.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), (
+        assert not any(isinstance(node, ast.Assert) for node in nodes(path)), (
             f"{path}: user input must never meet an assert"
         )
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        calls = [node for node in nodes(path) if isinstance(node, ast.Call)]
         for call in calls:
             name = ast.unparse(call.func)
             assert name not in ("pickle.load", "pickle.loads", "eval", "exec"), path
@@ -106,7 +112,7 @@ def test_errors_speak_of_python():
         f"{path.relative_to(SRC).as_posix()}: {text}"
         for path in SRC.rglob("*.py")
         if path.relative_to(SRC).parts[0] != "cli"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("InputError", "IncompatibleModel")
         for argument in node.args
         for text in [ast.unparse(argument)]
@@ -129,9 +135,10 @@ def test_one_module_prints():
     found = {
         f"{path.relative_to(SRC).as_posix()}: {name}"
         for path in SRC.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
+        if isinstance(node, (ast.Name, ast.Attribute))
         for name in [ast.unparse(node)]
-        if isinstance(node, (ast.Name, ast.Attribute)) and name.removeprefix("rich.console.") in PRINTS
+        if name.removeprefix("rich.console.") in PRINTS
     }
     elsewhere = {line for line in found if not line.startswith("cli/console.py: ")}
     assert not elsewhere
@@ -175,7 +182,7 @@ def test_one_module_opens_files_for_reading():
     """A named pipe, a device or a file of any size in the place of a file is met in runtime/reading.py alone."""
     found = set()
     for path in SRC.rglob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text())):
+        for call in nodes(path):
             if not isinstance(call, ast.Call):
                 continue
             name = ast.unparse(call.func)
@@ -258,7 +265,7 @@ def test_one_module_changes_files():
     """
     found = set()
     for path in SRC.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             place = path.relative_to(SRC).as_posix()
             if place != "runtime/atomic.py":
                 found |= {f"{place}: {name}" for name in changing(node)}

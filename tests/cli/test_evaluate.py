@@ -336,8 +336,10 @@ def test_reference_statistics_are_written_and_used(capsys, run, tmp_path):
     assert first["kid"] == again["kid"]
 
 
-def broken_folders(tmp_path):
-    """Folders and files to make mistakes with."""
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Folders and files to make mistakes with, which no command changes."""
+    tmp_path = tmp_path_factory.mktemp("broken")
     rng = np.random.default_rng(0)
     for name in ("empty", "large"):
         (tmp_path / name).mkdir()
@@ -352,6 +354,7 @@ def broken_folders(tmp_path):
         images=rng.integers(0, 256, (80, 8, 8), dtype=np.uint8),
         labels=np.arange(80) % 10,
     )
+    return tmp_path
 
 
 MISTAKES = [
@@ -394,10 +397,9 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
 )
-def test_mistakes_get_one_line(capsys, run, tmp_path, arguments, message):
-    broken_folders(tmp_path)
+def test_mistakes_get_one_line(capsys, run, broken, arguments, message):
     status, out, err = call(
-        capsys, "evaluate", run, *(text.format(tmp=tmp_path) for text in arguments), "--device", "cpu"
+        capsys, "evaluate", run, *(text.format(tmp=broken) for text in arguments), "--device", "cpu"
     )
     assert status not in (0, None)
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
