@@ -32,9 +32,11 @@ demo: $(VENV)/.installed  ## train on the real digits (a second time: go on), sa
 	$(BIN)/scorefield evaluate "$(RUN)" --metrics fd
 	@echo "the picture: $(RUN)/digits.png"
 
-# The tests of a file go to one process, so that what they share is made once. Each process takes 1 to 2 GB.
+# The tests of a file go to one process, so that what they share is made once. Each process takes 1 to 2 GB. First the package is
+# compiled, which every process that the tests start would do by itself where PYTHONDONTWRITEBYTECODE is set.
 WORKERS := 2
 test: $(VENV)/.installed  ## run the tests in two processes (WORKERS=4: in four), and list the 20 slowest
+	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=20
 
 test-fast: $(VENV)/.installed  ## run the tests of the mathematics and the structure: no training, under a minute

@@ -1,5 +1,6 @@
 """The command as a user calls it: results, exit statuses, one clear line for every mistake."""
 
+import functools
 import json
 import os
 import signal
@@ -10,9 +11,11 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from support import call, frames, tiny
+from support import call, fork, frames, import_for_forks, tiny
 
 import scorefield.cli
+from scorefield.evaluation import train_classifier
+from scorefield.nets import fused
 
 TINY = tiny("digits")
 
@@ -106,7 +109,9 @@ def test_samples_do_not_depend_on_their_count_and_repeat(capsys, run, tmp_path):
     assert call(capsys, "sample", run, "-n", 2, *options, "--out", tmp_path / "d.npz")[0] == 0
 
 
-def test_evaluate_given_samples(capsys, tiny_run, tmp_path):
+def test_evaluate_given_samples(capsys, tiny_run, tmp_path, monkeypatch):
+    quick = functools.partial(train_classifier, passes=(2, 2))
+    monkeypatch.setattr("scorefield.evaluation.catalogue.train_classifier", quick)
     run = tiny_run.copy(tmp_path / "run", "digits", steps=3)
     assert call(capsys, "sample", run, "-n", 30, "--steps", 2, "--out", tmp_path / "a.npz")[0] == 0
     status, out, err = call(capsys, "evaluate", run, "--samples", tmp_path / "a.npz", "-n", 15, "--json")
@@ -281,36 +286,62 @@ def test_mistakes_get_one_line_and_a_status(capsys, run, tmp_path, arguments, me
     assert len(line) < 500
 
 
+def in_a_process(words, number, said):
+    """Begin a command as a user does; `number` is a signal that this process may ignore, and the command shall hear."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "scorefield", *words],
+        stderr=said,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ).pid
+
+
+def in_a_fork(words, number, said):
+    """As `in_a_process`, without the seconds that imports take."""
+    import_for_forks()
+    pid = fork()
+    if pid == 0:
+        status = 99
+        try:
+            os.dup2(said.fileno(), 2)
+            sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+            signal.signal(number, signal.SIG_DFL)
+            fused.switch(False)  # it has threads of its own, which a fork has none of
+            scorefield.cli.main(words)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        finally:
+            os._exit(status)
+    return pid
+
+
 @pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)],
+    ("begin", "number", "status"),
+    [
+        (in_a_process, signal.SIGINT, 130),
+        (in_a_process, signal.SIGTERM, 75),
+        (in_a_fork, signal.SIGUSR1, 75),
+        (in_a_fork, signal.SIGHUP, 75),
+    ],
 )
-def test_signals_save_and_say_how_to_go_on(tmp_path, number, status):
+def test_signals_save_and_say_how_to_go_on(tmp_path, begin, number, status):
     run = tmp_path / "a run"
-    command = [
-        sys.executable,
-        "-m",
-        "scorefield",
-        "train",
-        "digits",
-        "--run",
-        str(run),
-        "--steps",
-        "100000",
-        *TINY,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    heard = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731  (this process may ignore it)
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard
-    ) as process:
-        began = time.monotonic()
-        while not (run / "metrics.jsonl").exists() and process.poll() is None:
-            assert time.monotonic() < began + 120
-            time.sleep(0.05)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == status, err
+    with (tmp_path / "said").open("w+b") as said:
+        pid = begin(["train", "digits", "--run", str(run), "--steps", "100000", *TINY], number, said)
+        began, ended, sent = time.monotonic(), 0, False
+        while not ended and time.monotonic() < began + 300:
+            ended, waited = os.waitpid(pid, os.WNOHANG)
+            if not ended and not sent and (run / "metrics.jsonl").exists():
+                os.kill(pid, number)
+                sent = True
+            time.sleep(0.02)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        said.seek(0)
+        err = said.read().decode()
+    assert ended, err
+    assert os.waitstatus_to_exitcode(waited) == status, err
     assert f"go on with: scorefield train digits --run '{run}' --resume --device cpu" in err
     assert "Traceback" not in err
     first, last = sorted((run / "checkpoints").iterdir())

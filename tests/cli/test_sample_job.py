@@ -40,7 +40,8 @@ LAUNCH = [
     "scorefield",
 ]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-FEW = ["--steps", "3", "--device", "cpu"]
+STEPS = 2
+FEW = ["--steps", str(STEPS), "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_a_folder_holds_the_samples_of_the_seed(capsys, run, tmp_path):
         "labels": [3, 5, 8],
         "wrap": build_sampling(read_run(run)[0].sampling, model).wrap,
     }
-    grid, sampler = sf.grids.uniform(model.process, 3), sf.samplers.Ancestral()
+    grid, sampler = sf.grids.uniform(model.process, STEPS), sf.samplers.Ancestral()
     blocks = sample_blocks(model, sampler, grid, 70, 2, **options)
     expected = torch.cat([model.data.to_uint8(block.x) for block in blocks])[:, 0].numpy()
     assert np.array_equal(pictures(tmp_path / "a"), expected)
@@ -109,7 +110,7 @@ def test_an_animation_of_what_is_there_already(capsys, run, tmp_path):
     sample(capsys, run, tmp_path / "a", "-n", 100, "--trajectory", tmp_path / "a.gif")
     sample(capsys, run, tmp_path / "a", "-n", 100, "--trajectory", tmp_path / "b.gif")
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
-    assert frames(tmp_path / "a.gif") == 3
+    assert frames(tmp_path / "a.gif") == STEPS
 
 
 OTHERS = [
@@ -212,26 +213,27 @@ def test_a_failure_says_so_and_what_was_made_stays(capsys, run, tmp_path, monkey
     assert len(list((tmp_path / "a").glob("*.png"))) == 64
 
 
-# And how many files there are shortly before the end.
-FOLDER, ARCHIVE = ("folder", 640), ("archive.npz", 10)
+# The number of samples, and how many files there are shortly before the end.
+SMALLER = (320, "folder", 320)
+FOLDER, ARCHIVE = (640, "folder", 640), (640, "archive.npz", 10)
 
 
 @pytest.mark.parametrize(
-    ("kills", "target", "last"),
+    ("kills", "n", "target", "last"),
     [
-        (2, *FOLDER),
+        (2, *SMALLER),
         pytest.param(10, *FOLDER, marks=pytest.mark.slow),
         pytest.param(10, *ARCHIVE, marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_random_moments(run, tmp_path, kills, target, last):
+def test_killed_at_random_moments(run, tmp_path, kills, n, target, last):
     """Kills of the command at work, then to the end: the same files, byte for byte, as without a kill."""
     whole, broken = tmp_path / "whole" / target, tmp_path / "broken" / target
     whole.parent.mkdir(), broken.parent.mkdir()
-    arguments = ["sample", run, *FEW, "-n", "640"]
+    arguments = ["sample", run, *FEW, "-n", n]
     seed = 6
     job = [sys.executable, JOB, seed, kills, last, whole, broken, *arguments]
-    done = subprocess.run(list(map(str, job)), capture_output=True, text=True, timeout=300, env=ONE_THREAD)
+    done = subprocess.run(list(map(str, job)), capture_output=True, text=True, timeout=900, env=ONE_THREAD)
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
     assert len(json.loads(re.findall(r"killed with (\[.*\]) files", done.stdout)[0])) == kills
     assert files(broken.parent) == files(whole.parent), f"seed {seed}"
@@ -246,27 +248,27 @@ def two_processes(run, target, *options):
 
 def test_two_processes_make_the_bytes_of_one(capsys, run, tmp_path):
     """They go on from where one process was, and are as many as they should be."""
-    sample(capsys, run, tmp_path / "one", "-n", 300)
+    sample(capsys, run, tmp_path / "one", "-n", 200)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    for i in (5, 70, 250, 299):
+    for i in (5, 70, 150, 199):
         (tmp_path / "two" / f"{i:06d}.png").unlink()
-    out, err = (job := two_processes(run, tmp_path / "two", "-n", "300", "--json")).communicate(timeout=300)
+    out, err = (job := two_processes(run, tmp_path / "two", "-n", "200", "--json")).communicate(timeout=900)
     assert job.returncode == 0, err[-2000:]
     assert ", bf16, 2 processes" in err
-    assert json.loads(out)["n"] == 300  # said once
+    assert json.loads(out)["n"] == 200  # said once
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "last"), [FOLDER, ARCHIVE])
-def test_two_processes_killed_at_ten_random_moments(capsys, run, tmp_path, target, last):
+@pytest.mark.parametrize(("n", "target", "last"), [FOLDER, ARCHIVE])
+def test_two_processes_killed_at_ten_random_moments(capsys, run, tmp_path, n, target, last):
     whole, broken = tmp_path / "whole" / target, tmp_path / "broken" / target
     whole.parent.mkdir(), broken.parent.mkdir()
-    sample(capsys, run, whole, "-n", 640)
+    sample(capsys, run, whole, "-n", n)
     started = []
 
     def start():
-        started.append(two_processes(run, broken, "-n", "640"))
+        started.append(two_processes(run, broken, "-n", n))
         return started[-1].pid
 
     hits, status = kill_at_random(start, broken.parent, 10, last, seed=7)

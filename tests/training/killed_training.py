@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cli.killed_job import forked, wait
+from support import import_for_forks
 
 from scorefield.training import RunFolder, checkpoint
 
@@ -130,6 +131,7 @@ def warm_up():
     import scorefield.runs.build
     from scorefield.nets import fused
 
+    import_for_forks()
     if fused.available():
         importlib.import_module("scorefield.nets.numba_kernels")
     scorefield.runs.build.open_data(scorefield.runs.build.read_recipe("digits").data)

@@ -19,6 +19,7 @@ from scorefield.runtime.distributed import Processes
 from scorefield.training.sharding import full_tensors
 
 BATCH, T = 16, 5
+STEPS = 8  # of the losses and weights that are compared
 OPTIONS: dict[str, Any] = {
     "batch_size": BATCH,
     "lr": 1e-3,
@@ -120,10 +121,10 @@ def trainings(folder):
     """AdamW in float32 and float64, SGD, importance alone, and a run that returns from a divergence which one
     process alone meets.
     """
-    yield "adam", trained(sf.train(*make(), steps=20, **OPTIONS))
-    yield "float64", trained(sf.train(*make(torch.float64), steps=20, **OPTIONS))
+    yield "adam", trained(sf.train(*make(), steps=STEPS, **OPTIONS))
+    yield "float64", trained(sf.train(*make(torch.float64), steps=STEPS, **OPTIONS))
     with mock.patch("torch.optim.AdamW", sgd):
-        yield "sgd", trained(sf.train(*make(), steps=20, **OPTIONS))
+        yield "sgd", trained(sf.train(*make(), steps=STEPS, **OPTIONS))
     numbers = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
     yield "costs", trained(sf.train(Costs(), numbers, steps=20, **{**OPTIONS, "flip": False}))
     options: dict[str, Any] = {
@@ -135,9 +136,9 @@ def trainings(folder):
     }
     yield "spoiled", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder / "spoiled", **options))
     # In pieces, where there is more than one process.
-    yield "pieces64", trained(sf.train(*make(torch.float64), steps=20, shard=True, **OPTIONS))
+    yield "pieces64", trained(sf.train(*make(torch.float64), steps=STEPS, shard=True, **OPTIONS))
     with mock.patch("torch.optim.AdamW", sgd):
-        yield "pieces_sgd", trained(sf.train(*make(), steps=20, shard=True, accumulation=2, **OPTIONS))
+        yield "pieces_sgd", trained(sf.train(*make(), steps=STEPS, shard=True, accumulation=2, **OPTIONS))
     yield "pieces", trained(sf.train(*make(spoiled=(5, 6, 7)), run=folder / "pieces", shard=True, **options))
 
 
@@ -210,8 +211,8 @@ def main(out, run):
         objective, data = make(seed=rank)
         *_, last = sf.train(objective, data, steps=2, shard=shard, **OPTIONS)
         results[f"seeds_{shard}"] = {"loss": torch.tensor(last.loss)}
-    results["pieces_resumed"] = trained(go_on(out / "run_in_pieces", 14, shard=True))
-    trainer = go_on(run, 14)
+    results["pieces_resumed"] = trained(go_on(out / "run_in_pieces", 6, shard=True))
+    trainer = go_on(run, 6)
     results["resumed"] = trained(trainer)
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
     tensors = {

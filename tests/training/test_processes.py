@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.processes_job import BATCH, OPTIONS, RECIPES, go_on, make, trained, trainings
+from training.processes_job import BATCH, OPTIONS, RECIPES, STEPS, go_on, make, trained, trainings
 
 import scorefield as sf
 from scorefield.store.lock import RunLock
@@ -27,19 +27,19 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """({case: what one process made of it}, the same of each of two); the resumed run is at step 14
+    """({case: what one process made of it}, the same of each of two); the resumed run is at step 6
     afterwards.
     """
     folder = tmp_path_factory.mktemp("processes")
     alone = dict(trainings(folder / "alone"))
-    alone["resumed"] = trained(sf.train(*make(), run=folder / "run", steps=7, **OPTIONS))
+    alone["resumed"] = trained(sf.train(*make(), run=folder / "run", steps=3, **OPTIONS))
     shutil.copytree(folder / "run", folder / "run_in_pieces")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [*LAUNCH, str(JOB), str(folder), str(folder / "run")],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]  # it ends in order, without os._exit
@@ -199,8 +199,8 @@ def test_resumed_by_two_and_by_one_again(results, case, run):
     rounding.
     """
     folder, alone, both = results
-    last = go_on(folder / run, 20)
-    assert last.step == 14
+    last = go_on(folder / run, STEPS)
+    assert last.step == 6
     assert any("world was 2 and is now 1" in warning for warning in last.warnings)
     ending = trained(last)
     middle = torch.cat([two[case]["seen"] for two in both], dim=1)
