@@ -213,7 +213,9 @@ class Sandbox:
             while not poll.poll(500):
                 now = time.monotonic()
                 cpu = _cpu(pid)
-                if cpu > used + 0.02:
+                if cpu > used + 0.02 or _is_running(
+                    pid
+                ):  # which may wait long for a processor of a busy machine
                     used, since = cpu, now
                 if now - since > limits.blocked:
                     timeout = "blocked"
@@ -276,6 +278,15 @@ def _cpu(pid: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a thread of the process computes, or would if it had a processor."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if thread.read_text().rpartition(")")[2].split()[0] == "R":
+                return True
+    return False
 
 
 def snapshot(folder: Path) -> dict[str, tuple]:

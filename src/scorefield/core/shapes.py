@@ -190,8 +190,8 @@ class DataSpec:
 
 def _check_values(x: object, name: str = "x") -> None:
     """InputError unless x is a tensor of real numbers."""
-    if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool:
-        got = f"one of {x.dtype}" if isinstance(x, Tensor) else brief(x)
+    if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool or x.is_meta:
+        got = f"one of {x.dtype} on {x.device}" if isinstance(x, Tensor) else brief(x)
         raise InputError(f"{name} must be a tensor of numbers, got {got}")
 
 
