@@ -54,7 +54,7 @@ def test_what_is_set_by_hand_is_kept() -> None:
     assert there.net["channels"] == 64
     assert there.training.batch_size == 8
     assert there.net["channel_mult"] == [1, 2, 4]  # which was not set
-    assert there.training.lr == 1e-3
+    assert there.training.lr == read_recipe("images").on("cpu", spec(16)).training.lr
     net = {"kind": "unet", "channels": 32, "blocks": 1}
     assert with_overrides(read_recipe("images"), {"net": net}).on("cpu", spec(16)).net == net
     again = with_overrides(recipe, ["net.blocks=3"])  # the earlier settings stay
