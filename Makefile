@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := runs/demo
+RUN := runs/portraits
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Nothing is trained in these tests.
@@ -26,11 +26,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) -e ".[dev]"
 	touch $@
 
-demo: $(VENV)/.installed  ## train on the real digits (a second time: go on), sample all ten classes, evaluate the samples
-	$(BIN)/scorefield train digits --run "$(RUN)" $$(test ! -e "$(RUN)/config.toml" || echo --resume)
-	$(BIN)/scorefield sample "$(RUN)" -n 100 --out "$(RUN)/digits.png" --trajectory "$(RUN)/denoising.gif"
-	$(BIN)/scorefield evaluate "$(RUN)" --metrics fd
-	@echo "the picture: $(RUN)/digits.png"
+demo: $(VENV)/.installed  ## train on portraits in colour (a second time: go on), then sample, edit and evaluate
+	$(BIN)/scorefield train portraits --run "$(RUN)" $$(test ! -e "$(RUN)/config.toml" || echo --resume)
+	$(BIN)/scorefield sample "$(RUN)" -n 40 --guidance 1.5 --out "$(RUN)/portraits.png" --trajectory "$(RUN)/denoising.gif"
+	$(BIN)/scorefield interpolate "$(RUN)" 1 2 --frames 16 --label glasses --out "$(RUN)/walk.gif"
+	$(BIN)/python examples/paint_a_hat.py "$(RUN)" --out "$(RUN)/hats.png"
+	$(BIN)/scorefield evaluate "$(RUN)" --metrics fd,copies,palette --features classifier -n 500 --sets 1
+	@echo "the pictures: $(RUN)/portraits.png, denoising.gif, walk.gif and hats.png"
 
 # The tests of a file go to one process, so that what they share is made once. Each process takes 1 to 2 GB. First the package is
 # compiled, which every process that the tests start would do by itself where PYTHONDONTWRITEBYTECODE is set.

@@ -4,7 +4,7 @@ the memory go.
 network: images/s of a training step and of a denoising step, at equal FLOPs, and how near they come to the
     time that the convolutions alone take; memory: of training; startup: of the library and its command;
     trainer, sampler: the share of a step that is not the network's; profile: where a training step's time
-    goes; scaling: with batch, image size and width; demo: the three commands of `make demo`, once; attention:
+    goes; scaling: with batch, image size and width; demo: the commands of `make demo`, once; attention:
 the library's, beside torch's fused kernel.
 
 Everything that is compared is timed in turn, A B A B …; a figure is the median over rounds, a ratio the
@@ -251,26 +251,23 @@ def _attended(
 def demo(options: argparse.Namespace) -> list[Row]:
     """Seconds and peak memory of each command, in processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        run = f"{folder}/demo"
+        run, command = f"{folder}/run", [sys.executable, "-m", "scorefield"]
+        paint = str(Path(__file__).parent.parent / "examples" / "paint_a_hat.py")
+        shown = ["--out", f"{folder}/portraits.png", "--trajectory", f"{folder}/denoising.gif"]
+        ends = ["1", "2", "--frames", "16", "--label", "glasses"]
+        judged = ["--metrics", "fd,copies,palette", "--features", "classifier", "-n", "500", "--sets", "1"]
         commands = {
-            "train": ["train", "digits", "--run", run],
-            "sample": [
-                "sample",
-                run,
-                "-n",
-                "100",
-                "--out",
-                f"{folder}/digits.png",
-                "--trajectory",
-                f"{folder}/denoising.gif",
-            ],
-            "evaluate": ["evaluate", run, "--metrics", "fd"],
+            "train": [*command, "train", "portraits", "--run", run],
+            "sample": [*command, "sample", run, "-n", "40", "--guidance", "1.5", *shown],
+            "interpolate": [*command, "interpolate", run, *ends, "--out", f"{folder}/walk.gif"],
+            "paint": [sys.executable, paint, run, "--out", f"{folder}/hats.png"],
+            "evaluate": [*command, "evaluate", run, *judged],
         }
         rows = []
         for name, arguments in commands.items():
             start = time.perf_counter()
             with subprocess.Popen(
-                [sys.executable, "-m", "scorefield", *arguments],
+                arguments,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             ) as child:

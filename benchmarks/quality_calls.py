@@ -5,8 +5,8 @@ Every cell is what `scorefield evaluate RUN --metrics fd` prints, with the label
 of samples with seeds 0, 1, 2, their mean and standard deviation. Heun makes at most 2S − 1 calls in S steps,
 so it has the largest odd number within the budget. All walk the uniform grid.
 
-    python benchmarks/quality_calls.py digits runs/demo                                    the run of `make
-    demo` python benchmarks/quality_calls.py mnist runs/mnist --data mnist10k.npz -n 500 --most 100
+    scorefield train digits --run runs/digits && python benchmarks/quality_calls.py digits runs/digits
+    python benchmarks/quality_calls.py mnist runs/mnist --data mnist10k.npz -n 500 --most 100
 
 Results are kept in RUN/quality-calls.json, and the samples by evaluate itself: an interrupted table goes on
 where it was.

@@ -42,5 +42,5 @@ def test_a_second_demo_goes_on(tmp_path):
     (tmp_path / "a run").mkdir()
     (tmp_path / "a run" / "config.toml").write_text("")
     second = subprocess.run(said, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert first.split() == ["train", "digits", "--run", "a", "run"]
+    assert first.split() == ["train", "portraits", "--run", "a", "run"]
     assert second.split() == [*first.split(), "--resume"]

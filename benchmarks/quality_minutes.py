@@ -1,0 +1,295 @@
+"""Quality per minute: one recipe in many variations, each trained for the same processor time, as measured.
+
+Each variation changes a few settings of the recipe. The number of steps that fits into the time is measured first, and
+the learning rate is annealed over it. Judged are samples with the labels of the held-out images: their Fréchet distance
+in the features of classifiers trained on the training images with several seeds (mean, and standard deviation over the
+classifiers), the share that these put into the class asked for, copies of training images, and colours outside the data's.
+
+    python benchmarks/quality_minutes.py portraits --minutes 6
+    python benchmarks/quality_minutes.py mnist --data mnist10k.npz --minutes 20 --only base before
+    python benchmarks/quality_minutes.py earth --data earth.npz --minutes 10
+
+Minutes are processor time on one thread. Where other work shares the machine, processor time depends on it:
+`--steps N` gives every variation the operations of N steps of the base instead. Results are kept in the folder --out,
+and a call goes on where another was interrupted. `--table` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scorefield.data import Dataset
+from scorefield.evaluation import (
+    EvaluationOptions,
+    EvaluationTarget,
+    MetricValue,
+    evaluate,
+    open_features,
+    train_classifier,
+)
+from scorefield.evaluation.extractors import Extractor
+from scorefield.evaluation.features import load_classifier
+from scorefield.generation.sampling import build_sampling
+from scorefield.models.network_model import ModelBase
+from scorefield.planning.facts import cost
+from scorefield.runs.build import build_model, build_objective, meta_model, open_data
+from scorefield.runs.recipe import Recipe, read_recipe, with_overrides
+from scorefield.runtime.errors import InputError
+from scorefield.training import Trainer, train
+
+# What every data set's variations start from, and the recipes as they were before these measurements.
+BASE: Mapping[str, Mapping[str, object]] = {
+    "portraits": {},
+    "mnist": {},
+    "earth": {},
+}
+BEFORE: Mapping[str, Mapping[str, object]] = {
+    "portraits": {
+        "net.channels": 64,
+        "net.channel_mult": [1, 2, 2],
+        "net.blocks": 2,
+        "net.dropout": 0.1,
+        "training.lr": 5e-4,
+        "training.warmup": 500,
+        "training.ema": 0.9999,
+        "training.anneal": False,
+    },
+    "mnist": {
+        "net.channels": 32,
+        "net.channel_mult": [1, 2, 4],
+        "net.attention": [4],
+        "training.lr": 1e-3,
+        "training.ema": 0.9995,
+        "training.anneal": False,
+        "training.label_dropout": 0.0,
+        "sampling.sampler": {"kind": "ddim", "eta": 0.0},
+        "sampling.steps": 20,
+    },
+}
+BEFORE = {**BEFORE, "earth": {**BEFORE["portraits"], "training.flip": True}}
+VARIATIONS: Mapping[str, Mapping[str, object]] = {
+    "base": {},
+    "lr 5e-4": {"training.lr": 5e-4},
+    "lr 2e-3": {"training.lr": 2e-3},
+    "lr 4e-3": {"training.lr": 4e-3},
+    "constant lr": {"training.anneal": False},
+    "warm-up 20": {"training.warmup": 20},
+    "warm-up 300": {"training.warmup": 300},
+    "batch 16": {"training.batch_size": 16},
+    "batch 32": {"training.batch_size": 32},
+    "batch 128": {"training.batch_size": 128},
+    "ε": {"model.parametrization": "eps", "objective.weighting": "eps"},
+    "ε weighted as v": {"model.parametrization": "eps"},
+    "batch 16, lr 5e-4": {"training.batch_size": 16, "training.lr": 5e-4},
+    "batch 16, lr 2e-3": {"training.batch_size": 16, "training.lr": 2e-3},
+    "batch 8": {"training.batch_size": 8},
+    "x̂0": {"model.parametrization": "x0", "objective.weighting": "v"},
+    "x̂0, min-SNR": {"model.parametrization": "x0", "objective.weighting": "min-snr"},
+    "min-SNR": {"objective.weighting": "min-snr"},
+    "EMA 0.98": {"training.ema": 0.98},
+    "EMA 0.99": {"training.ema": 0.99},
+    "EMA 0.999": {"training.ema": 0.999},
+    "β₂ 0.99": {"training.beta2": 0.99},
+    "dropout 0.1": {"net.dropout": 0.1},
+    "labels all kept": {"training.label_dropout": 0.0},
+    "importance": {"objective.times": "importance"},
+    "linear schedule": {"process.kind": "linear"},
+    "24 channels": {"net.channels": 24},
+    "48 channels": {"net.channels": 48},
+    "2 blocks": {"net.blocks": 2},
+    "wide, 2 levels": {"net.channels": 64, "net.channel_mult": [1, 2], "net.attention": [2]},
+    "thin first level": {"net.channel_mult": [1, 3, 6]},
+    "attention at 4 only": {"net.attention": [4]},
+}
+_TRIAL = (3, 12)  # steps that are not counted, and that are
+_EXAMPLES = 200_000  # that a judge is trained on
+
+
+def steps_within(seconds: float, recipe: Recipe, train_data: Dataset) -> int:
+    """How many steps take so much processor time, by a trial."""
+    trainer, taken = make_trainer(recipe, train_data), []
+    for _ in range(sum(_TRIAL)):
+        start = time.process_time()
+        next(trainer)
+        taken.append(time.process_time() - start)
+    trainer.close()
+    return max(int(seconds / statistics.mean(taken[_TRIAL[0] :])), 1)
+
+
+def make_trainer(recipe: Recipe, data: Dataset) -> Trainer:
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(recipe, data.spec)
+    return train(build_objective(recipe, model), data, device="cpu", **recipe.training.model_dump())
+
+
+def operations(recipe: Recipe, data: Dataset) -> float:
+    """Floating-point operations of a step."""
+    suited = recipe.suited_to(data.spec)
+    return cost(meta_model(suited, data.spec)).training * recipe.training.batch_size
+
+
+def measure(recipe: Recipe, base: Recipe, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One variation: train it, sample it, judge it."""
+    train_data, heldout = open_data(recipe.data)
+    recipe = recipe.suited_to(train_data.spec)
+    if arguments.steps is None:
+        steps = steps_within(60 * arguments.minutes, recipe, train_data)
+    else:
+        steps = round(arguments.steps * operations(base, train_data) / operations(recipe, train_data))
+    recipe = with_overrides(recipe, {"training.steps": steps})
+    trainer = make_trainer(recipe, train_data)
+    start, losses = time.process_time(), []
+    for step in trainer:
+        losses.append(step.loss)
+    seconds, model = time.process_time() - start, trainer.ema_model()
+    trainer.close()
+    found: dict[str, Any] = {
+        "steps": steps,
+        "seconds": seconds,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "loss": statistics.mean(losses[-100:]),
+    }
+    return found | judge(model, recipe, train_data, heldout, arguments, folder)
+
+
+def judge(
+    model: ModelBase,
+    recipe: Recipe,
+    train_data: Dataset,
+    heldout: Dataset,
+    arguments: argparse.Namespace,
+    folder: Path,
+) -> dict[str, Any]:
+    target = EvaluationTarget(
+        build_sampling(recipe.sampling, model), train_data, heldout, {"sha256": folder.name}, folder
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    distances: list[MetricValue] = []
+    agreements: list[MetricValue] = []
+    for extractor in judges(train_data, arguments.judges, arguments.out / arguments.name):
+        for figure in figures(target, "fd", arguments.n, extractor):
+            {"frechet": distances, "agreement": agreements}.get(figure.name, []).append(figure)
+    found: dict[str, Any] = {"classifier": spread(distances), "agreement": spread(agreements)}
+    if arguments.imagenet:
+        imagenet = open_features("imagenet", train_data.spec, train_data)
+        found["imagenet"] = spread(figures(target, "fd", arguments.n, imagenet)[:1])
+    if train_data.spec.bins is not None:
+        for figure in figures(target, "copies,palette", arguments.n, None):
+            found[figure.name] = spread([figure])
+    return found
+
+
+def figures(
+    target: EvaluationTarget, metrics: str, n: int, extractor: Extractor | None
+) -> tuple[MetricValue, ...]:
+    options = EvaluationOptions(metrics=tuple(metrics.split(",")), n=n, sets=1)
+    result = evaluate(target, options, extractor=extractor)
+    assert result is not None  # one process
+    return result.figures
+
+
+def judges(data: Dataset, count: int, folder: Path) -> list[Extractor]:
+    """The classifiers, trained once for each data set."""
+    found: list[Extractor] = []
+    for seed in range(count):
+        path = folder / f"judge-{seed}.safetensors"
+        try:
+            found.append(load_classifier(path, data.spec))
+        except InputError:
+            folder.mkdir(parents=True, exist_ok=True)
+            made = train_classifier(data, seed=seed, examples=_EXAMPLES)
+            made.save(path)
+            found.append(made)
+    return found
+
+
+def spread(values: Sequence[MetricValue]) -> dict[str, float]:
+    """Mean and standard deviation, and the mean of the held-out images' figure."""
+    numbers = [figure.value for figure in values]
+    own = [figure.heldout for figure in values if figure.heldout is not None]
+    return {
+        "value": statistics.mean(numbers),
+        "error": statistics.stdev(numbers) if len(numbers) > 1 else 0.0,
+        "heldout": statistics.mean(own) if own else float("nan"),
+    }
+
+
+def print_table(folder: Path) -> None:
+    """Everything that was measured for one data set, the nearest first."""
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    names = ("classifier", "agreement", "imagenet", "copies", "palette")
+    shown = [name for name in names if any(name in row for row in rows)]
+    print(f"| variation | budget | seed | parameters | steps | loss | {' | '.join(shown)} |")
+    print("|---" * (6 + len(shown)) + "|")
+    for row in sorted(rows, key=lambda row: float(row["classifier"]["value"])):
+        cells = [
+            row["variation"],
+            row["budget"],
+            row["seed"],
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['steps']:,}",
+        ]
+        cells += [f"{row['loss']:.4f}", *(_cell(row.get(name)) for name in shown)]
+        print("| " + " | ".join(map(str, cells)) + " |")
+    if rows:
+        floor = [f"{name} {row[name]['heldout']:.4g}" for row in rows[:1] for name in shown if name in row]
+        print(f"\nheld-out images: {', '.join(floor)}")
+
+
+def _cell(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure['value']:.4g}" + (f" ± {figure['error']:.2g}" if figure["error"] else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=sorted(BASE), help="of the data set")
+    parser.add_argument("--data", help="a source, where the recipe names none")
+    parser.add_argument("--minutes", type=float, default=6.0, help="processor minutes of each training")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="equal operations in place of equal time: those of so many steps of the base",
+    )
+    parser.add_argument("--only", nargs="+", choices=["before", *VARIATIONS], metavar="VARIATION")
+    parser.add_argument("--set", nargs="*", default=[], metavar="A.B=C", help="another base")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("-n", type=int, default=1000, help="samples")
+    parser.add_argument("--judges", type=int, default=3, help="classifiers, of seeds 0, 1, …")
+    parser.add_argument("--imagenet", action="store_true", help="EfficientNet's features too: takes minutes")
+    parser.add_argument("--out", type=Path, default=Path("runs/quality-minutes"))
+    parser.add_argument("--table", action="store_true", help="print what was measured, and measure nothing")
+    arguments = parser.parse_args()
+    folder = arguments.out / arguments.name
+    torch.set_num_threads(1)
+    for seed in [] if arguments.table else arguments.seeds:
+        for name in arguments.only or ["before", *VARIATIONS]:
+            changes = BEFORE[arguments.name] if name == "before" else VARIATIONS[name]
+            given = {} if arguments.data is None else {"data.source": arguments.data}
+            label = " ".join([name, *arguments.set])
+            budget = f"{arguments.minutes:g} min" if arguments.steps is None else f"{arguments.steps} steps"
+            path = folder / f"{label.replace('/', '-')}, {budget}, {seed}.json"
+            if path.exists():
+                continue
+            base = with_overrides(read_recipe(arguments.name), {**BASE[arguments.name], **given})
+            recipe = with_overrides(with_overrides(base, changes), [*arguments.set, f"training.seed={seed}"])
+            found = measure(recipe, base, arguments, folder / "samples" / path.stem)
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"variation": label, "seed": seed, "budget": budget, **found}))
+            print(path.stem, json.dumps(found), flush=True)
+    print_table(folder)
+
+
+if __name__ == "__main__":
+    main()
