@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,8 +26,8 @@ from scorefield.evaluation.sample_evaluator import SampleEvaluator, check_refere
 from scorefield.generation.sampling import Condition, Sampling
 from scorefield.models.base import Model
 from scorefield.process.transitions import Variance
-from scorefield.runtime.atomic import make_folder
-from scorefield.runtime.checks import one_of
+from scorefield.runtime.atomic import make_folder, write_error
+from scorefield.runtime.checks import one_of, unwritable
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
@@ -234,15 +233,13 @@ def _check_data(subject: EvaluationTarget) -> None:
 
 
 def _check_folder(folder: Path) -> None:
+    advice = "figures and samples are kept there, so copy the run to where it can be"
     try:
         make_folder(folder)
-        writable, reason = os.access(folder, os.W_OK), "no permission"
     except OSError as error:
-        writable, reason = False, str(error.strerror)
-    if not writable:
-        raise InputError(
-            f"{folder} cannot be written ({reason}): figures and samples are kept there, so copy the run to where it can be"
-        )
+        raise unwritable(folder, error, advice) from None
+    if (refusal := write_error(folder)) is not None:
+        raise unwritable(folder, refusal, advice)
 
 
 def _examples(subject: EvaluationTarget, options: EvaluationOptions) -> Examples:

@@ -48,6 +48,7 @@ __all__ = [
     "remove",
     "remove_empty",
     "sync_to_disk",
+    "write_error",
     "write_file",
     "write_new",
 ]
@@ -285,6 +286,15 @@ def write_new(path: Path, content: str | bytes) -> None:
     """Write a file that is not there yet, such as one of an `atomic_folder`. FileExistsError where it is."""
     with open(path, "xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_error(folder: Path) -> OSError | None:
+    """Why nothing can be written into a folder that is there, before it is tried; None where nothing speaks against it."""
+    if os.access(folder, os.W_OK):
+        return None
+    read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+    number = errno.EROFS if read_only else errno.EACCES
+    return OSError(number, os.strerror(number))
 
 
 def remove(path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from scorefield.runtime.atomic import (
     drop_partials,
     make_folders,
     refuse_link,
+    write_error,
     write_file,
 )
 from scorefield.runtime.checks import check_finite, unwritable
@@ -90,8 +89,8 @@ class BlockFolder(ABC):
         """
         self._open()
         todo = self.missing(n, processes)
-        if todo and not os.access(self.folder, os.W_OK):
-            raise self._unwritable(self.folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        if todo and (error := write_error(self.folder)) is not None:
+            raise self._unwritable(self.folder, error)
         for k, block in zip(todo, sample(todo) if todo else (), strict=True):
             if tuple(block.x.shape) != (self.size, *self.spec.shape):
                 raise InputError(

@@ -4,7 +4,6 @@ scorefield did not write is never replaced.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import zipfile
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.runtime.atomic import is_partial
+from scorefield.runtime.atomic import is_partial, write_error
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import open_file
@@ -44,8 +43,8 @@ def check_output(path: Path) -> None:
         raise InputError(f"{path} is a folder, not a {path.suffix} file: choose another name")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    if (error := write_error(path.parent)) is not None:
+        raise unwritable(path, error)
     if os.path.lexists(path) and not _is_ours(path):
         raise InputError(
             f"{path} is there already, and scorefield did not write it: choose another name, or remove it first"

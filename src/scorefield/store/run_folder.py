@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from scorefield.runtime.atomic import (
     drop_abandoned,
     is_partial,
     make_folders,
+    write_error,
     write_file,
 )
 from scorefield.runtime.checks import unwritable
@@ -68,8 +68,8 @@ class RunFolder:
         above = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
         if not above.is_dir():
             raise InputError(f"{self.path} cannot be made: {above} is not a folder")
-        if not os.access(above, os.W_OK):
-            raise unwritable(self.path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        if (error := write_error(above)) is not None:
+            raise unwritable(self.path, error)
 
     def make(self) -> None:
         """Make the folder; InputError where it is not free or cannot be made."""

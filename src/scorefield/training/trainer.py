@@ -156,7 +156,6 @@ class Trainer(Iterator[TrainStep]):
             raise InputError(
                 f"describe takes tables by name, such as {{'sampling': {{…}}}}, got {brief(describe)}"
             )
-        _check_weights(objective)
         self.options = options
         self._model = model_like(objective.model)
         self._run = run
@@ -175,6 +174,7 @@ class Trainer(Iterator[TrainStep]):
             if run is None or resume
             else describe_run(objective, self.data, self._arrays, options, further)
         )
+        _check_weights(objective)
         objective.to(accelerator.device)
         objective.train()
         self._model.run_in(autocast_dtype(options.precision, accelerator.device))
