@@ -211,7 +211,9 @@ def _copy_from(source: Any, target: Any, non_blocking: bool = False) -> Any:
 
 _PICK = precision.pick_device
 # Before any other module takes the function by its name; without a name it is the fastest device found.
-precision.pick_device = lambda name: PRETEND if name is None or name.startswith("pretend") else _PICK(name)
+precision.pick_device = lambda name: (
+    PRETEND if name is None or str(name).startswith("pretend") else _PICK(name)
+)
 _keep_parameters()
 # Tensors that torch makes in C++ itself. The library is kept: its kernels go with it.
 _KERNELS = torch.library.Library("aten", "IMPL")

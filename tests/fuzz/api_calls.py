@@ -210,7 +210,7 @@ OBJECTS = [
     "None", "3", '"digits"', "object()", "D", "P", "V", "C", "K", "S", "O", "DI", "clf", "D64", "DN", "DU", "lambda *a: None", "lambda x, t: x",
     "lambda x, t, y=None: x * nan", "Net()", "Net", "moons", "digits", "randn(4, 2)", "sf", "[]", "{}", "sf.samplers.DDIM()", "mix", "NoTriple()",
     "sf.samplers.Langevin(0.01)", "sf.samplers.Langevin(1e30)", "sf.NoiseSource(3)", "torch.Generator()", "sf.Denoiser", "spec", "7",
-    "torch.nn.Linear(2, 2)", "torch.nn.Linear(3, 3)", "'ddim'", "sf.noise.Recorded([])", "sf.samplers.CategoricalAncestral()",
+    "torch.nn.Linear(2, 2)", "'ddim'", "sf.noise.Recorded([])", "sf.samplers.CategoricalAncestral()",
     "sf.samplers.Inpaint(sf.samplers.DDIM(), torch.zeros(3), torch.ones(2))", "sf.samplers.Heun()", "DI.given(0)",
     "sf.samplers.Ancestral('learned')", "sf.Denoiser(lambda *a: 'x', P)", "sf.Denoiser(lambda x, *a: x[:1], P)", "D.double",
 ]  # fmt: skip

@@ -323,6 +323,10 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
             f"{labels.shape}"
         )
     names, numbers = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind == "U" and any("\ud800" <= c <= "\udfff" for name in names for c in str(name)):
+        raise InputError(
+            f"{source}: the name of a class holds half a character (a lone surrogate), which no file can hold: name it otherwise"
+        )
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)
 
 

@@ -22,13 +22,14 @@ from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.objectives.vlb import prior_term
 from scorefield.process.base import GaussianProcess
-from scorefield.runtime.checks import one_of, positive_int
+from scorefield.runtime.checks import number, one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.between import between_levels
 
 __all__ = ["OdeBits", "OdeKeywords", "OdeLikelihood", "ode_bits_per_dim", "ode_log_prob"]
 
 TRACES = ("hutchinson", "exact")
+_MOST_PROBES = 10_000
 
 
 class OdeLikelihood(NamedTuple):
@@ -110,9 +111,12 @@ def ode_log_prob(
             "rank").
     """
     one_of("trace", trace, TRACES)
-    positive_int("probes", probes)
+    positive_int("probes", probes, at_most=_MOST_PROBES)
+    check_batch_of("x", x)
+    rtol = number("rtol, the relative tolerance,", rtol, above=0)
+    atol = number("atol, the absolute tolerance,", atol, above=0)
     process, model = _between_levels(model)
-    start = process.t_min if t_min is None else float(t_min)
+    start = process.t_min if t_min is None else number("t_min", t_min)
     if not 0 < start < process.T:
         raise InputError(f"t_min must lie between 0 and T = {process.T:g}, both excluded; got {start:g}")
     directions = _basis(x) if trace == "exact" else _rademacher(x, probes, as_noise(noise))

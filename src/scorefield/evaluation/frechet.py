@@ -108,7 +108,7 @@ def check_real(name: str, x: Tensor) -> None:
     """
     if x.dtype == torch.bool or x.is_complex() or x.is_meta or x.layout != torch.strided:
         raise InputError(
-            f"{name} must be real numbers in a dense tensor, got {x.dtype} on {x.device} ({x.layout})"
+            f"{name} must hold real numbers in a dense tensor, got {x.dtype} on {x.device}{', sparse' if x.layout != torch.strided else ''}"
         )
 
 

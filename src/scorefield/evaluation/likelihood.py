@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.core.noise import Noise
+from scorefield.core.noise import Noise, check_noise
 from scorefield.core.prediction import Level
 from scorefield.evaluation.flow import OdeBits, OdeLikelihood, ode_bits_per_dim, ode_log_prob
 from scorefield.models.base import CategoricalDenoise, CategoricalModel, Denoise
@@ -181,6 +181,7 @@ def estimate_bits_per_dim(
     Returns:
         The estimate and its error.
     """
+    check_noise(noise)
     positive_int("terms", terms, at_least=2, at_most=_MOST_TERMS)  # fewer have no standard error
     as_model(model).refuse_missing()
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)

@@ -121,10 +121,11 @@ class DynamicThreshold(Bounded):
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         u = (x0 - middle) / half
         # An example at a time: torch.quantile refuses a whole batch of large images.
-        largest = torch.stack(
-            [torch.quantile(row, self.quantile) for row in u.abs().reshape(len(u), -1)]
-        ).clamp_min(1)
-        a = expand(largest, u)
+        # It takes no half precision.
+        rows = u.abs().reshape(len(u), -1)
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        largest = torch.stack([torch.quantile(row, self.quantile) for row in rows]).clamp_min(1)
+        a = expand(largest.to(u), u)
         return middle + half * u.clamp(-a, a) / a
 
 

@@ -144,5 +144,5 @@ def _exploding(sigmas: Tensor | Sequence[float], mean: float, std: float) -> Dis
             "sigmas must ascend, t = 1 (the least noisy) first; NCSN's papers list them descending: flip them"
         )
     check_moments(mean, std)
-    prior_std = float((sigmas[-1] ** 2 + std**2).sqrt())
+    prior_std = float((sigmas[-1] ** 2 + float(std) ** 2).sqrt())
     return DiscreteProcess(torch.ones_like(sigmas), sigmas, float(mean), prior_std)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from scorefield.evaluation.extractors import Extractor
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.runs.build import open_data
 from scorefield.runs.opened import OpenedRun, SamplingKeywords, note
+from scorefield.runtime.checks import number
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
@@ -179,8 +179,8 @@ def _accuracy(
 
 def _check_scales(scales: Sequence[float | None], options: EvaluationOptions) -> None:
     """InputError for scales that are no finite numbers, and where several would give the same figures."""
-    numbers = [scale for scale in scales if scale is not None]
-    if not scales or not all(map(math.isfinite, numbers)) or len(set(numbers)) < len(numbers):
+    numbers = [number("guidance", scale) for scale in scales if scale is not None]
+    if not scales or len(set(numbers)) < len(numbers):
         raise InputError(f"guidance takes finite numbers, each once; got {numbers}")
     if len(scales) < 2:
         return

@@ -243,8 +243,8 @@ def make_folders(path: Path) -> None:
     """A folder that the user named, and those above it, made where there are none; it may be a link."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except ValueError as error:  # a NUL, or characters that no file name has
-        raise OSError(errno.EINVAL, f"no file has such a name: {error}", str(path)) from None
+    except ValueError:  # a NUL, or characters that no file name has
+        raise OSError(errno.EINVAL, "no file can have such a name", str(path)) from None
 
 
 def make_folder(path: Path) -> Path:

@@ -23,7 +23,7 @@ from scorefield.data import Dataset, TrainingData, as_source
 from scorefield.models.foreign import model_like
 from scorefield.objectives.base import Objective
 from scorefield.objectives.times import LearnedTimes
-from scorefield.runtime.checks import brief
+from scorefield.runtime.checks import brief, instance_of
 from scorefield.runtime.description import describe as describe_object
 from scorefield.runtime.distributed import Processes, losing_none
 from scorefield.runtime.errors import InputError
@@ -148,6 +148,7 @@ class Trainer(Iterator[TrainStep]):
                 f"an objective is trained, such as sf.objectives.Simple(model), and {name} is none: make one, or inherit from "
                 "sf.Objective"
             )
+        instance_of("options", options, TrainingOptions, "sf.TrainingOptions(steps=…, …)")
         if run is not None and not isinstance(run, str | PathLike):
             raise InputError(f"run is the path of the folder that is written, got {brief(run)}")
         if describe is not None and not (
