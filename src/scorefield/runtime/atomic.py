@@ -16,6 +16,7 @@ import secrets
 import shutil
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -292,7 +293,7 @@ def write_error(folder: Path) -> OSError | None:
     """Why nothing can be written into a folder that is there, before it is tried; None where nothing speaks against it."""
     if os.access(folder, os.W_OK):
         return None
-    read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+    read_only = sys.platform != "win32" and os.statvfs(folder).f_flag & os.ST_RDONLY
     number = errno.EROFS if read_only else errno.EACCES
     return OSError(number, os.strerror(number))
 
