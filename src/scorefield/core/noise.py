@@ -27,19 +27,35 @@ class Noise(Protocol):
     """What samplers and objectives draw from. Every draw has shape (B, *), one row per sample."""
 
     def at(self, step: int) -> Noise:
-        """The same samples at another step."""
+        """The same samples at another step.
+
+        Args:
+            step: Number of the step, from 0.
+        """
         ...
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal draw of this shape."""
+        """A standard normal draw.
+
+        Args:
+            shape: (B, *), one row per sample.
+        """
         ...
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Uniform draw on [0, 1) of this shape."""
+        """A uniform draw on [0, 1).
+
+        Args:
+            shape: (B, *), one row per sample.
+        """
         ...
 
     def normal_like(self, x: Tensor) -> Tensor:
-        """Standard normal draw of x's shape, in its dtype and on its device."""
+        """A standard normal draw of x's shape, in its dtype and on its device.
+
+        Args:
+            x: (B, *), floating-point; its values are not used.
+        """
         ...
 
 
@@ -69,23 +85,52 @@ class NoiseSource:
         return f"NoiseSource(seed={self.seed}{samples}{f', step={self.step}' if self.step else ''})"
 
     def at(self, step: int) -> NoiseSource:
-        """The same samples at another step, its draws counted from 0."""
+        """The same samples at another step, its draws counted from 0.
+
+        Args:
+            step: 0 ≤ step < 2**64.
+        """
         return NoiseSource(self.seed, self.samples, step)
 
     def of(self, samples: Tensor | Iterable[int]) -> NoiseSource:
-        """The same step for other samples: (B,) non-negative identities."""
+        """The same step for other samples.
+
+        Args:
+            samples: Identities of the rows, (B,) non-negative integers.
+        """
         return NoiseSource(self.seed, samples, self.step)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal draw, (B, *) float32."""
+        """A standard normal draw, float32 on the CPU.
+
+        Args:
+            shape: (B, *), one row per sample.
+
+        Raises:
+            InputError: For a shape that is none, and where B is not the number of `samples`.
+        """
         return self._rows(shape, lambda rng, out: rng.standard_normal(dtype=np.float32, out=out))
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Uniform draw on [0, 1), (B, *) float32."""
+        """A uniform draw on [0, 1), float32 on the CPU.
+
+        Args:
+            shape: (B, *), one row per sample.
+
+        Raises:
+            InputError: As `normal`.
+        """
         return self._rows(shape, lambda rng, out: rng.random(dtype=np.float32, out=out))
 
     def normal_like(self, x: Tensor) -> Tensor:
-        """Standard normal draw of x's shape, cast to its dtype and device."""
+        """A standard normal draw of x's shape, drawn in float32 and cast to its dtype and device.
+
+        Args:
+            x: (B, *), floating-point; its values are not used.
+
+        Raises:
+            InputError: As `normal`, and for an x that is not floating-point.
+        """
         _check_real(x)
         return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
 
@@ -121,7 +166,11 @@ class NoiseSource:
 
 
 class Recorded:
-    """A tape: hands out the given tensors in order, so that a test or a golden case decides every draw."""
+    """A tape: hands out the given tensors in order, so that a test or a golden case decides every draw.
+
+    Args:
+        tensors: One for each draw, in the order in which they are drawn.
+    """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         wanted = "a list of tensors, in the order in which they are drawn"
@@ -136,11 +185,22 @@ class Recorded:
         return f"Recorded({len(self._tensors)} draws, {self._next} used)"
 
     def at(self, step: int) -> Recorded:
-        """This tape: a step takes the draws that come next."""
+        """This tape: a step takes the draws that come next.
+
+        Args:
+            step: Not used.
+        """
         return self
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """The next tensor of the tape. InputError when the tape has ended or holds another shape."""
+        """The next tensor of the tape.
+
+        Args:
+            shape: The shape that it must have.
+
+        Raises:
+            InputError: When the tape has ended or holds another shape.
+        """
         if self._next >= len(self._tensors):
             raise InputError(
                 f"the recorded noise has ended: it held {len(self._tensors)} draws and one more was asked for"
@@ -157,18 +217,39 @@ class Recorded:
     uniform = normal
 
     def normal_like(self, x: Tensor) -> Tensor:
-        """The next tensor of the tape, in x's dtype and on its device."""
+        """The next tensor of the tape, in x's dtype and on its device.
+
+        Args:
+            x: A tensor of the shape that it must have, floating-point.
+
+        Raises:
+            InputError: When the tape has ended or holds another shape.
+        """
         _check_real(x)
         return self.normal(x.shape).to(device=x.device, dtype=x.dtype)
 
 
 def as_noise(noise: Noise | None) -> Noise:
-    """The noise itself, or a `NoiseSource` of a fresh seed in the place of None. InputError for what is no noise."""
+    """The noise itself, or a `NoiseSource` with a fresh seed in the place of None.
+
+    Args:
+        noise: Where draws come from, or None.
+
+    Raises:
+        InputError: For what is no noise.
+    """
     return NoiseSource(fresh_seed()) if noise is None else check_noise(noise)
 
 
 def check_noise(noise: object) -> Noise:
-    """The noise itself. InputError for what is none."""
+    """The noise itself.
+
+    Args:
+        noise: Anything.
+
+    Raises:
+        InputError: For what has not the methods of `Noise`.
+    """
     if isinstance(noise, Noise) and not isinstance(noise, type):
         return noise
     raise InputError(

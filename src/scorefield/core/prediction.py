@@ -15,10 +15,13 @@ __all__ = ["Level", "Prediction"]
 
 
 class Level(NamedTuple):
-    """A noise level of x_t = α x_0 + σ ε: float64 CPU tensors in the shape of the t they came from, () or
-    (B,).
+    """A noise level of x_t = α x_0 + σ ε.
 
     α is what multiplies x_0: √ᾱ_t of DDPM, and not its α_t = 1 − β_t.
+
+    Attributes:
+        alpha: α, a float64 CPU tensor in the shape of the t that it belongs to, () or (B,).
+        sigma: σ, the same.
     """
 
     alpha: Tensor
@@ -70,12 +73,16 @@ class Prediction:
         return (alpha * self.x0 - self.x_t) / sigma**2
 
     def guided(self, t: float | Tensor) -> Prediction:
-        """This prediction at its time t with the gradient g = log_p_grad(x_t, t) folded in; itself where
-        there is none.
+        """This prediction with the gradient g = log_p_grad(x_t, t) folded in; itself where there is none.
 
         The score gains g, so ε̂ becomes ε̂ − σ g and x̂0 becomes x̂0 + (σ²/α) g.  [ADM Algorithm 2]
-        IncompatibleModel for a gradient at the mean of a step, which only a sampler that has such a mean can
-        place.
+
+        Args:
+            t: The time of this prediction, a number or (B,).
+
+        Raises:
+            IncompatibleModel: For a gradient at the mean of a step, which only a sampler that has such a
+                mean can place.
         """
         if self.log_p_grad is None:
             return self

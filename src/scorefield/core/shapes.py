@@ -132,7 +132,17 @@ class DataSpec:
         return math.prod(self.shape)
 
     def from_bins(self, levels: Tensor) -> Tensor:
-        """Integer levels 0 … bins-1 -> float32 values in `range`: low + (high - low)·k/(bins - 1)."""
+        """low + (high − low)·k/(bins − 1): integer levels k to values in `range`.
+
+        Args:
+            levels: Integers 0 … bins − 1, (*).
+
+        Returns:
+            float32 (*).
+
+        Raises:
+            InputError: For continuous data, and for levels that are not integers.
+        """
         if self.bins is None:
             raise InputError("this data is continuous: it has no levels (bins is None)")
         _check_values(levels, "levels")
@@ -142,10 +152,17 @@ class DataSpec:
         return levels.to(torch.float32) * ((high - low) / (self.bins - 1)) + low
 
     def to_bins(self, x: Tensor) -> Tensor:
-        """Values in `range` -> the nearest integer levels 0 … bins-1, uint8, clamped; integers are levels
-        already, clamped.
+        """The nearest integer level of every value.
 
-        InputError for NaN and infinite values.
+        Args:
+            x: Floating-point values in `range`, clamped to it, or integers, which are levels already and
+                clamped too.
+
+        Returns:
+            uint8 0 … bins − 1, in the shape of x.
+
+        Raises:
+            InputError: For continuous data, for more than 256 levels, and for NaN and infinite values.
         """
         if self.bins is None or self.bins > 256:
             raise InputError(
@@ -180,8 +197,16 @@ class DataSpec:
         return level.long()
 
     def to_uint8(self, x: Tensor) -> Tensor:
-        """Values in `range` -> uint8 0 … 255 for a picture, by the data's own levels where it has fewer than
-        256.
+        """Values as a picture has them, by the data's own levels where it has fewer than 256.
+
+        Args:
+            x: Floating-point values in `range`, clamped to it.
+
+        Returns:
+            uint8 0 … 255, in the shape of x.
+
+        Raises:
+            InputError: For NaN and infinite values.
         """
         if self.bins is not None and self.bins < 256:
             return (self.to_bins(x).to(torch.float32) * (255 / (self.bins - 1))).round().to(torch.uint8)

@@ -50,15 +50,37 @@ class Process(Described, ABC):
 
     @abstractmethod
     def level(self, t: Time) -> Any:
-        """What describes the noise at t: float64 CPU tensors in t's shape. InputError for t outside [0, T]."""
+        """What describes the noise at t.
+
+        Args:
+            t: A number or (B,), in [0, T].
+
+        Returns:
+            float64 CPU tensors in t's shape.
+
+        Raises:
+            InputError: For t outside [0, T].
+        """
 
     @abstractmethod
     def check_states(self, x: Tensor) -> None:
-        """InputError unless x (B, *) can be a state of this process."""
+        """Check that x can be a state of this process.
+
+        Args:
+            x: Anything; a state is (B, *).
+
+        Raises:
+            InputError: For another shape, dtype or values than a state has.
+        """
 
     @abstractmethod
     def prior(self, shape: Sequence[int], noise: Noise) -> Tensor:
-        """x_T as sampling starts from it, (B, *)."""
+        """x_T as sampling starts from it, (B, *).
+
+        Args:
+            shape: (B, *).
+            noise: Where the draw comes from.
+        """
 
     @property
     def is_discrete(self) -> bool:
@@ -80,7 +102,14 @@ class Process(Described, ABC):
         return self.T if isinstance(self.T, int) else None
 
     def positive_time(self, t: Time) -> Tensor:
-        """t as a CPU tensor, () or (B,). InputError where it is 0, the data itself, which no model is asked about."""
+        """t as a CPU tensor, () or (B,).
+
+        Args:
+            t: A number or (B,), above 0.
+
+        Raises:
+            InputError: For t = 0, the data itself, where no model is called.
+        """
         time = as_time(t)
         if bool((time <= 0).any()):
             smallest = "discrete processes start at t = 1" if self.is_discrete else "t is a real number here"
@@ -103,39 +132,91 @@ class GaussianProcess(Process):
 
     @abstractmethod
     def level(self, t: Time) -> Level:
-        """(α_t, σ_t), float64 CPU tensors in t's shape. InputError for t outside [0, T]."""
+        """(α_t, σ_t), float64 CPU tensors in t's shape.
+
+        Args:
+            t: A number or (B,), in [0, T]; an integer where the process is a table of levels.
+
+        Raises:
+            InputError: For t outside [0, T], and for t between the levels of a table.
+        """
 
     def check_states(self, x: Tensor) -> None:
         check_batch_of("x", x)
 
     def sample(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
-        """x_t = α_t x_0 + σ_t ε.  [DDPM Eq. 4]   x0, eps: (B, *); t: a number or (B,)."""
+        """x_t = α_t x_0 + σ_t ε.  [DDPM Eq. 4]
+
+        Args:
+            x0: Data, (B, *).
+            t: A number or (B,), in [0, T].
+            eps: ε ~ N(0, I), (B, *).
+
+        Returns:
+            x_t, (B, *).
+        """
         check_batch_of("x0", x0)
         check_batch_of("eps", eps, like=x0)
         alpha, sigma = self.level(t)
         return expand(alpha, x0) * x0 + expand(sigma, x0) * eps
 
     def prior(self, shape: Sequence[int], noise: Noise) -> Tensor:
-        """x_T ~ N(prior_mean, prior_std² I), (B, *) in the dtype of the draw."""
+        """x_T ~ N(prior_mean, prior_std² I), (B, *) in the dtype of the draw.
+
+        Args:
+            shape: (B, *).
+            noise: Where the draw comes from.
+        """
         return self.prior_mean + self.prior_std * as_noise(noise).normal(shape)
 
     def transition(self, t: Time, s: Time) -> tuple[Tensor, Tensor]:
-        """q(x_t | x_s) = N(α_{t|s} x_s, σ²_{t|s} I) for s < t: α_{t|s} and σ²_{t|s}, float64 in the shape of t or s.
-        [DDPM Eq. 2, for any pair of times]
+        """q(x_t | x_s) = N(α_{t|s} x_s, σ²_{t|s} I).  [DDPM Eq. 2, for any pair of times]
+
+        Args:
+            t: The noisier time, a number or (B,).
+            s: The less noisy time, a number or (B,), 0 ≤ s < t.
+
+        Returns:
+            α_{t|s} and σ²_{t|s}, float64 in the shape of t or s.
+
+        Raises:
+            InputError: Unless s lies below t.
         """
         hi, lo = self._pair(t, s)
         return transitions.transition(hi, lo)
 
     def posterior(self, x_t: Tensor, x0: Tensor, t: Time, s: Time) -> Normal:
-        """q(x_s | x_t, x_0) for s < t.  [DDPM Eq. 6–7, for any pair of times]   x_t, x0: (B, *)."""
+        """q(x_s | x_t, x_0).  [DDPM Eq. 6–7, for any pair of times]
+
+        Args:
+            x_t: (B, *).
+            x0: x_0, (B, *).
+            t: The time of x_t, a number or (B,).
+            s: The less noisy time, a number or (B,), 0 ≤ s < t.
+
+        Returns:
+            A normal distribution with mean (B, *) and a variance that broadcasts to it.
+
+        Raises:
+            InputError: Unless s lies below t.
+        """
         check_batch_of("x_t", x_t)
         check_batch_of("x0", x0, like=x_t)
         hi, lo = self._pair(t, s)
         return transitions.posterior(x_t, x0, hi, lo)
 
     def time(self, log_ratio: Tensor) -> Tensor:
-        """The t in (0, T] at which λ = ln(α/σ), which falls with t, has these values: float64, in their shape. Here
-        by bisection; processes that can invert `level` do.
+        """The t in (0, T] at which λ = ln(α/σ), which falls with t, has these values. Here by bisection;
+        processes that can invert `level` do.
+
+        Args:
+            log_ratio: Values of λ, in any shape.
+
+        Returns:
+            float64, in the shape of log_ratio.
+
+        Raises:
+            IncompatibleModel: For a table of levels, which has no time for every λ.
         """
         if self.is_discrete:
             raise IncompatibleModel(

@@ -38,11 +38,18 @@ class CategoricalProcess(Process):
     [D3PM §3.1]
 
     Every dimension is noised by itself. κ_0 = 1 and κ falls; between s and t > s a value is kept with κ_{t|s}
-    = κ_t/κ_s. Build it with `uniform_categories` or `absorbed_categories`.
+    = κ_t/κ_s. Build it with `uniform_categories` or `absorbed_categories`. A state x is an integer tensor
+    (B, *), a distribution a `Categorical` (B, S, *); t and s are numbers or (B,).
 
-    classes: K, the categories 0 … K − 1 of the data.   states: S, those of x_t, K or K + 1.
-    A state x is an integer tensor (B, *), a distribution a `Categorical` (B, S, *); t and s are numbers or
-    (B,).
+    Args:
+        kappas: (T,), κ_1 … κ_T, strictly descending in (0, 1); the last may be 0.
+        classes: K, the categories 0 … K − 1 of the data.
+        log_u: (S,), ln u over the S states of x_t; S is K or K + 1.
+        config: What a run's config.toml says of this process.
+
+    Attributes:
+        classes: K.
+        states: S.
     """
 
     T: int
@@ -56,32 +63,61 @@ class CategoricalProcess(Process):
         self._log_u = log_u
 
     def level(self, t: Time) -> Tensor:
-        """κ_t, the probability that a value is still that of the data: float64 on the CPU, in t's shape."""
+        """κ_t, the probability that a value is still that of the data: float64 on the CPU, in t's shape.
+
+        Args:
+            t: An integer or (B,) of them, in 0 … T.
+        """
         return self._kappas[table_index(t, self.T)]
 
     def check_states(self, x: Tensor) -> None:
         check_categories(x, self.states, "x")
 
     def prior(self, shape: Sequence[int], noise: Noise) -> Tensor:
-        """x_T ~ u in every dimension, int64 (B, *)."""
+        """x_T ~ u in every dimension, int64 (B, *).
+
+        Args:
+            shape: (B, *).
+            noise: Where the uniform draw comes from.
+        """
         u = as_noise(noise).uniform(shape)
         return self.prior_distribution(u.ndim - 1).sample(u)
 
     def prior_distribution(self, dimensions: int, dtype: torch.dtype = torch.float32) -> Categorical:
-        """u, (1, S, 1, …) for examples of `dimensions` dimensions."""
+        """u as a distribution that broadcasts over examples, (1, S, 1, …).
+
+        Args:
+            dimensions: How many dimensions one example has.
+            dtype: Of the log-probabilities.
+        """
         positive_int("dimensions, those of one example,", dimensions, at_least=0, at_most=_MOST_DIMENSIONS)
         return Categorical(self._log_u.to(dtype).reshape(1, -1, *[1] * dimensions))
 
     def sample(self, x0: Tensor, t: Time, u: Tensor) -> Tensor:
-        """x_t ~ q(x_t | x_0), int64 (B, *).   u: (B, *), uniform in [0, 1)."""
+        """x_t ~ q(x_t | x_0), int64 (B, *).
+
+        Args:
+            x0: Data, integers 0 … K − 1, (B, *).
+            t: An integer or (B,) of them, in 0 … T.
+            u: The draw, uniform in [0, 1), (B, *).
+        """
         check_batch_of("u", u)
         if instance_of("x0", x0, Tensor, "an integer tensor (B, *)").shape != u.shape:
             raise InputError(f"u must have the shape of x0, {tuple(x0.shape)}; got {tuple(u.shape)}")
         return self.transition(x0, t, 0).sample(u)
 
     def transition(self, x_s: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Categorical:
-        """q(x_t | x_s) = Cat(κ_{t|s} x_s + (1 − κ_{t|s}) u) for t > s; s = 0 is the marginal q(x_t | x_0).
+        """q(x_t | x_s) = Cat(κ_{t|s} x_s + (1 − κ_{t|s}) u); s = 0 is the marginal q(x_t | x_0).
         [D3PM Eq. 2–3]
+
+        Args:
+            x_s: States at s, integers (B, *).
+            t: The noisier time.
+            s: The less noisy time, 0 ≤ s ≤ t.
+            dtype: Of the log-probabilities.
+
+        Returns:
+            A distribution over the S states, (B, S, *).
         """
         check_category_batch(x_s, self.states, "x_s")
         log_keep, log_redraw = self._log_kept(t, s)
@@ -93,7 +129,18 @@ class CategoricalProcess(Process):
     def posterior(
         self, x_t: Tensor, x0: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32
     ) -> Categorical:
-        """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0) for s < t.  [D3PM Eq. 3]   x_t must be possible at t."""
+        """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0).  [D3PM Eq. 3]
+
+        Args:
+            x_t: States at t, integers (B, *), which must be possible given x_0.
+            x0: Data, integers 0 … K − 1, (B, *).
+            t: The time of x_t.
+            s: The less noisy time, 0 ≤ s < t.
+            dtype: Of the log-probabilities.
+
+        Returns:
+            A distribution over the S states, (B, S, *).
+        """
         check_category_batch(x_t, self.states, "x_t")
         check_category_batch(x0, self.classes, "x0")
         if x_t.shape != x0.shape:
@@ -103,8 +150,17 @@ class CategoricalProcess(Process):
     def reverse(self, x_t: Tensor, p0: Categorical, t: Time, s: Time) -> Categorical:
         """Σ_i q(x_s | x_t, x_0 = i) p0(i): Bayes' posterior, marginalized over a distribution of x_0.
 
-        p0: (B, K, *), such as a denoiser's p(x_0 | x_t). Every step of it is in log space and of order K:
+        Every step of it is in log space and of order K:
         q(x_t | x_s = j)·(κ_s p0(j)/Z_j + (1 − κ_s) u_j Σ_i p0(i)/Z_i) with Z_i = q(x_t | x_0 = i).
+
+        Args:
+            x_t: States at t, integers (B, *).
+            p0: p(x_0 | x_t), such as a denoiser's, (B, K, *).
+            t: The time of x_t.
+            s: The less noisy time, 0 ≤ s < t.
+
+        Returns:
+            A distribution over the S states, (B, S, *).
         """
         self._check_pair(x_t, p0)
         log_z = self.log_likelihood(x_t, t, 0, p0.log_p.dtype)[:, : self.classes]
@@ -118,8 +174,17 @@ class CategoricalProcess(Process):
         """Cat(ς x_t + (κ_s − ςκ_t) p0 + ((1 − κ_s) − (1 − κ_t)ς) u), ς = (1 − η)(1 − κ_s)/(1 − κ_t).  [DDIM
         Appendix A]
 
-        ς is the probability of copying x_t: η = 1 never does, η = 0 never draws from u. q(x_s | x_0) is the
-        same for every η.
+        q(x_s | x_0) is the same for every η.
+
+        Args:
+            x_t: States at t, integers (B, *).
+            p0: p(x_0 | x_t), such as a denoiser's, (B, K, *).
+            t: The time of x_t.
+            s: The less noisy time, 0 ≤ s < t.
+            eta: η in [0, 1]. ς is the probability of copying x_t: η = 1 never does, η = 0 never draws from u.
+
+        Returns:
+            A distribution over the S states, (B, S, *).
         """
         self._check_pair(x_t, p0)
         number("η", eta, at_least=0, at_most=1)
@@ -136,7 +201,14 @@ class CategoricalProcess(Process):
         return Categorical.of(torch.stack(terms).logsumexp(dim=0))
 
     def log_likelihood(self, x_t: Tensor, t: Time, s: Time, dtype: torch.dtype = torch.float32) -> Tensor:
-        """ln q(x_t | x_s = j) for every state j, (B, S, *): not a distribution over j."""
+        """ln q(x_t | x_s = j) for every state j, (B, S, *): not a distribution over j.
+
+        Args:
+            x_t: States at t, integers (B, *).
+            t: The time of x_t.
+            s: The less noisy time, 0 ≤ s ≤ t.
+            dtype: Of the result.
+        """
         log_keep, log_redraw = self._log_kept(t, s)
         same = Categorical.at(x_t, self.states, dtype).log_p
         drawn = self._log_u.to(same)[x_t].unsqueeze(1)
@@ -154,7 +226,14 @@ class CategoricalProcess(Process):
 
     @staticmethod
     def possible(log_p: Tensor) -> Tensor:
-        """Where a sum of log-probabilities contains no ln 0."""
+        """Where a sum of log-probabilities contains no ln 0.
+
+        Args:
+            log_p: Sums of log-probabilities, in any shape.
+
+        Returns:
+            bool, in the shape of log_p.
+        """
         return log_p > LOG_ZERO / 2
 
     def _log_kept(self, t: Time, s: Time) -> tuple[Tensor, Tensor]:
@@ -229,12 +308,23 @@ def absorbed_categories(
 
 
 def uniform_categorical(kappas: Kappas, classes: int) -> CategoricalProcess:
-    """`uniform_categories` with this table of κ_t, (T,). See cosine_kappas, linear_kappas and kappas_from_betas."""
+    """`uniform_categories` with this table of κ_t. See `cosine_kappas`, `linear_kappas` and
+    `kappas_from_betas`.
+
+    Args:
+        kappas: (T,), κ_t, strictly descending in (0, 1); the last may be 0.
+        classes: K, the number of categories of a value, at least 2.
+    """
     return uniform_categories(classes, kappas=kappas)
 
 
 def absorbing(kappas: Kappas, classes: int) -> CategoricalProcess:
-    """`absorbed_categories` with this table of κ_t, (T,), whose last must be 0."""
+    """`absorbed_categories` with this table of κ_t.
+
+    Args:
+        kappas: (T,), κ_t, strictly descending in (0, 1), the last one 0.
+        classes: K, the number of categories of a value, at least 2.
+    """
     return absorbed_categories(classes, kappas=kappas)
 
 

@@ -37,8 +37,13 @@ class ContinuousProcess(GaussianProcess):
 
     @abstractmethod
     def time(self, log_ratio: Tensor) -> Tensor:
-        """The t at which λ = ln(α/σ) has these values: float64, in their shape. The inverse of `level` on (0,
-        T].
+        """The t at which λ = ln(α/σ) has these values, the inverse of `level` on (0, T].
+
+        Args:
+            log_ratio: Values of λ, in any shape.
+
+        Returns:
+            float64, in the shape of log_ratio.
         """
 
     def level(self, t: Time) -> Level:

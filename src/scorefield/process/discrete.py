@@ -22,7 +22,15 @@ _SIGNAL_LEFT = 0.1
 
 
 class DiscreteProcess(GaussianProcess):
-    """A table of T + 1 levels whose entry 0 is (1, 0): `linear`, `cosine`, `geometric`, `from_betas`, `from_sigmas`."""
+    """A table of T + 1 levels whose entry 0 is (1, 0): `linear`, `cosine`, `geometric`, `from_betas`,
+    `from_sigmas`.
+
+    Args:
+        alphas: α_1 … α_T, (T,), positive.
+        sigmas: σ_1 … σ_T, (T,), positive.
+        mean: Mean of the Gaussian from which sampling starts.
+        std: Standard deviation of that Gaussian.
+    """
 
     T: int
 

@@ -29,6 +29,11 @@ def linear_betas(T: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
 
     The end points are used as given: they are never rescaled by 1000/T. For other T pass them yourself, for
     example `linear_betas(T, 0.1 / T, 20 / T)`.
+
+    Args:
+        T: Number of noise levels.
+        start: β_1, in [0, 1].
+        end: β_T, in [0, 1].
     """
     positive_int("T", T, at_most=_MOST_LEVELS)
     first, last = (
@@ -41,6 +46,11 @@ def linear_betas(T: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
 def cosine_betas(T: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
     """β_t = min(1 − ᾱ_t/ᾱ_{t−1}, max_beta), ᾱ_t = f(t)/f(0), f(t) = cos²(((t/T + s)/(1 + s))·π/2), (T,).
     [Improved DDPM Eq. 17]
+
+    Args:
+        T: Number of noise levels.
+        s: Offset that keeps β_1 from being too small, at least 0.
+        max_beta: Largest β_t, in (0, 1].
     """
     positive_int("T", T, at_most=_MOST_LEVELS)
     s = number("s, the offset,", s, at_least=0, at_most=LARGEST)
@@ -55,6 +65,11 @@ def geometric_sigmas(sigma_max: float, sigma_min: float, L: int) -> Tensor:
     [NCSN §4.2]
 
     NCSN numbers them the other way round: its σ_i is entry L − i here.
+
+    Args:
+        sigma_max: The largest σ, of t = L.
+        sigma_min: The smallest σ, of t = 1; 0 < sigma_min < sigma_max.
+        L: Number of noise levels.
     """
     positive_int("L", L, at_most=_MOST_LEVELS)
     for name, value in (("sigma_max", sigma_max), ("sigma_min", sigma_min)):
@@ -72,7 +87,11 @@ def geometric_sigmas(sigma_max: float, sigma_min: float, L: int) -> Tensor:
 
 
 def linear_kappas(T: int) -> Tensor:
-    """κ_t = 1 − t/T: of the values that are left, a share 1/(T − t + 1) goes at step t, (T,).  [D3PM §3.2]"""
+    """κ_t = 1 − t/T: of the values that are left, a share 1/(T − t + 1) goes at step t, (T,).  [D3PM §3.2]
+
+    Args:
+        T: Number of noise levels.
+    """
     positive_int("T", T, at_most=_MOST_LEVELS)
     return 1 - torch.arange(1, T + 1, dtype=torch.float64) / T
 
@@ -80,6 +99,10 @@ def linear_kappas(T: int) -> Tensor:
 def cosine_kappas(T: int, s: float = 0.008) -> Tensor:
     """κ_t = f(t)/f(0) with the f of `cosine_betas` and nothing clipped, so that κ_T = 0, (T,).  [Improved
     DDPM Eq. 17]
+
+    Args:
+        T: Number of noise levels.
+        s: Offset of f, at least 0.
     """
     positive_int("T", T, at_most=_MOST_LEVELS)
     s = number("s, the offset,", s, at_least=0, at_most=LARGEST)
@@ -90,8 +113,10 @@ def cosine_kappas(T: int, s: float = 0.008) -> Tensor:
 
 
 def kappas_from_betas(betas: Tensor | Sequence[float]) -> Tensor:
-    """κ_t = Π_{i ≤ t}(1 − β_i), β_t the probability that a value is redrawn at step t, (T,).   betas: (T,),
-    each in (0, 1].
+    """κ_t = Π_{i ≤ t}(1 − β_i), (T,).
+
+    Args:
+        betas: (T,), β_t in (0, 1], the probability that a value is redrawn at step t.
     """
     table = numbers("betas", betas, 1)
     if not bool(((table > 0) & (table <= 1)).all()):

@@ -30,7 +30,12 @@ VARIANCES = ("lower", "upper", "learned")
 def transition(hi: Level, lo: Level) -> tuple[Tensor, Tensor]:
     """q(x_t | x_s) = N(α_{t|s} x_s, σ²_{t|s} I) for t > s.  [DDPM Eq. 2, for any pair of levels]
 
-    Returns (α_{t|s}, σ²_{t|s}) = (α_t/α_s, σ_t² − α_{t|s}² σ_s²), float64, in the levels' shape.
+    Args:
+        hi: The level at t.
+        lo: The level at s.
+
+    Returns:
+        (α_{t|s}, σ²_{t|s}) = (α_t/α_s, σ_t² − α_{t|s}² σ_s²), float64, in the levels' shape.
     """
     alpha_ts = hi.alpha / lo.alpha
     # The clamp only removes a rounding error: the variance of a forward step is never negative.
@@ -50,8 +55,16 @@ def lower_var(hi: Level, lo: Level) -> Tensor:
 
 
 def posterior(x_t: Tensor, x0: Tensor, hi: Level, lo: Level) -> Normal:
-    """q(x_s | x_t, x_0).  [DDPM Eq. 6–7]   x_t, x0: (B, *); hi, lo: the levels at t > s.  mean (B, *), var
-    broadcastable.
+    """q(x_s | x_t, x_0).  [DDPM Eq. 6–7]
+
+    Args:
+        x_t: (B, *).
+        x0: x_0, (B, *).
+        hi: The level at t.
+        lo: The level at s < t.
+
+    Returns:
+        A normal distribution with mean (B, *) and a variance that broadcasts to it.
     """
     c_0, c_t = posterior_coefficients(hi, lo)
     return Normal(expand(c_0, x_t) * x0 + expand(c_t, x_t) * x_t, expand(lower_var(hi, lo), x_t))

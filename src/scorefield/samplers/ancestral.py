@@ -23,10 +23,12 @@ __all__ = ["Ancestral"]
 class Ancestral(Sampler[float | None]):
     """x_s = mean + std·z of p(x_s | x_t); no noise on the step to s = 0.
 
-    variance: "lower" (β̃), "upper" (β) or "learned" (the network's variance half).
-    The gradient g of a classifier shifts the mean: N(μ + Σ g, Σ).  [ADM Algorithm 1]   g is taken at x_t and
-    t, as published, or at μ and s, around which the paper expands log p(y|x_s); there is no classifier at s =
-    0, so there it is taken at x_t too.
+    The gradient g of a classifier shifts the mean: N(μ + Σ g, Σ).  [ADM Algorithm 1]
+    g is taken at x_t and t, as published, or at μ and s, around which the paper expands log p(y|x_s); there
+    is no classifier at s = 0, so there it is taken at x_t too.
+
+    Args:
+        variance: "lower" (β̃), "upper" (β) or "learned" (the network's variance half).
     """
 
     variance: Variance = "lower"
@@ -46,6 +48,10 @@ class Ancestral(Sampler[float | None]):
     def init(self, model: Denoise, x: Tensor) -> float | None:
         """The grid time above t, which the variance of the last step needs (None: the process's own next
         level).
+
+        Args:
+            model: Not used.
+            x: Not used.
         """
         return None
 

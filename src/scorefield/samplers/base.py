@@ -33,8 +33,13 @@ M = TypeVar("M", contravariant=True, default=Denoise)
 
 
 class Step(NamedTuple):
-    """What one step did: x at time s, made from time t, and the prediction x̂0 it was made with (x where
-    there are no levels).
+    """What one step did.
+
+    Attributes:
+        t: The time that it came from.
+        s: The time that it went to.
+        x: x at time s, (B, *).
+        x0: The prediction x̂0 that it was made with, (B, *); x where there are no levels.
     """
 
     t: float
@@ -143,7 +148,7 @@ class Sampler(ABC, Generic[State, M]):
         """The state before the first step of this grid, for samplers whose steps need to know all of it.
 
         Args:
-            model: The model.
+            model: The model, which `check_model` has accepted.
             times: The grid, as Python numbers.
             state: What `init` gave; returned as it is by default.
 

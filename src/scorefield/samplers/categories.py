@@ -24,7 +24,14 @@ class _FromPrediction(Sampler[None, CategoricalDenoise]):
     """
 
     def check_model(self, model: CategoricalDenoise) -> None:
-        """IncompatibleModel for a model of anything but categories."""
+        """Refuse a model of anything but categories.
+
+        Args:
+            model: The model, of the library or of one's own.
+
+        Raises:
+            IncompatibleModel: Unless it is a model of categories.
+        """
         asked, name = as_model(model), type(self).__name__
         if asked.family != "categorical":
             raise IncompatibleModel(
@@ -38,7 +45,19 @@ class _FromPrediction(Sampler[None, CategoricalDenoise]):
     def step(
         self, model: CategoricalDenoise, x_t: Tensor, t: float, s: float, state: None, noise: Noise
     ) -> tuple[Tensor, Tensor, None]:
-        """(x_s, the likeliest x_0, no state)."""
+        """x_s ~ `kernel(model, x_t, p0, t, s)`, from one uniform draw.
+
+        Args:
+            model: The model, which predicts p(x_0 | x_t).
+            x_t: States at t, integers (B, *).
+            t: The time that it comes from.
+            s: The time that it goes to, s < t.
+            state: None, since the steps are independent.
+            noise: Where the uniform draw comes from.
+
+        Returns:
+            x_s (B, *), the likeliest x_0 (B, *), and None.
+        """
         p0 = model(x_t, t)
         return self.kernel(model, x_t, p0, t, s).sample(noise.uniform(x_t.shape)), p0.mode, None
 
@@ -59,6 +78,18 @@ class CategoricalAncestral(_FromPrediction):
     def kernel(
         self, model: CategoricalDenoise, x_t: Tensor, p0: Categorical, t: float, s: float
     ) -> Categorical:
+        """Σ_i q(x_s | x_t, x_0 = i) p0(i).
+
+        Args:
+            model: The model, whose process gives the posterior.
+            x_t: States at t, integers (B, *).
+            p0: p(x_0 | x_t), (B, K, *).
+            t: The time of x_t.
+            s: The less noisy time, 0 ≤ s < t.
+
+        Returns:
+            The distribution of x_s, (B, S, *).
+        """
         return model.process.reverse(x_t, p0, t, s)
 
 
@@ -67,8 +98,11 @@ class CategoricalDDIM(_FromPrediction):
     """x_s ~ Cat(ς x_t + (κ_s − ςκ_t) p0 + ((1 − κ_s) − (1 − κ_t)ς) u), ς = (1 − η)(1 − κ_s)/(1 − κ_t).  [DDIM
     Appendix A]
 
-    eta: in [0, 1]. ς is the probability of copying x_t: η = 0 copies as often as it may and never draws from
-    u, η = 1 never copies. No η is ancestral sampling, except that of an absorbing process is η = 0.
+    No η is ancestral sampling, except that of an absorbing process is η = 0.
+
+    Args:
+        eta: η in [0, 1]. ς is the probability of copying x_t: η = 0 copies as often as it may and never
+            draws from u, η = 1 never copies.
     """
 
     eta: float = 0.0
@@ -79,4 +113,16 @@ class CategoricalDDIM(_FromPrediction):
     def kernel(
         self, model: CategoricalDenoise, x_t: Tensor, p0: Categorical, t: float, s: float
     ) -> Categorical:
+        """Cat(ς x_t + (κ_s − ςκ_t) p0 + ((1 − κ_s) − (1 − κ_t)ς) u).
+
+        Args:
+            model: The model, whose process has the κ and u.
+            x_t: States at t, integers (B, *).
+            p0: p(x_0 | x_t), (B, K, *).
+            t: The time of x_t.
+            s: The less noisy time, 0 ≤ s < t.
+
+        Returns:
+            The distribution of x_s, (B, S, *).
+        """
         return model.process.family(x_t, p0, t, s, self.eta)

@@ -27,14 +27,17 @@ __all__ = ["DDIM", "grid_direction", "predict_x0_eps"]
 class DDIM(Sampler[int]):
     """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z, by default with ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
 
-    eta: scales the standard deviation, in [0, 1]; 1 is ancestral sampling with the "lower" variance, 0 is
-    deterministic and walks upwards too (encoding).
-    varsigma: ς itself in the place of η, any 0 ≤ ς ≤ σ_s: whatever it is, x_s has the right distribution
-    given x_0 [DDIM Lemma 1]. One number a step, the last one 0 on a grid that ends in t = 0; or a function
-    (t, s) -> ς, which is not asked about s = 0, where no noise is added.
     A classifier's gradient shifts ε̂.  [ADM Algorithm 2]
 
-    InputError before the first step where ς² > σ_s², and where the numbers are not one a step.
+    Args:
+        eta: η scales the standard deviation, in [0, 1]; 1 is ancestral sampling with the "lower" variance, 0
+            is deterministic and walks upwards too (encoding).
+        varsigma: ς itself in the place of η, any 0 ≤ ς ≤ σ_s: whatever it is, x_s has the right distribution
+            given x_0 [DDIM Lemma 1]. One number a step, the last one 0 on a grid that ends in t = 0; or a
+            function (t, s) -> ς, which is not asked about s = 0, where no noise is added.
+
+    Raises:
+        InputError: Before the first step where ς² > σ_s², and where the numbers are not one a step.
     """
 
     eta: float = 0.0
@@ -56,8 +59,13 @@ class DDIM(Sampler[int]):
         return f"DDIM(eta={self.eta})" if self.varsigma is None else f"DDIM(varsigma={self.varsigma})"
 
     def calls(self, grid: Grid) -> int:
-        """One network call a step. InputError for a grid that turns, that ascends with noise, or that has
-        other steps than ς.
+        """One network call a step.
+
+        Args:
+            grid: Times that strictly descend; with η = 0 also times that strictly ascend (encoding).
+
+        Raises:
+            InputError: For a grid that turns, that ascends with noise, or that has other steps than ς.
         """
         if grid_direction(self, grid) == "up" and (self.eta > 0 or self.varsigma is not None):
             with_noise = f"η = {self.eta}" if self.varsigma is None else "varsigma"
@@ -72,11 +80,25 @@ class DDIM(Sampler[int]):
         return steps
 
     def init(self, model: Denoise, x: Tensor) -> int:
-        """The number of steps taken, which finds the ς of a list of them."""
+        """The number of steps taken, which finds the ς of a list of them.
+
+        Args:
+            model: Not used.
+            x: Not used.
+        """
         return 0
 
     def plan(self, model: Denoise, times: Sequence[float], state: int) -> int:
-        """The state as it is. InputError where a ς is too large for its step."""
+        """The state as it is, once every ς of this grid is known to fit.
+
+        Args:
+            model: The model, whose process has the σ_s.
+            times: The grid, as Python numbers.
+            state: What `init` gave.
+
+        Raises:
+            InputError: Where a ς is too large for its step.
+        """
         if self.varsigma is not None:
             for i, (t, s) in enumerate(pairwise(times)):
                 self._chosen(model.process.level(s), t, s, i)
@@ -123,7 +145,15 @@ class DDIM(Sampler[int]):
 
 
 def grid_direction(sampler: object, grid: Grid) -> Literal["down", "up"]:
-    """Which way a grid walks. InputError where it turns or stands still."""
+    """Which way a grid walks.
+
+    Args:
+        sampler: Named in the error.
+        grid: The times.
+
+    Raises:
+        InputError: Where it turns or stands still.
+    """
     times = as_floats(grid)
     if len(times) < 2:
         raise InputError(f"a grid is at least two times, got {times}")

@@ -41,8 +41,10 @@ class DPMSolver2M(Sampler[Before | None]):
 
     x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1) D,  D = x̂0 + h/(2h')·(x̂0 − x̂0')  with ' of the step before. The
     first step and the step to 0, where h is infinite, have D = x̂0: they are first order.
-    stochastic: SDE-DPM-Solver++(2M), x_s = (σ_s/σ_t)e^{−h} x_t + α_s(1 − e^{−2h}) D + σ_s√(1 − e^{−2h}) z,
-    which is ancestral sampling with the "lower" variance where D = x̂0; no noise on the step to 0.
+
+    Args:
+        stochastic: SDE-DPM-Solver++(2M), x_s = (σ_s/σ_t)e^{−h} x_t + α_s(1 − e^{−2h}) D + σ_s√(1 − e^{−2h})
+            z, which is ancestral sampling with the "lower" variance where D = x̂0; no noise on the step to 0.
     """
 
     stochastic: bool = False
@@ -86,7 +88,14 @@ class DPMSolver2S(Sampler[None]):
     between_levels = True
 
     def calls(self, grid: Grid) -> int:
-        """Two network calls a step, one on the step to 0. InputError unless the grid strictly descends."""
+        """Two network calls a step, one on the step to 0.
+
+        Args:
+            grid: Times that strictly descend.
+
+        Raises:
+            InputError: Unless the grid strictly descends.
+        """
         return 2 * super().calls(grid) - int(as_floats(grid)[-1] == 0)
 
     def init(self, model: Denoise, x: Tensor) -> None:

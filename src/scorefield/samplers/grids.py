@@ -40,7 +40,17 @@ _ROUNDING = 1e-9  # by how much, relatively, ends computed elsewhere may leave a
 
 
 def full(process: Process) -> Tensor:
-    """T, T−1, …, 0: every level."""
+    """T, T−1, …, 0: every level.
+
+    Args:
+        process: A process with a table of levels.
+
+    Returns:
+        int64 (T + 1,).
+
+    Raises:
+        IncompatibleModel: Where t is continuous.
+    """
     return torch.arange(count_levels(process, "the full grid"), -1, -1)
 
 
@@ -49,6 +59,13 @@ def uniform(process: Process, n: int) -> Tensor:
     trailing.
 
     On a continuous process n times evenly spaced from T to its t_min, then 0.
+
+    Args:
+        process: Any process.
+        n: Number of steps; at most T where the process is a table of levels.
+
+    Returns:
+        (n + 1,), int64 for a table of levels, otherwise float64.
     """
     check_process(process)
     if not process.is_discrete:
@@ -64,6 +81,13 @@ trailing = uniform
 def quadratic(process: Process, n: int) -> Tensor:
     """n steps, t_i = max(i, round(T·(i/n)²)) for i = n … 0: finer near the data, strictly decreasing for
     every n ≤ T.
+
+    Args:
+        process: A process with a table of levels.
+        n: Number of steps, 1 ≤ n ≤ T.
+
+    Returns:
+        int64 (n + 1,).
     """
     T = _check(process, n)
     return torch.tensor([max(i, (2 * T * i * i + n * n) // (2 * n * n)) for i in range(n, -1, -1)])
@@ -79,8 +103,21 @@ def log_snr(
 ) -> Tensor:
     """n steps evenly spaced in λ = ln(α/σ), the grid of DPM-Solver.  [Lu et al. 2022a]
 
-    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times. Arguments, rules and errors
-    as in `karras`.
+    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times. How times become levels of
+    a table: as in `karras`.
+
+    Args:
+        process: Any process.
+        n: Number of steps.
+        sigma_min: σ/α of the last positive time. Default: that of the least noisy one (t = 1, or t_min).
+        sigma_max: σ/α of the first time. Default: that of T.
+        to_zero: Whether the last time is 0.
+
+    Returns:
+        (n + 1,), int64 for a table of levels, otherwise float64.
+
+    Raises:
+        InputError: As `karras`.
     """
     return _spaced(process, n, _Scale(torch.log, torch.neg), sigma_min, sigma_max, to_zero)
 
@@ -98,14 +135,24 @@ def karras(
     Eq. 5]
 
     n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times.
-    sigma_min, sigma_max: values of σ/α; those of the noisiest time and of the least noisy positive one (1, or
-    t_min where t is continuous) if not given.
     The times are exact where t is continuous. Of a table they are the nearest levels; where two are the same,
     the noisier one moves to the next free level, and the noisiest ones move back if that would take them
     above the first.
 
-    InputError for n < 1, for values outside the process, and for more times than there are levels between the
-    two ends.
+    Args:
+        process: Any process.
+        n: Number of steps, at least 1.
+        rho: ρ, from 0.01 to 1000.
+        sigma_min: σ/α of the last positive time. Default: that of the least noisy one (t = 1, or t_min).
+        sigma_max: σ/α of the first time. Default: that of T.
+        to_zero: Whether the last time is 0.
+
+    Returns:
+        (n + 1,), int64 for a table of levels, otherwise float64.
+
+    Raises:
+        InputError: For n < 1, for values outside the process, and for more times than there are levels
+            between the two ends.
     """
     rho = number("rho, the power,", rho, at_least=0.01, at_most=1000)
     scale = _Scale(lambda ratio: ratio ** (1 / rho), lambda u: -rho * u.log())
@@ -117,7 +164,17 @@ def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
     k-th (k = 0 least noisy).
 
     Each section's ends are included; positions are accumulated in float64 and rounded half to even, as the
-    Improved DDPM and ADM code does, then 0 is added. InputError when a section is smaller than its count.
+    Improved DDPM and ADM code does, then 0 is added.
+
+    Args:
+        process: A process with a table of levels.
+        counts: Steps of each section, or one number for a single section.
+
+    Returns:
+        int64 (sum(counts) + 1,).
+
+    Raises:
+        InputError: When a section is smaller than its count.
     """
     if not isinstance(counts, int | Sequence) or isinstance(counts, str):
         raise InputError(f"counts are the steps of each section, a list of integers; got {brief(counts)}")
@@ -137,13 +194,28 @@ def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
 
 
 def linspace(process: Process, n: int) -> Tensor:
-    """n times evenly spaced from T to 1, then 0: sections([n])."""
+    """n times evenly spaced from T to 1, then 0: sections([n]).
+
+    Args:
+        process: A process with a table of levels.
+        n: Number of steps, 1 ≤ n ≤ T.
+
+    Returns:
+        int64 (n + 1,).
+    """
     return sections(process, [n])
 
 
 def leading(process: Process, n: int) -> Tensor:
     """1 + k⌊T/n⌋ for k = n−1 … 0, then 0: what DDIM's code calls uniform. It starts below T; for published
     numbers only.
+
+    Args:
+        process: A process with a table of levels.
+        n: Number of steps, 1 ≤ n ≤ T.
+
+    Returns:
+        int64 (n + 1,).
     """
     T = _check(process, n)
     return torch.tensor([*(1 + k * (T // n) for k in range(n - 1, -1, -1)), 0])
@@ -153,6 +225,13 @@ def ddim_quadratic(process: Process, n: int) -> Tensor:
     """1 + ⌊(k√(0.8T)/(n−1))²⌋ for k = n−1 … 0 without repetitions, then 0: the quadratic grid of DDIM's code.
 
     It starts at 0.8 T and may have fewer than n steps; for published numbers only.
+
+    Args:
+        process: A process with a table of levels.
+        n: Number of steps, 2 ≤ n ≤ T.
+
+    Returns:
+        int64, at most (n + 1,).
     """
     T = _check(process, n)
     if n < 2:
@@ -165,8 +244,17 @@ def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | 
     """T, …, T, T−1, …, T−1, …, 1, …, 1, 0: `repeats` steps start at every level, as annealed Langevin needs.
     [NCSN Algorithm 1]
 
-    times: the levels to stop at, strictly descending, such as another grid; every level if not given. Its
-    last 0 is taken as read. InputError for repeats < 1 and for times that do not descend.
+    Args:
+        process: Any process; without `times`, one with a table of levels.
+        repeats: Updates at each level, at least 1.
+        times: The levels to stop at, strictly descending, such as another grid, whose last 0 adds no level.
+            Default: every level.
+
+    Returns:
+        (levels·repeats + 1,).
+
+    Raises:
+        InputError: For repeats < 1, and for times that do not descend.
     """
     check_process(process)
     positive_int("repeats", repeats, at_most=_MOST_STEPS)
@@ -186,15 +274,27 @@ def staircase(process: Process, repeats: int, times: Tensor | Sequence[float] | 
 
 
 def steps(n: int) -> Tensor:
-    """n, n−1, …, 0: n updates of a score without noise levels, numbered by how many are left."""
+    """n, n−1, …, 0: n updates of a score without noise levels, numbered by how many are left.
+
+    Args:
+        n: Number of updates, at least 1.
+
+    Returns:
+        int64 (n + 1,).
+    """
     positive_int("the number of updates", n, at_most=_MOST_STEPS)
     return torch.arange(n, -1, -1)
 
 
 def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int] | list[float]:
-    """The times of a grid as Python numbers. InputError unless it has two or more finite times within [0, T].
+    """The times of a grid as Python numbers.
 
-    Without a process there are no times, and the grid must be that of `steps`.
+    Args:
+        process: That of the model; None for a score without noise levels, whose grid must be that of `steps`.
+        grid: The times.
+
+    Raises:
+        InputError: Unless these are two or more finite times within [0, T].
     """
     times = _as_tensor(grid)
     if times.ndim != 1 or len(times) < 2 or not bool(torch.isfinite(times).all()):

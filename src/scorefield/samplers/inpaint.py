@@ -44,11 +44,14 @@ class Inpaint(Sampler[_State]):
     noise and takes back what earlier steps made of them. Where unknown and known values are independent it is
     as good as the sampler.
 
-    known: x_0 in the data's units, (*) or (B, *); what it holds elsewhere does not matter.
-    mask: bool, True where known, of any shape that broadcasts to x, such as (H, W).
     One draw of x's shape a level, after the sampler's own: updates that stay at a level keep it. The first x
     gets its known values from the noise that the prior at step 0 is made of, so that the sampler's draws are
     those it makes without a mask.
+
+    Args:
+        sampler: The sampler of the unknown values.
+        known: x_0 in the data's units, (*) or (B, *); what it holds elsewhere does not matter.
+        mask: bool, True where known, of any shape that broadcasts to x, such as (H, W).
     """
 
     sampler: Sampler[Any]
@@ -93,7 +96,14 @@ class Inpaint(Sampler[_State]):
         self.sampler.check_model(model)
 
     def calls(self, grid: Grid) -> int:
-        """The sampler's. InputError for a grid that ascends."""
+        """As many as `sampler` makes.
+
+        Args:
+            grid: Times that never ascend.
+
+        Raises:
+            InputError: For a grid that ascends, or that the sampler cannot walk.
+        """
         if any(s > t for t, s in pairwise(as_floats(grid))):
             raise InputError("inpainting walks from noise to data: its grid must not ascend")
         return self.sampler.calls(grid)

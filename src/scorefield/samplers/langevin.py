@@ -39,12 +39,17 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
     step, and `grids.steps(n)` makes n updates. It is stable for h below 4 times the smallest variance of p_t
     along any direction.
 
-    step: h at the first level, in squared units of the data. NCSN's code has h = 2·step_lr, so its 2e-5 is
-    step=4e-5.
-    metropolis: accept or refuse every update so that p itself is sampled at any h (MALA); needs an energy or
-    a density.
-    final_denoise: on the step to t = 0 return x̂0 at the updated x, for one more network call.
     Guidance adds to the score: at level t the updates then sample p_t(x)·p_t(y|x)^s, for any scale s.
+
+    Args:
+        step: h at the first level, in squared units of the data, above 0. NCSN's code has h = 2·step_lr, so
+            its 2e-5 is step=4e-5.
+        metropolis: Accept or refuse every update so that p itself is sampled at any h (MALA); needs an
+            energy or a density.
+        final_denoise: On the step to t = 0 return x̂0 at the updated x, for one more network call.
+
+    Attributes:
+        step_size: `step`, whose name is that of the method here.
     """
 
     guidance = "eps"
@@ -71,6 +76,12 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
     def calls(self, grid: Grid) -> int:
         """Evaluations of the score: one an update, and one more to start a Metropolis chain or to denoise at
         the end.
+
+        Args:
+            grid: Times that never ascend; a time may be repeated.
+
+        Raises:
+            InputError: For a grid that ascends, and for an update at t = 0.
         """
         if any(t <= 0 or s > t for t, s in pairwise(as_floats(grid))):
             raise InputError(
@@ -79,7 +90,15 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
         return len(grid) - 1 + int(self.metropolis or (self.final_denoise and as_floats(grid)[-1] == 0))
 
     def check_model(self, model: ScoreFunction) -> None:
-        """IncompatibleModel where the model has no score, or lacks what the options need."""
+        """Refuse a model that has no score, or lacks what the options need.
+
+        Args:
+            model: The model, of the library or of one's own.
+
+        Raises:
+            IncompatibleModel: For a model of categories; with `metropolis` without an energy or a density;
+                with `final_denoise` without noise levels.
+        """
         asked = as_model(model)
         if asked.family == "categorical":
             as_gaussian(model, "Langevin", categorical="CategoricalAncestral or CategoricalDDIM")
@@ -96,7 +115,19 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
     def step(
         self, model: ScoreFunction, x_t: Tensor, t: float, s: float, state: Kept | None, noise: Noise
     ) -> tuple[Tensor, Tensor, Kept | None]:
-        """One update; without levels there is no x̂0 and its place is taken by x."""
+        """x ← x + (h/2)·∇log p(x) + √h z: one update.
+
+        Args:
+            model: The model, whose score it takes.
+            x_t: x at time t, (B, *).
+            t: The time of the update's level; without levels how many updates are left.
+            s: The time of the next level, s ≤ t.
+            state: What a Metropolis chain keeps of its last x; otherwise None.
+            noise: Where the draws come from.
+
+        Returns:
+            x_s (B, *), x̂0 (B, *), or x_s again where there are no levels, and the next state.
+        """
         asked = as_model(model)
         if isinstance(asked, GaussianModel):
             return *self._at_level(asked, x_t, t, s, noise), None
@@ -152,6 +183,11 @@ class PredictorCorrector(Sampler[Any]):
 
     A step's x̂0 is the predictor's. On the step to 0 the predictor has the last word. Both are guided, so
     that a gradient must be taken at x_t, where both can.
+
+    Args:
+        predictor: The sampler that goes from t to s.
+        langevin: The corrector, without `final_denoise`.
+        repeats: Updates of the corrector after each step, at least 1.
     """
 
     predictor: Sampler[Any]
@@ -184,7 +220,14 @@ class PredictorCorrector(Sampler[Any]):
         self.predictor.check_model(model)
 
     def calls(self, grid: Grid) -> int:
-        """The predictor's calls and `repeats` for every s > 0. InputError for a grid that ascends."""
+        """The predictor's calls and `repeats` for every s > 0.
+
+        Args:
+            grid: Times that never ascend.
+
+        Raises:
+            InputError: For a grid that ascends, or that the predictor cannot walk.
+        """
         self.langevin.calls(grid)
         return self.predictor.calls(grid) + self._corrections(grid)
 

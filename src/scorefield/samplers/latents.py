@@ -32,22 +32,43 @@ def encode(model: AnyModel, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) ->
     """x_T (B, *) of images x0 (B, *): the deterministic flow from the grid's last time up to its first.
     [DDIM Eq. 14]
 
-    grid: the one that `decode` is to walk down; from t = 0 the first step uses ε̂(x_0, t₁) with t₁ the
-    smallest positive time.
-    model: with its labels bound, neither clipped nor guided.   sampler: DDIM(0), Euler or Heun, the same for
-    both ways. InputError for a grid that does not strictly descend. IncompatibleModel for a model or a
-    sampler without such a flow.
+    From t = 0 the first step uses ε̂(x_0, t₁) with t₁ the smallest positive time.
+
+    Args:
+        model: A model with its labels bound, neither clipped nor guided.
+        x0: Images in the data's range, (B, *).
+        grid: The grid that `decode` is to walk down.
+        sampler: DDIM(0), Euler or Heun, the same for both ways.
+
+    Returns:
+        Latents x_T, (B, *).
+
+    Raises:
+        InputError: For a grid that does not strictly descend.
+        IncompatibleModel: For a model or a sampler without such a flow.
     """
     _, times = _checked(model, grid, sampler)
     return sample(model, sampler, times[::-1], x_T=x0)
 
 
 def decode(model: AnyModel, x_T: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
-    """The images (B, *) of latents x_T (B, *): the deterministic flow down the grid. Arguments and errors as
-    in `encode`.
+    """The images (B, *) of latents x_T (B, *): the deterministic flow down the grid.
 
     `sf.sample(model, sampler, grid, x_T=x_T)` starts any other sampler, or a clipped or guided model, from a
     latent.
+
+    Args:
+        model: A model with its labels bound, neither clipped nor guided.
+        x_T: Latents, (B, *).
+        grid: Times from T, or the first time of the encoding, down.
+        sampler: DDIM(0), Euler or Heun, the same as in `encode`.
+
+    Returns:
+        Images in the data's range, (B, *).
+
+    Raises:
+        InputError: For a grid that does not strictly descend.
+        IncompatibleModel: For a model or a sampler without such a flow.
     """
     _, times = _checked(model, grid, sampler)
     return sample(model, sampler, times, x_T=x_T)
@@ -58,16 +79,38 @@ def interpolate(
 ) -> Tensor:
     """Images on the way from latent a to latent b, (frames, *), both ends included.  [DDIM appendix D.5]
 
-    a, b: (*), of one example each; `spherical_walk` joins them around the mean of the process's prior.
-    model: with one class bound, or one for each frame; other arguments as in `decode`.   frames: at least 2.
+    `spherical_walk` joins the latents around the mean of the process's prior.
+
+    Args:
+        model: A model with one class bound, or one for each frame; neither clipped nor guided.
+        a: The first latent, (*).
+        b: The last latent, (*).
+        frames: How many images, at least 2.
+        grid: As in `decode`.
+        sampler: As in `decode`.
+
+    Returns:
+        Images in the data's range, (frames, *).
+
+    Raises:
+        InputError: As `decode` and `spherical_walk`.
+        IncompatibleModel: As `decode`.
     """
     asked, _ = _checked(model, grid, sampler)
     return decode(model, spherical_walk(a, b, frames, asked.process.prior_mean), grid, sampler)
 
 
 def spherical_walk(a: Tensor, b: Tensor, frames: int, centre: float = 0.0) -> Tensor:
-    """Latents from a to b (*), (frames, *) with both ends, by `slerp` around `centre`, the mean of the
-    process's prior.
+    """Latents from a to b, (frames, *) with both ends, by `slerp` around `centre`.
+
+    Args:
+        a: The first latent, (*).
+        b: The last latent, (*).
+        frames: How many latents, at least 2.
+        centre: The mean of the process's prior.
+
+    Raises:
+        InputError: For latents of different shapes, and for fewer than 2 frames.
     """
     positive_int("frames", frames, at_least=2, at_most=_MOST_FRAMES)  # both ends
     number("centre", centre, at_least=-LARGEST, at_most=LARGEST)
@@ -82,9 +125,19 @@ def spherical_walk(a: Tensor, b: Tensor, frames: int, centre: float = 0.0) -> Te
 def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     """sin((1 − w)θ)/sin θ · a + sin(wθ)/sin θ · b with θ the angle between a and b.  [DDIM Eq. 67]
 
-    a, b: (B, *), each example by itself over all its dimensions.   weight: w in [0, 1], a number or (B,).
     At θ = 0 this is a straight line. At θ = π every half circle is as short, and the one through a quarter
     turn of a is taken: pairs of values (p, q) become (−q, p), which has the law of noise where a has it.
+
+    Args:
+        a: (B, *), each example by itself over all its dimensions.
+        b: (B, *), in the shape of a.
+        weight: w in [0, 1], a number or (B,); 0 gives a, 1 gives b.
+
+    Returns:
+        (B, *), computed in float64 and returned in the dtype of a.
+
+    Raises:
+        InputError: For NaN, infinite values, different shapes, and weights outside [0, 1].
     """
     for name, x in (("a", a), ("b", b)):
         check_batch_of(name, x)

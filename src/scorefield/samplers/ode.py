@@ -36,14 +36,21 @@ _LARGEST_RAISE = math.sqrt(2) - 1
 
 @dataclass(frozen=True)
 class Euler(Sampler[None]):
-    """y_s = y_t + (r_s − r_t)·ε̂(x_t, t), which is DDIM with η = 0: first order. It walks upwards too
-    (encoding).
+    """y_s = y_t + (r_s − r_t)·ε̂(x_t, t) with y = x/α and r = σ/α, which is DDIM with η = 0: first order. It
+    walks upwards too (encoding).
     """
 
     guidance = "eps"
 
     def calls(self, grid: Grid) -> int:
-        """One network call a step. InputError for a grid that turns or stands still."""
+        """One network call a step.
+
+        Args:
+            grid: Times that strictly descend (sampling) or strictly ascend (encoding).
+
+        Raises:
+            InputError: For a grid that turns or stands still.
+        """
         grid_direction(self, grid)
         return len(grid) - 1
 
@@ -110,8 +117,13 @@ class Heun(Sampler[float | None]):
 
     def calls(self, grid: Grid) -> int:
         """At most two network calls a step, one on a step to or from 0: 2S − 1 for S steps to 0. Steps above
-        r = 80 make one call as well, but only the process knows them. InputError for a grid that turns or
-        stands still, or ascends with churn.
+        r = 80 make one call as well, but only the process knows them.
+
+        Args:
+            grid: Times that strictly descend (sampling) or, without churn, strictly ascend (encoding).
+
+        Raises:
+            InputError: For a grid that turns or stands still, or ascends with churn.
         """
         if grid_direction(self, grid) == "up" and self.churn > 0:
             raise InputError(
@@ -135,7 +147,13 @@ class Heun(Sampler[float | None]):
         return None
 
     def plan(self, model: Denoise, times: Sequence[float], state: float | None) -> float | None:
-        """γ, by which the steps of this grid raise r; None without churn."""
+        """γ, by which the steps of this grid raise r; None without churn.
+
+        Args:
+            model: Not used.
+            times: The grid, as Python numbers; its number of steps divides the churn.
+            state: Not used.
+        """
         return min(self.churn / (len(times) - 1), _LARGEST_RAISE) if self.churn > 0 else None
 
     def step(
