@@ -39,7 +39,7 @@ demo: $(VENV)/.installed  ## train on portraits in colour (a second time: go on)
 WORKERS := 2
 test: $(VENV)/.installed  ## run the tests in two processes (WORKERS=4: in four), and list the 20 slowest
 	$(BIN)/python -m compileall -q src
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=20
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20
 
 test-fast: $(VENV)/.installed  ## run the tests of the mathematics and the structure: no training, under a minute
 	$(BIN)/python -m pytest $(FAST)

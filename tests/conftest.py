@@ -19,6 +19,27 @@ from support import TinyRun, tiny
 import scorefield.cli
 
 
+# Files that take longest, the longest first. Two workers end together if these do not come last.
+LONGEST = (
+    "training/test_processes.py",
+    "device/test_device.py",
+    "test_public_types.py",
+    "fuzz",
+    "cli",
+    "runs",
+    "training",
+    "evaluation",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((i for i, prefix in enumerate(LONGEST) if name.startswith(prefix)), len(LONGEST))
+
+    items.sort(key=place)
+
+
 class TinyRuns:
     """tiny_run(recipe, *settings, steps=2) -> the folder of a run that `scorefield train` made of a small network.
 

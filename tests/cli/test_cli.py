@@ -319,7 +319,7 @@ def in_a_fork(words, number, said):
     ("begin", "number", "status"),
     [
         (in_a_process, signal.SIGINT, 130),
-        (in_a_process, signal.SIGTERM, 75),
+        (in_a_fork, signal.SIGTERM, 75),
         (in_a_fork, signal.SIGUSR1, 75),
         (in_a_fork, signal.SIGHUP, 75),
     ],

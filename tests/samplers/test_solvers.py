@@ -92,7 +92,7 @@ def test_order_of_convergence(exact, name, spacing):
     process, (start, end) = CONTINUOUS[name], exact
     model, make = MIXTURE.denoiser(process), getattr(sf.grids, spacing)
     errors = {sampler: [] for sampler in ORDERS}
-    steps = (80, 160, 320, 640)
+    steps = (40, 80, 160, 320)
     for n in steps:
         grid = make(process, n, sigma_min=TO, sigma_max=FROM, to_zero=False)
         alpha_T, alpha_0 = (process.level(grid[i]).alpha for i in (0, -1))
