@@ -25,10 +25,13 @@ _CLEAN = Level(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.
 class GaussianMixture:
     """p(x) = Σ_k w_k N(x; m_k, C_k).
 
-    means: (K, D); covariances: (K, D, D), symmetric positive semi-definite; weights: (K,), positive, scaled
-    to sum to 1. Kept in float64; results have x's dtype. Under x_t = α x_0 + σ ε component k becomes N(α m_k,
-    α² C_k + σ² I), so everything below is exact at any level. x may have any shape (B, *) with D values an
-    example.
+    Kept in float64; results have x's dtype. Under x_t = α x_0 + σ ε component k becomes N(α m_k, α² C_k + σ²
+    I), so every method is exact at any level. x may have any shape (B, *) with D values an example.
+
+    Args:
+        means: m_k, (K, D).
+        covariances: C_k, (K, D, D), symmetric positive semi-definite.
+        weights: w_k, (K,), positive, scaled to sum to 1. Default: all the same.
     """
 
     def __init__(
@@ -70,12 +73,21 @@ class GaussianMixture:
         return f"GaussianMixture(components={len(self.weights)}, dimensions={self.D})"
 
     def log_prob(self, x: Tensor, level: Level = _CLEAN) -> Tensor:
-        """ln p_t(x) in nats, (B,); of the data itself without a level."""
+        """ln p_t(x) in nats, (B,).
+
+        Args:
+            x: (B, *), D values an example.
+            level: (α_t, σ_t). Default: the data itself.
+        """
         return torch.logsumexp(self._joint(x, level), dim=1).to(x)
 
     def score(self, x: Tensor, t: Time | None = None, *, level: Level = _CLEAN) -> Tensor:
-        """∇ log p_t(x), (B, *); of the data itself without a level. t must be None: a mixture alone has no
-        times.
+        """∇ log p_t(x), (B, *).
+
+        Args:
+            x: (B, *), D values an example.
+            t: Must be None: a mixture alone has no times.
+            level: (α_t, σ_t). Default: the data itself.
         """
         if t is not None:
             raise InputError(
@@ -86,23 +98,43 @@ class GaussianMixture:
         return self._average(each, x, level)
 
     def x0(self, x: Tensor, level: Level) -> Tensor:
-        """E[x_0 | x_t = x], (B, *): m_k + α C_k (α² C_k + σ² I)^{-1} (x − α m_k), averaged over p(k | x_t)."""
+        """E[x_0 | x_t = x], (B, *): m_k + α C_k (α² C_k + σ² I)^{-1} (x − α m_k), averaged over p(k | x_t).
+
+        Args:
+            x: x_t, (B, *), D values an example.
+            level: (α_t, σ_t).
+        """
         alpha, _ = _rows(level)
         z, var = self._axes_coordinates(x, level)
         each = self.means + alpha * torch.einsum("kij,bkj->bki", self._axes, self._variances * z / var)
         return self._average(each, x, level)
 
     def posterior(self, x: Tensor, level: Level = _CLEAN) -> Tensor:
-        """p(k | x_t = x), (B, K)."""
+        """p(k | x_t = x), (B, K).
+
+        Args:
+            x: x_t, (B, *), D values an example.
+            level: (α_t, σ_t). Default: the data itself.
+        """
         return torch.softmax(self._joint(x, level), dim=1).to(x)
 
     def sample(self, n: int, noise: Noise | None = None) -> Tensor:
-        """n exact samples, (n, D) float64."""
+        """n exact samples, (n, D) float64.
+
+        Args:
+            n: Number of samples.
+            noise: Where the draws come from. Default: a fresh seed.
+        """
         x, _ = self.sample_labelled(n, noise)
         return x
 
     def sample_labelled(self, n: int, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
-        """n exact samples and the components they came from: (n, D) float64 and (n,) int64."""
+        """n exact samples and the components they came from: (n, D) float64 and (n,) int64.
+
+        Args:
+            n: Number of samples.
+            noise: Where the draws come from. Default: a fresh seed.
+        """
         positive_int("n, the number of samples,", n, at_most=_MOST_SAMPLES)
         noise = as_noise(noise)
         u = noise.uniform((n, 1)).double()
@@ -111,7 +143,11 @@ class GaussianMixture:
         return self.means[k] + torch.einsum("bij,bj->bi", self._axes[k], self._variances[k].sqrt() * z), k
 
     def at(self, level: Level) -> GaussianMixture:
-        """The mixture that x_t follows: p_t itself."""
+        """The mixture that x_t follows: p_t itself.
+
+        Args:
+            level: (α_t, σ_t), one level.
+        """
         alpha, sigma = (value.double() for value in _checked_level(level))
         if alpha.ndim:
             raise InputError(f"a mixture is at one level, got {len(alpha)}")
@@ -119,11 +155,19 @@ class GaussianMixture:
         return GaussianMixture(alpha * self.means, alpha**2 * self.covariances + sigma**2 * eye, self.weights)
 
     def denoiser(self, process: GaussianProcess) -> MixtureDenoiser:
-        """The exact model of this data under `process`."""
+        """The exact model of this data under `process`.
+
+        Args:
+            process: A Gaussian process.
+        """
         return MixtureDenoiser(self, process)
 
     def classifier(self, process: GaussianProcess) -> MixtureClassifier:
-        """(x_t, t) -> ln p(k | x_t), the exact noisy classifier whose classes are the components."""
+        """(x_t, t) -> ln p(k | x_t), the exact noisy classifier whose classes are the components.
+
+        Args:
+            process: A Gaussian process.
+        """
         return MixtureClassifier(self, process)
 
     def _axes_coordinates(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
@@ -159,7 +203,12 @@ class GaussianMixture:
 
 
 class MixtureDenoiser(GaussianModel):
-    """The exact Denoise of a mixture: x̂0 = E[x_0 | x_t]."""
+    """The exact Denoise of a mixture: x̂0 = E[x_0 | x_t].
+
+    Args:
+        mixture: The distribution of the data.
+        process: A Gaussian process.
+    """
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:
         self.mixture, self.process = _checked_pair(mixture, process)
@@ -174,13 +223,22 @@ class MixtureDenoiser(GaussianModel):
         return Prediction(x_t, level, x0, raw=x0)
 
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
-        """∇ log p_t(x); of the data itself without t."""
+        """∇ log p_t(x), (B, *).
+
+        Args:
+            x: (B, *), D values an example.
+            t: A number or (B,), in [0, T]. Default: the data itself.
+        """
         return self.mixture.score(x) if t is None else self.mixture.score(x, level=self.process.level(t))
 
 
 class MixtureClassifier(ClassifierModel):
     """(x_t, t) -> ln p(k | x_t), (B, K), exact and differentiable in x_t; the class is the component that x_0
     came from.
+
+    Args:
+        mixture: The distribution of the data.
+        process: A Gaussian process.
     """
 
     def __init__(self, mixture: GaussianMixture, process: GaussianProcess) -> None:

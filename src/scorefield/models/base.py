@@ -45,7 +45,17 @@ Family = Literal["gaussian", "categorical", "score", "classifier"]
 class ScoreFunction(Protocol):
     """Anything with a score: x (B, *) -> ∇ log p(x) (B, *), at noise level t where it has levels."""
 
-    def score(self, x: Tensor, t: Time | None = None) -> Tensor: ...
+    def score(self, x: Tensor, t: Time | None = None) -> Tensor:
+        """∇ log p(x), or ∇ log p_t(x) where there are levels.
+
+        Args:
+            x: (B, *).
+            t: The time of x, a number or (B,). Default: no level.
+
+        Returns:
+            (B, *), in the dtype of x.
+        """
+        ...
 
 
 class Denoise(ScoreFunction, Protocol):
@@ -57,7 +67,17 @@ class Denoise(ScoreFunction, Protocol):
 
     process: GaussianProcess
 
-    def __call__(self, x_t: Tensor, t: Time) -> Prediction: ...
+    def __call__(self, x_t: Tensor, t: Time) -> Prediction:
+        """x̂0 at (x_t, t).
+
+        Args:
+            x_t: (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+
+        Returns:
+            The prediction, whose x0 is (B, *).
+        """
+        ...
 
 
 class CategoricalDenoise(Protocol):
@@ -67,7 +87,17 @@ class CategoricalDenoise(Protocol):
 
     process: CategoricalProcess
 
-    def __call__(self, x_t: Tensor, t: Time) -> Categorical: ...
+    def __call__(self, x_t: Tensor, t: Time) -> Categorical:
+        """p(x_0 | x_t).
+
+        Args:
+            x_t: Integers, (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+
+        Returns:
+            A distribution over the K categories of the data, (B, K, *).
+        """
+        ...
 
 
 class Classifier(Protocol):
@@ -76,18 +106,27 @@ class Classifier(Protocol):
     One of one's own may also have `process`, whose levels it was made for, `num_classes`, `data` and `device`.
     """
 
-    def __call__(self, x_t: Tensor, t: Time) -> Tensor: ...
+    def __call__(self, x_t: Tensor, t: Time) -> Tensor:
+        """Logits of p(y | x_t), (B, K).
+
+        Args:
+            x_t: (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+        """
+        ...
 
 
 class Model:
     """What sampling, training and evaluation may ask of a model, with the answer of one that does not say.
 
-    family: "gaussian", predicts x̂0 at noise levels (`GaussianModel`); "categorical", predicts categories
-    (`CategoricalModel`); "score", a score of the data itself, without levels; "classifier", (x_t, t) -> logits.
-    process: whose levels it was made for; None without levels.   data: what one example is; None where the model
-    does not know.
-
     Foreign objects become a `Model` by `wrappers.as_model`.
+
+    Attributes:
+        family: "gaussian", predicts x̂0 at noise levels (`GaussianModel`); "categorical", predicts categories
+            (`CategoricalModel`); "score", a score of the data itself, without levels; "classifier", (x_t, t)
+            -> logits.
+        process: Whose levels it was made for; None without levels.
+        data: What one example is; None where the model does not know.
     """
 
     family: Family = "score"
@@ -223,7 +262,11 @@ class Model:
         raise InputError(f"{self.kind} has no network that could be compiled: leave compile out")
 
     def run_in(self, dtype: torch.dtype | None) -> None:
-        """Have the network run in this dtype under autocast, plainly if None; nothing where there is no choice."""
+        """Set the precision of the network; nothing where there is no choice.
+
+        Args:
+            dtype: What it runs in under autocast, such as torch.bfloat16; None for plain float32.
+        """
 
     def given(self, y: Labels | None = None, **arrays: Tensor) -> Model:
         """This model with conditioning bound, so that samplers never see it.
@@ -252,12 +295,26 @@ class Model:
         return {name: array for name, array in arrays.items() if name in self.arrays}
 
     def check_arrays(self, arrays: Mapping[str, Tensor]) -> None:
-        """InputError for arrays that it does not take, or of a wrong shape.   arrays: (B, *) by name."""
+        """Check further arrays that are to condition the network.
+
+        Args:
+            arrays: (B, *) by name.
+
+        Raises:
+            InputError: For arrays that it does not take, or of a wrong shape.
+        """
         if arrays:
             raise InputError(f"{self.kind} takes no array {next(iter(arrays))!r}: remove it")
 
     def refuse_missing(self, bound: Collection[str] = ()) -> None:
-        """InputError where an array is missing without which it cannot be called.   bound: names of further ones."""
+        """Check that no array is missing without which it cannot be called.
+
+        Args:
+            bound: Names of arrays that it is going to be given.
+
+        Raises:
+            InputError: For an array that is neither bound nor among `bound`.
+        """
         for name in sorted(self.missing - set(bound)):
             raise InputError(
                 f"the network of this model needs the array {name!r} of every example: bind it by model.given({name}=...), or sample "
@@ -277,7 +334,15 @@ class GaussianModel(Model, ABC):
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time) -> Prediction:
-        """The prediction at x_t (B, *) and t, a number or (B,), 0 < t ≤ T."""
+        """x̂0 at (x_t, t).
+
+        Args:
+            x_t: (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+
+        Returns:
+            The prediction, whose x0 is (B, *).
+        """
 
     def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:
         if y is None and not arrays:
@@ -297,7 +362,15 @@ class GaussianModel(Model, ABC):
         raise IncompatibleModel(f"{self.kind} takes no conditioning, so it has no unconditional branch")
 
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
-        """∇ log p_t(x), (B, *)."""
+        """∇ log p_t(x) = (α x̂0 − x)/σ², (B, *), with guidance folded in.
+
+        Args:
+            x: (B, *).
+            t: The time of x, a number or (B,), 0 < t ≤ T.
+
+        Raises:
+            InputError: Without t.
+        """
         if t is None:
             raise InputError(
                 "this model has a score at every noise level: say which, score(x, t) with 0 < t ≤ T"
@@ -310,8 +383,16 @@ class ConditionalModel(GaussianModel):
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time, y: Tensor | None = None, **arrays: Tensor) -> Prediction:
-        """The prediction at x_t (B, *) and t, a number or (B,), with labels y (B,) int64 or None and further arrays
-        (B, *) by name.
+        """x̂0 at (x_t, t), given labels and further arrays.
+
+        Args:
+            x_t: (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+            y: Labels (B,) int64, or None.
+            arrays: Further conditioning by name, (B, *).
+
+        Returns:
+            The prediction, whose x0 is (B, *).
         """
 
 
@@ -323,7 +404,15 @@ class CategoricalModel(Model, ABC):
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time) -> Categorical:
-        """p(x_0 | x_t) at integers x_t (B, *) and t, a number or (B,), 0 < t ≤ T."""
+        """p(x_0 | x_t).
+
+        Args:
+            x_t: Integers, (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+
+        Returns:
+            A distribution over the K categories of the data, (B, K, *).
+        """
 
     def given(self, y: Labels | None = None, **arrays: Tensor) -> CategoricalModel:
         if y is None and not arrays:
@@ -340,7 +429,17 @@ class ConditionalCategories(CategoricalModel):
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time, y: Tensor | None = None, **arrays: Tensor) -> Categorical:
-        """p(x_0 | x_t), as `CategoricalModel`, with labels y (B,) int64 or None and further arrays (B, *) by name."""
+        """p(x_0 | x_t), given labels and further arrays.
+
+        Args:
+            x_t: Integers, (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+            y: Labels (B,) int64, or None.
+            arrays: Further conditioning by name, (B, *).
+
+        Returns:
+            A distribution over the K categories of the data, (B, K, *).
+        """
 
 
 class ClassifierModel(Model, ABC):
@@ -350,4 +449,9 @@ class ClassifierModel(Model, ABC):
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time) -> Tensor:
-        """Logits (B, K) at x_t (B, *) and t, a number or (B,)."""
+        """Logits of p(y | x_t), (B, K).
+
+        Args:
+            x_t: (B, *).
+            t: A number or (B,), 0 < t ≤ T.
+        """

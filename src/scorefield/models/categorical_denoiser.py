@@ -33,14 +33,16 @@ PARAMETRIZATIONS = ("x0", "bayes")
 class CategoricalDenoiser(ModelBase, ConditionalCategories):
     """p(x_0 = k | x_t) from a network's logits F(x_t, c, y), every dimension by itself.  [D3PM §3.3]
 
-    net: called net(x, c, y=None) with x the one-hot x_t, floats (B, S·C, *), channel k·C + c the k-th state
-    of channel c; it returns logits (B, K·C, *) in the same order.   process: sf.process.uniform_categorical
-    or absorbing.
-    parametrization: "x0", p ∝ exp(F); or "bayes", p ∝ q(x_t | x_0 = k)·exp(F), where F is what is known of a
-    value without its own x_t, as in D3PM Eq. 4. In both an x_0 that cannot have led to x_t has probability 0.
-    noise_input: what the network receives as c, "index" t − 1, "scaled" 1000(t − 1)/T, "rank" T − t.
-    data: what one example is, with as many bins as the process has classes; needed to read data in `range`
-    and to sample without an x_T.
+    Args:
+        net: Called net(x, c, y=None) with x the one-hot x_t, floats (B, S·C, *), channel k·C + c the k-th
+            state of channel c; it returns logits (B, K·C, *) in the same order.
+        process: One of categories, such as sf.process.uniform_categories or absorbed_categories make.
+        parametrization: "x0", p ∝ exp(F); or "bayes", p ∝ q(x_t | x_0 = k)·exp(F), where F is what is known
+            of a value without its own x_t, as in D3PM Eq. 4. In both an x_0 that cannot have led to x_t has
+            probability 0.
+        noise_input: What the network receives as c: "index" t − 1, "scaled" 1000(t − 1)/T, "rank" T − t.
+        data: What one example is, with as many bins as the process has classes; needed to read data in
+            `range` and to sample without an x_T.
     """
 
     summary = "which predicts categories"
@@ -99,7 +101,15 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
 
     @classmethod
     def channels(cls, process: Process | None, settings: ModelSettings) -> tuple[int, int]:
-        """One-hot in, a logit for each category out."""
+        """One-hot in, a logit for each category out.
+
+        Args:
+            process: What the recipe's [process] describes.
+            settings: Not used.
+
+        Returns:
+            (S, K); (1, 1) for a process that is not of categories.
+        """
         return (process.states, process.classes) if isinstance(process, CategoricalProcess) else (1, 1)
 
     def network_inputs(self, batch: int) -> NetworkInputs:
@@ -171,10 +181,13 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
         return Categorical.of(torch.where(possible, logits, log_likelihood))
 
     def categories(self, x0: Tensor) -> Tensor:
-        """Data as categories, int64 (B, *): values in the data's range that lie on its bins, or the integers
-        themselves.
+        """Data as categories, int64 (B, *).
 
-        InputError for values between bins, and for floats where the model does not know its data.
+        Args:
+            x0: Values in the data's range that lie on its bins, or the integers themselves, (B, *).
+
+        Raises:
+            InputError: For values between bins, and for floats where the model does not know its data.
         """
         if not isinstance(x0, Tensor) or not x0.is_floating_point():
             check_categories(x0, self.process.classes, "x0")

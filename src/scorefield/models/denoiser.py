@@ -216,7 +216,11 @@ class Denoiser(ModelBase, ConditionalModel):
         )
 
     def coefficients(self, t: Tensor) -> Affine:
-        """(c_skip, c_out, c_in) at t, float64 on the CPU."""
+        """(c_skip, c_out, c_in) at t, float64 on the CPU.
+
+        Args:
+            t: Times, () or (B,), 0 < t ≤ T.
+        """
         return coefficients(self.parametrization, self.process, t, self.sigma_data)
 
     def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:

@@ -39,6 +39,11 @@ _SAME_LEVEL = 1e-3
 class Bounded(Wrapper, ABC):
     """What ClipX0 and DynamicThreshold share: the bounds, and that a gradient around which they stand is
     folded in first.
+
+    Args:
+        model: Any Denoise.
+        low: The lower bound. Default: that of the model's data, −1 where the model does not say.
+        high: The upper bound. Default: that of the model's data, 1 where the model does not say.
     """
 
     def __init__(self, model: Denoise, low: float | None, high: float | None) -> None:
@@ -75,16 +80,24 @@ class Bounded(Wrapper, ABC):
 
     @abstractmethod
     def bounded(self, x0: Tensor) -> Tensor:
-        """x̂0 (B, *) -> x̂0 within the bounds."""
+        """x̂0 within the bounds, (B, *).
+
+        Args:
+            x0: x̂0, (B, *).
+        """
 
 
 class ClipX0(Bounded):
     """x̂0 clamped to the data's range; ε and score follow from the clamped x̂0.  [DDPM's and ADM's sampling
     code]
 
-    low, high: the bounds; by default the range of the model's data ([−1, 1] where the model does not say).
     Inside ClassifierGuidance, as published, it clamps the model's own x̂0. Around it, it clamps the guided
     x̂0: the gradient is then placed by Algorithm 2 of ADM under every sampler, ancestral sampling too.
+
+    Args:
+        model: Any Denoise.
+        low: The lower bound. Default: that of the model's data, −1 where the model does not say.
+        high: The upper bound. Default: that of the model's data, 1 where the model does not say.
     """
 
     def __init__(self, model: Denoise, low: float | None = None, high: float | None = None) -> None:
@@ -95,12 +108,18 @@ class ClipX0(Bounded):
 
 
 class DynamicThreshold(Bounded):
-    """x̂0 clamped to ±a and divided by a, where a ≥ 1 is a quantile of |x̂0| over each example.  [Imagen,
+    """x̂0 clamped to ±a and divided by a, where a ≥ 1 is a quantile of abs(x̂0) over each example.  [Imagen,
     Saharia et al. 2022, §2.3]
 
     Written for the range [−1, 1]; on another one u = (x̂0 − middle)/half takes the place of x̂0. It goes
-    around guidance, whose large scales it keeps from saturating.   quantile: in (0, 1], linear between order
-    statistics.   low, high: as in `ClipX0`.
+    around guidance, whose large scales it keeps from saturating.
+
+    Args:
+        model: Any Denoise.
+        quantile: The share of values that stay within the threshold, in (0, 1], linear between order
+            statistics.
+        low: The lower bound. Default: that of the model's data, −1 where the model does not say.
+        high: The upper bound. Default: that of the model's data, 1 where the model does not say.
     """
 
     def __init__(
@@ -137,14 +156,18 @@ class ClassifierGuidance(Wrapper):
     shift ε̂ by −s σ_t ∇log p and x̂0 follows [Algorithm 2]. The two agree only as steps become small, and at
     a scale s ≠ 1 neither ends in p(x)·p(y|x)^s (see this module's text). Likelihoods ignore the gradient.
 
-    model: any Denoise, conditional (model.given(y)) or not; a ClipX0 inside clips before the shift, and
-    nothing clips after it.
-    classifier: called (x_t, t) like a model, gives logits (B, K), differentiable in x_t; a module keeps its
-    own dtype, and its parameters get no gradient.   y: one class or (B,).   scale: a number or (B,).
-    at: where ancestral sampling takes the gradient: "x_t" at (x_t, t), as published; "mean" at (μ, s), around
-    which the paper expands log p(y|x_s). Samplers without such a mean refuse "mean".
+    Args:
+        model: Any Denoise, conditional (model.given(y)) or not; a ClipX0 inside clips before the shift, and
+            nothing clips after it.
+        classifier: Called (x_t, t) like a model, gives logits (B, K), differentiable in x_t; a module keeps
+            its own dtype, and its parameters get no gradient.
+        y: One class or (B,), by number or by name.
+        scale: s, a number or (B,).
+        at: Where ancestral sampling takes the gradient: "x_t" at (x_t, t), as published; "mean" at (μ, s),
+            around which the paper expands log p(y|x_s). Samplers without such a mean refuse "mean".
 
-    Raises IncompatibleModel for a classifier of other noise levels, where it has a `process`.
+    Raises:
+        IncompatibleModel: For a classifier of other noise levels, where it has a `process`.
     """
 
     def __init__(
@@ -181,8 +204,14 @@ class ClassifierGuidance(Wrapper):
         return replace(pred, log_p_grad=total, grad_at=self.at)
 
     def log_p_grad(self, x: Tensor, t: Time) -> Tensor:
-        """scale·∇_x log p(y | x_t = x), (B, *) in x's dtype. InputError for logits that do not fit and for
-        what is not finite.
+        """scale·∇_x log p(y | x_t = x), (B, *) in x's dtype.
+
+        Args:
+            x: (B, *).
+            t: The time of x, a number or (B,).
+
+        Raises:
+            InputError: For logits that do not fit, and for a gradient that is not finite.
         """
         # The loop of every sampler forbids gradients; inference mode would also forbid them to its tensors,
         # but not to a copy.

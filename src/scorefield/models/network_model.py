@@ -22,11 +22,15 @@ __all__ = ["ModelBase", "checked_labels", "need_classes"]
 
 
 class ModelBase(nn.Module, Model, ABC):
-    """What every model around a network shares: the network, what one example is, the device, and the precision
-    it runs in.
+    """What every model around a network shares: the network, what one example is, the device, and the
+    precision it runs in.
 
-    net: called as the model says.   data: what one example is.   autocast_dtype: the network runs in it,
-    plainly if None.
+    Args:
+        net: The network, called as the model says.
+        data: What one example is.
+
+    Attributes:
+        autocast_dtype: What the network runs in under autocast; None for plain float32.
     """
 
     gives: ClassVar[str] = (
@@ -50,7 +54,11 @@ class ModelBase(nn.Module, Model, ABC):
     @classmethod
     @abstractmethod
     def takes(cls, process: Process | None) -> bool:
-        """Whether it is a model of such a process; None is none."""
+        """Whether a model of this kind can be built for this process.
+
+        Args:
+            process: What a recipe's [process] describes; None without levels.
+        """
 
     @classmethod
     @abstractmethod
@@ -102,13 +110,26 @@ class ModelBase(nn.Module, Model, ABC):
 
     @classmethod
     def channels(cls, process: Process | None, settings: ModelSettings) -> tuple[int, int]:
-        """How many channels the network receives and gives for each channel of the data."""
+        """How many channels the network receives and gives for each channel of the data.
+
+        Args:
+            process: What the recipe's [process] describes; None without levels.
+            settings: Its [model] table.
+        """
         return 1, 1
 
     @classmethod
     def check_network(cls, facts: NetworkFacts, settings: ModelSettings, name: str) -> None:
-        """InputError where the network that a recipe describes does not take what its [model] table asks.   name: of
-        the network.
+        """Check that a network takes what the recipe's [model] table asks.
+
+        Args:
+            facts: What the network says of itself.
+            settings: The [model] table.
+            name: Of the network, for the message.
+
+        Raises:
+            InputError: Where labels or the small images of super-resolution are asked of a network that does
+                not take them, and where it needs small images that the table does not mention.
         """
         if settings.conditional and not facts.num_classes:
             raise InputError(
@@ -126,10 +147,14 @@ class ModelBase(nn.Module, Model, ABC):
             )
 
     def network_inputs(self, batch: int) -> NetworkInputs:
-        """What it calls its network with for `batch` examples.
+        """What it calls its network with.
+
+        Args:
+            batch: B, the number of examples.
 
         Raises:
-            InputError: Where that depends on data that are not here: the shape of an example, or of a further array.
+            InputError: Where that depends on data that are not here: the shape of an example, or of a
+                further array.
         """
         if self.data is None:
             raise InputError(
@@ -222,10 +247,17 @@ class ModelBase(nn.Module, Model, ABC):
     def run_network(self, x: Tensor, *rest: Any, **given: Any) -> Tensor:
         """net(x, *rest, **given) in the model's precision: the result has whatever dtype the network gives.
 
-        Where the parameters have another dtype than x, x and the real numbers among `given` are brought to theirs.
+        Where the parameters have another dtype than x, x and the real numbers among `given` are brought to
+        theirs.
+
+        Args:
+            x: The network's first argument, (B, *).
+            rest: Its further positional arguments, such as c.
+            given: Its keyword arguments, such as y.
 
         Raises:
-            InputError: Where the network fails, and x or one of `given` lies on another device than the parameters.
+            InputError: Where the network fails, and x or one of `given` lies on another device than the
+                parameters.
         """
         dtype = self.dtype
         if dtype is not None:
@@ -238,7 +270,15 @@ class ModelBase(nn.Module, Model, ABC):
             raise
 
     def _check_devices(self, tensors: Mapping[str, Tensor], error: RuntimeError) -> None:
-        """InputError for tensors on another device than the model.   error: of the network, which they have led to."""
+        """Refuse tensors on another device than the model.
+
+        Args:
+            tensors: What the network was called with, by name.
+            error: Of the network, which they have led to.
+
+        Raises:
+            InputError: For the first tensor on another device.
+        """
         here = self.device
         for name, tensor in tensors.items():
             if tensor.device != here:

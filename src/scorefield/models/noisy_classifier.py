@@ -27,11 +27,12 @@ __all__ = ["NoisyClassifier"]
 class NoisyClassifier(ModelBase, ClassifierModel):
     """(x_t, t) -> logits of p(y | x_t): softmax(F(x_t, c)) for a network F(x, c).  [ADM Sec. 4]
 
-    net: any callable that turns x (B, *) and c (B,) into logits (B, K), such as sf.nets.Classifier. It
-    receives x_t as it is.
-    process: whose levels it was made for.   noise_input: what the network receives as c, as in Denoiser:
-    "index", "scaled", "rank", "log_sigma".   data: what one example is, and the names of its classes, in the
-    order of the logits.
+    Args:
+        net: Any callable that turns x (B, *) and c (B,) into logits (B, K), such as sf.nets.Classifier. It
+            receives x_t as it is.
+        process: Whose levels it was made for.
+        noise_input: What the network receives as c, as in Denoiser: "index", "scaled", "rank" or "log_sigma".
+        data: What one example is, and the names of its classes, in the order of the logits.
     """
 
     gives = "logits"
@@ -117,7 +118,13 @@ class NoisyClassifier(ModelBase, ClassifierModel):
 
     @classmethod
     def check_network(cls, facts: NetworkFacts, settings: ModelSettings, name: str) -> None:
-        """It is conditioned on nothing."""
+        """Nothing is asked of the network: it is conditioned on nothing.
+
+        Args:
+            facts: Not used.
+            settings: Not used.
+            name: Not used.
+        """
 
     def network_inputs(self, batch: int) -> NetworkInputs:
         return replace(super().network_inputs(batch), labels=False)
@@ -132,10 +139,14 @@ class NoisyClassifier(ModelBase, ClassifierModel):
         return f"tells {self.num_classes} classes apart, noise input {self.noise_input}"
 
     def forward(self, x_t: Tensor, t: Time) -> Tensor:
-        """Logits (B, K), float32 or the float64 of x_t.   x_t: (B, *) floating point; t: a number or (B,), 0
-        < t ≤ T.
+        """Logits (B, K), float32 or the float64 of x_t.
 
-        InputError at t = 0, and where the network's output has another shape.
+        Args:
+            x_t: (B, *), floating-point.
+            t: A number or (B,), 0 < t ≤ T.
+
+        Raises:
+            InputError: At t = 0, and where the network's output has another shape.
         """
         check_batch_of("x_t", x_t)
         time = self.process.positive_time(t)

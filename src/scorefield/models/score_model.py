@@ -25,10 +25,12 @@ class ScoreModel(ModelBase):
 
     It satisfies `ScoreFunction` only: Langevin samples it, every other sampler refuses it.
 
-    net: called `net(x, None)`, the signature net(x, c, y=None) of every network with no noise value to tell
-    it, so that `sf.nets.MLP(dim, noise_levels=False)` fits.   data: what one example is.
-    energy: the network returns an energy, (B,) or (B, 1), of the density p ∝ exp(−E); the score is then
-    curl-free.
+    Args:
+        net: Called `net(x, None)`, the signature net(x, c, y=None) of every network without a noise value,
+            so that `sf.nets.MLP(dim, noise_levels=False)` fits.
+        data: What one example is.
+        energy: Whether the network returns an energy, (B,) or (B, 1), of the density p ∝ exp(−E); the score
+            is then curl-free.
     """
 
     summary = "a score without noise levels"
@@ -91,10 +93,15 @@ class ScoreModel(ModelBase):
         return "energy=True" if self.has_energy else ""
 
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
-        """∇ log p(x), (B, *) in x's dtype, differentiable where gradients are enabled.   x: (B, *).
+        """∇ log p(x), (B, *) in x's dtype, differentiable where gradients are enabled.
 
-        InputError for a time t, and where the network's output has another shape than x (than (B,) for an
-        energy).
+        Args:
+            x: (B, *).
+            t: Must be None: this score has no levels.
+
+        Raises:
+            InputError: For a time t, and where the network's output has another shape than x (than (B,) for
+                an energy).
         """
         if t is not None:
             raise InputError(
@@ -112,8 +119,14 @@ class ScoreModel(ModelBase):
         return s
 
     def energy(self, x: Tensor) -> Tensor:
-        """E(x) = −ln p(x) up to a constant, (B,).   x: (B, *).   IncompatibleModel where the network gives a
-        score.
+        """E(x) = −ln p(x) up to a constant, (B,).
+
+        Args:
+            x: (B, *).
+
+        Raises:
+            IncompatibleModel: Where the network gives a score.
+            InputError: Where the network does not return one value for each example.
         """
         if not self.has_energy:
             raise IncompatibleModel(

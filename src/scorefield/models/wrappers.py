@@ -40,7 +40,11 @@ T = TypeVar("T")
 
 
 class Wrapper(GaussianModel):
-    """A model around another one: whatever it does not change, it passes through."""
+    """A model around another one: whatever it does not change, it passes through.
+
+    Args:
+        model: The model inside.
+    """
 
     def __init__(self, model: GaussianModel) -> None:
         self.model = model
@@ -124,7 +128,13 @@ class Wrapper(GaussianModel):
         self.model.run_in(dtype)
 
     def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:
-        """The same wrapper around the model with its conditioning bound, see `Model.given`."""
+        """The same wrapper around the model with its conditioning bound, see `Model.given`.
+
+        Args:
+            y: One class for every example, or (B,) of them, by number or by name. Default: labels stay
+                unbound.
+            arrays: Further inputs of the network by name, (B, *), or (1, *) for every example.
+        """
         return self._around(self.model.given(y, **arrays))
 
     def conditioning(self, x0: Tensor, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

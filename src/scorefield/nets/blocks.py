@@ -113,9 +113,15 @@ def label_table(num_classes: int, null_label: bool, dim: int) -> nn.Embedding | 
 
 
 def rows_of(table: nn.Embedding, index: Tensor, what: str) -> Tensor:
-    """The rows of a table, (B, dim).   index: (B,) integers.   what: they are, for the message.
+    """The rows of a table, (B, dim).
 
-    InputError for rows that the table does not have; the device itself says so on a GPU.
+    Args:
+        table: The table.
+        index: (B,) integers.
+        what: What they are, for the message.
+
+    Raises:
+        InputError: For rows that the table does not have; the device itself says so on a GPU.
     """
     try:
         rows: Tensor = table(index.long())
@@ -152,8 +158,13 @@ def zero(module: M) -> M:
 class Norm(nn.GroupNorm):
     """GN(x), modulated to GN(x)·(1 + scale) + shift if these are given, then SiLU unless silu=False.
 
-    Modulation by an embedding is adaptive group normalization.  [ADM Sec. 3.1]   x: (B, C, *); modulation:
-    (B, 2C), the scales, then the shifts. Raises InputError unless 32 groups divide the channels.
+    Modulation by an embedding is adaptive group normalization.  [ADM Sec. 3.1]
+    x is (B, C, *); modulation (B, 2C), the scales, then the shifts.
+
+    Args:
+        channels: C, a multiple of 32, the number of groups.
+        eps: Added to the variance of a group.
+        silu: Whether SiLU follows.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, silu: bool = True) -> None:

@@ -98,9 +98,17 @@ def _sigmoid(z):  # type: ignore[no-untyped-def]
 def norm_forward(x, weight, bias, modulation, groups, eps, silu, y, mean, rstd):  # type: ignore[no-untyped-def]
     """y = silu?(GN(x)·weight·(1 + scale) + bias·(1 + scale) + shift) for every example.
 
-    x, y: (B, P, C) uint16 or float32.   weight, bias: (C,).   modulation: (B, 2, C) like x, scales and
-    shifts; (0, 2, C) for none.
-    mean, rstd: (B, groups), of the groups, are filled.
+    Args:
+        x: (B, P, C) uint16 or float32.
+        weight: (C,).
+        bias: (C,).
+        modulation: (B, 2, C) like x, scales and shifts; (0, 2, C) for none.
+        groups: Number of groups.
+        eps: Added to the variance of a group.
+        silu: Whether SiLU follows.
+        y: Filled, like x.
+        mean: Filled with the mean of each group, (B, groups).
+        rstd: Filled with the reciprocal standard deviation of each group, (B, groups).
     """
     batch, pixels, channels = x.shape
     size = channels // groups
@@ -243,8 +251,21 @@ _pointer: Any = intrinsic(_typed_pointer)
 
 @njit(error_model="numpy", cache=True)
 def forward_at(kind, shape, groups, eps, silu, modulated, x, weight, bias, modulation, y, stats):  # type: ignore[no-untyped-def]
-    """`norm_forward`.   kind: BF16 or FLOAT32, of x, y and modulation.   shape: (B, P, C).   x …: addresses;
-    stats: of mean and rstd, one after the other.
+    """`norm_forward` of arrays at addresses.
+
+    Args:
+        kind: BF16 or FLOAT32, of x, y and modulation.
+        shape: (B, P, C).
+        groups: As there.
+        eps: As there.
+        silu: As there.
+        modulated: Whether there is a modulation.
+        x: Address.
+        weight: Address.
+        bias: Address.
+        modulation: Address.
+        y: Address.
+        stats: Address of mean and rstd, one after the other.
     """
     batch, _, channels = shape
     mean, rstd = carray(_pointer(stats, FLOAT32), (2, batch, groups))
@@ -266,9 +287,23 @@ def forward_at(kind, shape, groups, eps, silu, modulated, x, weight, bias, modul
 def backward_at(  # type: ignore[no-untyped-def]
     kind, shape, groups, silu, modulated, x, dy, weight, bias, modulation, stats, dx, dweights, dmodulation
 ):
-    """`norm_backward`.   kind: BF16 or FLOAT32, of x, dy, dx and modulations.   shape: (B, P, C).   x …:
-    addresses; stats: as there;
-    dweights: of dweight and dbias, one after the other.
+    """`norm_backward` of arrays at addresses.
+
+    Args:
+        kind: BF16 or FLOAT32, of x, dy, dx and modulations.
+        shape: (B, P, C).
+        groups: As there.
+        silu: As there.
+        modulated: Whether there is a modulation.
+        x: Address.
+        dy: Address.
+        weight: Address.
+        bias: Address.
+        modulation: Address.
+        stats: Address of mean and rstd, one after the other.
+        dx: Address.
+        dweights: Address of dweight and dbias, one after the other.
+        dmodulation: Address.
     """
     batch, _, channels = shape
     mean, rstd = carray(_pointer(stats, FLOAT32), (2, batch, groups))

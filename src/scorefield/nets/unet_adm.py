@@ -133,7 +133,12 @@ class UNet(Network):
         self.out = nn.Sequential(Norm(widths[0]), nn.Identity(), zero(last))
 
     def embed(self, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """The embedding (B, 4·channels) that every residual block receives."""
+        """The embedding (B, 4·channels) that every residual block receives.
+
+        Args:
+            c: The noise input, (B,).
+            y: Labels (B,) int64, or None.
+        """
         emb: Tensor = self.time_embed(c)
         return emb if self.label_emb is None or y is None else emb + rows_of(self.label_emb, y, "labels y")
 

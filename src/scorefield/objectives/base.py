@@ -22,11 +22,14 @@ __all__ = ["Loss", "Objective"]
 
 
 class Loss(NamedTuple):
-    """per_example: (B,), what is averaged and minimised.   t: (B,) the times drawn, or None.   parts: named
-    (B,) terms, detached.
+    """What an objective gives for a batch.
 
-    unweighted: (B,) per_example before importance weights, detached: what importance-sampled times learn
-    from.
+    Attributes:
+        per_example: What is averaged and minimised, (B,).
+        t: The times drawn, (B,), or None.
+        parts: Terms of the loss by name, (B,) each, detached.
+        unweighted: per_example before importance weights, (B,), detached: what importance-sampled times
+            learn from.
     """
 
     per_example: Tensor
@@ -38,11 +41,14 @@ class Loss(NamedTuple):
 class Objective(nn.Module, Described, ABC):
     """Owns the model, so that one module holds everything that is trained.
 
-    times: which t are drawn, for objectives that draw them. Where they are `LearnedTimes`, whoever trains calls
-    `times.update(t, unweighted)` with the losses of all processes after every step, and saves their
-    `state_dict()`.
-    trains: the kind of model.   needs_labels: whether y may not be None.   differentiates: whether the loss has a
-    derivative of the model in it.
+    Attributes:
+        model: The model that is trained.
+        times: Which t are drawn, for objectives that draw them. Where they are `LearnedTimes`, whoever
+            trains calls `times.update(t, unweighted)` with the losses of all processes after every step, and
+            saves their `state_dict()`.
+        trains: The kind of model.
+        needs_labels: Whether y may not be None.
+        differentiates: Whether the loss has a derivative of the model in it.
     """
 
     trains: ClassVar[type[ModelBase]] = Denoiser
@@ -62,7 +68,15 @@ class Objective(nn.Module, Described, ABC):
         )
 
     def check_model(self, model: object) -> None:
-        """IncompatibleModel for what is no model, and for a kind of model that is trained by other objectives."""
+        """Check that this objective trains such a model.
+
+        Args:
+            model: Anything.
+
+        Raises:
+            IncompatibleModel: For what is no model, and for a kind of model that is trained by other
+                objectives.
+        """
         own = not isinstance(model, ModelBase)
         bare = (
             own and not self.trains.takes(None) and not isinstance(getattr(model, "process", None), Process)
@@ -80,8 +94,14 @@ class Objective(nn.Module, Described, ABC):
     def __call__(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Any:
         """`forward`, after a check of what every objective is given.
 
-        The values of tensors are not looked at, which would make the host wait for the device; a loss that is not finite
-        is noticed by whoever trains.
+        The values of tensors are not looked at, which would make the host wait for the device; a loss that
+        is not finite is noticed by whoever trains.
+
+        Args:
+            x0: Data (B, *) in the model's range.
+            y: Labels (B,) int64, or None.
+            noise: Where every draw comes from.
+            arrays: What the model is conditioned on besides, (B, *) by name.
 
         Raises:
             InputError: For x0, labels or noise that are none.
@@ -99,7 +119,14 @@ class Objective(nn.Module, Described, ABC):
         return super().__call__(x0, y, noise, **arrays)
 
     def check_data(self, x0: Tensor) -> None:
-        """InputError unless x0 is a batch of the data: here floating-point numbers (B, *)."""
+        """Check that x0 is a batch of the data.
+
+        Args:
+            x0: Floating-point numbers (B, *).
+
+        Raises:
+            InputError: For anything else.
+        """
         check_batch_of("x0", x0)
 
     @abstractmethod
@@ -110,6 +137,9 @@ class Objective(nn.Module, Described, ABC):
             x0: Data (B, *) in the model's range.
             y: Labels (B,) int64, or None.
             noise: Where every draw comes from.
-            arrays: What the model is conditioned on besides, (B, *) by name; of a super-resolution model `low_res`, see
-                `Model.conditioning`.
+            arrays: What the model is conditioned on besides, (B, *) by name; of a super-resolution model
+                `low_res`, see `Model.conditioning`.
+
+        Returns:
+            The losses (B,), the times drawn, and the parts of the loss.
         """

@@ -27,10 +27,11 @@ class CategoricalVLB(Objective):
     L_t = KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)), which at t = 1 is −ln p(x_0 | x_1); CE_t = −ln p(x_0 |
     x_t). The prior term, which no parameter enters, is left out.
 
-    model: a CategoricalDenoiser.   auxiliary: λ ≥ 0, of each term as in the published code, so that the
-    cross-entropies of all t are summed like the L_t.   times: which t are drawn, "uniform", "importance", or
-    see sf.objectives.times.
-    parts: "vlb", T·L_t, and "cross_entropy", CE_t, both in bits a dimension.
+    Args:
+        model: A CategoricalDenoiser.
+        auxiliary: λ ≥ 0, of each term as in the published code, so that the cross-entropies of all t are
+            summed like the L_t.
+        times: Which t are drawn: "uniform" (the default), "importance", or see sf.objectives.times.
     """
 
     trains = CategoricalDenoiser
@@ -46,14 +47,32 @@ class CategoricalVLB(Objective):
         self.times = as_times(times, model.process)
 
     def check_data(self, x0: Tensor) -> None:
-        """InputError unless x0 is a batch of values or of integers (B, *)."""
+        """Check that x0 is a batch of the data.
+
+        Args:
+            x0: Values or integers (B, *).
+
+        Raises:
+            InputError: For anything else.
+        """
         if isinstance(x0, Tensor) and x0.is_floating_point():
             check_batch_of("x0", x0)
         else:
             check_category_batch(x0, self.model.process.classes, "x0")
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
-        """x0: (B, *), values on the data's bins, or integers. Draws t, then x_t."""
+        """The loss of each example. Draws t, then x_t.
+
+        Args:
+            x0: Values on the data's bins, or integers, (B, *).
+            y: Labels (B,) int64, or None.
+            noise: Where every draw comes from.
+            arrays: What the model is conditioned on besides, (B, *) by name.
+
+        Returns:
+            The losses (B,), the times drawn, and the parts "vlb", T·L_t, and "cross_entropy", CE_t, both in
+                bits a dimension.
+        """
         process = self.model.process
         x0 = self.model.categories(x0)
         t, importance = self.times.draw(process, x0.shape[0], noise)
@@ -73,7 +92,13 @@ def categorical_term(
     """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) in nats an example, (B,); at s = 0 it is −ln p0(x_0).  [D3PM Eq.
     1]
 
-    p0: the model's p(x_0 | x_t), (B, K, *).   x_t, x0: (B, *) integers.   t > s: numbers or (B,).
+    Args:
+        process: A process of categories.
+        p0: The model's p(x_0 | x_t), (B, K, *).
+        x_t: States at t, integers (B, *).
+        x0: Data, integers (B, *).
+        t: The time of x_t, a number or (B,).
+        s: The less noisy time, a number or (B,), 0 ≤ s < t.
     """
     return process.posterior(x_t, x0, t, s, p0.log_p.dtype).kl(process.reverse(x_t, p0, t, s))
 

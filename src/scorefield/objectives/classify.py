@@ -17,8 +17,11 @@ __all__ = ["Classify"]
 class Classify(Objective):
     """E_{t, ε} −ln p(y | x_t), the cross-entropy in nats, t uniform.  [ADM Sec. 4.3]
 
-    Its least value is the entropy of y given x_t, averaged over t: the exact posterior attains it.
-    model: a NoisyClassifier. The data must have labels; parts: "accuracy", 1 where the likeliest class is y.
+    Its least value is the entropy of y given x_t, averaged over t: the exact posterior attains it. The data
+    must have labels.
+
+    Args:
+        model: A NoisyClassifier.
     """
 
     trains = NoisyClassifier
@@ -33,7 +36,20 @@ class Classify(Objective):
         self.times = UniformTimes()
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
-        """Draws t, then ε. InputError where there are no labels."""
+        """The loss of each example. Draws t, then ε.
+
+        Args:
+            x0: Data (B, *) in the model's range.
+            y: Labels (B,) int64.
+            noise: Where every draw comes from.
+            arrays: Not used.
+
+        Returns:
+            The losses (B,), the times drawn, and the part "accuracy", 1 where the likeliest class is y.
+
+        Raises:
+            InputError: Where there are no labels.
+        """
         if y is None:
             raise InputError("a classifier is trained on labels, and there are none: give y, (B,) classes")
         t, _ = self.times.draw(self.model.process, x0.shape[0], noise)

@@ -60,9 +60,12 @@ def prediction_error(
 class Simple(Objective):
     """L_simple = E_{t, ε} w(t)·mean|ε̂ − ε|².  [DDPM Eq. 14 with w = 1]
 
-    model: a Denoiser.   weighting: "eps" (w = 1), "x0", "v", "network", each the plain mean squared error of
-    that quantity; or "min-snr", "edm" (see sf.objectives.weighting).
-    times: which t are drawn: "uniform", "importance", or an object or table of sf.objectives.times.
+    Args:
+        model: A Denoiser.
+        weighting: "eps" (w = 1), "x0", "v", "network", each the plain mean squared error of that quantity;
+            or "min-snr", "edm" (see sf.objectives.weighting).
+        times: Which t are drawn: "uniform" (the default), "importance", or an object or table of
+            sf.objectives.times.
     """
 
     model: Denoiser

@@ -64,8 +64,16 @@ class NormalSource(Protocol):
 def explicit_score_matching(score: Score, x: Tensor, target: Tensor | Score) -> Tensor:
     """½‖s(x) − ∇log p(x)‖²; in expectation over p the Fisher divergence.  [SM §2, Fisher divergence]
 
-    x: (B, *).   target: the true score ∇log p at x, as a tensor (B, *) or a callable.   Returns (B,).
-    Raises InputError where x is not a batch of floats, or the score or the target has another shape than x.
+    Args:
+        score: s, a callable x (B, *) -> (B, *).
+        x: (B, *).
+        target: The true score ∇log p at x, as a tensor (B, *) or a callable.
+
+    Returns:
+        (B,).
+
+    Raises:
+        InputError: Where x is not a batch of floats, or the score or the target has another shape than x.
     """
     check_batch(x)
     difference = _call(score, x) - _target(target, x)
@@ -75,9 +83,19 @@ def explicit_score_matching(score: Score, x: Tensor, target: Tensor | Score) -> 
 def explicit_sliced_score_matching(score: Score, x: Tensor, target: Tensor | Score, v: Tensor) -> Tensor:
     """½(vᵀs(x) − vᵀ∇log p(x))², averaged over the projections v.  [SSM §3, sliced Fisher divergence]
 
-    x: (B, *).   target: as in `explicit_score_matching`.   v: (B, *), or (M, B, *) for M projections.
-    Returns (B,). With E[vvᵀ] = I its expectation over v is the explicit loss.   Raises InputError on shapes
-    that do not fit.
+    With E[vvᵀ] = I its expectation over v is the explicit loss.
+
+    Args:
+        score: s, a callable x (B, *) -> (B, *).
+        x: (B, *).
+        target: The true score ∇log p at x, as a tensor (B, *) or a callable.
+        v: (B, *), or (M, B, *) for M projections.
+
+    Returns:
+        (B,).
+
+    Raises:
+        InputError: On shapes that do not fit.
     """
     check_batch(x)
     v = _stack(v, x)
@@ -88,12 +106,21 @@ def explicit_sliced_score_matching(score: Score, x: Tensor, target: Tensor | Sco
 def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
     """tr ∇s(x) + ½‖s(x)‖², with the exact trace.  [SM Theorem 1; NCSN Eq. 1]
 
-    x: (B, *).   Returns (B,).   In expectation over p this is the explicit loss − ½E‖∇log p‖².
+    In expectation over p this is the explicit loss − ½E‖∇log p‖².
 
     Costs D backward passes, D the number of data dimensions. With gradients enabled the graph of each is kept
     for the parameters, so memory grows with D too; under `torch.no_grad()` each is freed before the next.
-    Beyond a few hundred dimensions use the sliced losses.   Raises InputError where x is not a batch of
-    floats, or on the score's shape.
+    Beyond a few hundred dimensions use the sliced losses.
+
+    Args:
+        score: s, a callable x (B, *) -> (B, *), differentiable in x.
+        x: (B, *).
+
+    Returns:
+        (B,).
+
+    Raises:
+        InputError: Where x is not a batch of floats, or on the score's shape.
     """
     check_batch(x)
     with recording() as create_graph:
@@ -107,10 +134,20 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
 def sliced_score_matching(score: Score, x: Tensor, v: Tensor) -> Tensor:
     """vᵀ∇s(x)v + ½(vᵀs(x))², averaged over the projections.  [SSM §3, the SSM loss]
 
-    x: (B, *).   v: (B, *), or (M, B, *) for M projections; `projections` draws them.   Returns (B,).
     E[vvᵀ] must be positive definite with finite second moment. Where it is I, the expectation over v is the
     implicit loss; on the unit sphere, which the original code uses for several projections, it is 1/D of
-    that. One evaluation of the score and M backward passes.   Raises InputError on shapes that do not fit.
+    that. One evaluation of the score and M backward passes.
+
+    Args:
+        score: s, a callable x (B, *) -> (B, *), differentiable in x.
+        x: (B, *).
+        v: (B, *), or (M, B, *) for M projections; `projections` draws them.
+
+    Returns:
+        (B,).
+
+    Raises:
+        InputError: On shapes that do not fit.
     """
     check_batch(x)
     v = _stack(v, x)
@@ -123,6 +160,17 @@ def sliced_score_matching_vr(score: Score, x: Tensor, v: Tensor) -> Tensor:
 
     As `sliced_score_matching`, with (vᵀs)² replaced by its expectation, which takes most of the variance
     away. Requires E[vvᵀ] = I: Rademacher, Gaussian, or the sphere of radius √D.
+
+    Args:
+        score: s, a callable x (B, *) -> (B, *), differentiable in x.
+        x: (B, *).
+        v: (B, *), or (M, B, *) for M projections; `projections` draws them.
+
+    Returns:
+        (B,).
+
+    Raises:
+        InputError: On shapes that do not fit.
     """
     check_batch(x)
     s, products = _score_and_products(score, x, _stack(v, x))
@@ -132,10 +180,20 @@ def sliced_score_matching_vr(score: Score, x: Tensor, v: Tensor) -> Tensor:
 def denoising_score_matching(score: Score, x: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
     """½‖s(x + σε) + ε/σ‖², at one noise level or at one for each example.  [DSM §4; NCSN Eq. 2 and 5]
 
-    x, eps: (B, *), eps ~ N(0, I).   sigma: a positive number or a tensor () or (B,).   Returns (B,).
     In expectation it has the minimiser and gradient of the explicit loss on p ∗ N(0, σ²I), plus a constant.
     The energy form of the published code is σ⁴ times this.
-    Raises InputError where sigma is not positive and finite, or on shapes that do not fit.
+
+    Args:
+        score: s, a callable x (B, *) -> (B, *).
+        x: (B, *), without noise.
+        eps: ε ~ N(0, I), (B, *).
+        sigma: σ, a positive number or a tensor () or (B,), in the units of x.
+
+    Returns:
+        (B,).
+
+    Raises:
+        InputError: Where sigma is not positive and finite, or on shapes that do not fit.
     """
     check_batch(x)
     check_batch_of("eps", eps, like=x)
@@ -147,10 +205,16 @@ def denoising_score_matching(score: Score, x: Tensor, eps: Tensor, sigma: float 
 def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int | None = None) -> Tensor:
     """Random directions v with E[vvᵀ] = I, for the sliced losses.  [SSM §3]
 
-    kind: "rademacher" (±1, the sign of a Gaussian), "gaussian", or "sphere" (uniform, of radius √D over all
-    data dimensions of an example).   x: (B, *), whose shape, dtype and device v takes.
-    count: None gives (B, *); M gives (M, B, *), drawn one after the other, so that the first do not depend on
-    M. Raises InputError on an unknown kind or count < 1.
+    Args:
+        kind: "rademacher" (±1, the sign of a Gaussian), "gaussian", or "sphere" (uniform, of radius √D over
+            all data dimensions of an example).
+        x: (B, *), whose shape, dtype and device v takes.
+        noise: Where the draws come from.
+        count: None gives (B, *); M gives (M, B, *), drawn one after the other, so that the first do not
+            depend on M.
+
+    Raises:
+        InputError: On an unknown kind or count < 1.
     """
     check_batch(x)
     one_of("projection", kind, ("rademacher", "gaussian", "sphere"))

@@ -38,14 +38,17 @@ _PROJECTIONS = ("rademacher", "gaussian", "sphere")
 class ScoreMatching(Objective):
     """The loss of a score without noise levels on the data, or on the data with a little noise.
 
-    model: a ScoreModel.
-    method: "implicit" tr ∇s + ½‖s‖² [SM Theorem 1], "sliced" vᵀ∇s v + ½(vᵀs)², "sliced-vr" vᵀ∇s v + ½‖s‖²
-    [SSM §3], or "denoising" ½‖s(x + σε) + ε/σ‖² [DSM §4]. All have the same minimiser, ∇ log of the density
-    of x_0 + σε.
-    projections, projection: how many v an example, and from which distribution; of the sliced methods only.
-    sigma: standard deviation σ of the noise added to the data, in its units. "denoising" needs σ > 0; the
-    others need it where the data lie on a lower-dimensional set and their density has no score (NCSN §3.1
-    takes σ = 0.01).
+    All methods have the same minimiser, ∇ log of the density of x_0 + σε.
+
+    Args:
+        model: A ScoreModel.
+        method: "implicit" tr ∇s + ½‖s‖² [SM Theorem 1], "sliced" vᵀ∇s v + ½(vᵀs)², "sliced-vr" vᵀ∇s v +
+            ½‖s‖² [SSM §3], or "denoising" ½‖s(x + σε) + ε/σ‖² [DSM §4].
+        projections: How many v an example; of the sliced methods only.
+        projection: The distribution of v, see `projections`; of the sliced methods only.
+        sigma: Standard deviation σ of the noise added to the data, in its units. "denoising" needs σ > 0;
+            the others need it where the data lie on a lower-dimensional set and their density has no score
+            (NCSN §3.1 takes σ = 0.01).
     """
 
     trains = ScoreModel
@@ -78,7 +81,17 @@ class ScoreMatching(Objective):
         self.differentiates = method != "denoising" or model.has_energy
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
-        """y is not used: bare scores are unconditional. Draws ε where σ > 0, then the projections."""
+        """The loss of each example. Draws ε where σ > 0, then the projections.
+
+        Args:
+            x0: Data (B, *).
+            y: Not used: bare scores are unconditional.
+            noise: Where every draw comes from.
+            arrays: Not used.
+
+        Returns:
+            The losses (B,), without times and parts.
+        """
         eps = noise.normal_like(x0) if self.sigma else None
         if self.method == "denoising" and eps is not None:
             loss = denoising_score_matching(self.model.score, x0, eps, self.sigma)
@@ -122,8 +135,17 @@ class NCSN(Objective):
         self.differentiates = method != "denoising"
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
-        """Draws t, then ε, then the projections. parts: "mse", what Simple minimises, of the denoising method
-        only.
+        """The loss of each example. Draws t, then ε, then the projections.
+
+        Args:
+            x0: Data (B, *) in the model's range.
+            y: Labels (B,) int64, or None.
+            noise: Where every draw comes from.
+            arrays: What the model is conditioned on besides, (B, *) by name.
+
+        Returns:
+            The losses (B,), the times drawn, and with the denoising method the part "mse", what Simple
+                minimises.
         """
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
         eps = noise.normal_like(x0)

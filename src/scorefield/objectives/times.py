@@ -30,9 +30,20 @@ __all__ = [
 
 @runtime_checkable
 class TimeSampling(Protocol):
-    """draw: -> t (B,) and the importance weight 1/(T p_t) of each, (B,) float64, both on the CPU."""
+    """A distribution of training times."""
 
-    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]: ...
+    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Times, and how much each counts.
+
+        Args:
+            process: The process whose times these are.
+            batch: B, the number of times.
+            noise: Where the draws come from.
+
+        Returns:
+            t (B,), and the importance weight 1/(T p_t) of each, (B,) float64, both on the CPU.
+        """
+        ...
 
 
 @runtime_checkable
@@ -41,11 +52,26 @@ class LearnedTimes(TimeSampling, Protocol):
     state.
     """
 
-    def update(self, t: Tensor, losses: Tensor) -> None: ...
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Learn from the losses of a step.
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+        Args:
+            t: Times, (N,).
+            losses: What one example costs at each of them before any importance weight, (N,).
+        """
+        ...
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """What `load_state_dict` restores."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from an earlier `state_dict()`.
+
+        Args:
+            state: What `state_dict` gave.
+        """
+        ...
 
 
 Times = TimeSampling | Mapping[str, Any] | str | None
@@ -64,6 +90,16 @@ class UniformTimes(Described):
     """t uniform on 1 … T, or on [t_min, T] where t is continuous; every importance 1.  [DDPM Algorithm 1]"""
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """t = ⌊T u⌋ + 1, or t_min + u·(T − t_min) where t is continuous, from uniform draws u.
+
+        Args:
+            process: The process whose times these are.
+            batch: B, the number of times.
+            noise: Where the draws come from.
+
+        Returns:
+            t (B,), int64 for a table of levels, otherwise float64, and ones (B,), both on the CPU.
+        """
         _check_draw(process, batch, noise)
         u, one = noise.uniform((batch, 1))[:, 0].double(), torch.ones(batch, dtype=torch.float64)
         if isinstance(process, GaussianProcess) and not process.is_discrete:
@@ -110,7 +146,19 @@ class ImportanceTimes(Described):
         return (1 - self.uniform_prob) * root / root.sum() + self.uniform_prob * uniform
 
     def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
-        """t (B,) by inverting the distribution function at uniform draws, and 1/(T p_t) (B,)."""
+        """t by inverting the distribution function at uniform draws.
+
+        Args:
+            process: A process of T levels.
+            batch: B, the number of times.
+            noise: Where the draws come from.
+
+        Returns:
+            t (B,) int64, and 1/(T p_t) (B,) float64, both on the CPU.
+
+        Raises:
+            InputError: For a process of another T.
+        """
         _check_draw(process, batch, noise)
         T = len(self._counts)
         if count_levels(process, "importance sampling of t") != T:
@@ -126,8 +174,11 @@ class ImportanceTimes(Described):
         return index + 1, 1 / (T * p[index])
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Append losses (N,) of times t (N,), in order; a loss is what one example costs before any
-        importance weight.
+        """Append losses of these times, in order.
+
+        Args:
+            t: Times 1 … T, (N,).
+            losses: What one example costs at each of them before any importance weight, (N,).
         """
         t, losses = numbers("t, the times,", t).reshape(-1), numbers("losses", losses).reshape(-1)
         T, history = self._losses.shape
@@ -146,7 +197,14 @@ class ImportanceTimes(Described):
         return {"losses": self._losses.clone(), "counts": self._counts.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state_dict()`. InputError where it belongs to another T or history."""
+        """Go on from an earlier `state_dict()`.
+
+        Args:
+            state: What `state_dict` gave.
+
+        Raises:
+            InputError: Where it belongs to another T or history.
+        """
         wanted = {"losses": tuple(self._losses.shape), "counts": tuple(self._counts.shape)}
         tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
         shapes = {name: tuple(value.shape) for name, value in state.items()} if tensors else None

@@ -33,9 +33,11 @@ DECODERS = ("discretized", "density")
 class Bound:
     """How p(x_s | x_t) and p(x_0 | x_t) are read off a prediction.
 
-    variance: "lower", "upper" or "learned".   decoder: "discretized" (bins of 8-bit or other quantized data)
-    or "density" (the Gaussian itself, for continuous data).   cdf: of the discretized decoder, "exact" or
-    "tanh" (the published code's).
+    Attributes:
+        variance: "lower", "upper" or "learned".
+        decoder: "discretized" (bins of 8-bit or other quantized data) or "density" (the Gaussian itself, for
+            continuous data).
+        cdf: Of the discretized decoder, "exact" or "tanh" (the published code's).
     """
 
     variance: Variance
@@ -55,9 +57,17 @@ class Bound:
         decoder: str = "discretized",
         cdf: str = "exact",
     ) -> Bound:
-        """The bound of this model: its own variance where it has a head, otherwise "upper", by default.
+        """The bound of a model.
 
-        IncompatibleModel for "learned" without a head.
+        Args:
+            model: A model of Gaussian noise.
+            variance: "lower", "upper" or "learned". Default: "learned" where the model has a variance head,
+                otherwise "upper".
+            decoder: See `Bound`.
+            cdf: See `Bound`.
+
+        Raises:
+            IncompatibleModel: For "learned" without a head.
         """
         asked = as_gaussian(
             model, "this bound", categorical="CategoricalVLB, or sf.likelihood.categorical_bits_per_dim"
@@ -86,10 +96,16 @@ def bound_terms(
     KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) where s > 0, and −ln p(x_0 | x_t) where s = 0; x̂0 is not clipped
     here.
 
-    pred: of x_t = α_t x_0 + σ_t ε.   x0: (B, *).   lo: the levels at s, () or (B,).   data: whose bins the
-    discretized decoder uses.   above: the levels of the grid over t; they set the variance of the step to 0.
     The "density" decoder of a fixed variance is ours, not the published code's, and has none of that floor:
     it takes σ²_{t|0}, the variance of x_0 given x_t where the data look flat.
+
+    Args:
+        pred: The prediction at x_t = α_t x_0 + σ_t ε.
+        x0: x_0, (B, *).
+        lo: The levels at s, () or (B,).
+        bound: Which variance and which decoder.
+        data: Whose bins the discretized decoder uses.
+        above: The levels of the grid over t; they set the variance of the step to 0.
     """
     if bound.decoder == "density" and bound.variance != "learned":
         above = None
@@ -112,6 +128,11 @@ def prior_term(process: GaussianProcess, x0: Tensor, t: Time) -> Tensor:
 
     No network enters it. It is computed in float64, because for a good process it is a small difference of
     numbers near 1.
+
+    Args:
+        process: A Gaussian process.
+        x0: x_0, (B, *).
+        t: The time of the prior, usually T.
     """
     if not isinstance(process, GaussianProcess):
         raise InputError(
@@ -132,11 +153,15 @@ class VLB(Objective):
 
     The prior term L_T, which no parameter enters, is left out.
 
-    model: a Denoiser of a discrete process.   variance: "lower", "upper" or "learned"; "learned" for a model
-    with a variance head and "upper" otherwise, by default.   decoder, cdf: see `Bound`; the bins are those
-    of the model's `data`. The "density" decoder of a fixed variance takes β_1 at t = 1 (see `bound_terms`).
-    times: which t are drawn, "uniform", "importance" (the paper's choice for this loss), or see
-    sf.objectives.times.
+    Args:
+        model: A Denoiser of a discrete process.
+        variance: "lower", "upper" or "learned". Default: "learned" for a model with a variance head,
+            otherwise "upper".
+        times: Which t are drawn: "uniform" (the default), "importance" (the paper's choice for this loss),
+            or see sf.objectives.times.
+        decoder: "discretized" or "density", see `Bound`; the bins are those of the model's `data`. The
+            "density" decoder of a fixed variance takes β_1 at t = 1 (see `bound_terms`).
+        cdf: "exact" or "tanh", see `Bound`.
     """
 
     model: Denoiser
@@ -172,10 +197,15 @@ class Hybrid(Objective):
     """L_hybrid = L_simple + λ·L_vlb with the mean held constant inside L_vlb, so that it trains Σ alone.
     [Improved DDPM Eq. 16]
 
-    vlb_scale: λ in the units of `VLB` (T·L_t in bits/dim), as in the published RESCALED_MSE; the published
-    plain MSE adds one term as it is, vlb_scale = 1/T.   weighting: of the simple part (see `Simple`).
-    times, decoder, cdf: as in `VLB`. The model needs a variance head: without one there is nothing for L_vlb
-    to train.
+    Args:
+        model: A Denoiser of a discrete process with a variance head: without one there is nothing for L_vlb
+            to train.
+        vlb_scale: λ in the units of `VLB` (T·L_t in bits/dim), as in the published RESCALED_MSE; the
+            published plain MSE adds one term as it is, vlb_scale = 1/T.
+        weighting: Of the simple part, see `Simple`.
+        times: Which t are drawn, as in `VLB`.
+        decoder: As in `VLB`.
+        cdf: As in `VLB`.
     """
 
     model: Denoiser
