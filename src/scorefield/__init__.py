@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scorefield import nets as nets
     from scorefield import objectives as objectives
     from scorefield import oracle as oracle
+    from scorefield import plots as plots
     from scorefield import process as process
     from scorefield import samplers as samplers
     from scorefield import training as training
@@ -77,6 +78,7 @@ _MODULES = {
     "noise": "scorefield.core.noise",
     "objectives": "scorefield.objectives",
     "oracle": "scorefield.oracle",
+    "plots": "scorefield.plots",
     "process": "scorefield.process",
     "samplers": "scorefield.samplers",
     "training": "scorefield.training",

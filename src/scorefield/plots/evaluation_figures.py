@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from scorefield.evaluation.metric_value import stamp_lines
-from scorefield.plots.style import ACCENT, DARK, drawable, plot_style
+from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,12 +30,11 @@ def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
     parts: by what the examples are, such as "held-out"; the first is drawn with its standard errors, the
     others thin.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     first = next(iter(parts.values()))
     with plot_style():
-        figure = Figure(figsize=(9, 4.2), layout="compressed")
+        figure = new_figure(9, 4.2)
         left, right = figure.subplots(1, 2)
         _draw_levels(left, parts, "accuracy", first.chance)
         left.yaxis.set_major_formatter(PercentFormatter(1))
@@ -73,13 +72,11 @@ def draw_bound(bound: Measured, name: str) -> Figure:
     A decoder that is far smaller, or negative as a density of continuous data may be, is at the bottom with
     its value beside it.
     """
-    from matplotlib.figure import Figure
-
     times, terms = (torch.tensor(bound.parts[part], dtype=torch.float64) for part in ("times", "terms"))
     shown = (terms > 0) & (torch.arange(len(terms)) > 0)
     error = "" if bound.error is None else f" ± {bound.error:.3f}"
     with plot_style():
-        figure = Figure(figsize=(8, 5), layout="constrained")
+        figure = new_figure(8, 5, layout="constrained")
         axes = figure.subplots()
         marker = "." if len(terms) <= 50 else ""
         axes.plot(
@@ -116,8 +113,6 @@ def draw_guidance(scales: Mapping[float, Evaluation], name: str) -> Figure:
 
     Dashed lines are the held-out images' own figures.
     """
-    from matplotlib.figure import Figure
-
     found = {scale: {figure.name: figure for figure in result.figures} for scale, result in scales.items()}
     measured = next(iter(found.values()))
     panels = [
@@ -126,7 +121,7 @@ def draw_guidance(scales: Mapping[float, Evaluation], name: str) -> Figure:
     ]
     panels = [keys for keys in panels if keys]
     with plot_style():
-        figure = Figure(figsize=(3.6 * len(panels), 3.6), layout="compressed")
+        figure = new_figure(3.6 * len(panels), 3.6)
         for axes, keys in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for key, color in zip(keys, (ACCENT, DARK), strict=False):
                 _draw_scales(axes, {scale: figures[key] for scale, figures in found.items()}, color)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.generation.sampling import Sampling
-from scorefield.plots.style import ACCENT, DARK, drawable, plot_style, save_figure
+from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style, save_figure
 from scorefield.runs.build import open_data
 from scorefield.runs.recipe import Recipe
 from scorefield.runs.run import Run
@@ -61,8 +61,6 @@ def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
 
 def _draw_plane(run: Run) -> Figure:
     """Data, samples, the score as arrows, and the sampler's paths."""
-    from matplotlib.figure import Figure
-
     recipe, sampling = run.recipe, run.sampling(device="cpu", precision="fp32")
     model = sampling.model
     samples, paths = _walk(model, sampling)
@@ -70,7 +68,7 @@ def _draw_plane(run: Run) -> Figure:
     limits = _limits(data)
     with plot_style():
         wide, high = (b - a for a, b in limits)
-        figure = Figure(figsize=(9, 0.9 + 8.6 * high / wide), layout="compressed")
+        figure = new_figure(9, 0.9 + 8.6 * high / wide)
         (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2, sharex=True, sharey=True)
         _shade(top_left, data, limits)
         top_left.set_title(
@@ -179,15 +177,13 @@ def _trained_by(recipe: Recipe) -> str:
 
 def _draw_training(folder: RunFolder, name: str) -> Figure:
     """The loss of every line of metrics.jsonl, and its running mean over a tenth of them."""
-    from matplotlib.figure import Figure
-
     steps, losses = _values(folder, "loss")
     if not steps:
         raise InputError(
             f"{folder.metrics} holds no loss yet, so there is no training to draw: train it first"
         )
     with plot_style():
-        figure = Figure(figsize=(8, 4.2), layout="compressed")
+        figure = new_figure(8, 4.2)
         axes = figure.subplots()
         window = max(1, len(losses) // 10)
         if window > 1:

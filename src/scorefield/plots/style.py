@@ -15,7 +15,7 @@ from scorefield.store.outputs import MARK
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "DARK", "drawable", "plot_style", "save_figure"]
+__all__ = ["ACCENT", "DARK", "drawable", "new_figure", "plot_style", "save_figure"]
 
 DARK, ACCENT = "#1b2a41", "#d1495b"
 
@@ -38,6 +38,19 @@ def plot_style() -> Iterator[None]:
     }
     with matplotlib.rc_context(settings):
         yield
+
+
+def new_figure(width: float, height: float, layout: str = "compressed") -> Figure:
+    """An empty figure, inches wide and high, that a notebook shows.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        layout: matplotlib's layout engine; "compressed" for panels of a fixed aspect.
+    """
+    from scorefield.plots.notebook_figure import NotebookFigure  # matplotlib is loaded when a figure is drawn
+
+    return NotebookFigure(figsize=(width, height), layout=layout)
 
 
 def drawable(text: str) -> str:
