@@ -3,6 +3,30 @@ Figure, which a notebook shows as the value of a cell; `figure.savefig(path)` wr
 """
 
 from scorefield.plots.evaluation_figures import draw_accuracy, draw_bound, draw_guidance
+from scorefield.plots.image_figures import draw_images, draw_step_counts
+from scorefield.plots.plane_figures import draw_fields, draw_paths, draw_points
+from scorefield.plots.process_figures import (
+    draw_loss_weights,
+    draw_noising,
+    draw_terms,
+    draw_time_shares,
+    draw_variances,
+)
 from scorefield.plots.run_figures import plot_run
 
-__all__ = ["draw_accuracy", "draw_bound", "draw_guidance", "plot_run"]
+__all__ = [
+    "draw_accuracy",
+    "draw_bound",
+    "draw_fields",
+    "draw_guidance",
+    "draw_images",
+    "draw_loss_weights",
+    "draw_noising",
+    "draw_paths",
+    "draw_points",
+    "draw_step_counts",
+    "draw_terms",
+    "draw_time_shares",
+    "draw_variances",
+    "plot_run",
+]

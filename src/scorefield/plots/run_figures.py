@@ -5,7 +5,7 @@ curve of training.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.generation.sampling import Sampling
+from scorefield.plots.plane_figures import Limits, add_arrows, add_paths, limits_of, shade
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style, save_figure
 from scorefield.runs.build import open_data
 from scorefield.runs.recipe import Recipe
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_run"]
 
 _SAMPLES, _PATHS, _STATES, _SEED = 3000, 7, 40, 0
-_BINS, _ARROWS, _MARGIN = 80, 23, 0.1
+_NEAR = 2 / 3  # of the data's spread, the σ/α from which paths are drawn
 _LONGEST = 2**30  # bytes of metrics
 
 
@@ -63,71 +64,55 @@ def _draw_plane(run: Run) -> Figure:
     """Data, samples, the score as arrows, and the sampler's paths."""
     recipe, sampling = run.recipe, run.sampling(device="cpu", precision="fp32")
     model = sampling.model
-    samples, paths = _walk(model, sampling)
+    samples, paths, begin = _walk(model, sampling)
     data = samples if recipe.data.source is None else open_data(recipe.data)[0].everything()
-    limits = _limits(data)
+    limits = limits_of(data)
     with plot_style():
         wide, high = (b - a for a, b in limits)
         figure = new_figure(9, 0.9 + 8.6 * high / wide)
         (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2, sharex=True, sharey=True)
-        _shade(top_left, data, limits)
+        shade(top_left, data, limits)
         top_left.set_title(
             f"data: {len(data):,} points"
             if recipe.data.source
             else "no data of this run at hand: its samples"
         )
-        _shade(top_right, samples, limits)
+        shade(top_right, samples, limits)
         top_right.set_title(f"{len(samples):,} samples: {_sampler_name(sampling)}")
-        _shade(bottom_left, data, limits, faint=True)
+        shade(bottom_left, data, limits, faint=True)
         bottom_left.set_title(_arrows(bottom_left, model, data, limits))
-        _shade(bottom_right, data, limits, faint=True)
-        _draw_paths(bottom_right, paths)
-        bottom_right.set_title(f"{_PATHS} of their paths, pale at the start, dark at the end")
+        shade(bottom_right, data, limits, faint=True)
+        add_paths(bottom_right, paths, limits)
+        bottom_right.set_title(f"{_PATHS} paths{begin}: pale at the start, dark at the end")
         figure.suptitle(drawable(f"{recipe.name}: {_trained_by(recipe)}"), x=0.01, ha="left", fontsize=12)
     return figure
 
 
-def _walk(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Samples (N, 2), and the first of them at times evenly spaced over the walk, (times, paths, 2)."""
+def _walk(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor, str]:
+    """Samples (N, 2), states (times, paths, 2) of the first of them, and where these states begin, in words.
+
+    At noise levels the states are the last one of each level, from the level on whose σ/α is below two thirds of the
+    samples' spread: above it they are spread wider than the data, and their jumps would hide the rest.
+    """
     noise = NoiseSource(_SEED, range(_SAMPLES))
     x = (sampling.start or model.process.prior)((_SAMPLES, 2), noise.at(0))
-    states = [x[:_PATHS]]
+    states, ratios = [x[:_PATHS]], [math.inf]
     for step in trajectory(sampling.wrap(model), sampling.sampler, sampling.grid, x, noise):
         x = step.x
+        ratio = math.inf if model.process is None else float(model.process.level(step.s).ratio)
+        if model.process is not None and step.s == step.t:
+            continue
         states.append(x[:_PATHS])
-    shown = torch.linspace(0, len(states) - 1, min(_STATES + 1, len(states))).round().long()
-    return x, torch.stack(states)[shown]
+        ratios.append(ratio)
+    widest = _NEAR * float(x.std(dim=0).mean())
+    near = [k for k, ratio in enumerate(ratios) if ratio <= widest]
+    first = near[0] if len(near) > 1 else 0
+    shown = torch.linspace(first, len(states) - 1, min(_STATES + 1, len(states) - first)).round().long()
+    return x, torch.stack(states)[shown], f" from σ/α = {ratios[first]:.2g} on" if first else ""
 
 
-def _limits(points: Tensor) -> list[tuple[float, float]]:
-    """What to show along each axis: the points and a margin."""
-    low, high = points.min(dim=0).values, points.max(dim=0).values
-    margin = _MARGIN * float((high - low).max())
-    return [(float(a) - margin, float(b) + margin) for a, b in zip(low, high, strict=True)]
-
-
-def _shade(axes: Axes, points: Tensor, limits: Sequence[tuple[float, float]], faint: bool = False) -> None:
-    """The logarithm of the points' density, by counting them in squares."""
-    from matplotlib.colors import LogNorm
-
-    x, y = points.double().numpy().T
-    counts = axes.hist2d(
-        x, y, bins=_BINS, range=list(limits), norm=LogNorm(), cmap="Greys" if faint else "Blues"
-    )[0]
-    axes.collections[-1].set_clim(0.3, max(counts.max(), 1.0) * (8 if faint else 1))
-    axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
-
-
-def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float, float]]) -> str:
-    """Draw the score on a lattice, at the level whose σ/α is nearest to an eighth of the data's spread; the
-    panel's title.
-
-    Scores grow without bound away from the data, so an arrow's length is |s|/(|s| + a quarter of the median
-    |s|).
-    """
-    (left, right), (low, high) = limits
-    count = [max(3, round(_ARROWS * (b - a) / max(right - left, high - low))) for a, b in limits]
-    lattice = torch.cartesian_prod(torch.linspace(left, right, count[0]), torch.linspace(low, high, count[1]))
+def _arrows(axes: Axes, model: Any, points: Tensor, limits: Limits) -> str:
+    """Draw the score at the level whose σ/α is nearest to an eighth of the data's spread; the panel's title."""
     t, title = None, "score of the data"
     if model.process is not None:
         times = torch.arange(1, model.process.T + 1)
@@ -135,33 +120,8 @@ def _arrows(axes: Axes, model: Any, points: Tensor, limits: Sequence[tuple[float
         ratio = level.ratio
         t = int(times[(ratio.log() - (points.std(dim=0).mean() / 8).log()).abs().argmin()])
         title = f"score at σ = {float(level.sigma[t - 1]):.2g} (level {t} of {model.process.T})"
-    with torch.no_grad():
-        score = model.score(lattice, t)
-    size = score.norm(dim=1, keepdim=True)
-    arrow = score / (size + size.median() / 4)
-    spacing = (right - left) / count[0]
-    x, y, u, v = torch.cat([lattice, arrow], dim=1).double().numpy().T
-    axes.quiver(
-        x, y, u, v, color=DARK, angles="xy", scale_units="xy", scale=0.85 / spacing, width=0.0028, pivot="mid"
-    )
+    add_arrows(axes, lambda x: model.score(x, t), limits)
     return title
-
-
-def _draw_paths(axes: Axes, paths: Tensor) -> None:
-    """States (times, paths, 2) as lines whose colour tells the time, with a dot at the end."""
-    from matplotlib.collections import LineCollection
-
-    states = paths.double().numpy()
-    steps, count, _ = states.shape
-    for k in range(count):
-        pieces = [states[i : i + 2, k] for i in range(steps - 1)]
-        lines = LineCollection(pieces, cmap="Reds", linewidths=1.2)
-        lines.set_array(range(1, steps))
-        lines.set_clim(0, 1.2 * steps)
-        axes.add_collection(lines)
-    axes.plot(
-        *states[-1].T, "o", color=DARK, markersize=4, markeredgecolor="white", markeredgewidth=0.6, zorder=3
-    )
 
 
 def _sampler_name(sampling: Sampling) -> str:

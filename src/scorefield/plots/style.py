@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from scorefield.runtime.atomic import atomic_write, drop_abandoned
 from scorefield.runtime.checks import unwritable
@@ -15,9 +15,14 @@ from scorefield.store.outputs import MARK
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "DARK", "drawable", "new_figure", "plot_style", "save_figure"]
+    from scorefield.plots.notebook_figure import NotebookFigure
+
+__all__ = ["ACCENT", "DARK", "SERIES", "drawable", "new_figure", "plot_style", "save_figure"]
 
 DARK, ACCENT = "#1b2a41", "#d1495b"
+
+# Colour and line of each curve of a panel, told apart by lightness and dashes as well as by hue.
+SERIES = ((DARK, "-"), (ACCENT, "--"), ("#e09f3e", "-."), ("#5fa8d3", ":"))
 
 
 @contextmanager
@@ -40,7 +45,9 @@ def plot_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, layout: str = "compressed") -> Figure:
+def new_figure(
+    width: float, height: float, layout: Literal["compressed", "constrained"] = "compressed"
+) -> NotebookFigure:
     """An empty figure, inches wide and high, that a notebook shows.
 
     Args:
@@ -48,7 +55,7 @@ def new_figure(width: float, height: float, layout: str = "compressed") -> Figur
         height: In inches.
         layout: matplotlib's layout engine; "compressed" for panels of a fixed aspect.
     """
-    from scorefield.plots.notebook_figure import NotebookFigure  # matplotlib is loaded when a figure is drawn
+    from scorefield.plots.notebook_figure import NotebookFigure
 
     return NotebookFigure(figsize=(width, height), layout=layout)
 
