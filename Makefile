@@ -14,7 +14,7 @@ FAST := tests/core tests/process tests/runtime \
 	tests/interop/test_cards.py tests/store/test_writers.py tests/test_golden_files.py tests/test_layout.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow fuzz mutants lint bench wheel oldest clean
+.PHONY: help demo test test-fast test-slow fuzz mutants lint docs docs-check bench wheel oldest clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,14 @@ lint: $(VENV)/.installed  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site: docs/_build/html/index.html opens from the file system. Its notebooks run when they have changed; the cache is docs/_build/notebooks.
+docs: $(VENV)/.installed  ## build the site, with its notebooks, into docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo "the site: docs/_build/html/index.html"
+
+docs-check: $(VENV)/.installed  ## build the site without running its notebooks
+	$(BIN)/python -m sphinx -q -W --keep-going -D nb_execution_mode=off docs docs/_build/check
+
 # Other libraries' networks, without what those libraries ask for: their torchvision does not import beside the CPU's torch, and only
 # their data loading uses it.
 $(VENV)/.peers: $(VENV)/.installed
@@ -85,4 +93,4 @@ oldest: $(VENV)/.release  ## run tests with the lowest versions that pyproject.t
 	$(BIN)/python tools/lowest_versions.py $(FAST) tests/data tests/cli/test_cli.py tests/training/test_metrics.py tests/training/test_training.py
 
 clean:  ## remove the environments and build outputs; runs stay
-	rm -rf $(VENV) .venv-oldest build dist src/*.egg-info
+	rm -rf $(VENV) .venv-oldest build dist docs/_build src/*.egg-info

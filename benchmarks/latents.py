@@ -14,7 +14,7 @@ unknown.
 
     python benchmarks/latents.py RUN [--images 100] [--most 1000] [--figure FILE.png]
 
-It prints the tables as they stand in docs/latents.md, and how large the latents are in pixels that vary in
+It prints the tables as they stand in docs/howto/latents.md, and how large the latents are in pixels that vary in
 the data and in others.
 """
 

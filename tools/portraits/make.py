@@ -4,7 +4,7 @@
     python tools/portraits/make.py
 
 `render.mjs` draws portrait k of a class from the seed "CLASS-k" and passes over images that were drawn before, so the
-file is a function of this folder and of the pinned packages. docs/portraits.md is its data card.
+file is a function of this folder and of the pinned packages. docs/results/portraits.md is its data card.
 """
 
 from __future__ import annotations

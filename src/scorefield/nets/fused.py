@@ -1,7 +1,7 @@
 """Fused normalization, modulation and SiLU on a CPU, in channels-last memory, in bf16 or float32.
 
 Convolutions are fastest in channels-last memory, where torch's group normalization is slowest; these loops are
-most of what makes the ADM U-Net train 2.2 times as fast as diffusers' (docs/performance.md). Where they cannot be
+most of what makes the ADM U-Net train 2.2 times as fast as diffusers' (docs/results/performance.md). Where they cannot be
 compiled, the plain formula is used in the usual memory layout.
 """
 

@@ -21,7 +21,7 @@ def portraits() -> Dataset:
     """12,800 pixel-art portraits, 16×16 in RGB, in four classes of equal size; no two images are equal.
 
     They are drawn by an artist (DiceBear's "Pixel Art", CC0 1.0) and combined by a program; they are not
-    photographs, and no person is shown. docs/portraits.md is the data card.
+    photographs, and no person is shown. docs/results/portraits.md is the data card.
 
     Returns:
         uint8 values (12800, 3, 16, 16), 256 bins, classes "plain", "glasses", "hat", "beard", of which an
