@@ -18,6 +18,10 @@ TrainingData = Source | Tensor | tuple[Tensor, Tensor] | MapDataset[object]
 def as_source(data: TrainingData) -> Source:
     """The source that reads these data: a source itself, or tensors as continuous data in memory.
 
+    Args:
+        data: A source of `sf.data`, a tensor (N, *), a pair of examples (N, *) and labels (N,), or a
+            map-style torch.utils.data.Dataset.
+
     Raises:
         InputError: For anything else.
     """

@@ -57,10 +57,18 @@ class Batches(Protocol):
     """The batches of a source in the order of a seed; any step can be asked for."""
 
     @property
-    def data(self) -> Source: ...
+    def data(self) -> Source:
+        """The source that these are batches of."""
+        ...
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
-        """The share of process `rank` of `world` in the batch of `step`."""
+        """The share of one process in the batch of a step.
+
+        Args:
+            step: Number of the step, from 0.
+            rank: Number of the process.
+            world: Number of processes, which divides the batch.
+        """
         ...
 
 
@@ -119,13 +127,26 @@ class Source(Protocol):
         ...
 
     def order(self, batch_size: int, seed: int) -> Batches:
-        """The batches of training."""
+        """The batches of training.
+
+        Args:
+            batch_size: Examples of a step, over all processes.
+            seed: Of the order.
+        """
         ...
 
     def some(self, count: int) -> Microbatch:
-        """The first `count` examples, or all where there are fewer."""
+        """The first examples.
+
+        Args:
+            count: How many, or all where there are fewer.
+        """
         ...
 
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
-        """16 hexadecimal digits that identify the examples and the named further arrays."""
+        """16 hexadecimal digits that identify the examples.
+
+        Args:
+            arrays: Names of further arrays that it covers too.
+        """
         ...

@@ -112,10 +112,12 @@ class Dataset:
 
     @property
     def array_names(self) -> tuple[str, ...]:
+        """Names of the further arrays, sorted."""
         return tuple(sorted(self.arrays))
 
     @property
     def versions(self) -> Mapping[str, str]:
+        """Nothing: the order depends on the seed alone."""
         return {}
 
     @property
@@ -159,7 +161,10 @@ class Dataset:
         return self.values if isinstance(self.values, Tensor) else self.values[torch.arange(len(self))]
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(x0, y) of the examples at `indices` (B,).
+        """(x0, y) of some examples.
+
+        Args:
+            indices: (B,) int64.
 
         Returns:
             x0, float32 (B, *spec.shape) in spec.range, and y, int64 (B,), or None for data without labels.
@@ -170,25 +175,50 @@ class Dataset:
         return x0, None if self.labels is None else self.labels[indices]
 
     def arrays_at(self, indices: Tensor) -> dict[str, Tensor]:
-        """The further arrays at `indices` (B,), each (B, *)."""
+        """The further arrays of some examples, each (B, *).
+
+        Args:
+            indices: (B,) int64.
+        """
         return {name: array[indices] for name, array in self.arrays.items()}
 
     def some(self, count: int) -> Microbatch:
-        """The first `count` examples, or all where there are fewer."""
+        """The first examples.
+
+        Args:
+            count: How many, or all where there are fewer.
+        """
         first = torch.arange(min(count, len(self)))
         return microbatch(self.share(first, first), self.spec)
 
     def share(self, indices: Tensor, positions: Tensor) -> Share:
-        """The examples at `indices` (B,), which have these positions (B,) in a batch."""
+        """Some examples as a process's share of a batch.
+
+        Args:
+            indices: (B,) int64, which examples.
+            positions: (B,) int64, their places in the batch.
+        """
         labels = None if self.labels is None else self.labels[indices]
         return Share(self.values[indices], labels, positions, self.arrays_at(indices))
 
     def order(self, batch_size: int, seed: int) -> EpochBatches:
-        """The batches of training."""
+        """The batches of training.
+
+        Args:
+            batch_size: Examples of a step, over all processes.
+            seed: Of the order, from 0 to 2**64 − 1.
+        """
         return EpochBatches(self, EpochOrder(len(self), batch_size, seed))
 
     def subset(self, indices: Tensor) -> Dataset:
-        """The examples at `indices` (M,), in that order, with the same classes. InputError for others than there are."""
+        """Some examples, in that order, with the same classes.
+
+        Args:
+            indices: (M,) int64.
+
+        Raises:
+            InputError: For indices of examples that there are not.
+        """
         _check_indices(indices, len(self))
         labels = None if self.labels is None else self.labels[indices]
         values = self.values[indices] if isinstance(self.values, Tensor) else self.values.subset(indices)

@@ -48,9 +48,13 @@ _OVER = "standard error over examples"
 class Examples:
     """What a model is to predict, under the labels it has in the data.
 
-    model: with levels and with the data's bins, a Denoiser or a CategoricalDenoiser (`as_model` of one's own).   indices: (N,), which
-    examples of `data`.
-    split: what `data` is called.   seed: of the noise, which is keyed by the example's index.
+    Attributes:
+        model: With levels and with the data's bins, a Denoiser or a CategoricalDenoiser (`as_model` of one's
+            own).
+        data: The data set.
+        indices: (N,), which examples of `data`.
+        split: What `data` is called.
+        seed: Of the noise, which is keyed by the example's index.
     """
 
     model: Model
@@ -113,10 +117,13 @@ class Examples:
 
 @dataclass(frozen=True)
 class BoundPlan:
-    """clip: x̂0 to the data's range.   steps: of a uniform grid; by default every level, 1,000 steps where
-    t is real.
-    terms: estimate the total from this many terms of each example.   variance: learned where the model has a
-    head, else upper.
+    """How the bound is computed.
+
+    Attributes:
+        clip: Whether x̂0 is clipped to the data's range.
+        steps: Of a uniform grid. Default: every level, and 1,000 steps where t is real.
+        terms: Estimate the total from this many terms of each example. Default: all terms.
+        variance: "lower", "upper" or "learned". Default: learned where the model has a head, otherwise upper.
     """
 
     clip: bool = False
@@ -210,8 +217,13 @@ def flow_figures(
     Continuous data: −ln p_{t_min} at the data, in nats. Hutchinson's trace by one probe, exact up to 16
     dimensions; the standard error over examples contains the probes'. The network runs in float32, and
     guidance is left out.
-    tolerance: relative and absolute, of the solver.   batch_values: most values of x_0 in a batch, whose
-    network graphs are kept.
+
+    Args:
+        examples: The examples and their model.
+        stamp: How they came about.
+        watch: Receives progress reports.
+        tolerance: Relative and absolute, of the solver.
+        batch_values: Most values of x_0 in a batch, whose network graphs are kept.
     """
     as_gaussian(examples.model, "the flow's likelihood", categorical="the bound, bpd")
     quantized, exact = examples.data.spec.bins is not None, examples.data.spec.dimensions <= _EXACT

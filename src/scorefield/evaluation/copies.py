@@ -105,10 +105,16 @@ def copying_ratio(samples: Tensor, heldout: Tensor) -> float:
     """The median of the samples' distances to their nearest training image over that of held-out images to
     theirs.
 
-    samples, heldout: distances (N,) and (M,) from `nearest_distances`. About 1 for new images, 0 for copies.
-    The median ignores a few outliers of either kind, but moves only once half the samples are copies:
-    `Quality.near` counts fewer.
-    InputError: no distances, or held-out images that are mostly in the training set themselves (median 0).
+    About 1 for new images, 0 for copies. The median ignores a few outliers of either kind, but moves only
+    once half the samples are copies: `Quality.near` counts fewer.
+
+    Args:
+        samples: Distances (N,) from `nearest_distances`.
+        heldout: Distances (M,) of held-out images.
+
+    Raises:
+        InputError: For no distances, and for held-out images that are mostly in the training set themselves
+            (median 0).
     """
     for name, x in (("samples", samples), ("heldout", heldout)):
         check_real(name, instance_of(name, x, Tensor, "distances (N,)"))

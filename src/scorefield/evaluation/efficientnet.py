@@ -33,12 +33,17 @@ _STAGES = (
 
 
 def imagenet_features(spec: DataSpec) -> Pretrained:
-    """The 1,280 pooled features of EfficientNet-Lite0 and its ImageNet log probabilities, for images of
-    `spec`.
+    """The 1,280 pooled features of EfficientNet-Lite0 and its ImageNet log probabilities.
 
     Images are enlarged or reduced to 224×224. Figures in these features compare with each other, not with
     published ones, which are measured in Inception's.
-    InputError: the weights' package is not installed, or `spec` is not of images of 1 or 3 channels.
+
+    Args:
+        spec: What one image is; 1 or 3 channels.
+
+    Raises:
+        InputError: If the weights' package is not installed, and for a spec that is not of images of 1 or 3
+            channels.
     """
     path = _weights()
     with torch.device("meta"):

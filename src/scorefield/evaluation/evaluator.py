@@ -67,6 +67,7 @@ class EvaluationTarget:
 
     @property
     def model(self) -> Model:
+        """The model that is sampled."""
         return self.sampling.model
 
     @property
@@ -78,13 +79,19 @@ class EvaluationTarget:
 class EvaluationOptions(Options):
     """What to measure and how much of it.
 
-    n: images a set (as many as are held out if None), and examples of a likelihood (all if None; otherwise
-    the first of a shuffle that is the same for every run of the data).   sets: generated sets, of seeds seed,
-    seed + 1, ….
-    split: the examples of likelihoods.   terms, bound_steps, variance: of the bound, see `BoundPlan`.
-    features: as in `open_features`.   reference: a file of reference statistics, used if it is there and
-    written if not.
-    samples: judge these images, a folder or an .npz file, instead of sampling.
+    Attributes:
+        metrics: Names of metrics, as of `Run.evaluate`.
+        n: Images a set (as many as are held out if None), and examples of a likelihood (all if None;
+            otherwise the first of a shuffle that is the same for every run of the data).
+        sets: Generated sets, of seeds seed, seed + 1, ….
+        seed: Of the first set.
+        split: The examples of likelihoods.
+        terms: Of the bound, see `BoundPlan`.
+        bound_steps: Steps of the bound's grid, see `BoundPlan`.
+        variance: Of the bound, see `BoundPlan`.
+        features: Name of the feature extractor, as in `open_features`.
+        reference: A file of reference statistics, used if it is there and written if not.
+        samples: Judge these images, a folder or an .npz file, instead of sampling.
     """
 
     metrics: tuple[str, ...] = ("fd",)
@@ -102,7 +109,12 @@ class EvaluationOptions(Options):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """figures: in the order of the metrics.   warnings: sentences for the user."""
+    """What was measured.
+
+    Attributes:
+        figures: In the order of the metrics.
+        warnings: Sentences for the user.
+    """
 
     figures: tuple[MetricValue, ...]
     warnings: tuple[str, ...]
@@ -140,9 +152,21 @@ def evaluate(
     """Measure the metrics, and add a line with the figures to results.jsonl in the subject's folder.
 
     Samples are made by all processes and stored, so that other metrics and larger sets go on with them;
-    everything else is the first process's, and None comes back on the others.   extractor: of features, in
-    place of options.features.
-    InputError, IncompatibleModel: before anything is sampled, for what can be known by then.
+    everything else is the first process's.
+
+    Args:
+        subject: What is evaluated.
+        options: What to measure.
+        processes: Those that share the sampling. Default: this one alone.
+        watch: Receives progress reports. Default: none are made.
+        extractor: Of features, in place of options.features.
+
+    Returns:
+        The figures; None on other processes than the first.
+
+    Raises:
+        InputError: Before anything is sampled, for what can be known by then.
+        IncompatibleModel: The same.
     """
     results = evaluate_each([subject], options, processes, watch, extractor)
     return None if results is None else results[0]
@@ -155,8 +179,21 @@ def evaluate_each(
     watch: Reporter = SILENT,
     extractor: Extractor | None = None,
 ) -> list[Evaluation] | None:
-    """`evaluate` of several subjects that differ in nothing but how they are sampled, by one judge; one
-    result each.
+    """`evaluate` of several subjects that differ in nothing but how they are sampled, by one judge.
+
+    Args:
+        subjects: What is evaluated.
+        options: What to measure.
+        processes: Those that share the sampling. Default: this one alone.
+        watch: Receives progress reports. Default: none are made.
+        extractor: Of features, in place of options.features.
+
+    Returns:
+        One result for each subject; None on other processes than the first.
+
+    Raises:
+        InputError: As `evaluate`.
+        IncompatibleModel: As `evaluate`.
     """
     processes = processes or Processes()
     names, first = _known(options.metrics), subjects[0]

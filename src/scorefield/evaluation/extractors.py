@@ -32,23 +32,28 @@ class Observed(NamedTuple):
 
 
 class Extractor(Protocol):
-    """Features of images: x0 (B, C, H, W) in spec.range of the data it was made for, on any device ->
-    Observed.
+    """Features of images, for any metric in feature space.
 
-    Calling it raises InputError for images of another shape.
-
-    Attributes:
-        name: For provenance: the network, the first digits of its weights' SHA-256, the layer.
-        dimension: D.
+    Calling it raises InputError for images of another shape than it was made for.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For provenance: the network, the first digits of its weights' SHA-256, the layer."""
+        ...
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """D, the number of features."""
+        ...
 
-    def __call__(self, x0: Tensor) -> Observed: ...
+    def __call__(self, x0: Tensor) -> Observed:
+        """Features (B, D), and ln p(y|x) (B, K) where it is a classifier.
+
+        Args:
+            x0: Images (B, C, H, W) in spec.range of the data it was made for, on any device.
+        """
+        ...
 
 
 def check_images(x0: Tensor, spec: DataSpec, name: str) -> None:
@@ -107,7 +112,15 @@ class ModuleFeatures:
 
     A module runs in eval mode, where its parameters are and in their dtype, and is left as it was; a function
     gets float32 where x0 is. At most 256 images are given at a time, without gradients. The first call is one
-    image, in the middle of the range: InputError if what comes back has other shapes.
+    image, in the middle of the range.
+
+    Args:
+        module: The module or function.
+        spec: What one image is.
+        name: For provenance, as of `Extractor`.
+
+    Raises:
+        InputError: If what comes back has other shapes.
     """
 
     def __init__(self, module: Callable[[Tensor], object], spec: DataSpec, name: str) -> None:
@@ -118,6 +131,14 @@ class ModuleFeatures:
         self.dimension = self(torch.full((1, *spec.shape), sum(spec.range) / 2)).features.shape[1]
 
     def __call__(self, x0: Tensor) -> Observed:
+        """Features (B, D), and ln p(y|x) (B, K) where the module gives logits.
+
+        Args:
+            x0: Images (B, C, H, W) in spec.range, on any device.
+
+        Raises:
+            InputError: For images of another shape.
+        """
         check_images(x0, self.spec, self.name)
         with _evaluating(self._module):
             return observe(self._see, x0, _PART)

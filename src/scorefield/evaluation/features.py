@@ -47,10 +47,13 @@ class FeatureNet:
         self._trunk, self._head = trunk.eval().requires_grad_(False), head.eval().requires_grad_(False)
 
     def __call__(self, x0: Tensor) -> Observed:
-        """Images (B, C, H, W) in spec.range, any B, device and dtype -> features (B, 64) and ln p(y|x) (B,
-        K).
+        """Features (B, 64) and ln p(y|x) (B, K).
 
-        InputError for images of another shape.
+        Args:
+            x0: Images (B, C, H, W) in spec.range, any B, device and dtype.
+
+        Raises:
+            InputError: For images of another shape.
         """
         check_images(x0, self.spec, "the classifier")
         return observe(self._see, x0, _READ)
@@ -64,7 +67,14 @@ class FeatureNet:
         return {**self._trunk.state_dict(prefix="trunk."), **self._head.state_dict(prefix="head.")}
 
     def save(self, path: Path) -> None:
-        """Write a .safetensors file atomically. InputError where it cannot be written."""
+        """Write a .safetensors file atomically.
+
+        Args:
+            path: The file.
+
+        Raises:
+            InputError: Where it cannot be written.
+        """
         try:
             with atomic_write(path) as partial:
                 save_file(self.tensors(), partial, {"format": _FORMAT, "name": self.name})
@@ -72,16 +82,31 @@ class FeatureNet:
             raise unwritable(path, error) from None
 
     def features(self, x0: Tensor) -> Tensor:
-        """The penultimate activations, float32 (B, 64) on the CPU, of images as above."""
+        """The penultimate activations, float32 (B, 64) on the CPU.
+
+        Args:
+            x0: Images (B, C, H, W) in spec.range.
+        """
         return self(x0).features
 
     def predict(self, x0: Tensor) -> Tensor:
-        """Images (B, C, H, W) in spec.range -> the likeliest class of each, int64 (B,)."""
+        """The likeliest class of each image, int64 (B,).
+
+        Args:
+            x0: Images (B, C, H, W) in spec.range.
+        """
         with torch.no_grad():
             return self._head(self.features(x0)).argmax(dim=1)
 
     def accuracy(self, data: Dataset) -> float:
-        """The fraction of labelled examples whose class is predicted. InputError where there are none."""
+        """The fraction of examples whose class is predicted.
+
+        Args:
+            data: Labelled images.
+
+        Raises:
+            InputError: Where there are no examples or no labels.
+        """
         if data.labels is None or not len(data):
             raise InputError(
                 f"{data.source}: accuracy needs labelled examples; there are {len(data)}, without labels"

@@ -24,8 +24,13 @@ class Moments:
         self._scatter = torch.empty(0, 0, dtype=torch.float64)  # Σ (f - mean)(f - mean)ᵀ
 
     def update(self, features: Tensor) -> Moments:
-        """Add features (B, D). InputError for another shape, another D than before, or values that are not
-        finite.
+        """Add a batch of features.
+
+        Args:
+            features: (B, D).
+
+        Raises:
+            InputError: For another shape, another D than before, or values that are not finite.
         """
         _check_table(features, "B", self.dimension if self.count else None)
         if not len(features):
@@ -43,7 +48,13 @@ class Moments:
 
     @classmethod
     def of(cls, count: int, mean: Tensor, scatter: Tensor) -> Moments:
-        """Moments from what `count`, `mean` and `scatter` of others are."""
+        """Moments with the numbers of others, as `count`, `mean` and `scatter` give them.
+
+        Args:
+            count: Number of examples.
+            mean: (D,) float64.
+            scatter: Σ (f − mean)(f − mean)ᵀ, (D, D) float64.
+        """
         moments = cls()
         moments.count, moments._mean, moments._scatter = count, mean, scatter
         return moments
@@ -71,15 +82,24 @@ class Moments:
         return self._scatter / (self.count - 1)
 
     def warning(self, what: str) -> str | None:
-        """What to tell the user if `what` has too few examples for a covariance of full rank (n > D), else
-        None.
+        """What to tell the user if there are too few examples for a covariance of full rank (n > D),
+        otherwise None.
+
+        Args:
+            what: Whose features these are, such as "the samples".
         """
         problem = enough(self.count, self.dimension)
         return None if problem is None else f"{what}: {problem}"
 
 
 def enough(count: int, dimension: int) -> str | None:
-    """What to tell the user if `count` examples are too few for a covariance of full rank (n > D), else None."""
+    """What to tell the user if there are too few examples for a covariance of full rank (n > D), otherwise
+    None.
+
+    Args:
+        count: n, the number of examples.
+        dimension: D, the number of features.
+    """
     positive_int("count", count, at_least=0)
     positive_int("dimension", dimension, at_least=0)
     if count > dimension:
@@ -118,7 +138,7 @@ def _check_dimensions(a: int, b: int) -> None:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁ C₂)^½)  [Fréchet 1957; Heusel et al. 2017 Eq. 6]
+    """‖m₁ − m₂‖² + tr(C₁ + C₂ − 2 (C₁ C₂)^½)  [Fréchet 1957; Heusel et al. 2017 Eq. 6]
 
     The squared 2-Wasserstein distance of the normal distributions with these moments, in squared units of the
     features. The last trace is the nuclear norm of C₁^½ C₂^½ (its square times its transpose is C₁^½ C₂
@@ -126,7 +146,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     the diagonal. At least 0.
 
     Estimated from few examples it is too large on average, the more so the fewer: compare equal counts only.
-    InputError: features of different dimension, fewer than two examples.
+
+    Args:
+        a: Moments m₁ and C₁.
+        b: Moments m₂ and C₂.
+
+    Raises:
+        InputError: For features of different dimension, and for fewer than two examples.
     """
     for moments in (a, b):
         instance_of("a set", moments, Moments, "Moments of its features")

@@ -32,23 +32,39 @@ __all__ = ["Generated", "GivenSets", "SampledSets"]
 
 
 class Generated(Protocol):
-    """Sets of images of one size. count: images a set.   sets: how many.   stamp: how they came about.
-
-    make: whatever takes long, shared by processes.   images(k): those of the k-th set, a batch at a time.
-    """
+    """Sets of images of one size."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Images a set."""
+        ...
 
     @property
-    def sets(self) -> int: ...
+    def sets(self) -> int:
+        """How many sets."""
+        ...
 
     @property
-    def stamp(self) -> Mapping[str, object]: ...
+    def stamp(self) -> Mapping[str, object]:
+        """How they came about."""
+        ...
 
-    def make(self, processes: Processes, watch: Reporter) -> None: ...
+    def make(self, processes: Processes, watch: Reporter) -> None:
+        """Do whatever takes long.
 
-    def images(self, k: int) -> Images: ...
+        Args:
+            processes: Those that share it.
+            watch: Receives progress reports.
+        """
+        ...
+
+    def images(self, k: int) -> Images:
+        """The images of a set, a batch at a time.
+
+        Args:
+            k: Which set, from 0.
+        """
+        ...
 
 
 class SampledSets:

@@ -24,12 +24,18 @@ _WHAT = (
 
 
 def inception_features(path: str | Path, spec: DataSpec) -> Pretrained:
-    """The 2,048 pool3 features of the FID Inception-v3 and its log probabilities over 1,008 outputs, for
-    images of `spec`.
+    """The 2,048 pool3 features of the FID Inception-v3 and its log probabilities over 1,008 outputs.
 
-    path: the state dict that pytorch-fid publishes, as .pth (never unpickled) or converted to .safetensors.
     The name shows the file's SHA-256, which for the published file begins with 6726825d.
-    InputError: no such file, a file of anything else, data that are not images of 1 or 3 channels.
+
+    Args:
+        path: The state dict that pytorch-fid publishes, as .pth (never unpickled) or converted to
+            .safetensors.
+        spec: What one image is; 1 or 3 channels.
+
+    Raises:
+        InputError: For no such file, a file of anything else, and data that are not images of 1 or 3
+            channels.
     """
     path = Path(path).expanduser()
     tensors, digest = read_tensors(path, _WHAT)

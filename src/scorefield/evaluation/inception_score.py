@@ -30,15 +30,19 @@ class Score(NamedTuple):
 
 
 def inception_score(log_probs: Tensor, splits: int = 10) -> Score:
-    """exp E_x KL(p(y|x) ‖ p(y)), the mean over `splits` equal parts of the images in their order  [Salimans
+    """exp E_x KL(p(y|x) ‖ p(y)), the mean over `splits` equal parts of the images in their order.  [Salimans
     et al. 2016 §4]
 
-    log_probs: ln p(y|x), (N, K); p(y) is the mean of p(y|x) over a part. Computed in float64. At least 1 (all
-    images alike to the classifier), at most K (each certainly of one class, all classes equally often).
-    Images in the order of their classes must be shuffled first: a part would hold few classes. It knows
-    nothing of the data.
+    p(y) is the mean of p(y|x) over a part. Computed in float64. At least 1 (all images alike to the
+    classifier), at most K (each certainly of one class, all classes equally often). Images in the order of
+    their classes must be shuffled first: a part would hold few classes. It knows nothing of the data.
 
-    InputError: fewer images than splits, rows that are no log probabilities.
+    Args:
+        log_probs: ln p(y|x), (N, K).
+        splits: Number of parts.
+
+    Raises:
+        InputError: For fewer images than splits, and for rows that are no log probabilities.
     """
     _check(log_probs, splits)
     log_p = log_probs.detach().to("cpu", torch.float64)

@@ -217,7 +217,19 @@ def _figure(
     ratio: bool = False,
     unit: str = "",
 ) -> MetricValue:
-    """The mean over sets.   one: the error, and of what, where there is one set only."""
+    """The mean over sets.
+
+    Args:
+        metric: The metric, as it is asked for.
+        name: Of the figure in results.
+        label: Of the figure for people.
+        values: One value for each set.
+        stamp: How they came about.
+        one: The error, and of what it is, where there is one set only.
+        heldout: The value of held-out images, or None.
+        ratio: Whether it is a ratio.
+        unit: Of the values.
+    """
     mean = statistics.fmean(values)
     error, error_of = (statistics.stdev(values), _OVER_SETS) if len(values) > 1 else one
     over = mean / heldout if ratio and heldout is not None and heldout > 0 else None

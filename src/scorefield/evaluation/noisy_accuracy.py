@@ -29,10 +29,18 @@ _LEVELS = 20
 class NoisyAccuracy:
     """Figures at each level, least noisy first; errors are standard errors over the examples.
 
-    times: t.   ratios: σ_t/α_t.   accuracy: how often the likeliest class is y.   cross_entropy: the mean of
-    −ln p(y | x_t) in nats.   examples: how many.   chance, entropy: the accuracy and the cross-entropy of who
-    knows how often each class comes and does not look; a classifier of pure noise can do no better, and a
-    larger cross-entropy means that it is surer than right.
+    Attributes:
+        times: t.
+        ratios: σ_t/α_t.
+        accuracy: How often the likeliest class is y.
+        accuracy_error: Standard error of `accuracy`.
+        cross_entropy: The mean of −ln p(y | x_t) in nats.
+        cross_entropy_error: Standard error of `cross_entropy`.
+        examples: How many were looked at.
+        chance: The accuracy of who knows how often each class comes and does not look. A classifier of pure
+            noise can do no better.
+        entropy: The cross-entropy of the same, in nats. A larger one means that the classifier is surer than
+            right.
     """
 
     times: tuple[float, ...]

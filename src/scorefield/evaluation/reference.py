@@ -55,7 +55,19 @@ class Reference:
         source: str,
         fingerprint: str,
     ) -> Reference:
-        """See every batch of images x0 (B, C, H, W) once, one at a time in memory."""
+        """See every batch of images once, one at a time in memory.
+
+        Args:
+            batches: Images x0, (B, C, H, W) each.
+            extractor: Of their features.
+            keep_features: Whether the features themselves are kept, which the kernel distance and precision
+                and recall need.
+            source: The data, as the user named it.
+            fingerprint: Digest of the data.
+
+        Raises:
+            InputError: Where there are no images.
+        """
         moments, kept = Moments(), []
         for x0 in batches:
             features = extractor(x0).features
@@ -81,7 +93,14 @@ class Reference:
         return sha256(self._tensors(), *self._texts().values())
 
     def check(self, extractor: Extractor) -> None:
-        """InputError unless these are features of `extractor`."""
+        """Check that these are features of an extractor.
+
+        Args:
+            extractor: The samples' extractor.
+
+        Raises:
+            InputError: Where it has another name.
+        """
         if self.extractor != extractor.name:
             raise InputError(
                 f"the reference holds features of {self.extractor}, and the samples' are of {extractor.name}: "
@@ -89,8 +108,13 @@ class Reference:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a .safetensors file atomically. InputError when it cannot be written, and for a file that is there and
-        scorefield did not write.
+        """Write a .safetensors file atomically.
+
+        Args:
+            path: The file.
+
+        Raises:
+            InputError: When it cannot be written, and for a file that is there and scorefield did not write.
         """
         path = Path(path).expanduser()
         check_output(path)
@@ -103,7 +127,14 @@ class Reference:
 
     @classmethod
     def load(cls, path: str | Path) -> Reference:
-        """Read what `save` wrote. InputError for a file that is missing, damaged or of another kind."""
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Raises:
+            InputError: For a file that is missing, damaged or of another kind.
+        """
         path = Path(path).expanduser()
         try:
             with open_tensors(path, "a .safetensors file that `Reference.save` wrote") as file:

@@ -64,10 +64,20 @@ class SampleEvaluator:
     ) -> SampleEvaluator:
         """Everything that needs no samples.
 
-        file: of the reference, used if it is there and written if not.   keep: a folder where the reference is kept
-        otherwise, and found again for the same data and features.
+        Args:
+            names: Names of metrics.
+            train: The training examples.
+            heldout: The held-out examples.
+            extractor: Of features; None where no metric needs them.
+            file: Of the reference, used if it is there and written if not.
+            device: Where features are computed.
+            watch: Receives progress reports.
+            keep: A folder where the reference is kept otherwise, and found again for the same data and
+                features.
 
-        InputError: a reference of other features or data, held-out images that are in the training set.
+        Raises:
+            InputError: For a reference of other features or data, and for held-out images that are in the
+                training set.
         """
         reference = None
         if extractor is not None and any(SAMPLE_METRICS[name].compares for name in names):

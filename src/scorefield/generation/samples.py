@@ -24,6 +24,11 @@ class Samples:
     """Samples of a run, on the CPU.
 
     `len(samples)` is their number; `images` of runs of images, `samples` of all others.
+
+    Args:
+        values: (N, *), uint8 of images, otherwise float32 in the model's data units.
+        spec: What one sample is.
+        labels: The class of each sample, or None.
     """
 
     def __init__(
@@ -85,7 +90,11 @@ class Samples:
         return np.array([names[label] if label < len(names) else str(label) for label in self._labels])
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz (arrays), a .png of images in a grid, or a new or empty folder (a .png or .npy each).
+        """Write the samples.
+
+        Args:
+            path: An .npz (arrays), a .png of images in a grid, or a new or empty folder (a .png or .npy
+                each).
 
         Raises:
             InputError: Where that is not possible.
@@ -95,7 +104,11 @@ class Samples:
         self.write(target)
 
     def write(self, target: Path) -> None:
-        """As `save`, in the place of whatever file is there."""
+        """As `save`, in the place of whatever file is there.
+
+        Args:
+            target: As of `save`.
+        """
         if is_folder_name(target):
             write_samples(target, self._values, self.spec)
         elif are_images(self.spec.shape):

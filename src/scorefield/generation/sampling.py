@@ -48,7 +48,13 @@ def _bound(model: Model, labels: list[int] | None = None) -> Model:
 
 @dataclass(frozen=True)
 class Guide:
-    """A classifier that guides.   name: what people call it, such as its run.   sha256: of its weights."""
+    """A classifier that guides.
+
+    Attributes:
+        model: The classifier.
+        name: What people call it, such as its run.
+        sha256: Of its weights.
+    """
 
     model: ClassifierModel
     name: str

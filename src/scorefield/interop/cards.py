@@ -44,6 +44,7 @@ class Card:
 
     @property
     def is_classifier(self) -> bool:
+        """Whether it is a classifier of noisy images."""
         return any(flag.startswith("classifier_") for flag in self.flags)
 
 
@@ -55,12 +56,23 @@ def cards() -> tuple[Card, ...]:
 
 
 def card_names(origin: str) -> list[str]:
+    """The names of all cards of one origin.
+
+    Args:
+        origin: The repository's name, such as "guided-diffusion".
+    """
     return [name for entry in cards() if entry.origin == origin for name in entry.names]
 
 
 def card(origin: str, name: str) -> Card:
-    """The card of one origin by the name of its file, with or without the ending. InputError for an unknown
-    name.
+    """The card of one origin by the name of its file.
+
+    Args:
+        origin: The repository's name, such as "guided-diffusion".
+        name: Of the file, with or without the ending.
+
+    Raises:
+        InputError: For an unknown name.
     """
     stem = PurePath(name).stem
     for entry in cards():
@@ -74,7 +86,12 @@ def card(origin: str, name: str) -> Card:
 
 
 def cards_of(origin: str, shapes: Shapes) -> list[str]:
-    """The names of the cards whose weights have these names and shapes."""
+    """The names of the cards whose weights have these names and shapes.
+
+    Args:
+        origin: The repository's name, such as "guided-diffusion".
+        shapes: Shape of each tensor by its name.
+    """
     digest = names_sha256(shapes)
     return [
         name
@@ -85,6 +102,10 @@ def cards_of(origin: str, shapes: Shapes) -> list[str]:
 
 
 def names_sha256(shapes: Shapes) -> str:
-    """SHA-256 of the sorted lines "name [shape]": what tells apart checkpoints of different networks."""
+    """SHA-256 of the sorted lines "name [shape]": what tells apart checkpoints of different networks.
+
+    Args:
+        shapes: Shape of each tensor by its name.
+    """
     lines = sorted(f"{name} {list(shape)}" for name, shape in shapes.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

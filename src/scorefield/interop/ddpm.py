@@ -90,10 +90,14 @@ def describe(flags: Mapping[str, object], shapes: Shapes) -> Original[Denoiser]:
 
 
 def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
-    """The network `kind` ("Model") with the fields of the original's configuration; it loads the original
-    state dict.
+    """The network of the original's configuration; it loads the original state dict.
 
-    Raises InputError for an unknown kind or argument.
+    Args:
+        kind: "Model".
+        arguments: The fields of the original's configuration.
+
+    Raises:
+        InputError: For an unknown kind or argument.
     """
     return build({"Model": model}, kind, arguments, ignored=CASE_KEYS)
 

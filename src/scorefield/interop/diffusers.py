@@ -177,10 +177,13 @@ class Folder:
 def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoiser:
     """The model of a UNet2DModel's state dict, ready to sample.
 
-    flags: {"unet": its config, "scheduler": that of its DDPMScheduler or DDIMScheduler}, as in their JSON
-    files.
+    Args:
+        state_dict: Tensors by name.
+        flags: {"unet": its config, "scheduler": that of its DDPMScheduler or DDIMScheduler}, as in their
+            JSON files.
 
-    InputError for what this library cannot express, and for weights that are not this configuration's.
+    Raises:
+        InputError: For what this library cannot express, and for weights that are not this configuration's.
     """
     return _read(_section(flags, "unet"), _section(flags, "scheduler"), state_dict, None).model
 
@@ -193,11 +196,14 @@ def _section(flags: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def read_folder(path: Path) -> Folder:
-    """A model that diffusers saved: unet/ and scheduler/, or the files of both in one folder, as old ones
-    have them.
+    """A model that diffusers saved.
 
-    InputError for missing and broken files, for what this library's networks and processes cannot express,
-    and for weights that do not fit or would run code.
+    Args:
+        path: The folder, with unet/ and scheduler/ in it, or with the files of both, as old ones have them.
+
+    Raises:
+        InputError: For missing and broken files, for what this library's networks and processes cannot
+            express, and for weights that do not fit or would run code.
     """
     if not path.is_dir():
         raise InputError(

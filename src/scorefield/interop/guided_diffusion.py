@@ -65,11 +65,16 @@ def load(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> Denoi
 
 
 def load_classifier(state_dict: Mapping[str, Tensor], flags: Mapping[str, object]) -> NoisyClassifier:
-    """A published classifier of noisy images, (x_t, t) -> logits. As in `load`; the flags are the
-    classifier's.
+    """A published classifier of noisy images, (x_t, t) -> logits.
 
-    noise_schedule and diffusion_steps are those of the diffusion model that it guides: they change no shape
-    either.
+    Args:
+        state_dict: Original names -> tensors; the model is made on their device.
+        flags: Names and values of the original classifier scripts, as text or numbers; those left out have
+            the scripts' defaults. noise_schedule and diffusion_steps are those of the diffusion model that
+            it guides: they change no shape either.
+
+    Raises:
+        InputError: As `load`.
     """
     return fit(describe_classifier(flags, shapes_of(state_dict)), state_dict)
 
@@ -115,10 +120,14 @@ def describe_classifier(flags: Mapping[str, object], shapes: Shapes) -> Original
 
 
 def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
-    """The network `kind` with the original constructor's arguments; it loads the original state dict.
+    """The network with the original constructor's arguments; it loads the original state dict.
 
-    kind: "UNetModel", "SuperResModel" or "EncoderUNetModel". Arguments left out have the original's defaults.
-    Raises InputError for an unknown kind or argument.
+    Args:
+        kind: "UNetModel", "SuperResModel" or "EncoderUNetModel".
+        arguments: The original constructor's; those left out have its defaults.
+
+    Raises:
+        InputError: For an unknown kind or argument.
     """
     return build(KINDS, kind, arguments)
 

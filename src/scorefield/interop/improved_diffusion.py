@@ -48,10 +48,14 @@ def describe(flags: Mapping[str, object], shapes: Shapes) -> Original[Denoiser]:
 
 
 def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
-    """The network `kind` with the original constructor's arguments; it loads the original state dict.
+    """The network with the original constructor's arguments; it loads the original state dict.
 
-    kind: "UNetModel" or "SuperResModel". Arguments left out have the original's defaults. Raises InputError
-    for an unknown kind or argument.
+    Args:
+        kind: "UNetModel" or "SuperResModel".
+        arguments: The original constructor's; those left out have its defaults.
+
+    Raises:
+        InputError: For an unknown kind or argument.
     """
     return build(KINDS, kind, arguments)
 

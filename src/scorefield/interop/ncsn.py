@@ -75,11 +75,14 @@ def describe(flags: Mapping[str, object], shapes: Shapes) -> Original[Denoiser]:
 
 
 def network(kind: str, arguments: Mapping[str, object]) -> nn.Module:
-    """The network `kind` ("CondRefineNetDilated") with the fields of the original's configuration.
+    """The network of the original's configuration; it loads the original state dict.
 
-    It loads the original state dict.
+    Args:
+        kind: "CondRefineNetDilated".
+        arguments: The fields of the original's configuration.
 
-    Raises InputError for an unknown kind or argument.
+    Raises:
+        InputError: For an unknown kind or argument.
     """
     return build({"CondRefineNetDilated": cond_refinenet_dilated}, kind, arguments, ignored=CASE_KEYS)
 

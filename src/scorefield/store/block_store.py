@@ -52,9 +52,14 @@ class BlockFolder(ABC):
     """Samples 0, 1, … in a folder, made in blocks of `size` consecutive ones by any number of processes.
 
     manifest.json says what they are, so that other samples are never taken for these. Every block is sampled
-    whole, so that a sample does not depend on how many were asked for.   what: everything that decides the
-    samples, as `Sampling.identity` says it; what is None counts as absent.
-    spec: of one sample.   size: at least 32.
+    whole, so that a sample does not depend on how many were asked for.
+
+    Args:
+        folder: The folder.
+        what: Everything that decides the samples, as `Sampling.identity` says it; what is None counts as
+            absent.
+        spec: What one sample is.
+        size: Samples of a block, at least 32.
     """
 
     def __init__(self, folder: Path, what: Mapping[str, object], spec: DataSpec, size: int = BLOCK) -> None:

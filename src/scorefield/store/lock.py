@@ -35,8 +35,15 @@ class RunLock:
     followed, and a process of another machine cannot be asked whether it lives. A second lock in one process
     takes over the first.
 
-    taken_over: who held it and ended without releasing it, or "".   InputError: another process holds it,
-    naming that; the folder cannot be written; something else has this name.
+    Args:
+        path: The file of the lock.
+
+    Attributes:
+        taken_over: Who held it and ended without releasing it, or "".
+
+    Raises:
+        InputError: Where another process holds it, naming that; where the folder cannot be written; where
+            something else has this name.
     """
 
     def __init__(self, path: Path) -> None:

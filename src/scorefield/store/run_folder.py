@@ -32,7 +32,11 @@ _LONGEST_METRICS = 2**32  # bytes
 
 
 class RunFolder:
-    """The files of one run, and the rules for writing them."""
+    """The files of one run, and the rules for writing them.
+
+    Args:
+        path: The folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -98,6 +102,11 @@ class RunFolder:
         return path == self.lock or is_partial(path)
 
     def write_config(self, description: Mapping[str, object]) -> None:
+        """Write config.toml, with the number of its format.
+
+        Args:
+            description: Its tables; values that are None are left out.
+        """
         _replace_text(self.config, tomli_w.dumps({**stamp(), **_without_none(without_stamp(description))}))
 
     def config_version(self) -> tuple[int, int] | None:
@@ -119,6 +128,14 @@ class RunFolder:
             return upgraded(tables, self.config)
 
     def append_metrics(self, values: Mapping[str, object]) -> None:
+        """Append a line to metrics.jsonl.
+
+        Args:
+            values: Of one step.
+
+        Raises:
+            InputError: Where it cannot be written.
+        """
         try:
             append(self.metrics, json.dumps(values) + "\n")
         except OSError as error:
@@ -130,7 +147,11 @@ class RunFolder:
         return "the checkpoints are intact" if there else "there are no checkpoints in it"
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop the lines of steps after `step`, and any line that was cut off while being written."""
+        """Drop the lines of later steps, and any line that was cut off while being written.
+
+        Args:
+            step: The last step that is kept.
+        """
         try:
             content = read_bytes(self.metrics, "the metrics of a run", _LONGEST_METRICS, follow=False)
         except MissingFile:

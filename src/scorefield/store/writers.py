@@ -30,10 +30,16 @@ __all__ = [
 
 
 def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
-    """InputError unless samples of this shape can be written to this path: .png, .npz, or a folder.
+    """Check that samples can be written to a path: .png, .npz, or a folder.
 
-    The folder is new or empty, or holds samples already; a file is new, or scorefield wrote it.   shape: of one example; only images are written as
-    .png.
+    The folder is new or empty, or holds samples already; a file is new, or scorefield wrote it.
+
+    Args:
+        path: The path.
+        shape: Of one sample; only images are written as .png.
+
+    Raises:
+        InputError: Where they cannot be written.
     """
     folder = is_folder_name(path)
     if not are_images(shape) and not folder and path.suffix.lower() != ".npz":

@@ -22,7 +22,12 @@ class FoundImages:
     peak: int = 0  # the largest value of a 16-bit image
 
     def add(self, size: tuple[int, int], peak: int) -> None:
-        """Count an image of this (width, height).   peak: its largest value if it has 16 bits, else 0."""
+        """Count an image.
+
+        Args:
+            size: Its (width, height) in pixels.
+            peak: Its largest value if it has 16 bits, otherwise 0.
+        """
         area = size[0] * size[1]
         if not self.count or area < self.smallest[0] * self.smallest[1]:
             self.smallest = size

@@ -66,6 +66,11 @@ class EpochOrder:
     Position i of the batch of a step is p = step·batch_size + i in an endless sequence of epochs: epoch
     e = p // length is the permutation keyed by (seed, e), and the index is its entry p % length. An epoch may
     end inside a batch; nothing is dropped or padded.
+
+    Args:
+        length: Number of examples, at least 1.
+        batch_size: Examples of a step, over all processes, at least 1.
+        seed: From 0 to 2**64 − 1.
     """
 
     length: int
@@ -82,11 +87,23 @@ class EpochOrder:
             raise InputError(f"a seed must be between 0 and 2**64 - 1, got {self.seed}")
 
     def positions(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
-        """This process's places in the batch of `step`, int64 (batch_size / world,): they key the noise."""
+        """This process's places in the batch of a step, int64 (batch_size / world,): they key the noise.
+
+        Args:
+            step: Number of the step, from 0.
+            rank: Number of the process.
+            world: Number of processes, which divides batch_size.
+        """
         return positions(self.batch_size, step, rank, world)
 
     def indices(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
-        """The examples of this process at `step`, int64 (batch_size / world,)."""
+        """The examples of this process at a step, int64 (batch_size / world,).
+
+        Args:
+            step: Number of the step, from 0.
+            rank: Number of the process.
+            world: Number of processes, which divides batch_size.
+        """
         # Python integers carry the position, so that no run is too long for int64.
         epoch, start = divmod(step * self.batch_size, self.length)
         places = self.positions(step, rank, world).numpy() + start
@@ -118,12 +135,23 @@ class Indexed(Source, Protocol):
 
 @dataclass(frozen=True)
 class EpochBatches:
-    """The batches of a data set in an `EpochOrder`; any step can be asked for."""
+    """The batches of a data set in an `EpochOrder`; any step can be asked for.
+
+    Attributes:
+        data: The data set, whose examples are read by index.
+        order: Which examples a step has.
+    """
 
     data: Indexed
     order: EpochOrder
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
-        """The share of process `rank` of `world` in the batch of `step`."""
+        """The share of one process in the batch of a step.
+
+        Args:
+            step: Number of the step, from 0.
+            rank: Number of the process.
+            world: Number of processes, which divides the batch.
+        """
         indices = self.order.indices(step, rank, world)
         return self.data.share(indices, self.order.positions(step, rank, world))

@@ -99,7 +99,11 @@ class Prefetcher:
             data.unreadable.write_to(unreadable_files)
 
     def parts(self, step: int) -> list[Microbatch]:
-        """The share of the batch of `step`, in `cuts` parts of equal size."""
+        """The share of the batch of a step, in `cuts` parts of equal size.
+
+        Args:
+            step: Number of the step, from 0.
+        """
         start = time.perf_counter()
         try:
             return self._read(step) if self._reader is None else self._ahead(step, self._reader)

@@ -131,11 +131,15 @@ def stream(
     Args:
         name: Name on the hub, or a local folder.
         split: Which split to read.
-        size, channels, upscale, strict: As for `hf`, judged by the first rows.
+        size: Side in pixels to reduce and crop images to. None: unchanged, and then all must have one size.
+        channels: 1 (grey) or 3 (RGB). None: 1 where the first images are grey, otherwise 3.
+        upscale: Enlarge images that are smaller than `size`, which is an error otherwise.
+        strict: An unreadable image is an error.
         classes: Number of classes where labels are plain integers, 0 … classes-1.
         buffer: How many encoded images the buffer holds.
         probe: How many rows to read at once, to find the shape of images.
-        column, white: As for `hf`.
+        column: Of the images. Default: the only column of images, or the one called image, img, png or jpg.
+        white: The value of white in 16-bit images.
 
     Raises:
         InputError: If `datasets` is not installed or cannot load the data; for integer labels without

@@ -118,10 +118,12 @@ class Stream:
 
     @property
     def in_memory(self) -> bool:
+        """False: reading can fail, and takes a thread of its own."""
         return False
 
     @property
     def array_names(self) -> tuple[str, ...]:
+        """Nothing: a stream has no further arrays."""
         return ()
 
     @property
@@ -140,17 +142,31 @@ class Stream:
         return (examples_in_words(self.spec, None, labelled=self.labelled), *self.notes)
 
     def without(self, fraction: float, seed: int) -> Stream:
-        """The stream without a share of its rows, which is held out."""
+        """The stream without a share of its rows, which is held out.
+
+        Args:
+            fraction: The share, in [0, 1).
+            seed: Of the choice of rows.
+        """
         if not 0 <= fraction < 1:
             raise InputError(f"the held-out fraction must be at least 0 and below 1, got {fraction}")
         return replace(self, holdout=fraction, split_seed=seed)
 
     def order(self, batch_size: int, seed: int) -> StreamOrder:
-        """The batches of training."""
+        """The batches of training.
+
+        Args:
+            batch_size: Examples of a step, over all processes.
+            seed: Of the order.
+        """
         return StreamOrder(self, batch_size, seed)
 
     def epoch(self, seed: int) -> Iterator[Row]:
-        """The rows that are not held out, in the order of this seed."""
+        """The rows that are not held out, in the order of this seed.
+
+        Args:
+            seed: Of the shuffle.
+        """
         return (row for row in self._shuffled(seed) if not self._held_out(row))
 
     def first_examples(self, count: int = FIRST, memory: int = MEMORY) -> tuple[Dataset, Dataset]:
@@ -168,7 +184,11 @@ class Stream:
         return train, heldout
 
     def some(self, count: int) -> Microbatch:
-        """At most `count` training examples, always the same: of the first rows, unshuffled."""
+        """Training examples, always the same: of the first rows, unshuffled.
+
+        Args:
+            count: How many at most.
+        """
         rows = [self.checked(row) for row in self.rows.first(2 * count)]
         return self._dataset([row for row in rows if not self._held_out(row)][:count]).some(count)
 
@@ -180,6 +200,12 @@ class Stream:
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
         """16 hexadecimal digits of SHA-256 over the first 64 rows, how rows are shuffled and decoded, and
         what is held out.
+
+        Args:
+            arrays: Names of further arrays, which a stream does not have.
+
+        Raises:
+            InputError: For the name of an array.
         """
         for name in arrays:
             check_name(name, self.array_names, self.source)
@@ -197,7 +223,14 @@ class Stream:
         return digest.hexdigest()[:16]
 
     def checked(self, row: Row) -> Row:
-        """This row. InputError for a label that is not one of the classes."""
+        """This row.
+
+        Args:
+            row: A row of the stream.
+
+        Raises:
+            InputError: For a label that is not one of the classes.
+        """
         if self.labelled and not 0 <= row.label < self.spec.num_classes:
             raise InputError(
                 f"{self.source}: {row} has the label {row.label}, and the classes are 0 … "
@@ -206,7 +239,11 @@ class Stream:
         return row
 
     def decoded(self, row: Row) -> np.ndarray | None:
-        """uint8 (C, H, W), or None where the row cannot be used."""
+        """uint8 (C, H, W), or None where the row cannot be used.
+
+        Args:
+            row: A row of the stream.
+        """
         return self.decoder.decode(row, lambda: row.content)
 
     def _held_out(self, row: Row) -> bool:
@@ -242,8 +279,14 @@ class StreamOrder:
     gets is therefore a function of (stream, batch_size, seed, step); a step out of turn reads past the rows
     before it.
 
-    epoch_length is 0 while it is not known; setting it, where it is known from before, saves reading the
-    first epoch to its end.
+    Args:
+        stream: Where rows are read from.
+        batch_size: Examples of a step, over all processes.
+        seed: Of the order.
+
+    Attributes:
+        epoch_length: 0 while it is not known; setting it, where it is known from before, saves reading the
+            first epoch to its end.
     """
 
     def __init__(self, stream: Stream, batch_size: int, seed: int) -> None:
@@ -255,7 +298,13 @@ class StreamOrder:
         self._epoch = self._read = 0  # the epoch, and how many of its rows were read
 
     def take(self, step: int, rank: int = 0, world: int = 1) -> Share:
-        """This process's share of the batch of `step`."""
+        """This process's share of the batch of a step.
+
+        Args:
+            step: Number of the step, from 0.
+            rank: Number of the process.
+            world: Number of processes, which divides batch_size.
+        """
         try:
             return self._take(step, positions(self.batch_size, step, rank, world))
         except BaseException:

@@ -73,10 +73,12 @@ class TorchDataset:
 
     @property
     def examples(self) -> int:
+        """The number of items."""
         return len(self)
 
     @property
     def labelled(self) -> bool:
+        """Whether every item has a label, an index into spec.classes."""
         return bool(self.spec.classes)
 
     @property
@@ -86,14 +88,17 @@ class TorchDataset:
 
     @property
     def in_memory(self) -> bool:
+        """False: items are read by a thread of their own, and reading can fail."""
         return False
 
     @property
     def array_names(self) -> tuple[str, ...]:
+        """Names of the further arrays, sorted."""
         return tuple(sorted(self.array_shapes))
 
     @property
     def versions(self) -> Mapping[str, str]:
+        """Nothing: the order depends on the seed alone."""
         return {}
 
     @property
@@ -102,11 +107,21 @@ class TorchDataset:
         return (examples_in_words(self.spec, None, self.array_names, self.labelled),)
 
     def order(self, batch_size: int, seed: int) -> EpochBatches:
-        """The batches of training."""
+        """The batches of training.
+
+        Args:
+            batch_size: Examples of a step, over all processes.
+            seed: Of the order, from 0 to 2**64 − 1.
+        """
         return EpochBatches(self, EpochOrder(len(self), batch_size, seed))
 
     def share(self, indices: Tensor, positions: Tensor) -> Share:
-        """The items at `indices` (B,), which have these positions (B,) in a batch."""
+        """Some items as a process's share of a batch.
+
+        Args:
+            indices: (B,) int64, which items.
+            positions: (B,) int64, their places in the batch.
+        """
         numbers = indices.tolist()
         items = list(map(self.item, numbers) if self.threads == 1 else self._pool.map(self.item, numbers))
         labels = torch.tensor([item.label for item in items], dtype=torch.int64) if self.labelled else None
@@ -114,12 +129,23 @@ class TorchDataset:
         return Share(torch.stack([item.values for item in items]), labels, positions, arrays)
 
     def some(self, count: int) -> Microbatch:
-        """The first `count` items, or all where there are fewer."""
+        """The first items.
+
+        Args:
+            count: How many, or all where there are fewer.
+        """
         first = torch.arange(min(count, len(self)))
         return microbatch(self.share(first, first), self.spec)
 
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
-        """16 hexadecimal digits of SHA-256 over the number of items and the items that were probed."""
+        """16 hexadecimal digits of SHA-256 over the number of items and the items that were probed.
+
+        Args:
+            arrays: Names of further arrays that it covers too.
+
+        Raises:
+            InputError: For an array that the items do not have.
+        """
         digest = hashlib.sha256(f"{len(self)} {self.digests['']}".encode())
         for name in sorted(arrays):
             check_name(name, self.array_names, self.source)
@@ -127,7 +153,14 @@ class TorchDataset:
         return digest.hexdigest()[:16]
 
     def item(self, index: int) -> Item:
-        """Item `index`. InputError that names it where it cannot be read or differs from the others."""
+        """One item, checked.
+
+        Args:
+            index: From 0.
+
+        Raises:
+            InputError: Where it cannot be read or differs from the others; it names the item.
+        """
         where = f"{self.source}: item {index}"
         found = read_item(self.dataset, index, where)
         values = as_values(found.values, self.spec, where)
