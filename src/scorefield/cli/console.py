@@ -214,7 +214,13 @@ class Progress:
 
 @contextmanager
 def progress(what: str, total: int, seconds: float | None = None) -> Iterator[Progress]:
-    """A Progress for as long as the block runs.   seconds: when the work ends at the latest."""
+    """A Progress for as long as the block runs.
+
+    Args:
+        what: What is done.
+        total: How many steps it has.
+        seconds: When the work ends at the latest.
+    """
     if sys.stderr is None or not sys.stderr.isatty() or not is_first_process():
         yield Progress(what, total, seconds=seconds)
         return

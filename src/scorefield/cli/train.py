@@ -128,7 +128,15 @@ def _resumed(recipe: str, run: Path | None, init: Path | None, settings: list[st
 def _run(
     trainer: Trainer, recipe: Recipe, folder: Path, seconds: float | None, device: str | None
 ) -> dict[str, object]:
-    """Train to the end or until something stops it, and say which.   seconds: after which it stops."""
+    """Train to the end or until something stops it, and say which.
+
+    Args:
+        trainer: The trainer.
+        recipe: What is trained.
+        folder: The run.
+        seconds: After which it stops.
+        device: As the user gave it.
+    """
     with _signals() as received, progress("training", trainer.options.steps, seconds) as bar:
         bar.update(trainer.step)
         stopped = _loop(trainer, recipe, seconds, received, bar)

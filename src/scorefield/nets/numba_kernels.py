@@ -174,7 +174,7 @@ def norm_backward(x, dy, weight, bias, modulation, groups, silu, mean, rstd, dx,
     """Gradients of `norm_forward`, in the shapes of what they are of. dmodulation: (0, 2, C) for none.
 
     In z = x̂·γ + β, with x̂ the normalized x, γ = weight·(1 + scale), β = bias·(1 + scale) + shift and d =
-    ∂L/∂z: ∂L/∂x = r(γd − ⟨γd⟩ − x̂⟨γd x̂⟩), means over a group.   ∂L/∂γ = Σ d x̂,   ∂L/∂β = Σ d, sums over an
+    ∂L/∂z: ∂L/∂x = r(γd − ⟨γd⟩ − x̂⟨γd x̂⟩), means over a group; ∂L/∂γ = Σ d x̂ and ∂L/∂β = Σ d, sums over an
     example's pixels.
     """
     batch, pixels, channels = x.shape

@@ -159,9 +159,9 @@ class VLB(Objective):
             otherwise "upper".
         times: Which t are drawn: "uniform" (the default), "importance" (the paper's choice for this loss),
             or see sf.objectives.times.
-        decoder: "discretized" or "density", see `Bound`; the bins are those of the model's `data`. The
-            "density" decoder of a fixed variance takes β_1 at t = 1 (see `bound_terms`).
-        cdf: "exact" or "tanh", see `Bound`.
+        decoder: "discretized", the bins of the model's `data`, or "density", the Gaussian itself, for
+            continuous data; with a fixed variance that one takes β_1 at t = 1 (see `bound_terms`).
+        cdf: Of the discretized decoder, "exact" or "tanh" (the published code's).
     """
 
     model: Denoiser
@@ -203,9 +203,10 @@ class Hybrid(Objective):
         vlb_scale: λ in the units of `VLB` (T·L_t in bits/dim), as in the published RESCALED_MSE; the
             published plain MSE adds one term as it is, vlb_scale = 1/T.
         weighting: Of the simple part, see `Simple`.
-        times: Which t are drawn, as in `VLB`.
-        decoder: As in `VLB`.
-        cdf: As in `VLB`.
+        times: Which t are drawn: "uniform" (the default), "importance", or see sf.objectives.times.
+        decoder: "discretized", the bins of the model's `data`, or "density", the Gaussian itself, for
+            continuous data.
+        cdf: Of the discretized decoder, "exact" or "tanh" (the published code's).
     """
 
     model: Denoiser

@@ -28,9 +28,15 @@ def step_memory(
     gradients included.
 
     The network runs forward and back on tensors without numbers, and every tensor counts from when it is made
-    until nothing refers to it. What a library's kernels take inside one operation is not seen. dtype: of
-    autocast, None for float32.   kind: "cpu", or "cuda", where normalization is not fused and keeps float32;
-    attention counts as the CPU's, which keeps its weights.
+    until nothing refers to it. What a library's kernels take inside one operation is not seen.
+
+    Args:
+        recipe: What is trained.
+        spec: What one example is.
+        batch: Examples at once.
+        dtype: Of autocast, None for float32.
+        kind: "cpu", or "cuda", where normalization is not fused and keeps float32; attention counts as the
+            CPU's, which keeps its weights.
     """
     inputs, process = meta_model(recipe, spec).network_inputs(batch), build_process(recipe)
     autocast: AbstractContextManager[Any] = nullcontext() if dtype is None else torch.autocast("cpu", dtype)
@@ -60,8 +66,10 @@ def _as_on(kind: str, net: nn.Module) -> Iterator[None]:
 
 
 class _Live(TorchDispatchMode):
-    """The bytes of the tensors alive that were made inside, now and at most.   before: tensors that do not
-    count, nor do views of them.
+    """The bytes of the tensors alive that were made inside, now and at most.
+
+    Args:
+        before: Tensors that do not count, nor do views of them.
     """
 
     def __init__(self, before: Iterable[Tensor]) -> None:

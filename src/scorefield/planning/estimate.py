@@ -28,12 +28,32 @@ _GIB = 2**30
 class Plan:
     """Bytes are of one device, FLOPs and seconds of one step of the whole batch.
 
-    weights, gradients, optimizer, average: what a network's parameters take.   step: the most that one step
-    takes beyond weights, optimizer and average, gradients included; kept: of it what autograd keeps for an
-    example.   process: what Python and the libraries take on a CPU, 0 where it was not measured.   plain,
-    checkpointed, sharded: the sum in each way of training; checkpointed is None for networks that cannot.
-    parts: the smallest `accumulation` with which it fits plainly, or None.
-    flops_per_second: of one device, given or measured (None: neither); seconds, days: None without it.
+    Attributes:
+        name: Of the recipe or run.
+        devices: How many devices.
+        device: "cpu" or "cuda".
+        precision: Of the network.
+        batch: Examples of a step, over all devices.
+        steps: Steps of the training.
+        parameters: Number of parameters.
+        weights: What a network's parameters take.
+        gradients: What their gradients take.
+        optimizer: What the optimizer's state takes.
+        average: What the moving average takes.
+        step: The most that one step takes beyond weights, optimizer and average, gradients included.
+        kept: Of it what autograd keeps for an example.
+        process: What Python and the libraries take on a CPU, 0 where it was not measured.
+        memory: GiB of one device, as given, or None.
+        plain: The sum in plain training.
+        checkpointed: The sum where activations are recomputed; None for networks that cannot.
+        sharded: The sum where the weights are sharded; None for one device.
+        parts: The smallest `accumulation` with which it fits plainly, or None.
+        fits: Whether and how it fits, in words.
+        flops: FLOPs of a step.
+        flops_per_second: Of one device, given or measured; None for neither.
+        measured: Where that rate comes from.
+        seconds: Of a step; None without a rate.
+        days: Of the training; None without a rate.
     """
 
     name: str
@@ -111,10 +131,18 @@ def make_plan(
 ) -> Plan:
     """The plan of training a recipe or a run.
 
-    memory: GiB of one device.   batch: over all devices; by default the recipe's own.   flops: sustained
-    FLOP/s of one device; measured on this machine by a trial of a few steps where not given.   device: "cpu"
-    or "cuda"; "cuda" for several devices.   allow: modules of the user's own that a recipe or run may name.
-    InputError: unknown recipes, a batch that the devices cannot share equally, numbers that are not positive.
+    Args:
+        what: Name or file of a recipe, or the folder of a run.
+        devices: How many devices.
+        memory: GiB of one device. Default: memory is counted and not compared.
+        batch: Examples of a step, over all devices. Default: the recipe's own.
+        flops: Sustained FLOP/s of one device. Default: measured on this machine by a trial of a few steps.
+        device: "cpu" or "cuda". Default: "cuda" for several devices, otherwise the fastest one found.
+        allow: Modules of the user's own that a recipe or run may name.
+
+    Raises:
+        InputError: For unknown recipes, a batch that the devices cannot share equally, and numbers that are
+            not positive.
     """
     recipe, is_run = recipe_of(what, allow)
     kind = device or ("cuda" if devices > 1 else pick_device(None).type)

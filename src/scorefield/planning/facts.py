@@ -60,8 +60,11 @@ def recipe_facts() -> list[dict[str, Any]]:
 
 
 def info_facts(what: str, allow: Sequence[str] = ()) -> dict[str, Any]:
-    """What there is to know of a recipe or a run, numbers as numbers.   allow: modules of the user's own that it may
-    name.
+    """What there is to know of a recipe or a run, numbers as numbers.
+
+    Args:
+        what: Name or file of a recipe, or the folder of a run.
+        allow: Modules of the user's own that it may name.
     """
     recipe, is_run = recipe_of(what, allow)
     with naming(recipe.file):

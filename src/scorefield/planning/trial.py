@@ -37,11 +37,14 @@ class Setting(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """rate: FLOP/s of a device, None where it could not be tried.   said: where it comes from, or why there
-    is none.
+    """What a trial of a few steps has measured.
 
-    process: bytes of the process on a CPU before the trial.   largest: bytes that it had at most during one
-    of a whole batch, the gaps in the heap of the C library included; 0 where that is not known.
+    Attributes:
+        rate: FLOP/s of a device, None where it could not be tried.
+        said: Where it comes from, or why there is none.
+        process: Bytes of the process on a CPU before the trial.
+        largest: Bytes that it had at most during one of a whole batch, the gaps in the heap of the C library
+            included; 0 where that is not known.
     """
 
     rate: float | None
@@ -51,8 +54,12 @@ class Trial(NamedTuple):
 
 
 def try_steps(setting: Setting, operations: int, needed: int) -> Trial:
-    """A few steps of training, of as large a part of the batch as takes seconds.   needed: bytes of a step,
-    as they were counted.
+    """A few steps of training, of as large a part of the batch as takes seconds.
+
+    Args:
+        setting: What is trained, and where.
+        operations: FLOPs of training on one example.
+        needed: Bytes that training takes on the device, as they were counted.
     """
     kind, batch = setting.kind, setting.each
     if kind == "cuda" and not torch.cuda.is_available():

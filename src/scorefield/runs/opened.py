@@ -260,7 +260,16 @@ class OpenedRun:
         """How `sample` makes samples with these options, as objects: model, sampler, grid, labels, guidance.
 
         Args:
-            labels, low_res, conditions, classifier, inpaint, sampler, grid, device, precision, compiled: As of `sample`.
+            labels: Classes by number or name, cycled over the samples, as of `sample`.
+            low_res: Low-resolution inputs of a super-resolution run, as of `sample`.
+            conditions: Further inputs of the network by name, as of `sample`.
+            classifier: Run of a classifier that guides.
+            inpaint: (image, mask), as of `sample`.
+            sampler: A name or an object. Default: the run's own.
+            grid: A name, counts or times. Default: the run's own.
+            device: "cpu", "cuda" or "mps". Default: the fastest one found.
+            precision: "fp32", "bf16" or "auto". Default: the run's own.
+            compiled: Whether torch.compile compiles the network first.
             **changes: steps, eta, variance, settings, guidance, as of `sample`.
 
         Raises:
@@ -420,7 +429,13 @@ def _with_labels(
 
 
 def _batched(image: UserImages, spec: DataSpec, most: int) -> UserImages:
-    """One image given as an array (H, W[, C]), as a batch of one.   most: its number of axes, at the most."""
+    """One image given as an array (H, W[, C]), as a batch of one.
+
+    Args:
+        image: The image, or images in another form, which are returned as they are.
+        spec: What one example is.
+        most: The number of axes of one image, at the most.
+    """
     axes = 2 if most == 2 or spec.shape[0] == 1 else 3
     if isinstance(image, np.ndarray) and image.ndim == axes:
         return (image[None] * np.uint8(255)) if image.dtype == bool else image[None]

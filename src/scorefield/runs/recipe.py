@@ -127,10 +127,19 @@ class Variant(Options):
 
 
 class TrainedOn(Options):
-    """What a run was trained on, written by training. examples: None for a stream, which is not counted.
+    """What a run was trained on, written by training.
 
-    arrays: names of the further arrays that training used; the fingerprint covers them.   counts: training examples of
-    each class.   family: of the model.
+    Attributes:
+        source: The data, as the user named it.
+        examples: How many training examples; None for a stream, which is not counted.
+        fingerprint: Digest of the data.
+        arrays: Names of the further arrays that training used; the fingerprint covers them.
+        shape: Of one example.
+        range: Smallest and largest value in the model's space.
+        classes: Names of the labels.
+        counts: Training examples of each class.
+        bins: How many values a quantized number can take; None for continuous data.
+        family: Of the model.
     """
 
     source: str
@@ -164,8 +173,19 @@ class TrainedOn(Options):
 class Recipe(Options):
     """One choice for each concept. A run's config.toml is its recipe with what it was trained on.
 
-    Without a process the model is a score without noise levels. An objective that trains such scores leaves the
-    process of a recipe out (`leaves_out`): changing the objective is enough to train a bare score.
+    Without a process the model is a score without noise levels. An objective that trains such scores leaves
+    the process of a recipe out (`leaves_out`): changing the objective is enough to train a bare score.
+
+    Attributes:
+        data: The [data] table: where the data is and how it is split.
+        process: The [process] table, its "kind" and its arguments; None for a score without noise levels.
+        net: The [net] table, the network's "kind" and its arguments.
+        model: The [model] table: parametrization, variance, noise input, conditioning.
+        objective: The [objective] table, its "kind" and its arguments.
+        training: The [training] table.
+        sampling: The [sampling] table: how the model is sampled by default.
+        variants: Values for a kind of device or a size of images.
+        trained_on: What a run was trained on, written by training; None in a recipe.
     """
 
     name: Annotated[str, AfterValidator(check_name)] = Field("custom", description="what its runs are called")
@@ -185,7 +205,11 @@ class Recipe(Options):
     _file: str | None = PrivateAttr(None)
 
     def allowing(self, modules: Sequence[str]) -> Recipe:
-        """The same recipe, which may name code of the user's own in these modules; no file can say so."""
+        """The same recipe, which may name code of the user's own; no file can say so.
+
+        Args:
+            modules: Names of the modules that this code is in.
+        """
         allowed = self.model_copy()
         allowed._allowed = (*self._allowed, *allowed_modules(modules))
         return allowed
@@ -222,8 +246,11 @@ class Recipe(Options):
     def suited_to(self, data: DataSpec) -> Recipe:
         """The same recipe with what it leaves to the data decided: whether the model is class-conditional.
 
-        An unconditional model drops no labels. [net] is left to say what the data say, where a description of a trained
-        network says otherwise.
+        An unconditional model drops no labels. [net] is left to say what the data say, where a description
+        of a trained network says otherwise.
+
+        Args:
+            data: What one example is, with the names of its classes.
         """
         asked = self.model.conditional
         if asked is None:
@@ -240,11 +267,22 @@ class Recipe(Options):
         return suited
 
     def variant(self, device: str, data: DataSpec) -> Variant | None:
-        """The first of `variants` that applies on this kind of device ("cpu") to such examples."""
+        """The first of `variants` that applies, or None.
+
+        Args:
+            device: Kind of the device, such as "cpu".
+            data: What one example is.
+        """
         return next((variant for variant in self.variants if variant.applies(device, data)), None)
 
     def on(self, device: str, data: DataSpec) -> Recipe:
-        """The same recipe with the values of its variant for this kind of device and such examples, and no variants."""
+        """The same recipe with the values of its variant for this kind of device and such examples, and no
+        variants.
+
+        Args:
+            device: Kind of the device, such as "cpu".
+            data: What one example is.
+        """
         if not self.variants:
             return self
         variant = self.variant(device, data) or Variant()

@@ -239,11 +239,14 @@ class Run(OpenedRun):
         block: int | None = None,
         **how: Unpack[SampleKeywords],
     ) -> Iterator[Step]:
-        """The steps by which `sample` makes its first block, one after another, as `sf.trajectory` yields them.
+        """The steps by which `sample` makes its first block, one after another, as `sf.trajectory` yields
+        them.
 
         Args:
             n: How many samples, at most `block`. Default: as of `sample`.
-            seed, labels, block: As of `sample`.
+            seed: Sample i of a seed does not depend on n.
+            labels: Classes by number or name, as of `sample`.
+            block: Samples computed at once, as of `sample`.
             **how: The options of `sample`.
 
         Yields:
@@ -257,7 +260,15 @@ class Run(OpenedRun):
         return sampling.trajectory(_count(n, sampling), seed, _block(block))
 
     def _check_memory(self, count: int, otherwise: str) -> None:
-        """InputError where so many samples cannot be in memory.   otherwise: how more of them can be made."""
+        """Check that samples fit into memory.
+
+        Args:
+            count: How many.
+            otherwise: How more of them can be made, for the message.
+
+        Raises:
+            InputError: Where they do not fit.
+        """
         size = 1 if are_images(self.data_spec.shape) else 4  # bytes
         needs_memory(count * self.data_spec.dimensions * size, f"n = {count:,} samples at once ({otherwise})")
 
@@ -354,6 +365,9 @@ class Run(OpenedRun):
 
     def latents(self, path: str | Path) -> Latents:
         """Latents that `encode` made with this run and saved.
+
+        Args:
+            path: The .npz.
 
         Raises:
             InputError: For latents of other weights or of another shape, and for what is no such file.
@@ -497,17 +511,22 @@ class Run(OpenedRun):
         guidance: float | Sequence[float] | None = None,
         **options: Unpack[EvaluateKeywords],
     ) -> Evaluation | list[Evaluation]:
-        """Figures of this run, each with the stamp of what it was measured with, as `scorefield evaluate` has them.
+        """Figures of this run, each with the stamp of what it was measured with, as `scorefield evaluate`
+        has them.
 
-        Samples are judged beside held-out images. They are stored in RUN/evaluation as they are made, and reused by
-        other metrics and larger n; deleting that folder is always safe. Figures are added to results.jsonl there.
+        Samples are judged beside held-out images. They are stored in RUN/evaluation as they are made, and
+        reused by other metrics and larger n; deleting that folder is always safe. Figures are added to
+        results.jsonl there.
 
         Args:
-            metrics: "fd", "kid", "is", "pr", "copies", "palette", "bpd", "ode": one or several. Default: fd; fd and pr at
-                several scales.
+            metrics: "fd", "kid", "is", "pr", "copies", "palette", "bpd", "ode": one or several. Default: fd;
+                fd and pr at several scales.
             guidance: A scale as of `sample`, or several: one evaluation each, of sets with the same seeds.
-            n: Images per set (default: size of the held-out split), and images for bpd and ode (default: all). Of a
-                classifier's run, examples of each part (default: 2,000).
+            **options: n, sets, seed, split, data, samples, features, extractor, reference, terms,
+                bound_steps, variance, sampler, steps, grid, eta, settings, classifier, device, precision,
+                compiled, processes and progress, as follows.
+            n: Images per set (default: size of the held-out split), and images for bpd and ode (default:
+                all). Of a classifier's run, examples of each part (default: 2,000).
             sets: Generated sets, for the mean and the spread. Default: 3.
             seed: Of the first set; the next ones are of seed + 1, … Default: 0.
             split: "heldout" or "train", the images of bpd and ode.
@@ -519,12 +538,22 @@ class Run(OpenedRun):
             terms: Estimate the bound from this many random terms per image.
             bound_steps: Steps of the bound. Default: every level.
             variance: Of the bound, and of ancestral sampling.
-            sampler, steps, grid, eta, settings, classifier, device, precision, compiled: As of `sample`.
-            processes: Those that share the sampling. Default: this one alone. Others than the first get no figures.
+            sampler: As of `sample`.
+            steps: As of `sample`.
+            grid: As of `sample`.
+            eta: As of `sample`.
+            settings: As of `sample`.
+            classifier: As of `sample`.
+            device: As of `sample`.
+            precision: As of `sample`.
+            compiled: As of `sample`.
+            processes: Those that share the sampling. Default: this one alone. Others than the first get no
+                figures.
             progress: Receives progress reports. Default: none are made.
 
         Returns:
-            `Evaluation`; a list of them for several scales; `AccuracyReport` of a classifier's run: its accuracy and
+            `Evaluation`; a list of them for several scales; `AccuracyReport` of a classifier's run: its
+                accuracy and
             cross-entropy at each noise level.
 
         Raises:

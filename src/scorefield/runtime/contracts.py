@@ -37,7 +37,13 @@ def refuse_misspelt(thing: object, members: Iterable[str], what: str, *, beyond:
 
 
 def refuse_misspelt_names(names: Iterable[str], members: Iterable[str], what: str) -> None:
-    """The same for the names themselves, such as those that a class defines.   what: with its name."""
+    """The same for the names themselves, such as those that a class defines.
+
+    Args:
+        names: The names.
+        members: Names that have a meaning.
+        what: Whose names these are, for the message.
+    """
     _refuse(_misspelt(set(names), tuple(members)), what)
 
 

@@ -93,10 +93,14 @@ class TensorHeader:
 
 
 class TensorFile:
-    """An open .safetensors file. Nothing is loaded before it is asked for. InputError for a file of another kind, or a
-    damaged one.
+    """An open .safetensors file. Nothing is loaded before it is asked for.
 
-    file: open.   path: its name, for the errors.
+    Args:
+        file: Open for reading.
+        path: Its name, for the errors.
+
+    Raises:
+        InputError: For a file of another kind, or a damaged one.
     """
 
     def __init__(self, file: BufferedReader, path: Path) -> None:
@@ -318,10 +322,16 @@ def _word(dtype: torch.dtype | str) -> str:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], where: str = "", meta: bool = False) -> None:
-    """InputError naming a tensor that is no weight: not dense, not of floating-point numbers, of more numbers than
-    are stored, or not finite.
+    """Check that tensors are weights: dense, of floating-point numbers, of no more numbers than are stored,
+    and finite.
 
-    where: what the message begins with.   meta: whether tensors on the meta device, which have no values, are taken.
+    Args:
+        tensors: By name.
+        where: What the message begins with.
+        meta: Whether tensors on the meta device, which have no values, are taken.
+
+    Raises:
+        InputError: For a tensor that is no weight; it names the tensor.
     """
     for name, value in tensors.items():
         what = f"{where}{one_line(name, _NAME)}"

@@ -159,9 +159,9 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
         self, model: ScoreFunction, x: Tensor, state: Kept | None, noise: Noise
     ) -> tuple[Tensor, Tensor, Kept]:
         """Accept x' ~ q(·|x) with probability min(1, p(x')q(x|x') / p(x)q(x'|x)), q the update's own
-        Gaussian.
+        Gaussian.  [Roberts & Tweedie 1996, MALA]
 
-        [Roberts & Tweedie 1996, MALA]   A proposal where p or its score is not finite is refused.
+        A proposal where p or its score is not finite is refused.
         """
         log_density, h = _log_density(model), self.step_size
         score, log_p = state or (model.score(x), log_density(x))

@@ -36,8 +36,11 @@ __all__ = ["BatchLoader", "Conditioned", "check_data", "trained_arrays"]
 class Conditioned(NamedTuple):
     """A part of a batch as the network is shown it, on the device.
 
-    x0: (B, *).   y: (B,) int64, or None.   arrays: what else it is conditioned on, (B, *) by name.   noise: of these
-    examples.
+    Attributes:
+        x0: (B, *).
+        y: (B,) int64, or None.
+        arrays: What else it is conditioned on, (B, *) by name.
+        noise: Of these examples.
     """
 
     x0: Tensor
@@ -50,9 +53,14 @@ class BatchLoader:
     """Every example, its noise and its random changes are a function of (seed, step, position in the batch).
 
     The batch of a step is therefore the same however it is cut into processes and accumulated parts.
-    The data suit the objective and the options (see `check_data`).   unreadable_files: where the names of
-    unusable files are kept.
-    epoch_length: of a stream, if it is known already.
+
+    Args:
+        data: The source; it suits the objective and the options (see `check_data`).
+        objective: What is trained.
+        options: How it is trained.
+        processes: Those that train.
+        unreadable_files: Where the names of unusable files are kept.
+        epoch_length: Of a stream, if it is known already.
     """
 
     def __init__(

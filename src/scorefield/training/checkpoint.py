@@ -47,8 +47,13 @@ class _Damaged(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read back: groups of tensors by name, and the JSON state.   skipped: newer checkpoints that
-    are damaged, and why.
+    """What was read back.
+
+    Attributes:
+        path: The checkpoint's folder.
+        groups: Tensors by name, in groups.
+        state: The JSON state.
+        skipped: Newer checkpoints that are damaged, and why.
     """
 
     path: Path

@@ -24,7 +24,14 @@ class Diverged(ScorefieldError):
 
 
 class Recovery:
-    """Sees to the skipped steps of one run.   writer: None for a run that nothing is kept of."""
+    """Handles the skipped steps of one run.
+
+    Args:
+        options: How it is trained.
+        state: The state of the training.
+        writer: None for a run that nothing is kept of.
+        processes: Those that train.
+    """
 
     def __init__(
         self, options: TrainingOptions, state: TrainingState, writer: RunWriter | None, processes: Processes

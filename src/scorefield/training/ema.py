@@ -16,8 +16,11 @@ __all__ = ["EMA"]
 class EMA:
     """θ̄ ← d_n θ̄ + (1 − d_n) θ after the n-th step, d_n = min(decay, (1 + n)/(10 + n)).
 
-    The warm-up depends on steps only. Buffers are copied, not averaged. decay in [0, 1).   model: its tensors
-    stay the same objects.
+    The warm-up depends on steps only. Buffers are copied, not averaged.
+
+    Args:
+        model: The model, whose tensors stay the same objects.
+        decay: In [0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

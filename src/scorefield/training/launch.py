@@ -27,8 +27,16 @@ def join_training(device: str | None) -> Processes:
 def make_accelerator(
     device: str | None, options: TrainingOptions, run: str | Path | None, energy: bool
 ) -> Accelerator:
-    """Accelerate's view of this process among those launched. energy: the model is a gradient.   InputError:
-    it cannot be had.
+    """Accelerate's view of this process among those launched.
+
+    Args:
+        device: "cpu", "cuda" or "mps". Default: what Accelerate finds.
+        options: How the model is trained.
+        run: Folder of the run, or None.
+        energy: Whether the model is a gradient.
+
+    Raises:
+        InputError: Where it cannot be had.
     """
     chosen = None if device is None else pick_device(device)
     if options.compile and options.shard:

@@ -14,7 +14,11 @@ __all__ = ["Meter"]
 class Meter:
     """Sums over the steps since `read`, leaving out whatever happens between steps (checkpoints, pictures).
 
-    device: whose memory is read.   added: how many steps have a loss that counts.
+    Args:
+        device: Whose memory is read.
+
+    Attributes:
+        added: How many steps have a loss that counts.
     """
 
     def __init__(self, device: torch.device) -> None:

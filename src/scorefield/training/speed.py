@@ -44,16 +44,24 @@ class Speed:
 
     @property
     def examples_per_second(self) -> float:
+        """batch_size / step."""
         return self.batch_size / self.step
 
     def steps_in(self, seconds: float) -> int:
-        """Steps of a training that takes about so many seconds, a twentieth of which is left to checkpoints, previews and
-        losses on held-out examples.
+        """Steps of a training that takes about this long, a twentieth of which is left to checkpoints,
+        previews and losses on held-out examples.
+
+        Args:
+            seconds: How long the training takes.
         """
         return max(0, int(((1 - _BESIDE) * seconds - self.start) / self.step))
 
     def seconds_of(self, steps: int) -> float:
-        """How long a training of so many steps takes, all included: the inverse of `steps_in`."""
+        """How long a training takes, all included: the inverse of `steps_in`.
+
+        Args:
+            steps: Number of steps.
+        """
         return (self.start + steps * self.step) / (1 - _BESIDE)
 
 

@@ -25,11 +25,19 @@ _NUMBERS = ("step", "skipped", "in_a_row", "lr_factor", "epoch_length")
 
 
 class TrainingState:
-    """step: how many are done, the skipped ones too.   skipped: steps whose loss or gradient was not finite,
-    in all;
-    in_a_row: how many of them were the last ones.   lr_factor: on the learning rate, after returns to earlier
-    checkpoints.
-    epoch_length: of a stream, 0 while it is not known.
+    """Everything that a checkpoint holds.
+
+    Args:
+        objective: Holds the model.
+        optimizer: Its optimizer.
+        ema: Its moving average.
+
+    Attributes:
+        step: How many are done, the skipped ones too.
+        skipped: Steps whose loss or gradient was not finite, in all.
+        in_a_row: How many of them were the last ones.
+        lr_factor: On the learning rate, after returns to earlier checkpoints.
+        epoch_length: Of a stream, 0 while it is not known.
     """
 
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, ema: EMA) -> None:

@@ -52,11 +52,17 @@ _GO_ON = "start all of them again, from the last checkpoint, with --resume (in P
 
 @dataclass(frozen=True, slots=True)
 class TrainStep:
-    """One optimizer step. step: how many are done; loss: mean over the batch; examples_per_second: over this
-    step.
+    """One optimizer step.
 
-    skipped: how many steps of this run left the weights as they were, because the loss or the gradient was
-    not finite.
+    Attributes:
+        step: How many are done.
+        loss: Mean over the batch.
+        grad_norm: 2-norm of the gradient of all parameters, before clipping.
+        lr: Learning rate of the step.
+        examples_per_second: Over this step.
+        parts: Means of the objective's named terms over the batch.
+        skipped: How many steps of this run left the weights as they were, because the loss or the gradient
+            was not finite.
     """
 
     step: int
@@ -123,10 +129,23 @@ def train(
 
 
 class Trainer(Iterator[TrainStep]):
-    """What `train` returns. `step` says how many steps are done; `save` writes a checkpoint now; `ema_model`
-    is ready to sample.
+    """What `train` returns: an iterator of TrainStep.
 
     Launched as several processes, each makes a trainer and all call the same methods in the same order.
+
+    Args:
+        objective: Loss to minimise, which holds the model to train.
+        data: As of `train`.
+        options: How it is trained.
+        run: Folder of the run to write. Default: nothing is written.
+        resume: Continue from the newest complete checkpoint of `run`.
+        device: "cpu", "cuda" or "mps". Default: what Accelerate finds.
+        describe: Further tables for config.toml, as of `train`.
+        heldout: Examples that are not trained on, whose loss the run's metrics have.
+        progress: Receives progress reports. Default: lines below the cell in a notebook, otherwise none.
+
+    Raises:
+        InputError: As `train`.
     """
 
     def __init__(
@@ -310,7 +329,11 @@ class Trainer(Iterator[TrainStep]):
             self._writer.close()
 
     def agree(self, vote: int) -> int:
-        """The largest vote of any process: all must leave the loop after the same step, for the same reason."""
+        """The largest vote of any process: all must leave the loop after the same step, for the same reason.
+
+        Args:
+            vote: This process's, an integer.
+        """
         if self._processes.world == 1:
             return int(vote)
         with losing_none(_GO_ON):
@@ -437,7 +460,10 @@ class Trainer(Iterator[TrainStep]):
     def _record(self, done: TrainStep, skipped_before: int, due: bool) -> None:
         """Log, save, and see to steps that were skipped.
 
-        skipped_before: how many of those came just before this one.   due: a clock asks for a checkpoint.
+        Args:
+            done: The step.
+            skipped_before: How many skipped steps came just before this one.
+            due: Whether a clock asks for a checkpoint.
         """
         options, writer, last = self.options, self._writer, done.step == self.options.steps
         if writer is not None and done.finite:
@@ -479,7 +505,12 @@ class Trainer(Iterator[TrainStep]):
         self._bar.update(done.step, f"loss {done.loss:.4f}  {done.examples_per_second:,.0f} examples/s")
 
     def show(self, name: str, picture: np.ndarray) -> None:
-        """Give the trackers a picture, uint8 (H, W, C), of this step. The first process calls it."""
+        """Give the trackers a picture of this step. The first process calls it.
+
+        Args:
+            name: What the trackers call it.
+            picture: uint8 (H, W, C).
+        """
         if self._writer is not None:
             self._writer.show(name, picture)
 

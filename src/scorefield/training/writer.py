@@ -35,8 +35,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Snapshot(NamedTuple):
-    """What is to be written. groups: tensors by group and name.   finite: whether all weights and averages
-    are.
+    """What is to be written.
+
+    Attributes:
+        groups: Tensors by group and name.
+        finite: Whether all weights and averages are.
     """
 
     groups: dict[str, dict[str, Tensor]]
@@ -47,8 +50,15 @@ class RunWriter:
     """Checkpoints, metrics and trackers of one run, and its lock. Every process calls every method, at the
     same step.
 
-    Where a method raises InputError (the disk is full, say), every process raises it.   versions: of what
-    else the order of the data depends on.
+    Where a method raises InputError (the disk is full, say), every process raises it.
+
+    Args:
+        folder: The run.
+        state: The state of the training.
+        options: How it is trained.
+        accelerator: This process's.
+        processes: Those that train.
+        versions: Of what else the order of the data depends on.
     """
 
     def __init__(
