@@ -55,10 +55,11 @@ fuzz: $(VENV)/.installed  ## try hostile commands, files and calls: make fuzz MI
 mutants: $(VENV)/.installed  ## plant mistakes one at a time, and see that tests find them
 	$(BIN)/python tests/mutants/run_mutants.py -j 2
 
-lint: $(VENV)/.installed  ## check style, format and types
+lint: $(VENV)/.installed  ## check style, format, types and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/check_docstrings.py
 
 # The site: docs/_build/html/index.html opens from the file system. Its notebooks run when they have changed; the cache is docs/_build/notebooks.
 docs: $(VENV)/.installed  ## build the site, with its notebooks, into docs/_build/html

@@ -18,7 +18,6 @@ from support import TinyRun, tiny
 
 import scorefield.cli
 
-
 # Files that take longest, the longest first. Two workers end together if these do not come last.
 LONGEST = (
     "training/test_processes.py",

@@ -15,27 +15,88 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Examples", "Note")
 ENTRY = re.compile(r"    \*{0,2}(\w+)(?: \([^)]*\))?:(?: (.*))?")
-EMPTY = frozenset(
-    "a an the of to for in on by with and or is as it its this that value values given parameter argument".split()
-)
+SMALL = {"a", "an", "the", "of", "to", "for", "in", "on", "by", "with", "and", "or", "is", "as", "it", "its"}
+SMALL |= {"this", "that", "value", "values", "given", "parameter", "argument"}
+
+
+@dataclass
+class Found:
+    """What was read, and what is wrong with it."""
+
+    callables: int = 0
+    parameters: int = 0
+    mistakes: list[str] = field(default_factory=list)
+
+    def judge(
+        self, name: str, code: Any, text: str, wanted: list[str], also: set[str], said: set[str]
+    ) -> None:
+        """Count one callable, and note its mistakes.
+
+        Args:
+            name: By which it is reached.
+            code: The function or class, for its place.
+            text: Its docstring.
+            wanted: Its parameters, which must be named.
+            also: Further names that may be.
+            said: Parameters that are described elsewhere.
+        """
+        self.callables, self.parameters = self.callables + 1, self.parameters + len(wanted)
+        place = f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
+        self.mistakes += [f"{place}: {name}: {one}" for one in mistakes(name, text, wanted, also, said)]
+
+
+def check(package: str) -> Found:
+    """Read the docstrings of a package.
+
+    Args:
+        package: An importable module with `__all__`; modules that it names there are read too.
+    """
+    found, done = Found(), set()
+    for name, thing in public_objects(package).items():
+        if inspect.isfunction(thing):
+            wanted, also = parameters(thing)
+            found.judge(name, thing, docstring(thing), wanted, also, set())
+            continue
+        own = docstring(thing)
+        elsewhere = {one for one, field in getattr(thing, "model_fields", {}).items() if field.description}
+        for base in bases(thing):  # what a base class says of its parameters need not be said again
+            elsewhere |= {name for text in texts(base) if text != own for name in entries(text)}
+        found.judge(name, thing, own, constructor(thing), attributes(thing), elsewhere)
+        for method, function, text in methods(thing):
+            if function not in done:
+                done.add(function)
+                wanted, also = parameters(function)
+                found.judge(f"{name}.{method}", function, text, wanted, also, set())
+    return found
+
+
+def mistakes(name: str, text: str, wanted: list[str], also: set[str], said: set[str]) -> list[str]:
+    """What is wrong with one docstring; the arguments are those of `Found.judge`."""
+    if not text:
+        return ["has no docstring"]
+    try:
+        named = entries(text)
+    except ValueError as error:
+        return [str(error)]
+    wrong = ["the docstring only repeats the name"] if repeats(text.split("\n\n")[0], name) else []
+    wrong += [f"parameter {one} is not named" for one in wanted if one not in {*named, *said}]
+    wrong += [f"{one} is named and does not exist" for one in named if one not in {*wanted, *also}]
+    return wrong + [
+        f"the description of {one} only repeats it" for one, told in named.items() if repeats(told, one)
+    ]
 
 
 def public_objects(package: str) -> dict[str, Any]:
-    """{name: function or class} of the package's public names, each under the first name that it is reached by.
-
-    Args:
-        package: An importable module with `__all__`; modules named there are read too.
-    """
+    """{name: function or class} of a package's public names, each under the first name that it is reached by."""
     found: dict[int, tuple[str, Any]] = {}
-    waiting = [(package, importlib.import_module(package))]
-    seen: set[str] = set()
-    while waiting:
-        path, module = waiting.pop(0)
+    waiting, seen = [(package, importlib.import_module(package))], set()
+    for path, module in waiting:
         if module.__name__ in seen:
             continue
         seen.add(module.__name__)
@@ -43,21 +104,26 @@ def public_objects(package: str) -> dict[str, Any]:
             thing = getattr(module, name)
             if isinstance(thing, ModuleType):
                 waiting.append((f"{path}.{name}", thing))
-            elif inspect.isclass(thing) or inspect.isfunction(thing):
+            elif inspect.isfunction(thing) or (inspect.isclass(thing) and bases(thing)):
                 found.setdefault(id(thing), (f"{path}.{name}", thing))
     return dict(found.values())
 
 
-def own_bases(cls: type) -> list[type]:
-    """The class and its bases, without those of other packages, which document themselves."""
+def bases(cls: type) -> list[type]:
+    """A class and its bases, without those of other packages, which document themselves."""
     package = cls.__module__.partition(".")[0]
     return [base for base in cls.__mro__ if base.__module__.partition(".")[0] == package]
 
 
 def docstring(thing: object) -> str:
-    """The docstring as it was written; "" where there is none, or the one that `dataclass` makes up."""
+    """The docstring as it was written; "" where there is none, or one that Python made up for a class of data."""
     text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
     return "" if text.startswith(f"{getattr(thing, '__name__', None)}(") and "\n" not in text else text
+
+
+def texts(cls: type) -> list[str]:
+    """Where a class's parameters may be described: in its docstring, or in that of its constructor."""
+    return [docstring(cls), docstring(vars(cls).get("__init__"))]
 
 
 def entries(text: str) -> dict[str, str]:
@@ -68,8 +134,7 @@ def entries(text: str) -> dict[str, str]:
         if line[:1].strip():
             section = line[:-1] if line.endswith(":") and line[:-1] in SECTIONS else ""
         elif section in ("Args", "Attributes") and line.strip():
-            entry = ENTRY.fullmatch(line)
-            if entry:
+            if entry := ENTRY.fullmatch(line):
                 name = entry[1]
                 found[name] = entry[2] or ""
             elif line.startswith("     ") and name:
@@ -79,121 +144,75 @@ def entries(text: str) -> dict[str, str]:
     return found
 
 
-def repeats(description: str, *names: str) -> bool:
-    """Whether a description has no word but those of the names and small words."""
-    said = set(re.findall(r"[^\W_]+", description.lower())) - EMPTY
-    return said <= {part for name in names for part in re.findall(r"[A-Z]?[^\W_A-Z]+|[A-Z]+", name)} | {
-        part.lower() for name in names for part in re.findall(r"[A-Z]?[^\W_A-Z]+|[A-Z]+", name)
-    }
+def repeats(description: str, name: str) -> bool:
+    """Whether a description has no word but those of the name and small ones."""
+    words = set(re.findall(r"[^\W_]+", description.lower())) - SMALL
+    return words <= {part.lower() for part in re.findall(r"[A-Z]?[^\W_A-Z]+|[A-Z]+", name)}
 
 
-def parameters(thing: Any) -> list[str]:
-    """Names of what a callable takes, without self."""
-    if inspect.isclass(thing):
-        if getattr(thing, "_is_protocol", False) or not _constructed_here(thing):
-            return []
-    names = list(inspect.signature(thing).parameters)
-    return [name for name in names if name not in ("self", "cls")]
+def parameters(function: Any) -> tuple[list[str], set[str]]:
+    """The names that a docstring must describe, without self; and those that `**options: Unpack[Table]` takes."""
+    names, also = [], set()
+    for name, parameter in inspect.signature(function).parameters.items():
+        if table := re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation)):
+            also |= set(_named_in(function, table[1]).__annotations__)
+        if name not in ("self", "cls"):
+            names.append(name)
+    return names, also
 
 
-def _constructed_here(cls: type) -> bool:
-    makers = [vars(base).get("__init__") or vars(base).get("__new__") for base in own_bases(cls)]
-    return any(makers) or hasattr(cls, "model_fields")
+def _named_in(function: Any, name: str) -> Any:
+    """What a module calls by this name, also where it imports it for type checkers alone."""
+    module = sys.modules[inspect.unwrap(function).__module__]
+    imported = re.search(rf"from (\S+) import [^\n]*\b{name}\b", inspect.getsource(module))
+    return getattr(importlib.import_module(imported[1]) if imported else module, name)
+
+
+def constructor(cls: type) -> list[str]:
+    """Names of a constructor's arguments; none of a protocol, or of a class without a constructor of its own."""
+    own = any({"__init__", "__new__"} & set(vars(base)) for base in bases(cls)) or hasattr(
+        cls, "model_fields"
+    )
+    return [] if getattr(cls, "_is_protocol", False) or not own else list(inspect.signature(cls).parameters)
 
 
 def attributes(cls: type) -> set[str]:
-    """Names of what instances have, as far as the class says so: members, annotations and what methods assign."""
-    assigned = re.compile(r"self\.(\w+)\s*[:=,]")
-    return set(dir(cls)).union(*(re.findall(assigned, inspect.getsource(base)) for base in own_bases(cls)),
-                               *(base.__dict__.get("__annotations__", {}) for base in own_bases(cls)))
+    """Names of what instances have: members, annotated names, and what methods assign."""
+    names = set(dir(cls))
+    for base in bases(cls):
+        names |= {
+            *inspect.get_annotations(base),
+            *re.findall(r"self\.(\w+)\s*[:=,]", inspect.getsource(base)),
+        }
+    return names
 
 
 def methods(cls: type) -> Iterator[tuple[str, Any, str]]:
-    """(name, function or property, docstring) of the public methods, that of a base class where there is none."""
-    bases = own_bases(cls)
-    for name in sorted({name for base in bases for name in vars(base)}):
+    """(name, function, docstring) of the public methods and properties that the package itself defines."""
+    package, classes = cls.__module__.partition(".")[0], bases(cls)
+    for name in sorted({name for base in classes for name in vars(base)}):
         if name.startswith("_") and name != "__call__":
             continue
-        written = [vars(base)[name] for base in bases if name in vars(base)]
-        kinds = (staticmethod, classmethod, property)
-        if not (inspect.isfunction(written[0]) or isinstance(written[0], kinds) or hasattr(written[0], "func")):
-            continue
-        text = next((docstring(one) for one in written if docstring(one)), "")
-        yield name, written[0], text
-
-
-def mistakes(name: str, text: str, wanted: list[str], allowed: set[str], described: set[str]) -> list[str]:
-    """What is wrong with one docstring.
-
-    Args:
-        name: Of the function or class, with that of its class before it.
-        text: The docstring.
-        wanted: Parameters that must be named.
-        allowed: Further names that may be.
-        described: Parameters that are described elsewhere, as fields of a table are by themselves.
-    """
-    if not text:
-        return ["has no docstring"]
-    try:
-        named = entries(text)
-    except ValueError as error:
-        return [str(error)]
-    summary = text.split("\n\n")[0]
-    wrong = ["the docstring only repeats the name"] if repeats(summary, *name.split(".")[-2:]) else []
-    wrong += [f"parameter {one} is not named" for one in wanted if one not in {*named, *described}]
-    wrong += [f"{one} is named and does not exist" for one in named if one not in {*wanted, *allowed}]
-    return wrong + [f"the description of {one} only repeats it" for one, said in named.items() if repeats(said, one)]
-
-
-def check(package: str) -> tuple[int, int, list[str]]:
-    """(public callables, their parameters, mistakes) of a package.
-
-    Args:
-        package: An importable module with `__all__`.
-    """
-    count = total = 0
-    wrong: list[str] = []
-    done: set[int] = set()
-
-    def judge(name: str, thing: Any, text: str, wanted: list[str], allowed: set[str], described: set[str]) -> None:
-        nonlocal count, total
-        count, total = count + 1, total + len(wanted)
-        code = getattr(thing, "__code__", None)
-        place = f"{sys.modules[thing.__module__].__file__}:{code.co_firstlineno if code else inspect.getsourcelines(thing)[1]}"
-        wrong.extend(f"{place}: {name}: {one}" for one in mistakes(name, text, wanted, allowed, described))
-
-    for name, thing in public_objects(package).items():
-        if inspect.isfunction(thing):
-            judge(name, thing, docstring(thing), parameters(thing), set(), set())
-            continue
-        bases = own_bases(thing)
-        if not bases:
-            continue
-        text, wanted = docstring(thing), parameters(thing)
-        fields = getattr(thing, "model_fields", {})
-        described = {one for one, field in fields.items() if field.description}
-        for base in bases:  # what a base class says of its parameters need not be said again
-            for one in (docstring(base), docstring(vars(base).get("__init__"))):
-                described |= set(entries(one)) if one != text else set()
-        judge(name, thing, text, wanted, attributes(thing), described)
-        for method, member, said in methods(thing):
-            if isinstance(member, property) or hasattr(member, "func"):
-                function, takes = getattr(member, "fget", None) or member.func, []
-            else:
-                function = getattr(member, "__func__", member)
-                takes = parameters(function)
-            if id(function) not in done:
-                done.add(id(function))
-                judge(f"{name}.{method}", inspect.unwrap(function), said, takes, set(), set())
-    return count, total, wrong
+        written = [vars(base)[name] for base in classes if name in vars(base)]
+        member = written[0]
+        kept = getattr(member, "fget", None) or getattr(
+            member, "func", None
+        )  # of a property, of a cached one
+        function = kept or getattr(member, "__func__", member)
+        if inspect.isfunction(function) and function.__module__.partition(".")[0] == package:
+            yield name, function, next((text for text in map(docstring, written) if text), "")
 
 
 def main() -> int:
     """Check scorefield, and print what is wrong and how much was read."""
-    count, total, wrong = check("scorefield")
-    print(*wrong, sep="\n", end="\n" if wrong else "")
-    print(f"docstrings: {count} public callables with {total} parameters read, {len(wrong)} mistakes")
-    return 1 if wrong else 0
+    found = check("scorefield")
+    for mistake in found.mistakes:
+        print(mistake)
+    print(
+        f"docstrings: {found.callables} public callables with {found.parameters} parameters, "
+        f"{len(found.mistakes)} mistakes"
+    )
+    return 1 if found.mistakes else 0
 
 
 if __name__ == "__main__":

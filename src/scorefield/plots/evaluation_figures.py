@@ -27,8 +27,10 @@ _EVERY = 4  # levels from one σ/α that is written to the next
 def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
     """Accuracy and cross-entropy against t, with σ/α above, and what guessing attains as a dashed line.
 
-    parts: by what the examples are, such as "held-out"; the first is drawn with its standard errors, the
-    others thin.
+    Args:
+        parts: By what the examples are, such as "held-out"; the first is drawn with its standard errors, the
+            others thin.
+        name: What the title calls the classifier.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -66,11 +68,14 @@ def _draw_levels(axes: Axes, parts: Mapping[str, NoisyAccuracy], field: str, gue
 
 
 def draw_bound(bound: Measured, name: str) -> Figure:
-    """The terms of a variational bound (`evaluation.bound_figures`) against t, where they are positive, over
-    its stamp.
+    """The terms of a variational bound against t, where they are positive, over its stamp.
 
     A decoder that is far smaller, or negative as a density of continuous data may be, is at the bottom with
     its value beside it.
+
+    Args:
+        bound: A figure of `evaluation.bound_figures` whose `parts` are the "times" and "terms".
+        name: What the title calls the run.
     """
     times, terms = (torch.tensor(bound.parts[part], dtype=torch.float64) for part in ("times", "terms"))
     shown = (terms > 0) & (torch.arange(len(terms)) > 0)
@@ -112,6 +117,10 @@ def draw_guidance(scales: Mapping[float, Evaluation], name: str) -> Figure:
     of the guidance.
 
     Dashed lines are the held-out images' own figures.
+
+    Args:
+        scales: The evaluation of each scale.
+        name: What the title calls the run.
     """
     found = {scale: {figure.name: figure for figure in result.figures} for scale, result in scales.items()}
     measured = next(iter(found.values()))

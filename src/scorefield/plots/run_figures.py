@@ -39,11 +39,16 @@ _LONGEST = 2**30  # bytes of metrics
 
 
 def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
-    """Draw a run and return where the picture is: `out`, or RUN/figures/plane.png for 2-D data,
-    RUN/figures/training.png else.
+    """Draw a run and return where the picture is.
 
-    InputError where there is no run, no weights or no metrics yet, and where `out` is not a .png in an
-    existing folder, or a file that scorefield did not write.
+    Args:
+        run: The run or its folder.
+        out: A .png in a folder that exists. Default: RUN/figures/plane.png for two-dimensional data,
+            otherwise RUN/figures/training.png.
+
+    Raises:
+        InputError: Where there is no run, no weights or no metrics yet, and where `out` is not a .png in an
+            existing folder, or a file that scorefield did not write.
     """
     run = run if isinstance(run, Run) else Run(run)
     recipe = run.recipe

@@ -128,19 +128,17 @@ def _of_kind(section: str, make: Callable[..., Any]) -> Iterator[Setting]:
 
 
 def _described(make: Callable[..., Any], names: Sequence[str]) -> dict[str, str]:
-    """Parameter -> what its docstrings say of it: an entry of `Args:`, or a sentence "name: text" or "a, b: text"."""
+    """Parameter -> what its docstrings say of it in an entry of `Args:`."""
     texts = [make.__doc__, make.__init__.__doc__ if inspect.isclass(make) else None]
     text = "\n\n".join(inspect.cleandoc(one) for one in texts if one)
     known = "|".join(map(re.escape, names))
     if not known:
         return {}
-    label = re.compile(rf"(?:^|\n\s*|\s{{3,}})((?:{known})(?:, (?:{known}))*): ")
+    pieces = re.split(rf"\n    ({known}): ", text)
     found: dict[str, str] = {}
-    pieces = label.split(text)
-    for labels, content in zip(pieces[1::2], pieces[2::2], strict=True):
-        words = " ".join(re.split(r"\n\n|\n\s*(?:Args|Returns|Raises|Attributes):", content)[0].split())
-        for name in labels.split(", "):
-            found.setdefault(name, words.rstrip("."))
+    for name, content in zip(pieces[1::2], pieces[2::2], strict=True):
+        words = " ".join(re.split(r"\n\n|\n(?:Args|Returns|Raises|Attributes):", content)[0].split())
+        found.setdefault(name, words.rstrip("."))
     return found
 
 
