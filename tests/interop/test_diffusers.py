@@ -51,6 +51,11 @@ NETS: dict[str, tuple[type, int, dict]] = {
         {**TWO, "attention": (1, 2), "head_channels": 8, "attention_order": "new", **BIGGAN},
     ),
     "added embedding": (UNet, 3, {**TWO, "blocks": 1, "attention": (1,), "heads": 1, "scale_shift": False}),
+    "four groups": (
+        UNet,
+        3,
+        {**TWO, "blocks": 1, "attention": (2,), "heads": 4, "norm_groups": 4},
+    ),
     "fractions": (
         UNet,
         1,
@@ -557,6 +562,8 @@ MISTAKES = [
     (UNET, {"time_embedding_type": "fourier"}, "time_embedding_type"),
     (UNET, {"add_attention": False}, "add_attention"),
     (UNET, {"norm_num_groups": 16}, "norm_num_groups"),
+    (UNET, {"norm_num_groups": 0}, "norm_num_groups"),
+    (UNET, {"norm_num_groups": 32, "attn_norm_num_groups": 8}, "one number of groups"),
     (UNET, {"act_fn": "relu"}, "act_fn"),
     (UNET, {"class_embed_type": "timestep"}, "class_embed_type"),
     (UNET, {"center_input_sample": True}, "center_input_sample"),

@@ -36,9 +36,9 @@ def images(shape, dtype, mean=0.0, seed=0):
     return x.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def reference(x, weight, bias, modulation, silu):
+def reference(x, weight, bias, modulation, silu, groups=32):
     """In float64, from the definition: groups of channels and all pixels."""
-    grouped = x.unflatten(1, (32, -1))
+    grouped = x.unflatten(1, (groups, -1))
     mean, var = grouped.mean((2, 3, 4), keepdim=True), grouped.var((2, 3, 4), correction=0, keepdim=True)
     h = ((grouped - mean) / (var + 1e-5).sqrt()).flatten(1, 2) * weight[:, None, None] + bias[:, None, None]
     if modulation is not None:
@@ -53,10 +53,11 @@ def error(actual, expected):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("groups", [32, 4])
 @pytest.mark.parametrize(
     ("shape", "modulated", "silu"), list(itertools.product(SHAPES, (True, False), (True, False)))
 )
-def test_values_and_gradients(shape, modulated, silu, dtype):
+def test_values_and_gradients(shape, modulated, silu, groups, dtype):
     x, dy = images(shape, dtype, mean=0.5), images(shape, dtype, seed=1)
     channels = shape[1]
     weight, bias = 1 + 0.3 * torch.randn(channels), 0.3 * torch.randn(channels)
@@ -66,11 +67,11 @@ def test_values_and_gradients(shape, modulated, silu, dtype):
     ]
     exact = [part.detach().double().requires_grad_() for part in parts]
     assert fused.is_fused(parts[0])
-    y = fused.fused_norm(parts[0], 32, *parts[1:3], 1e-5, parts[3] if modulated else None, silu)  # type: ignore[arg-type, call-arg]
-    expected = reference(*exact[:3], exact[3] if modulated else None, silu)  # type: ignore[call-arg]
+    y = fused.fused_norm(parts[0], groups, *parts[1:3], 1e-5, parts[3] if modulated else None, silu)  # type: ignore[arg-type, call-arg]
+    expected = reference(*exact[:3], exact[3] if modulated else None, silu, groups)  # type: ignore[call-arg]
     assert (y.dtype, y.stride()) == (x.dtype, x.stride())
     assert error(y.detach(), expected.detach()) < TOLERANCE[dtype]
-    if shape[2:] == (1, 1) and channels == 32:
+    if shape[2:] == (1, 1) and channels == groups:
         return  # every group is one number: the gradient vanishes
     y.backward(dy)
     expected.backward(dy.double())

@@ -205,6 +205,8 @@ def test_unit_input_is_a_change_of_variables() -> None:
         (lambda: UNet(3, channels=40), "level 0 has 40 channels"),
         (lambda: UNet(3, channel_mult=()), "channel_mult is empty"),
         (lambda: UNet(3, channel_mult=(1, 2), attention=(16,)), r"not pixels\) out of \[1, 2\]"),
+        (lambda: UNet(3, channels=36, norm_groups=8), r"level 0 has 36 channels .* multiple of 8"),
+        (lambda: UNet(3, norm_groups=0), "norm_groups"),
         (lambda: UNet(3, heads=5), "5 heads"),
         (lambda: UNet(3, head_channels=48), "head_channels=48 does not divide the"),
         (lambda: UNet(3, attention_order="old"), "'old'"),

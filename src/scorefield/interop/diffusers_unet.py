@@ -44,6 +44,7 @@ class Structure:
         updown: As in `UNet`.
         rows: Of the label table, 0 without one.
         dropout: As in `UNet`.
+        norm_groups: As in `UNet`.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Structure:
     updown: bool = False
     rows: int = 0
     dropout: float = 0.0
+    norm_groups: int = GROUPS
 
     def config(self, size: Sequence[int]) -> dict[str, object]:
         """unet/config.json for images of this height and width."""
@@ -80,8 +82,8 @@ class Structure:
             "dropout": self.dropout,
             "act_fn": "silu",
             "attention_head_dim": self.head_dim,
-            "norm_num_groups": GROUPS,
-            "attn_norm_num_groups": GROUPS,  # without it, scale and shift leave the middle attention without its norm
+            "norm_num_groups": self.norm_groups,
+            "attn_norm_num_groups": self.norm_groups,  # without it, scale and shift leave the middle attention without its norm
             "resnet_time_scale_shift": "scale_shift" if self.scale_shift else "default",
             "add_attention": True,
             "class_embed_type": None,
@@ -135,6 +137,7 @@ def structure_of(net: object) -> Structure:
         n.updown and len(widths) > 1,
         n.num_classes + n.null_label,
         n.dropout,
+        n.norm_groups,
     )
 
 
@@ -161,6 +164,7 @@ class _NetOptions(Options):
     null_label: bool = False
     low_res: bool = False
     rescale_residual: bool = False
+    norm_groups: int = GROUPS
     attention_order: str = "new"
 
 
@@ -214,8 +218,8 @@ class UNetConfig(Options):
     dropout: float = Field(0.0, ge=0, lt=1)
     act_fn: Literal["silu", "swish"] = "silu"
     attention_head_dim: int | None = Field(8, ge=1)
-    norm_num_groups: Literal[32] = 32
-    attn_norm_num_groups: Literal[32] | None = None
+    norm_num_groups: int = Field(32, ge=1)
+    attn_norm_num_groups: int | None = None
     norm_eps: float = 1e-5
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     add_attention: Literal[True] = True
@@ -250,6 +254,11 @@ def read_structure(config: UNetConfig) -> Structure:
         raise InputError(
             "the middle attention has no normalization (attn_norm_num_groups), which scorefield's networks cannot express"
         )
+    if c.attn_norm_num_groups not in (None, c.norm_num_groups):
+        raise InputError(
+            f"attn_norm_num_groups is {c.attn_norm_num_groups} and norm_num_groups {c.norm_num_groups}: scorefield's "
+            "networks have one number of groups"
+        )
     if c.time_embedding_dim not in (None, 4 * c.block_out_channels[0]):
         raise InputError(
             "time_embedding_dim is not four times the first of block_out_channels, which scorefield cannot express"
@@ -268,6 +277,7 @@ def read_structure(config: UNetConfig) -> Structure:
         updown,
         c.num_class_embeds or 0,
         c.dropout,
+        c.norm_num_groups,
     )
     return _ho(structure) if kind == "ddpm-unet" else structure
 
@@ -311,6 +321,7 @@ def _ho(s: Structure) -> Structure:
         "resnet_time_scale_shift": s.scale_shift,
         "residual resampling": s.updown,
         "num_class_embeds": s.rows,
+        f"norm_num_groups {s.norm_groups}": s.norm_groups != GROUPS,
         f"attention_head_dim {s.head_dim}": s.head_dim is not None and under != {s.head_dim},
     }
     wrong = [name for name, has in odd.items() if has]
@@ -350,6 +361,7 @@ def network(s: Structure) -> UNet | DDPMUNet:
         num_classes=s.rows,
         scale_shift=s.scale_shift,
         updown=s.updown,
+        norm_groups=s.norm_groups,
         attention_order="new",
     )
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.nets.blocks import Norm, zero
+from scorefield.nets.blocks import GROUPS, Norm, zero
 from scorefield.nets.fused import examples_at_once, is_fused, takes_fused_attention
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
@@ -50,11 +50,11 @@ def attention_of(qkv: Tensor, heads: int, order: str, queries: int | None = None
 class AttentionBlock(nn.Module):
     """x + proj(attention of GN(x)) over the pixels of x (B, C, H, W), with several heads.  [ADM Sec. 3]
 
-    order: "legacy" or "new", as in `attention_of`. Raises InputError for another one, or if the heads do not
+    order: "legacy" or "new", as in `attention_of`. groups: of its norm. Raises InputError for another one, or if the heads do not
     divide the channels.
     """
 
-    def __init__(self, channels: int, heads: int, order: str) -> None:
+    def __init__(self, channels: int, heads: int, order: str, groups: int = GROUPS) -> None:
         super().__init__()
         one_of("attention_order", order, ("legacy", "new"))
         if heads < 1 or channels % heads:
@@ -63,7 +63,7 @@ class AttentionBlock(nn.Module):
                 "`head_channels`) so that it divides the channels of every level that has attention and of the last one"
             )
         self.heads, self.order = heads, order
-        self.norm = Norm(channels, silu=False)
+        self.norm = Norm(channels, silu=False, groups=groups)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zero(nn.Conv1d(channels, channels, 1))
 

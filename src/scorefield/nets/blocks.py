@@ -44,7 +44,7 @@ __all__ = [
 
 M = TypeVar("M", bound=nn.Module)
 _LARGEST_SIZE = 2**20  # of any number that a network is built of
-GROUPS = 32  # of every group normalization in the published U-Nets, whatever the number of channels
+GROUPS = 32  # of every group normalization in the published U-Nets
 LEVELS = 32  # at most: every further one halves the sides of the images
 
 
@@ -162,17 +162,18 @@ class Norm(nn.GroupNorm):
     x is (B, C, *); modulation (B, 2C), the scales, then the shifts.
 
     Args:
-        channels: C, a multiple of 32, the number of groups.
+        channels: C, a multiple of groups.
         eps: Added to the variance of a group.
         silu: Whether SiLU follows.
+        groups: The groups of channels that have a mean and a variance each.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5, silu: bool = True) -> None:
-        if channels % GROUPS:
+    def __init__(self, channels: int, eps: float = 1e-5, silu: bool = True, groups: int = GROUPS) -> None:
+        if channels % groups:
             raise InputError(
-                f"{GROUPS} normalization groups do not divide {channels} channels: use a multiple of {GROUPS}"
+                f"{groups} normalization groups do not divide {channels} channels: use a multiple of {groups}"
             )
-        super().__init__(GROUPS, channels, eps=eps)
+        super().__init__(groups, channels, eps=eps)
         self.silu = silu
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
@@ -212,7 +213,8 @@ class ResidualBlock(nn.Module):
     scale_shift: the embedding gives (scale, shift) of the second norm; otherwise it is added before that
     norm.
     resample: up2 or down2, applied to x and between the first activation and convolution.
-    rescale: multiply skip(x) + h by 1/√2. The second convolution starts at zero, the indices are the
+    rescale: multiply skip(x) + h by 1/√2.
+    groups: of both norms. The second convolution starts at zero, the indices are the
     original's.
     """
 
@@ -226,15 +228,17 @@ class ResidualBlock(nn.Module):
         scale_shift: bool = True,
         resample: Callable[[Tensor], Tensor] | None = None,
         rescale: bool = False,
+        groups: int = GROUPS,
     ) -> None:
         super().__init__()
         self.scale_shift, self.resample, self.rescale = scale_shift, resample, rescale
         self.in_layers = nn.Sequential(
-            Norm(channels), nn.Identity(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            Norm(channels, groups=groups), nn.Identity(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, (1 + scale_shift) * out_channels))
         last = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.out_layers = nn.Sequential(Norm(out_channels), nn.Identity(), nn.Dropout(dropout), last)
+        norm = Norm(out_channels, groups=groups)
+        self.out_layers = nn.Sequential(norm, nn.Identity(), nn.Dropout(dropout), last)
         self.skip_connection = (
             nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
         )
@@ -255,10 +259,12 @@ class ResidualBlock(nn.Module):
 # Descriptions and checks
 
 
-def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequence[int]) -> tuple[int, ...]:
+def level_widths(
+    channels: int, channel_mult: Sequence[float], attention: Sequence[int], groups: int = GROUPS
+) -> tuple[int, ...]:
     """The channels of each level, ⌊channels · multiplier⌋.
 
-    Raises InputError unless 32 groups divide each of them, and every factor of `attention` is that of a
+    Raises InputError unless the groups of a normalization divide each of them, and every factor of `attention` is that of a
     level.
     """
     for name, values in (("channel_mult", channel_mult), ("attention", attention)):
@@ -277,10 +283,10 @@ def level_widths(channels: int, channel_mult: Sequence[float], attention: Sequen
         number("a multiplier of channel_mult", multiplier, above=0, at_most=_LARGEST_SIZE)
     widths = tuple(int(channels * multiplier) for multiplier in channel_mult)
     for level, width in enumerate(widths):
-        if width < 1 or width % GROUPS:
+        if width < 1 or width % groups:
             raise InputError(
                 f"level {level} has {width} channels ({channels} times channel_mult[{level}] = {channel_mult[level]}), "
-                f"which {GROUPS} normalization groups do not divide: make it a multiple of {GROUPS}"
+                f"which {groups} normalization groups do not divide: make it a multiple of {groups}"
             )
     factors = [2**level for level in range(len(widths))]
     if not all(isinstance(factor, int) and factor in factors for factor in attention):

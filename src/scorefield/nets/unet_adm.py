@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from scorefield.nets.attention import AttentionBlock
 from scorefield.nets.base import Network
 from scorefield.nets.blocks import (
+    GROUPS,
     Norm,
     ResidualBlock,
     TimeEmbedding,
@@ -47,7 +48,7 @@ class UNet(Network):
     Args:
         in_channels: Channels of x.
         out_channels: Channels of the result, twice in_channels for a variance head. Default: in_channels.
-        channels: Width that channel_mult multiplies; the width of every stage must be a multiple of 32.
+        channels: Width that channel_mult multiplies; the width of every stage must be a multiple of norm_groups.
         channel_mult: One multiplier per stage, the full resolution first; may be fractions (0.5).
         blocks: Residual blocks per stage.
         attention: Down-sampling factors (1, 2, 4 …, not pixels) of the stages with attention; the middle
@@ -67,6 +68,9 @@ class UNet(Network):
         attention_order: "legacy" or "new", the order of the query/key/value channels; must match the weights.
         dropout: Probability, before the last convolution of each residual block, in training only.
         rescale_residual: Residual blocks return (skip + h)/√2. Not in the published code.
+        norm_groups: Groups of channels of every normalization, each with its own mean and variance; 32 in the
+            published code. Fewer suit narrow networks: with as many groups as channels, every normalization
+            removes the mean of each channel, and colours are learnt slowly.
         checkpoint: Recompute activations in the backward pass, for less memory; no forward-mode derivatives
             then.
     Raises:
@@ -94,10 +98,11 @@ class UNet(Network):
         attention_order: str = "legacy",
         dropout: float = 0.0,
         rescale_residual: bool = False,
+        norm_groups: int = GROUPS,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes(in_channels=in_channels, blocks=blocks, heads=heads)
+        check_sizes(in_channels=in_channels, blocks=blocks, heads=heads, norm_groups=norm_groups)
         check_given_sizes(
             out_channels=out_channels, heads_upsample=heads_upsample, head_channels=head_channels
         )
@@ -110,7 +115,7 @@ class UNet(Network):
             checkpoint=checkpoint,
         )
         check_dropout(dropout)
-        widths = level_widths(channels, channel_mult, attention)
+        widths = level_widths(channels, channel_mult, attention, norm_groups)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.levels, self.enlarges, self.checkpoint = len(widths), low_res, checkpoint
         self.time_embed = TimeEmbedding(channels, 4 * channels)
@@ -125,12 +130,13 @@ class UNet(Network):
             conv_resample,
             dropout,
             rescale_residual,
+            norm_groups,
         )
         self.input_blocks, skips = encoder(make, (1 + low_res) * in_channels, widths, blocks, attention)
         self.middle_block = middle(make, widths[-1])
         self.output_blocks = decoder(make, widths, skips, blocks, attention, heads_upsample)
         last = nn.Conv2d(widths[0], in_channels if out_channels is None else out_channels, 3, padding=1)
-        self.out = nn.Sequential(Norm(widths[0]), nn.Identity(), zero(last))
+        self.out = nn.Sequential(Norm(widths[0], groups=norm_groups), nn.Identity(), zero(last))
 
     def embed(self, c: Tensor, y: Tensor | None = None) -> Tensor:
         """The embedding (B, 4·channels) that every residual block receives.
@@ -227,6 +233,7 @@ class Parts:
     conv_resample: bool
     dropout: float = 0.0
     rescale: bool = False
+    groups: int = GROUPS
 
     def residual(
         self, channels: int, out_channels: int, resample: Callable[[Tensor], Tensor] | None = None
@@ -239,6 +246,7 @@ class Parts:
             scale_shift=self.scale_shift,
             resample=resample,
             rescale=self.rescale,
+            groups=self.groups,
         )
 
     def heads_of(self, channels: int, heads: int | None = None) -> int:
@@ -254,7 +262,7 @@ class Parts:
         return channels // self.head_channels
 
     def attention(self, channels: int, heads: int | None = None) -> AttentionBlock:
-        return AttentionBlock(channels, self.heads_of(channels, heads), self.attention_order)
+        return AttentionBlock(channels, self.heads_of(channels, heads), self.attention_order, self.groups)
 
     def downsample(self, channels: int) -> nn.Module:
         return (
