@@ -150,7 +150,7 @@ class GaussianMixture:
         """
         alpha, sigma = (value.double() for value in _checked_level(level))
         if alpha.ndim:
-            raise InputError(f"a mixture is at one level, got {len(alpha)}")
+            raise InputError(f"a mixture is diffused to one level at a time, got {len(alpha)}")
         eye = torch.eye(self.D, dtype=torch.float64)
         return GaussianMixture(alpha * self.means, alpha**2 * self.covariances + sigma**2 * eye, self.weights)
 

@@ -90,7 +90,7 @@ def test_resume_is_exact(capsys, tmp_path):
     go_on = ["train", "digits-categorical", "--run", tmp_path / "parts"]
     assert call(capsys, *go_on, "--steps", 1, *TINY)[0] == 0
     late = ["--resume", "--device", "cpu", "--steps", 3, "--minutes", 1e-9]
-    assert "time is up at step 2" in call(capsys, *go_on, *late)[2]
+    assert "time limit reached at step 2" in call(capsys, *go_on, *late)[2]
     status, _, err = call(capsys, *go_on, "--resume", "--device", "cpu")
     assert status == 0, err
     assert (
@@ -121,10 +121,10 @@ def test_an_absorbing_recipe_samples_no_erased_value():
 
 MISTAKES = [
     (["sample", "{run}", "--sampler", "heun"], "one of ancestral, ddim"),
-    (["sample", "{run}", "--guidance", "2"], "guidance moves a score"),
+    (["sample", "{run}", "--guidance", "2"], "guidance needs a score"),
     (["sample", "{run}", "--set", "start=uniform"], 'start="prior"'),
     (["evaluate", "{run}", "--metrics", "bpd", "--terms", "3"], "sum of all its terms"),
-    (["evaluate", "{run}", "--metrics", "ode"], "of categories"),
+    (["evaluate", "{run}", "--metrics", "ode"], "is categorical"),
     (["train", "digits-categorical", "--set", 'objective={{kind="simple"}}'], "use CategoricalVLB"),
     (["train", "digits-categorical", "--set", "model.parametrization=eps"], "one of x0, bayes"),
     (["train", "digits-categorical", "--set", "model.variance=range"], "no variance"),

@@ -97,7 +97,7 @@ def test_resume_is_exact(capsys, run, tmp_path):
     go_on = ["train", "digits-classifier", "--run", tmp_path / "parts"]
     assert call(capsys, *go_on, "--steps", 1, *TINY)[0] == 0
     late = ["--resume", "--device", "cpu", "--steps", 4, "--minutes", 1e-9]
-    assert "time is up at step 2" in call(capsys, *go_on, *late)[2]
+    assert "time limit reached at step 2" in call(capsys, *go_on, *late)[2]
     status, _, err = call(capsys, *go_on, "--resume", "--device", "cpu")
     assert status == 0, err
     assert "scorefield evaluate" in err
@@ -141,7 +141,7 @@ def no_labels(tmp_path):
 
 MISTAKES = [
     (["sample", "{run}"], "cannot be sampled"),
-    (["evaluate", "{run}", "--metrics", "bpd"], "judged by its accuracy"),
+    (["evaluate", "{run}", "--metrics", "bpd"], "evaluated by its accuracy"),
     (["train", "digits-classifier", "--data", "{plain}"], "no labels"),
     (["train", "digits-classifier", "--set", "net.kind=unet"], "one of mlp, classifier"),
     (["train", "digits", "--set", "net.kind=classifier"], "net.kind must be one of"),

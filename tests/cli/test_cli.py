@@ -196,7 +196,7 @@ def test_init_starts_from_another_runs_weights(capsys, run, tmp_path):
     assert (tmp_path / "r" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     status, _, err = call(capsys, "train", "digits", "--steps", 1, "--init", run, "--run", tmp_path / "s")
     assert status == 1
-    assert "are those of another network" in err
+    assert "belong to another network" in err
 
 
 def test_sampling_of_a_run_can_be_changed(capsys, run, tmp_path):
@@ -230,8 +230,8 @@ def test_sampling_of_a_run_can_be_changed(capsys, run, tmp_path):
 
 MISTAKES = [
     (["sample", "{run}", "--grid", "10,,20"], "counts of sections"),
-    (["sample", "{run}", "--grid", "10,20", "--steps", "5"], "leave steps out (--steps)"),
-    (["sample", "{run}", "--eta", "1", "--variance", "upper"], "leave one of them out"),
+    (["sample", "{run}", "--grid", "10,20", "--steps", "5"], "remove steps (--steps)"),
+    (["sample", "{run}", "--eta", "1", "--variance", "upper"], "remove one of them"),
     (["sample", "{run}", "--set", "stepz=5"], "did you mean 'steps'"),
     (["sample", "{run}", "--device", "cpu:foo"], "cpu, cuda, mps"),
     (["sample", "{run}", "--trajectory", "{tmp}/x.mp4"], ".gif"),
@@ -342,7 +342,7 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, begin, number, status):
         err = said.read().decode()
     assert ended, err
     assert os.waitstatus_to_exitcode(waited) == status, err
-    assert f"go on with: scorefield train digits --run '{run}' --resume --device cpu" in err
+    assert f"resume with: scorefield train digits --run '{run}' --resume --device cpu" in err
     assert "Traceback" not in err
     first, last = sorted((run / "checkpoints").iterdir())
     assert first.name == "step-00000000"

@@ -188,7 +188,7 @@ def test_an_interrupted_evaluation_goes_on(capsys, run, monkeypatch):
         patch.setattr("scorefield.generation.sampling.sample_blocks", interrupted)
         status, _, err = call(capsys, "evaluate", run, "--metrics", "is", *FAST)
     assert status == 130
-    assert "the same command goes on from there" in err
+    assert "run the same command again to continue" in err
     assert len(blocks(run)) == 1
     _, err = figures(capsys, run, "--metrics", "is", *FAST)
     assert "1 of 4 blocks" in err
@@ -359,7 +359,7 @@ def broken(tmp_path_factory):
 
 MISTAKES = [
     (["--metrics", "fidd"], "got 'fidd', did you mean 'fd'"),
-    (["--metrics", "fd,kid,fd"], "fd is asked for twice"),
+    (["--metrics", "fd,kid,fd"], "fd is given twice"),
     (["--metrics", ""], "a metric must be one of"),
     (["--metrics", "bpd", "--variance", "learned"], "needs a model with a variance head"),
     (["--metrics", "bpd", "--variance", "larger"], "option variance"),
@@ -379,15 +379,15 @@ MISTAKES = [
     (["--samples", "{tmp}/none"], "no such folder or .npz file"),
     (["--features", "classifer"], "did you mean 'classifier'"),
     (["--features", "inception:{tmp}/none.pth"], "there is no such file"),
-    (["--reference", "{tmp}/none/r.safetensors"], "make it first"),
-    (["--reference", "{tmp}/few.npz"], "make the reference again"),
+    (["--reference", "{tmp}/none/r.safetensors"], "create it first"),
+    (["--reference", "{tmp}/few.npz"], "compute the reference again"),
     (["--sampler", "ancestral", "--variance", "learned"], "variance head"),
     (["--guidance", "2"], "guidance"),
     (["--guidance", "0,a"], "0,a"),
     (["--guidance", "1,1"], "each once"),
     (["--guidance", "0,nan"], "finite"),
     (["--guidance", "0,1", "--metrics", "pr,bpd"], "bpd ignore guidance"),
-    (["--guidance", "0,1", "--samples", "{tmp}/few.npz"], "not sampled again"),
+    (["--guidance", "0,1", "--samples", "{tmp}/few.npz"], "not sampled at several scales"),
     (["-n", "1"], "-n"),
     (["--metrics", "fd,pr", "-n", "3"], "pr needs sets of at least 4 images; n is 3"),
     (["--sets", "99999999999"], "option sets"),
@@ -422,7 +422,7 @@ def test_runs_that_cannot_be_judged(capsys, run, tiny_run, tmp_path):
     assert not (run / "evaluation").exists()
     (run / "evaluation").write_text("")
     status, _, err = call(capsys, "evaluate", run, *FAST)
-    assert (status, "copy the run to where it can be" in err) == (1, True)
+    assert (status, "copy the run to a writable folder" in err) == (1, True)
     (run / "evaluation").unlink()
     weights = sf.load(run).state_dict()
     weights = {name: torch.full_like(value, float("nan")) for name, value in weights.items()}

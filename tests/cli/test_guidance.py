@@ -80,9 +80,9 @@ def test_deterministic_samplers_from_pure_noise_get_a_note(capsys, runs, tmp_pat
     """
     guide = ["--classifier", runs / "classifier", "--label", 2]
     _, _, err = sampled(capsys, runs, tmp_path / "a.npz", runs / "unconditional", *guide, *options)
-    assert ("note: this sampler shifts" in err) == noted
+    assert ("note: this sampler adds the classifier's gradient" in err) == noted
     _, _, err = sampled(capsys, runs, tmp_path / "a.npz", runs / "unconditional", *options)
-    assert "note: this sampler shifts" not in err
+    assert "note: this sampler adds the classifier's gradient" not in err
 
 
 def test_an_unconditional_run_takes_the_classifiers_classes_in_turn(capsys, runs, tmp_path):

@@ -118,7 +118,7 @@ MISTAKES = [
     (["guided-diffusion", "unet.pt", "--card", "64x64_difusion"], "did you mean '64x64_diffusion'"),
     (
         ["guided-diffusion", "unet.pt", "--card", "64x64_diffusion"],
-        "num_channels is 32 in the file and 192 by the flags",
+        "num_channels is 32 in the file but 192 in the flags",
     ),
     (
         ["guided-diffusion", "unet.pt", "--card", "64x64_classifier"],

@@ -259,7 +259,7 @@ def test_images_of_another_size_are_fitted_as_in_training_and_it_is_said(capsys,
     ):
         status, _, err = call(capsys, *line, *words)
         assert status == 0, err
-        assert "of 24×16 pixels are brought to 8×8, 1 of them cropped" in err
+        assert "of 24×16 pixels are resized to 8×8, 1 of them cropped" in err
     filled = np.load(tmp_path / "s.npz")["images"]
     known = run.data_spec.to_uint8(
         run.data_spec.from_bins(run.data_spec.to_bins(loaded(expected)[:1] / 127.5 - 1))
@@ -292,25 +292,25 @@ MISTAKES = [
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.png"], "different weights"),
     (
         ["decode", "{run}", "{tmp}/unlabelled.npz", "--out", "{tmp}/a.png"],
-        "no labels here, and the run needs",
+        "no labels, but the run needs",
     ),
     (["decode", "{run}", "{tmp}/nan.npz", "--out", "{tmp}/a.png"], "NaN"),
     (["decode", "{run}", "{tmp}/shape.npz", "--out", "{tmp}/a.png"], "float32 (N, 1, 8, 8)"),
     (["decode", "{run}", "{tmp}/label.npz", "--out", "{tmp}/a.png"], "labels must lie in 0"),
     (
         ["decode", "{run}", "{tmp}/grid.npz", "--out", "{tmp}/a.png"],
-        "grid.npz: give the grid as decoding walks it, from the noise down",
+        "grid.npz: give the grid in the order of decoding, descending from noise",
     ),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{tmp}/a.jpg"], "written as .png"),
     (["decode", "{run}", "{tmp}/plain.npz", "--out", "{files}"], "not an empty folder"),
     (["interpolate", "{run}", "1", "{files}/pictures/1.png", "--out", "{tmp}/a.gif"], "--label"),
-    (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.gif", "--label", "3,4"], "one class"),
+    (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.gif", "--label", "3,4"], "class of all frames"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.npz", "--label", "3"], ".gif"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/none/a.gif", "--label", "3"], "there is no folder"),
     (["interpolate", "{run}", "1", "2", "--out", "{tmp}/a.gif", "--label", "3", "--frames", "1"], "frames"),
     (
         ["interpolate", "{run}", "1", "two", "--out", "{tmp}/a.gif", "--label", "3"],
-        "neither a file nor a seed",
+        "neither an image file nor a seed",
     ),
     (
         ["interpolate", "{run}", "1", "{files}/pictures", "--out", "{tmp}/a.gif", "--label", "3"],
@@ -322,9 +322,9 @@ MISTAKES = [
         "smaller than 8×8",
     ),
     (["sample", "{run}", "--inpaint", "{files}/none.png", "{files}/mask.png"], "no such file"),
-    (["sample", "{run}", "--inpaint", "{files}/7", "{files}/large.png"], "nothing is to be filled"),
+    (["sample", "{run}", "--inpaint", "{files}/7", "{files}/large.png"], "nothing would be inpainted"),
     (["sample", "{run}", "--inpaint", "{files}/narrow.png", "{files}/mask.png"], "smaller than 8×8"),
-    (["sample", "{run}", "--inpaint", "{files}/7", "{files}/black.png"], "nothing is to be filled"),
+    (["sample", "{run}", "--inpaint", "{files}/7", "{files}/black.png"], "nothing would be inpainted"),
     (["sample", "{run}", "--inpaint", "{files}/7", "{files}/pictures"], "a mask is one image"),
     (["sample", "{run}", "--inpaint", "{files}/pictures", "{files}/mask.png"], "holds 3"),
     (["sample", "{run}", "--inpaint", "{files}/7"], "--inpaint"),
@@ -378,8 +378,8 @@ def others(tiny_run, tmp_path_factory):
     ("name", "message"),
     [
         ("classifier", "is a classifier"),
-        ("upsampler", "upsamples images"),
-        ("categories", "of categories"),
+        ("upsampler", "super-resolution run"),
+        ("categories", "categorical model"),
         ("points", "shape (2,); from Python"),
         ("score", "without noise levels"),
     ],

@@ -160,5 +160,5 @@ def test_a_second_hangup_does_not_interrupt_the_saving(capsys, tmp_path, sending
     sending(signal.SIGHUP, signal.SIG_DFL, times=2)
     status, _, err = call(capsys, *TRAIN, "--run", tmp_path / "r", "--steps", 9)
     assert status == 75, err
-    assert "and saved; go on with" in err
+    assert "and saved; resume with" in err
     assert checkpoint.newest(tmp_path / "r" / "checkpoints").step in (2, 3)

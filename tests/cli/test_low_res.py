@@ -132,7 +132,7 @@ def test_what_it_writes_it_reads(capsys, run, small, tmp_path):
 
 
 MISTAKES = [
-    (["sample", "{run}"], "an .npz, a picture or a folder (--low-res FILE)"),
+    (["sample", "{run}"], "an .npz, an image file or a folder (--low-res FILE)"),
     (["sample", "{run}", "--low-res", "{small}/nothing.npz"], "no such file"),
     (["sample", "{run}", "--low-res", "{small}/nothing.png"], "no such file"),
     (["sample", "{run}", "--low-res", "{small}/large.npz"], "4×4 pixels, and these are 8×8"),
@@ -143,7 +143,7 @@ MISTAKES = [
     (["sample", "{run}", "--low-res", "{small}/strange.npz"], "no class '17'"),
     (["evaluate", "{run}"], "super-resolution run, which has no metrics"),
     (["train", "digits-upsampler", "--set", "model.low_res=9"], "square and larger"),
-    (["train", "toy-moons", "--set", "model.low_res=1"], "not one for super-resolution"),
+    (["train", "toy-moons", "--set", "model.low_res=1"], "not a super-resolution network"),
     (["sample", "{plain}", "--low-res", "{small}/labelled.npz"], "remove low_res (--low-res)"),
 ]
 

@@ -75,7 +75,7 @@ def test_the_number_of_steps_is_said_and_written_and_equals_steps(capsys, tmp_pa
     assert 50 <= steps < 120  # seconds, of which some are the trial's
     assert training(tmp_path / "timed")["steps"] == steps
     assert f"done: {steps:,} steps" in err
-    assert "the recipe itself trains" in err
+    assert "the recipe's default is" in err
     assert call(capsys, *words, tmp_path / "counted", "--steps", steps)[0] == 0
     assert files(tmp_path / "timed") == files(tmp_path / "counted")
     # Stopped and gone on with, it is the same again.
@@ -100,7 +100,7 @@ def test_the_smaller_number_of_both(capsys, tmp_path, a_second_a_step, given):
     status, _, err = call(capsys, *words)
     assert status == 0, err
     assert said_steps(err) > 7
-    assert "; 7 were asked for" in err
+    assert "; 7 were requested" in err
     assert training(tmp_path / "r")["steps"] == 7
     assert "done: 7 steps" in err
 
@@ -135,7 +135,7 @@ def test_a_resumed_run_is_stopped_by_the_clock(capsys, tmp_path):
     go_on = [*run, "--resume", "--device", "cpu", "--steps", 9]
     status, _, err = call(capsys, *go_on, "--minutes", 1e-9)
     assert status == 0, err
-    assert "time is up at step 2; go on with: scorefield train toy-moons" in err
+    assert "time limit reached at step 2; resume with: scorefield train toy-moons" in err
     assert training(tmp_path / "r")["steps"] == 9
     recipe = read_recipe("toy-moons")
     with pytest.raises(sf.InputError, match="keeps its number of steps"):

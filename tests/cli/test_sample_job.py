@@ -93,13 +93,13 @@ def test_a_folder_holds_the_samples_of_the_seed(capsys, run, tmp_path):
 
 def test_a_larger_n_adds_and_the_same_command_makes_nothing(capsys, run, tmp_path, monkeypatch):
     sample(capsys, run, tmp_path / "a", "-n", 20)
-    assert "1 of 3 blocks are in" not in sample(
+    assert "1 of 3 blocks are already in" not in sample(
         capsys, run, tmp_path / "a", "-n", 130
     )  # the first block was not complete
     sample(capsys, run, tmp_path / "b", "-n", 130)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     (tmp_path / "b" / "000100.png").unlink()
-    assert "2 of 3 blocks are in" in sample(capsys, run, tmp_path / "b", "-n", 130)
+    assert "2 of 3 blocks are already in" in sample(capsys, run, tmp_path / "b", "-n", 130)
     with monkeypatch.context() as patch:
         patch.setattr("scorefield.generation.sample_blocks.trajectory", None)
         assert "a second" not in sample(capsys, run, tmp_path / "b", "-n", 130)
@@ -148,7 +148,7 @@ def test_folders_of_other_files_are_refused(capsys, run, tmp_path):
     (tmp_path / "a" / "mine.png").write_text("")
     status, _, err = call(capsys, "sample", run, *FEW, "-n", 3, "--out", tmp_path / "a")
     assert status == 1
-    assert "not an empty folder, and no manifest.json says that it holds samples: choose another" in err
+    assert "not an empty folder, and has no manifest.json of samples: choose another" in err
 
 
 def test_evaluate_reads_the_folder(capsys, tiny_run, tmp_path):
@@ -190,10 +190,10 @@ def test_signals_keep_what_is_made(capsys, run, tmp_path, monkeypatch, request, 
         patch.setattr("scorefield.generation.job.SampleJob._on_step", on_step)
         found, _, err = call(capsys, "sample", run, *FEW, "-n", 130, "--out", tmp_path / target)
     assert found == status
-    assert f"what is made stays in {tmp_path / target}" in err
-    assert "the same command goes on from there" in err
+    assert f"the samples computed so far are kept in {tmp_path / target}" in err
+    assert "run the same command again to continue" in err
     assert signal.getsignal(number) == handler
-    assert "1 of 3 blocks are in" in sample(capsys, run, tmp_path / target, "-n", 130)
+    assert "1 of 3 blocks are already in" in sample(capsys, run, tmp_path / target, "-n", 130)
     sample(capsys, run, tmp_path / f"b-{target}", "-n", 130)
     first, second = tmp_path / target, tmp_path / f"b-{target}"
     assert files(first) == files(second) if first.is_dir() else first.read_bytes() == second.read_bytes()
@@ -209,7 +209,7 @@ def test_a_failure_says_so_and_what_was_made_stays(capsys, run, tmp_path, monkey
         patch.setattr("scorefield.generation.job.SampleJob._on_step", diverge)
         status, _, err = call(capsys, "sample", run, *FEW, "-n", 130, "--out", tmp_path / "a")
     assert status == 1
-    assert "has its training diverged?" in err
+    assert "has training diverged?" in err
     assert len(list((tmp_path / "a").glob("*.png"))) == 64
 
 

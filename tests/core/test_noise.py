@@ -60,7 +60,7 @@ def test_recorded_hands_out_in_order_and_refuses_the_rest():
     with pytest.raises(sf.InputError, match=r"draw 1 has shape \(2, 3\), but \(1, 3\)"):
         tape.normal((1, 3))
     assert torch.equal(tape.normal_like(torch.ones(2, 3, dtype=torch.float64)), torch.zeros(2, 3).double())
-    with pytest.raises(sf.InputError, match="has ended"):
+    with pytest.raises(sf.InputError, match="is used up"):
         tape.normal((2, 3))
 
 

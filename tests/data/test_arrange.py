@@ -55,7 +55,7 @@ def test_splits_without_a_training_part_are_refused(tmp_path: Path) -> None:
     for name in ("val/a", "test/c"):
         paint(tmp_path / f"{name}.png")
     with pytest.raises(
-        sf.InputError, match=f"test and val are parts .* name the one to read, {tmp_path}/test"
+        sf.InputError, match=f"test and val are splits .* give the one to read, {tmp_path}/test"
     ):
         folder(tmp_path, size=None)
 
@@ -170,7 +170,7 @@ def test_what_is_read_is_said(tmp_path: Path) -> None:
     )
     assert skipped.startswith("skipped 1 broken image: cat/broken.png (")
     assert (
-        fitted == "4 images of 6×6 … 12×9 pixels are brought to 4×4, 1 of them cropped to the central square"
+        fitted == "4 images of 6×6 … 12×9 pixels are resized to 4×4, 1 of them cropped to the central square"
     )
     assert data.unreadable.names["cat/broken.png"] in skipped
     assert sf.data.digits().reading[0].startswith("images of 8×8 pixels, grey; 17 levels")

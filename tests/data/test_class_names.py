@@ -53,7 +53,7 @@ def test_a_name_of_several_classes_is_no_class():
     known = ["crane", "crane", "dog"]
     assert class_numbers(["dog"], known) == [2]
     assert class_numbers(["1", "0"], known) == [1, 0]
-    with pytest.raises(sf.InputError, match="several classes are called 'crane': say them by number"):
+    with pytest.raises(sf.InputError, match="several classes are called 'crane': give all classes by number"):
         class_numbers(["dog", "crane"], known)
     spec = sf.DataSpec((2,), classes=tuple(known))
     model = sf.Denoiser(sf.nets.MLP(2, hidden=8, layers=1, num_classes=3), sf.process.cosine(20), data=spec)

@@ -226,7 +226,7 @@ def test_another_size_is_met_late(many: Path, paint) -> None:
     same, small = (folder(many, size=size, on_demand=True, probe=1) for size in (None, 8))
     same.everything(), small.everything()
     assert set(same.unreadable.names) == {"cow/wide.png", "bee/small.png"}
-    assert same.unreadable.names["cow/wide.png"] == "13×12 pixels, and the others have 12×12"
+    assert same.unreadable.names["cow/wide.png"] == "13×12 pixels, but the others have 12×12"
     assert small.unreadable.names == {"bee/small.png": "5×5 is smaller than 8×8"}
 
 

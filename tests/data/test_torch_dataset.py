@@ -237,7 +237,7 @@ def test_fingerprint_is_of_the_length_and_the_probed_items(source: TorchDataset)
 
 def test_random_items_need_a_name() -> None:
     noisy = Made(lambda k: torch.randn(2))
-    with pytest.raises(InputError, match=r"Made: item 0 is another one each time it is read.*flip, shift"):
+    with pytest.raises(InputError, match=r"Made: item 0 differs each time it is read.*flip, shift"):
         torch_dataset(noisy)
     named = torch_dataset(noisy, fingerprint="noise")
     assert named.fingerprint() == torch_dataset(noisy, fingerprint="noise").fingerprint()

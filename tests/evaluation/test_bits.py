@@ -212,7 +212,7 @@ def test_bad_input():
         examples(model, points())
     with pytest.raises(sf.InputError, match="there are no heldout examples"):
         examples(model, data, 0)
-    with pytest.raises(sf.IncompatibleModel, match="likelihoods at noise levels"):
+    with pytest.raises(sf.IncompatibleModel, match="need a model with noise levels"):
         examples(sf.ScoreModel(Net(), data.spec), data)
     with torch.no_grad():
         model.net.layer.bias.fill_(float("nan"))

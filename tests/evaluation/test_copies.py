@@ -56,7 +56,7 @@ def test_training_images_as_samples_are_copies(split):
 def test_bad_input():
     with pytest.raises(InputError, match="one data shape"):
         nearest_distances(torch.zeros(2, 3), torch.zeros(2, 4))
-    with pytest.raises(InputError, match="no references"):
+    with pytest.raises(InputError, match="references must hold"):
         nearest_distances(torch.zeros(2, 3), torch.zeros(0, 3))
     with pytest.raises(InputError, match="remove the duplicates"):
         copying_ratio(torch.ones(2).double(), torch.zeros(2).double())

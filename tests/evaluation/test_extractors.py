@@ -86,7 +86,7 @@ def test_modules_that_give_something_else():
             ModuleFeatures(wrong, SPEC, "mine")
     fine = ModuleFeatures(lambda x: x.flatten(1), SPEC, "mine")
     with pytest.raises(
-        InputError, match=r"mine: takes images \(B, 3, 4, 6\), got \(2, 3, 6, 4\): compare images of the size"
+        InputError, match=r"mine: takes images \(B, 3, 4, 6\), got \(2, 3, 6, 4\): use images of this size"
     ):
         fine(images(2).transpose(2, 3))
 
@@ -170,5 +170,5 @@ def test_open_features_teaches(tmp_path, split):
         open_features(f"inception:{tmp_path / 'none.pth'}", spec)
     with pytest.raises(InputError, match="need labelled training images"):
         open_features("classifier", spec)
-    with pytest.raises(InputError, match="needs labels, and this data has none"):
+    with pytest.raises(InputError, match="needs labels, but this data has none"):
         open_features("classifier", spec, replace(split[0], labels=None))

@@ -111,7 +111,7 @@ def test_shift_moves_whole_images_within_an_eighth():
 def test_bad_input(classifier):
     data = bars(6, (1, 8, 8))
     unlabelled = replace(data, labels=None)
-    with pytest.raises(InputError, match="needs labels, and this data has none: use data with labels"):
+    with pytest.raises(InputError, match="needs labels, but this data has none: use labelled data"):
         train_classifier(unlabelled)
     with pytest.raises(InputError, match="at least two classes"):
         train_classifier(data.subset(torch.tensor([0, 3])))

@@ -91,7 +91,7 @@ def test_a_run_that_held_nothing_out_can_be_judged(capsys, tiny_run, tmp_path, t
     for words in ([], ["--samples", tmp_path / "a.npz"]):
         status, _, err = call(capsys, "evaluate", run, *FAST, *words)
         assert status == 0, err
-        assert "held nothing out: 180 of its training images" in err
+        assert "has no held-out images: 180 of its training images" in err
         assert "not what this run was trained on" not in err
     status, _, err = call(capsys, "evaluate", run, *FAST, "--metrics", "bpd")
     assert status == 1

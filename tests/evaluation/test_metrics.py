@@ -222,9 +222,9 @@ def test_a_reference_file_serves_in_place_of_the_training_images(split, classifi
     found = [one.figures(Sets(same(heldout), 1), STAMP)[0]["kid"][0] for one in (first, second)]  # type: ignore[arg-type]
     assert found[0] == found[1]
     asked.name = "another"  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match="use the same for both"):
+    with pytest.raises(InputError, match="use the same extractor"):
         SampleEvaluator.of(("kid",), train, heldout, asked, tmp_path / "reference.safetensors")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="leave reference out, or name a new file"):
+    with pytest.raises(InputError, match="remove reference, or give another file"):
         SampleEvaluator.of(
             ("kid",),
             train.subset(torch.arange(1000)),
@@ -264,13 +264,13 @@ def test_warnings(split, classifier):
     assert any(
         "50 examples are too few for 64 features" in text and "use at least 65" in text for text in texts
     )
-    assert any("is unfair to the samples; make sets of 360" in text for text in texts)
+    assert any("the ratio is too high; use sets of 360" in text for text in texts)
     ones = heldout.batch(torch.arange(360))[0]
     _, texts = judge(lambda k: (ones, torch.ones(360, dtype=torch.int64)), train, heldout, classifier)
     assert len(texts) == 1
-    assert "ask for the held-out images' own labels" in texts[0]
+    assert "use the held-out images' labels" in texts[0]
     _, texts = judge(same(few), train, heldout, classifier, metrics=("pr",))
-    assert any("precision and recall depend on the count; make sets of 360" in text for text in texts)
+    assert any("precision and recall depend on the count; use sets of 360" in text for text in texts)
 
 
 def test_bad_input(split, classifier):
@@ -304,7 +304,7 @@ def test_bad_input(split, classifier):
     with pytest.raises(InputError, match="feature vectors hold NaN"):
         SampleEvaluator.of(("kid",), train, heldout, UnreadableLog())
     UnreadableLog.__call__ = lambda self, x0: Observed(torch.zeros(len(x0), 2), None)
-    with pytest.raises(InputError, match="without class probabilities"):
+    with pytest.raises(InputError, match="no class probabilities"):
         SampleEvaluator.of(("is",), train, heldout, UnreadableLog())
 
 

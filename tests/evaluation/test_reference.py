@@ -94,7 +94,8 @@ def test_other_features_are_refused():
     made.check(PIXELS)
     other = ModuleFeatures(lambda x: x.flatten(1), SPEC, "a network")
     with pytest.raises(
-        InputError, match="features of pixels, and the samples' are of a network: use the same for both"
+        InputError,
+        match="features of pixels, but those of the samples are of a network: use the same extractor",
     ):
         made.check(other)
 
@@ -109,7 +110,7 @@ def test_damaged_and_foreign_files(tmp_path):
         path.write_bytes(content)
         with pytest.raises(
             InputError,
-            match=r"is damaged, cut off or no \.safetensors file .*: make the reference again",
+            match=r"is damaged, cut off or no \.safetensors file .*: compute the reference again",
         ):
             Reference.load(path)
     path.write_bytes(whole[:-8] + bytes(8))
@@ -123,7 +124,7 @@ def test_damaged_and_foreign_files(tmp_path):
         Reference.load(path)
     for metadata in (None, {"format": "other"}):
         save_file({"weight": torch.zeros(3)}, path, metadata)
-        with pytest.raises(InputError, match="holds other tensors, no reference"):
+        with pytest.raises(InputError, match="not a reference file"):
             Reference.load(path)
 
 
@@ -158,6 +159,6 @@ def test_bad_images():
 def test_what_is_no_reference_is_not_replaced(tmp_path):
     save_file({"weights": torch.zeros(2)}, tmp_path / "model.safetensors")
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(InputError, match="scorefield did not write it"):
+    with pytest.raises(InputError, match="was not written by scorefield"):
         reference().save(tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").read_bytes() == before

@@ -697,5 +697,5 @@ def test_what_an_export_left_is_never_trusted(tmp_path, exported):
 
 
 def test_a_folder_takes_no_flags(tmp_path, exported):
-    with pytest.raises(InputError, match="leave card, flags"):
+    with pytest.raises(InputError, match="remove card, flags"):
         import_run("diffusers", exported, tmp_path / "run", flags={"a": "1"})

@@ -133,7 +133,7 @@ def test_a_classifier_s_run(tmp_path) -> None:
     facts = info_facts(str(tmp_path / "run"))
     assert facts["imported_from"].startswith("the guided-diffusion checkpoint c.pt, sha256:")
     assert "trained_on" not in facts
-    with pytest.raises(InputError, match="a model of images by the flags"):
+    with pytest.raises(InputError, match="a model of images in the flags"):
         import_run("guided-diffusion", tmp_path / "c.pt", tmp_path / "x", flags={"image_size": 64})
     with pytest.raises(InputError, match="ncsn has no classifiers"):
         import_run("ncsn", tmp_path / "c.pt", tmp_path / "x", flags=NCSN, classifier=True)
@@ -168,7 +168,7 @@ def test_a_card_gives_the_flags(tmp_path, small_cards) -> None:
 def test_what_no_file_tells_is_said(tmp_path, small_cards) -> None:
     path, _ = golden_file(tmp_path, "C01_unet_guided_0")
     with pytest.raises(
-        InputError, match="by card or flags; its names and shapes are those of the card first or second"
+        InputError, match="give card or flags; its parameter names and shapes match the card first or second"
     ):
         import_run("guided-diffusion", path, tmp_path / "a")
     assert import_run("guided-diffusion", path, tmp_path / "a", flags=small_cards["first"]).notes == ()
@@ -176,7 +176,7 @@ def test_what_no_file_tells_is_said(tmp_path, small_cards) -> None:
     notes = import_run("guided-diffusion", path, tmp_path / "b", flags=other).notes
     assert (
         notes[0]
-        == "the card first has the same names and shapes and another attention_order: no file tells these apart"
+        == "the card first has the same names and shapes and differs in attention_order, which cannot be read from the file"
     )
     assert "the card second" in notes[1]
     assert "process" in notes[1]
@@ -188,10 +188,11 @@ def test_a_wrong_card_is_explained_with_the_right_one(tmp_path, small_cards, mon
     wrong = Card("guided-diffusion", ("wrong.pt",), UNET | {"num_res_blocks": 2}, 0, 0, "")
     monkeypatch.setattr(cards, "cards", lambda: (*known, wrong))
     with pytest.raises(
-        InputError, match=r"num_res_blocks is 1 in the file and 2 by the flags; its names .* first or second"
+        InputError,
+        match=r"num_res_blocks is 1 in the file but 2 in the flags; its parameter names .* first or second",
     ):
         import_run("guided-diffusion", path, tmp_path / "a", card="wrong")
-    with pytest.raises(InputError, match="no card has its names and shapes"):
+    with pytest.raises(InputError, match="no card has these parameter names and shapes"):
         import_run("ddpm", golden_file(tmp_path, "C12_unet_ddim")[0], tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

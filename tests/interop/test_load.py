@@ -231,7 +231,7 @@ def test_an_upsampler_samples() -> None:
     assert (
         model.given(low_res=small.flip(-1))(x, 1000).raw - model.given(low_res=small)(x, 1000).raw
     ).abs().max() > 0.01
-    with pytest.raises(InputError, match="needs the images to be enlarged"):
+    with pytest.raises(InputError, match="needs the low-resolution images"):
         model(x, 1000)
 
 
@@ -257,24 +257,24 @@ def test_the_model_is_made_where_the_weights_are() -> None:
 
 
 WRONG = [
-    ("C01_unet_guided_0", {"num_channels": 64}, "num_channels is 32 in the file and 64 by the flags"),
-    ("C01_unet_guided_0", {"channel_mult": "1,2,2"}, "channel_mult is 1,2,1 in the file and 1,2,2 by the flags"),
-    ("C01_unet_guided_0", {"channel_mult": "", "image_size": 64}, r"channel_mult is 1,2,1 in the file and 1,2,3,4 \(that of image_size 64\)"),
-    ("C01_unet_guided_0", {"num_res_blocks": 2}, "num_res_blocks is 1 in the file and 2 by the flags"),
-    ("C01_unet_guided_0", {"learn_sigma": False}, "learn_sigma is true in the file and false by the flags"),
-    ("C01_unet_guided_0", {"class_cond": False}, "class_cond is true in the file and false by the flags"),
-    ("C01_unet_guided_0", {"use_scale_shift_norm": "0"}, "use_scale_shift_norm is true in the file and false by the flags"),
-    ("C01_unet_guided_0", {"resblock_updown": True}, "resblock_updown is false in the file and true by the flags"),
-    ("C01_unet_guided_0", {"attention_resolutions": "8"}, "attention_resolutions is 8,4 in the file and 8 by the flags"),
+    ("C01_unet_guided_0", {"num_channels": 64}, "num_channels is 32 in the file but 64 in the flags"),
+    ("C01_unet_guided_0", {"channel_mult": "1,2,2"}, "channel_mult is 1,2,1 in the file but 1,2,2 in the flags"),
+    ("C01_unet_guided_0", {"channel_mult": "", "image_size": 64}, r"channel_mult is 1,2,1 in the file but 1,2,3,4 \(that of image_size 64\)"),
+    ("C01_unet_guided_0", {"num_res_blocks": 2}, "num_res_blocks is 1 in the file but 2 in the flags"),
+    ("C01_unet_guided_0", {"learn_sigma": False}, "learn_sigma is true in the file but false in the flags"),
+    ("C01_unet_guided_0", {"class_cond": False}, "class_cond is true in the file but false in the flags"),
+    ("C01_unet_guided_0", {"use_scale_shift_norm": "0"}, "use_scale_shift_norm is true in the file but false in the flags"),
+    ("C01_unet_guided_0", {"resblock_updown": True}, "resblock_updown is false in the file but true in the flags"),
+    ("C01_unet_guided_0", {"attention_resolutions": "8"}, "attention_resolutions is 8,4 in the file but 8 in the flags"),
     ("C02_unet_guided_1", {"class_cond": "true", "learn_sigma": "true"}, "class_cond is false.*; learn_sigma is false in the file"),
-    ("C10_superres", {"image_size": 16}, "the kind is an upsampler.* in the file and a model of images by the flags"),
-    ("C11_cond_refinenet_dilated", {"ngf": 16}, "ngf is 8 in the file and 16 by the flags"),
-    ("C11_cond_refinenet_dilated", {"num_classes": 3}, "num_classes is 10 in the file and 3 by the flags"),
-    ("C12_unet_ddim", {"ch": 64}, "ch is 32 in the file and 64 by the flags"),
-    ("C12_unet_ddim", {"ch_mult": [1, 2]}, "ch_mult is 2,1 in the file and 1,2 by the flags"),
-    ("C12_unet_ddim", {"num_res_blocks": 2}, "num_res_blocks is 1 in the file and 2 by the flags"),
-    ("C12_unet_ddim", {"attn_resolutions": "8"}, "attn_resolutions is 4 in the file and 8 by the flags"),
-    ("C12_unet_ddim", {"resamp_with_conv": "false"}, "resamp_with_conv is true in the file and false by the flags"),
+    ("C10_superres", {"image_size": 16}, "the kind is an upsampler.* in the file but a model of images in the flags"),
+    ("C11_cond_refinenet_dilated", {"ngf": 16}, "ngf is 8 in the file but 16 in the flags"),
+    ("C11_cond_refinenet_dilated", {"num_classes": 3}, "num_classes is 10 in the file but 3 in the flags"),
+    ("C12_unet_ddim", {"ch": 64}, "ch is 32 in the file but 64 in the flags"),
+    ("C12_unet_ddim", {"ch_mult": [1, 2]}, "ch_mult is 2,1 in the file but 1,2 in the flags"),
+    ("C12_unet_ddim", {"num_res_blocks": 2}, "num_res_blocks is 1 in the file but 2 in the flags"),
+    ("C12_unet_ddim", {"attn_resolutions": "8"}, "attn_resolutions is 4 in the file but 8 in the flags"),
+    ("C12_unet_ddim", {"resamp_with_conv": "false"}, "resamp_with_conv is true in the file but false in the flags"),
 ]  # fmt: skip
 
 
@@ -305,22 +305,22 @@ def test_weights_of_another_origin_are_known() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classifier_width": 128}, "classifier_width is 64 in the file and 128 by the flags"),
-        ({"classifier_depth": 2}, "64 × 2, 128 × 2, 192 × 2, 256 × 1 in the file and 64 × 3"),
+        ({"classifier_width": 128}, "classifier_width is 64 in the file but 128 in the flags"),
+        ({"classifier_depth": 2}, "64 × 2, 128 × 2, 192 × 2, 256 × 1 in the file but 64 × 3"),
         ({"image_size": 128}, "what classifier_depth and image_size make"),
-        ({"classifier_pool": "spatial"}, "classifier_pool is attention in the file and spatial by the flags"),
+        ({"classifier_pool": "spatial"}, "classifier_pool is attention in the file but spatial in the flags"),
         (
             {"classifier_pool": "adaptive"},
-            "classifier_pool is attention in the file and adaptive by the flags",
+            "classifier_pool is attention in the file but adaptive in the flags",
         ),
         (
             {"classifier_pool": "spatial_v2"},
-            "classifier_pool is attention in the file and spatial_v2 by the flags",
+            "classifier_pool is attention in the file but spatial_v2 in the flags",
         ),
-        ({"classifier_resblock_updown": False}, "classifier_resblock_updown is true in the file and false"),
+        ({"classifier_resblock_updown": False}, "classifier_resblock_updown is true in the file but false"),
         (
             {"classifier_use_scale_shift_norm": False},
-            "classifier_use_scale_shift_norm is true in the file and false",
+            "classifier_use_scale_shift_norm is true in the file but false",
         ),
         ({"classifier_attention_resolutions": "32"}, "what classifier_attention_resolutions make"),
     ],

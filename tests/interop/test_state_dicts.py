@@ -73,7 +73,7 @@ def test_a_bare_pickle_is_refused_and_nothing_runs(tmp_path, protocol, name) -> 
 
 def test_a_whole_module_is_refused(tmp_path) -> None:
     with pytest.raises(
-        InputError, match=r"would run torch.nn.modules.linear.Linear.*state dict alone as .safetensors"
+        InputError, match=r"would run torch.nn.modules.linear.Linear.*state dict as .safetensors"
     ):
         read_weights(torch_file(tmp_path / "m.pt", torch.nn.Linear(2, 2)))
 
@@ -90,9 +90,9 @@ def test_the_kind_is_told_by_the_content(tmp_path) -> None:
     save_file(STATE, tmp_path / "model.pt")
     weights = read_weights(tmp_path / "model.pt")
     assert equal(weights.tensors, STATE)
-    assert weights.notes == ("read as safetensors, which it is despite the ending of its name",)
+    assert weights.notes == ("read as safetensors, in spite of its suffix",)
     path = torch_file(tmp_path / "model.safetensors", STATE)
-    assert read_weights(path).notes == ("read as PyTorch, which it is despite the ending of its name",)
+    assert read_weights(path).notes == ("read as PyTorch, in spite of its suffix",)
     save_file(STATE, tmp_path / "right.safetensors")
     assert read_weights(tmp_path / "right.safetensors").notes == ()
 

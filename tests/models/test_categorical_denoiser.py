@@ -148,7 +148,7 @@ def test_refusals():
         ),
         (lambda: sf.CategoricalDenoiser(model.net, model.process, data=sf.DataSpec((2,))), "no levels"),
         (lambda: sf.CategoricalDenoiser(wrong, model.process)(x_t, 1), r"needs \(2, 6, 4\)"),
-        (lambda: model(x_t, 0), "t = 0"),
+        (lambda: model(x_t, 0), "t must be > 0"),
         (lambda: model_of("absorbing")[0](x_t, 3), "erased every value"),
     ):
         with pytest.raises(sf.InputError, match=message):

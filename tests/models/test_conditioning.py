@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_before_sampling():
     with pytest.raises(sf.InputError, match="needs the array 'mean'"):
         next(sample_blocks(model(), sf.samplers.DDIM(), grid, 2, 0))
     bound = sf.Denoiser(sf.nets.MLP(2, num_classes=3), PROCESS, data=SPEC).given(1)
-    with pytest.raises(sf.InputError, match="labels are bound"):
+    with pytest.raises(sf.InputError, match="labels are already bound"):
         bound.given(2)
 
 

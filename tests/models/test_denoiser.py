@@ -142,13 +142,13 @@ def test_bound_labels_follow_the_model_between_its_levels():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda m: m(torch.zeros(2, 3), 0), "no model is called at t = 0"),
-        (lambda m: m(torch.zeros(2, 3), torch.tensor([1, 0])), "no model is called at t = 0"),
+        (lambda m: m(torch.zeros(2, 3), 0), "t must be > 0"),
+        (lambda m: m(torch.zeros(2, 3), torch.tensor([1, 0])), "t must be > 0"),
         (lambda m: m(torch.zeros(2, 3), 1001), "0 … 1000"),
         (lambda m: m.given([0, 3]), "0 … 2"),
         (lambda m: m.given([-1]), "0 … 2"),
         (lambda m: m.given([0, 1, 2])(torch.zeros(2, 3), 5), "3 labels are bound"),
-        (lambda m: m.score(torch.zeros(2, 3)), "which"),
+        (lambda m: m.score(torch.zeros(2, 3)), "give t"),
         (
             lambda m: sf.Denoiser(lambda x, c, y=None: x[:, :2], m.process)(torch.zeros(2, 3), 5),
             "returned shape",

@@ -360,7 +360,7 @@ def test_a_new_sampler_cannot_ignore_a_gradient():
             assert torch.isfinite(sf.sample(make(model), Jump(), GRID, x_T=points(2))).all()
         else:
             for sampler in (Jump(), PredictorCorrector(Jump(), Langevin(1e-6))):  # type: ignore[arg-type]
-                with pytest.raises(sf.IncompatibleModel, match="does not say how it places"):
+                with pytest.raises(sf.IncompatibleModel, match="does not declare where it applies"):
                     sf.trajectory(make(model), sampler, GRID, points(2))
         assert (
             name in ("none", "classifier-free", "classifier-free, clipped", "classifier, clipped after")
@@ -438,7 +438,10 @@ def broken(x, t):
             lambda m, c: ClassifierGuidance(m.given(0), broken, 0)(points(2), 5).guided(5),
             "not finite at t = 5",
         ),
-        (lambda m, c: ClassifierGuidance(ClassifierGuidance(m.given(0), c, 0), c, 0, at="mean"), "one place"),
+        (
+            lambda m, c: ClassifierGuidance(ClassifierGuidance(m.given(0), c, 0), c, 0, at="mean"),
+            "same point",
+        ),
         (lambda m, c: ClassifierGuidance(m.given(0), c, 0, at="mean")(points(2), 5).guided(5), "Ancestral"),
         (lambda m, c: ClipX0(ClassifierGuidance(m.given(0), c, 0, at="mean")), "inside ClassifierGuidance"),
         (lambda m, c: ClipX0(m.given(0), 1.0, -1.0), "low < high"),
@@ -446,9 +449,9 @@ def broken(x, t):
         (lambda m, c: ClassifierFree(m.given(0), 0, 1.0), r"without \.given"),
         (
             lambda m, c: ClassifierFree(ClassifierGuidance(m, c, 0), 0, 1.0),
-            "put the other guidance around it",
+            "takes an unguided model",
         ),
-        (lambda m, c: ClassifierFree(ClassifierFree(m, 0, 1.0), 0, 1.0), "put the other guidance around it"),
+        (lambda m, c: ClassifierFree(ClassifierFree(m, 0, 1.0), 0, 1.0), "takes an unguided model"),
         (lambda m, c: ClassifierFree(m, 3, 1.0), "0 … 2"),
         (lambda m, c: ClassifierFree(m, [0, 1], 1.0)(points(3), 5), "2 labels are bound"),
         (lambda m, c: ClassifierFree(m, 0, [1.0, 2.0])(points(3), 5), "2 scales are bound"),
@@ -474,7 +477,7 @@ def test_options_of_guidance_need_levels():
     by_classifier = Guide(mlp_classifier(), "classifier", "0")
     for options, guide in ((SamplingOptions(guidance=2.0), None), (SamplingOptions(), by_classifier)):
         table = options.model_copy(update={"sampler": {"kind": "langevin", "step": 0.1}})
-        with pytest.raises(sf.IncompatibleModel, match="models with noise levels"):
+        with pytest.raises(sf.IncompatibleModel, match="a model with noise levels"):
             build_sampling(table, score, guide)
     with pytest.raises(sf.InputError, match="guidance needs labels"):
         build_sampling(SamplingOptions(guidance=2.0), label_free()).wrap(label_free())

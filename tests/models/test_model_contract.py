@@ -49,7 +49,7 @@ def test_what_a_model_of_ones_own_does_not_say_has_a_default():
     assert (model.data, model.num_classes, model.null_label, model.autocast_dtype) == (None, 0, None, None)
     assert (model.guided, model.grad_at, model.clips, model.variance) == (False, None, False, None)
     assert (model.device, model.is_compiled, model.kind) == (torch.device("cpu"), False, "Own")
-    with pytest.raises(sf.InputError, match="does not say what one example is"):
+    with pytest.raises(sf.InputError, match="shape of an example is not known"):
         sf.sample(Own(), sf.samplers.DDIM(), [50, 0], 2)
     with pytest.raises(sf.IncompatibleModel, match="takes no labels"):
         model.given(3)
@@ -80,7 +80,9 @@ def test_a_misspelt_member_is_reported(wrong, right):
             lambda model: sf.guidance.ClipX0(model),
             lambda model: sf.sample(model, sf.samplers.DDIM(), [50, 0], x_T=torch.zeros(1, 2)),
         ):
-            with pytest.raises(sf.IncompatibleModel, match=f"has a member '{wrong}'.*did you mean '{right}'"):
+            with pytest.raises(
+                sf.IncompatibleModel, match=f"has an unknown member '{wrong}'.*did you mean '{right}'"
+            ):
                 use(model)
 
 

@@ -88,7 +88,7 @@ def test_gradients_reach_x_t():
 
 @pytest.mark.parametrize("t", [0, 0.0, torch.tensor([3, 0])])
 def test_no_call_at_t_0(t):
-    with pytest.raises(sf.InputError, match="t = 0"):
+    with pytest.raises(sf.InputError, match="t must be > 0"):
         sf.NoisyClassifier(Linear(), PROCESS)(torch.zeros(2, 2), t)
 
 

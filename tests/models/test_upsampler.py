@@ -273,8 +273,8 @@ def test_the_recipes_are_the_published_networks(name, origin, side):
     ("settings", "message"),
     [
         (["model.low_res=8"], "square and larger"),
-        (["net.low_res=false"], "not one for super-resolution"),
-        (["net={kind='refinenet'}", "model.conditional=false"], "not one for super-resolution"),
+        (["net.low_res=false"], "not a super-resolution network"),
+        (["net={kind='refinenet'}", "model.conditional=false"], "not a super-resolution network"),
         (["net.low_res=true", "model={parametrization='v'}"], "model.low_res=64"),
         (["objective={kind='score-matching'}", "model={low_res=4}"], "levels of Gaussian noise"),
     ],
@@ -292,7 +292,7 @@ def test_images_that_do_not_fit_are_refused(exact):
     small = torch.zeros(2, 1, 2, 2)
     with pytest.raises(sf.InputError, match="2×2 pixels"):
         exact.given(low_res=torch.zeros(2, 1, 4, 4))
-    with pytest.raises(sf.InputError, match="give them as low_res"):
+    with pytest.raises(sf.InputError, match="give these as low_res"):
         next(sample_blocks(exact, sf.samplers.DDIM(), [50, 0], 2, 0))
     with pytest.raises(sf.InputError, match="remove low_res"):
         next(sample_blocks(plain, sf.samplers.DDIM(), [50, 0], 2, 0, conditions={"low_res": small}))

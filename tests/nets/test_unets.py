@@ -131,7 +131,7 @@ def test_super_resolution_is_a_network_of_twice_the_channels() -> None:
 @pytest.mark.parametrize(
     ("options", "low_res", "message"),
     [
-        ({}, torch.zeros(2, 1, 2, 2), "leave low_res out"),
+        ({}, torch.zeros(2, 1, 2, 2), "remove low_res"),
         ({"low_res": True}, None, "got nothing"),
         ({"low_res": True}, torch.zeros(2, 3, 2, 2), r"got shape \(2, 3, 2, 2\)"),
         ({"low_res": True}, torch.zeros(1, 2, 2), r"got shape \(1, 2, 2\)"),

@@ -285,9 +285,9 @@ def test_refusals():
         (lambda: sf.objectives.Hybrid(model), "is trained by CategoricalVLB"),
         (lambda: sf.objectives.NCSN(model), "is trained by CategoricalVLB"),
         (lambda: sf.objectives.ScoreMatching(model), "is trained by CategoricalVLB"),
-        (lambda: sf.likelihood.estimate_bits_per_dim(model, x0, noise, 2), "of categories"),
-        (lambda: sf.likelihood.ode_log_prob(model, x0.float()), "of categories"),
-        (lambda: sf.likelihood.bits_per_dim(model, x0, noise), "of categories"),
+        (lambda: sf.likelihood.estimate_bits_per_dim(model, x0, noise, 2), "categorical"),
+        (lambda: sf.likelihood.ode_log_prob(model, x0.float()), "categorical"),
+        (lambda: sf.likelihood.bits_per_dim(model, x0, noise), "categorical"),
         (lambda: sf.likelihood.categorical_bits_per_dim(gaussian, x0, noise), "bits_per_dim"),  # type: ignore[arg-type]
     ):
         with pytest.raises(sf.IncompatibleModel, match=message):

@@ -87,19 +87,19 @@ def test_the_sums_of_a_plan(small) -> None:
     assert found.flops == 16 * cost(meta_model(recipe, spec)).training
     assert found.seconds == pytest.approx(found.flops / 1e9)
     assert found.days == pytest.approx(found.seconds * recipe.training.steps / 86_400)
-    assert (found.sharded, found.parts, found.fits) == (None, 1, "plainly")
+    assert (found.sharded, found.parts, found.fits) == (None, 1, "yes")
 
 
 def test_what_does_not_fit_plainly() -> None:
     whole = make_plan("toy-moons", batch=64, flops=1e12, device="cpu")
-    assert whole.fits.startswith("say --memory")
+    assert whole.fits.startswith("give --memory")
     bytes_in_two = whole.plain - 32 * whole.kept
     assert (
         make_plan("toy-moons", batch=64, flops=1e12, device="cpu", memory=(bytes_in_two + 1) / GIB).parts == 2
     )
     tight = make_plan("toy-moons", batch=64, flops=1e12, device="cpu", memory=1e-3)
     assert tight.parts is None
-    assert tight.fits.startswith("in none of these ways")
+    assert tight.fits.startswith("no: use a smaller batch")
 
 
 def test_several_devices_share_a_batch_and_the_state() -> None:
@@ -125,7 +125,7 @@ def test_a_gpu_keeps_more_of_normalization(small) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"devices": 3}, "a batch of 64 cannot be shared equally by 3 devices"),
+        ({"devices": 3}, "a batch of 64 cannot be divided equally among 3 devices"),
         ({"batch": 0}, "batch must be positive"),
         ({"memory": -1.0}, "memory must be positive"),
         ({"device": "tpu"}, "cpu and cuda"),
@@ -142,16 +142,16 @@ def test_the_command_measures_and_prints(capsys) -> None:
     assert status == 0
     assert found["flops_per_second"] > 0
     assert found["process"] > 0
-    assert found["measured"] == "measured on 256 examples a step"
+    assert found["measured"] == "measured on 256 examples per step"
     assert found["seconds"] == pytest.approx(found["flops"] / found["flops_per_second"])
     status, out, _ = call(capsys, "plan", "toy-moons", "--device", "cuda", "--memory", "1")
     assert status == 0
-    assert "plainly" in out
+    assert "plain" in out
     if not torch.cuda.is_available():
-        assert "say --flops" in " ".join(out.split())
+        assert "give --flops" in " ".join(out.split())
     status, _, err = call(capsys, "plan", "no-such-recipe")
     assert status == 1
-    assert "there is no recipe" in err
+    assert "unknown recipe" in err
 
 
 def test_a_run_is_planned_like_its_recipe(capsys, tmp_path) -> None:

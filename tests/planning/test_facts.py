@@ -69,7 +69,7 @@ def test_info_says_what_this_machine_computes_in(monkeypatch) -> None:
     monkeypatch.setattr("scorefield.planning.facts.bf16_units", lambda device: None)
     monkeypatch.setattr("scorefield.nets.fused.available", lambda: False)
     facts = info_facts("digits")
-    assert facts["precision"].startswith("fp32 (nothing here")
+    assert facts["precision"].startswith("fp32 (this machine")
     if facts["device"] == "cpu":
         assert "pip install scorefield[fast]" in facts["kernels"]
 
@@ -135,8 +135,8 @@ def test_info_of_imagenet64_adm_allocates_nothing() -> None:
     rows = dict(info_rows(facts))
     assert rows["parameters"] == "295,904,454"
     assert rows["FLOPs of one evaluation"] == f"{forward / 1e9:.3g} G for one example of shape 3×64×64"
-    assert rows["FLOPs of one training step"] == f"{training / 1e9:.3g} G an example"
-    assert rows["activations kept for it"].endswith(" MB an example in fp32")
+    assert rows["FLOPs of one training step"] == f"{training / 1e9:.3g} G per example"
+    assert rows["activations kept for the backward pass"].endswith(" MB per example in fp32")
 
 
 @pytest.mark.parametrize("name", ["toy-moons", "digits-classifier"])

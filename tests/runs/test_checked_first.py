@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_data_are_read(
     monkeypatch.setattr(module, "open_training_data", refuse_to_read)
     (tmp_path / "thesis.tex").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(sf.InputError, match=r"cannot be made: .*(thesis\.tex|loop) is not a folder"):
+    with pytest.raises(sf.InputError, match=r"cannot be created: .*(thesis\.tex|loop) is not a folder"):
         open_training(read_recipe("digits"), tmp_path / folder, device="cpu")
 
 

@@ -197,11 +197,11 @@ def test_a_file_never_has_code_imported_by_itself(capsys, tmp_path, canary, what
     for command in commands.get(what, loads):
         status, _, err = call(capsys, *command)
         assert status == 1
-        assert "imported only if you allow it" in err
+        assert "imported only with your permission" in err
         assert "--allow canary_of_tests" in err
         assert not canary.exists()
     if what in ("process", "net", "discrete"):
-        with pytest.raises(sf.InputError, match="allow it"):
+        with pytest.raises(sf.InputError, match="with your permission"):
             sf.load(run, allow=["another", "canary"])
         assert not canary.exists()
 
@@ -216,7 +216,7 @@ def test_allowed_code_must_be_of_the_kind_that_is_named(capsys, tmp_path, canary
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("subprocess:Popen", "imported only if you allow it"),
+        ("subprocess:Popen", "imported only with your permission"),
         (f"{HERE}:subprocess.Popen", "defines no class subprocess.Popen"),
         (f"{HERE}:Path", "defines no class Path"),
         (f"{HERE}:trained", "defines no class trained"),
@@ -230,7 +230,7 @@ def test_allowed_code_must_be_of_the_kind_that_is_named(capsys, tmp_path, canary
 def test_only_classes_of_an_allowed_module_are_found(kind, message):
     with allowing([HERE]), pytest.raises(sf.InputError, match=message):
         find_class(kind, "net.kind")
-    with pytest.raises(sf.InputError, match=r"module:Name|allow it"):
+    with pytest.raises(sf.InputError, match=r"module:Name|with your permission"):
         find_class(kind, "net.kind")
 
 
@@ -238,7 +238,7 @@ def test_arguments_of_own_code_are_checked():
     with allowing([HERE]):
         assert build(NETS, {"kind": f"{HERE}:Net"}, "net", {"dim": 3, "width": 9}).config == {"width": 8}
         assert build(PROCESSES, {"kind": f"{HERE}:Straight", "bend": 2.0}, "process") == Straight(2.0)
-        with pytest.raises(sf.InputError, match=r"net: .*Net is not made by these arguments.*'hight'"):
+        with pytest.raises(sf.InputError, match=r"net: .*Net does not take these arguments.*'hight'"):
             build(NETS, {"kind": f"{HERE}:Net", "hight": 3}, "net")
 
 
@@ -389,7 +389,7 @@ def test_no_file_says_what_is_allowed(run, tmp_path):
     config = tmp_path / "run" / "config.toml"
     for name in ("_allowed", "allowed", "allow"):
         config.write_text(f'{name} = ["{HERE}"]\n' + (run / "config.toml").read_text())
-        with pytest.raises(sf.InputError, match=f"no option {name}|imported only if you allow it"):
+        with pytest.raises(sf.InputError, match=f"no option {name}|imported only with your permission"):
             sf.load(tmp_path / "run")
 
 

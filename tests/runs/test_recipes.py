@@ -218,6 +218,6 @@ def test_an_objective_without_levels_leaves_the_process_out_and_says_so(capsys, 
     status, _, err = call(capsys, "train", "toy-moons", *settings, "--device", "cpu")
     assert status == 0
     assert "note: the objective score-matching trains a score without noise levels" in err
-    assert "[process] (geometric) is left out" in err
+    assert "[process] (geometric) is ignored" in err
     assert "[process]" not in (tmp_path / "run" / "config.toml").read_text()
     assert read_recipe("toy-moons").leaves_out is None

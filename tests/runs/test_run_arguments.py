@@ -80,7 +80,7 @@ def test_a_grid_of_times_encodes(run):
         run.encode(images, labels=[0, 1], grid=times, device="cpu").latents,
         run.encode(images, labels=[0, 1], steps=2, device="cpu").latents,
     )
-    with pytest.raises(sf.InputError, match=r"leave steps out"):
+    with pytest.raises(sf.InputError, match=r"remove steps"):
         run.encode(images, labels=0, grid=times, steps=2, device="cpu")
     with pytest.raises(sf.InputError, match=r"at least two times"):
         run.encode(images, labels=0, grid=[1000], device="cpu")

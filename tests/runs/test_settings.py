@@ -55,7 +55,12 @@ def test_names_and_defaults_are_those_of_the_code():
     assert cosine["process.s"].default == "0.008"
     assert "objective.model" not in {setting.name for setting in settings_of("objective.hybrid")}
     assert settings_of("process.geometric")[0].default == "required"
-    assert settings_of("training")[0] == ("training.steps", "integer", "10000", "optimizer steps in all")
+    assert settings_of("training")[0] == (
+        "training.steps",
+        "integer",
+        "10000",
+        "total number of optimizer steps",
+    )
 
 
 def test_an_unknown_section_is_explained():

@@ -523,11 +523,11 @@ REFUSED = [
     *((kind, sampler, DOWN, LEVELS_NEEDED) for kind in ("score", "mixture") for sampler in WALKERS),
     *((kind, sampler, [3, 2, 1, 0], LEVELS_NEEDED) for kind in ("score", "mixture") for sampler in WALKERS),
     *(
-        ("categories", sampler, [5, 0], "of categories.*CategoricalAncestral")
+        ("categories", sampler, [5, 0], "categorical.*CategoricalAncestral")
         for sampler in (*WALKERS, Langevin(0.1))
     ),
     *(
-        (kind, sampler, DOWN, "samples categories")
+        (kind, sampler, DOWN, "samples categorical models")
         for kind in ("table", "continuous", "score")
         for sampler in (sf.samplers.CategoricalAncestral(), sf.samplers.CategoricalDDIM())
     ),
@@ -555,9 +555,9 @@ REFUSED = [
     ("table", DDIM(0.5), UP, "needs η = 0; got η = 0.5"),
     ("table", DDIM(varsigma=lambda t, s: 0.0), UP, "needs η = 0; got varsigma"),
     ("continuous", Heun(churn=1.0), [0.0, 0.5, 1.0], "needs churn = 0"),
-    ("table", Langevin(0.1), [1, 2, 0], "never walks up"),
+    ("table", Langevin(0.1), [1, 2, 0], "not ascend"),
     ("table", Langevin(0.1), [1, 0, 0], "t > 0"),
-    ("table", PredictorCorrector(DDIM(), Langevin(0.1)), UP, "never walks up"),
+    ("table", PredictorCorrector(DDIM(), Langevin(0.1)), UP, "not ascend"),
     ("categories", sf.samplers.CategoricalDDIM(), [0, 5], "descend"),
     ("score", Langevin(0.1), DOWN, r"grids.steps\(n\)"),
     *(
@@ -580,13 +580,17 @@ REFUSED = [
     ("table", DDIM(varsigma=[0.1, 0.0]), [100, 50, 4, 0], "each of the 3 steps of this grid; got 2"),
     ("table", PredictorCorrector(DDIM(varsigma=[5.0, 0.0]), Langevin(1e-3)), DOWN, "step 1"),
     # Guidance
-    *((kind, sampler, UP, "encoding walks the unguided flow") for kind in GUIDED for sampler in BOTH_WAYS),
+    *(
+        (kind, sampler, UP, "encoding is defined without guidance")
+        for kind in GUIDED
+        for sampler in BOTH_WAYS
+    ),
     *(
         ("classifier at the mean", sampler, DOWN, 'at="x_t"')
         for sampler in WALKERS[:1] + WALKERS[2:5] + [Langevin(0.1), WALKERS[-1]]
     ),
     *(
-        ("classifier", sampler, DOWN, "does not say how it places")
+        ("classifier", sampler, DOWN, "does not declare where it applies")
         for sampler in (Careless(), PredictorCorrector(Careless(), Langevin(0.1)))  # type: ignore[arg-type]
     ),
 ]
@@ -620,12 +624,12 @@ UNBUILT = [
     ),
     ("table", lambda m: sf.sample(m, DDIM(), DOWN), "n ≥ 1"),
     ("table", lambda m: sf.sample(m, DDIM(), DOWN, n=2, x_T=X), "disagrees with the 1 examples"),
-    ("table", lambda m: sf.sample(denoiser(data=None), DDIM(), DOWN, n=3), "what one example is"),
+    ("table", lambda m: sf.sample(denoiser(data=None), DDIM(), DOWN, n=3), "shape of an example"),
     ("score", lambda m: sf.sample(m, Langevin(0.1), [1, 0], n=3), "no prior to start from"),
     ("mixture", lambda m: sf.sample(m, Langevin(0.1), [1, 0], n=3), "no prior to start from"),
-    ("rank", between_levels, "integer t of a table only"),
-    ("mean", between_levels, "integer t of a table only"),
-    ("mean", lambda m: between_levels(ClipX0(m)), "integer t of a table only"),
+    ("rank", between_levels, "only at the integer t of a table"),
+    ("mean", between_levels, "only at the integer t of a table"),
+    ("mean", lambda m: between_levels(ClipX0(m)), "only at the integer t of a table"),
     ("continuous", lambda m: denoiser(m.process, parametrization="mean"), "has no neighbours"),
     ("continuous", lambda m: denoiser(m.process, variance="direct"), "has no neighbours"),
     ("table", lambda m: denoiser(Interpolated(m.process), parametrization="mean"), "has no neighbours"),
@@ -637,7 +641,7 @@ UNBUILT = [
         )
     ),
     *(
-        ("categories", lambda m, g=g: GRIDS[g](m.process, 3), "categories have neither")
+        ("categories", lambda m, g=g: GRIDS[g](m.process, 3), "categorical process does not have")
         for g in ("log_snr", "karras")
     ),
     ("table", lambda m: ClassifierGuidance(m.given(0), OTHER, 0), "T = 1000"),

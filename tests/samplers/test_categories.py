@@ -143,7 +143,7 @@ def test_one_draw_and_one_call_a_step(name):
     assert x.shape == (5, 2, 2)
     assert calls == [t - 1 for t in grid[:-1].tolist()]
     assert SAMPLERS[name].calls(grid) == 10
-    with pytest.raises(sf.InputError, match="ended"):
+    with pytest.raises(sf.InputError, match="used up"):
         tape.uniform((5, 2, 2))
 
 

@@ -38,7 +38,7 @@ def until(c_bad, value):
     ],
 )
 def test_what_is_no_noise_is_refused(use, noise):
-    with pytest.raises(sf.InputError, match=r"noise is what draws come from, such as sf\.noise\.NoiseSource"):
+    with pytest.raises(sf.InputError, match=r"noise must be a noise source, such as sf\.noise\.NoiseSource"):
         use(noise)
 
 
@@ -49,7 +49,7 @@ def test_what_is_no_noise_is_refused(use, noise):
 )
 def test_the_step_that_leaves_the_finite_numbers_is_said(sampler, c_bad, step, value):
     t, s = GRID[step - 1 : step + 1]
-    with pytest.raises(sf.InputError, match=f"at step {step} of 4, from t = {t} to {s}"):
+    with pytest.raises(sf.InputError, match=f"at sampling step {step} of 4, from t = {t} to {s}"):
         sf.sample(denoiser(until(c_bad, value)), sampler, GRID, noise=sf.noise.NoiseSource(0), x_T=X)
 
 
@@ -61,7 +61,9 @@ def test_every_step_before_the_last_is_yielded():
 
 
 def test_a_step_too_large_for_langevin_is_said():
-    with pytest.raises(sf.InputError, match=r"left the finite numbers at step 2 of 3.*step is too large"):
+    with pytest.raises(
+        sf.InputError, match=r"NaN or infinite values at sampling step 2 of 3.*step is too large"
+    ):
         sf.sample(
             denoiser(), sf.samplers.Langevin(1e30), [20, 15, 10, 0], noise=sf.noise.NoiseSource(0), x_T=X
         )

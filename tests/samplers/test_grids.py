@@ -94,7 +94,7 @@ def test_the_ends_of_a_continuous_process_may_be_named(make, process, low, high)
         named, make(process, 10), rtol=0, atol=5 * process.t_min
     )  # the named end lies that little below its own
     assert bool((named.diff() < 0).all())
-    with pytest.raises(sf.InputError, match="leaves this process"):
+    with pytest.raises(sf.InputError, match="exceeds this process"):
         make(process, 10, sigma_min=low * 0.99)
     with pytest.raises(sf.InputError, match="descends from sigma_max to sigma_min"):
         make(process, 2, sigma_min=1.0, sigma_max=1.0)

@@ -180,17 +180,17 @@ GRID = [1000, 500, 0]
     [
         (sf.guidance.ClipX0(NETWORK), GRID, DDIM(), "without ClipX0"),
         (sf.guidance.ClipX0(NETWORK.given(0)), GRID, Heun(), "without ClipX0"),
-        (sf.guidance.DynamicThreshold(NETWORK), GRID, DDIM(), "clipped"),
-        (sf.guidance.ClassifierGuidance(NETWORK, CLASSIFIER, 0, 1.0), GRID, DDIM(), "without guidance"),
+        (sf.guidance.DynamicThreshold(NETWORK), GRID, DDIM(), "clipping"),
+        (sf.guidance.ClassifierGuidance(NETWORK, CLASSIFIER, 0, 1.0), GRID, DDIM(), "unguided model"),
         (BF16, GRID, DDIM(), "autocast_dtype"),
         (BF16.given(0), GRID, DDIM(), "autocast_dtype"),
-        (NETWORK, GRID[::-1], DDIM(), "from the noise down"),
+        (NETWORK, GRID[::-1], DDIM(), "descending from noise"),
         (NETWORK, [1000, 500, 600, 0], DDIM(), "strictly"),
         (NETWORK, GRID, DDIM(0.5), "η = 0"),
         (NETWORK, GRID, Ancestral(), "strictly descend"),
-        (NETWORK, GRID, Langevin(0.1), "never walks up"),
+        (NETWORK, GRID, Langevin(0.1), "not ascend"),
         (sf.ScoreModel(lambda x, _: x), [2, 1, 0], DDIM(), "noise levels"),
-        (CATEGORIES, [10, 5, 0], DDIM(), "categories"),
+        (CATEGORIES, [10, 5, 0], DDIM(), "categorical"),
     ],
 )
 def test_refusals(model, grid, sampler, message):

@@ -123,5 +123,5 @@ def test_churn_acts_at_the_ends_of_its_window():
     for low, high, draws in ((r, r, 1), (r, 1e3, 2), (0.0, r, 1), (0.0, r * (1 - 1e-9), 0)):
         tape = sf.noise.Recorded([torch.ones(1, 1)] * draws)
         sf.sample(model, sf.samplers.Heun(1.0, low, high), times, x_T=x, noise=tape)
-        with pytest.raises(sf.InputError, match="has ended"):
+        with pytest.raises(sf.InputError, match="is used up"):
             tape.normal((1, 1))

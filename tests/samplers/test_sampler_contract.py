@@ -103,7 +103,7 @@ MISSPELT = [
 
 @pytest.mark.parametrize(("wrong", "right"), MISSPELT)
 def test_a_misspelt_member_is_reported(wrong, right):
-    message = f"has a member '{wrong}'.*did you mean '{right}'"
+    message = f"has an unknown member '{wrong}'.*did you mean '{right}'"
     with pytest.raises(sf.IncompatibleModel, match=message):
         walk(type("Wrong", (Bare,), {wrong: "eps"})())
     with pytest.raises(sf.IncompatibleModel, match=message):

@@ -279,7 +279,7 @@ def test_bad_options():
         with pytest.raises(sf.InputError, match="churn"):
             Heun(**options)
     process = CONTINUOUS["vp"]
-    with pytest.raises(sf.InputError, match="churn of a step follows from the grid"):
+    with pytest.raises(sf.InputError, match="churn of a step depends on the grid"):
         Heun(churn=1.0).step(MIXTURE.denoiser(process), torch.zeros(1, 2), 1.0, 0.5, None, NoiseSource(0))
 
 

@@ -143,7 +143,7 @@ def test_a_folder_of_other_samples_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[1]", '{"name": "app"}', "\xff"])
 def test_the_manifest_of_another_program_is_left_alone(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
-    with pytest.raises(sf.InputError, match="is not one of samples: choose another folder"):
+    with pytest.raises(sf.InputError, match="does not describe samples: choose another folder"):
         plain(tmp_path, seed=0, clip=True)
     assert (tmp_path / "manifest.json").read_text(encoding="latin-1") == text
 

@@ -211,7 +211,9 @@ def test_a_full_disk_is_said_and_gone_on_from(tmp_path):
         try:
             made(tmp_path)
         except sf.InputError as error:
-            os._exit(0 if "000000.png cannot be written (File too large): free the disk" in str(error) else 2)
+            os._exit(
+                0 if "000000.png cannot be written (File too large): free disk space" in str(error) else 2
+            )
         os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert set(files(tmp_path)) == {"manifest.json"}

@@ -89,7 +89,7 @@ def test_a_file_of_somebody_else_is_not_replaced(capsys, run, pictures, tmp_path
             out.write_bytes(content)
             status, _, err = call(capsys, *words)
             assert status == 1, err
-            assert f"{name} is there already, and scorefield did not write it" in err
+            assert f"{name} exists and was not written by scorefield" in err
             assert out.read_bytes() == content
         out.unlink()
         for target in (pictures, tmp_path / "nothing"):
@@ -120,7 +120,7 @@ def test_the_default_target_is_the_runs_own(capsys, tiny_run, tmp_path):
 def test_from_python_too(run, tmp_path, pictures):
     samples = sf.Run(run).sample(2, steps=2, device="cpu")
     before = pictures.read_bytes()
-    with pytest.raises(sf.InputError, match="scorefield did not write it"):
+    with pytest.raises(sf.InputError, match="was not written by scorefield"):
         samples.save(pictures)
     assert pictures.read_bytes() == before
     samples.save(tmp_path / "new.npz")
@@ -173,7 +173,7 @@ def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to("/dev/zero")
     for name in ("a.png", "b.png"):
-        with pytest.raises(sf.InputError, match="did not write it"):
+        with pytest.raises(sf.InputError, match="was not written by scorefield"):
             check_output(tmp_path / name)
 
 
@@ -182,7 +182,7 @@ def test_decoded_images_replace_only_their_like(capsys, run, tmp_path, pictures)
     words = ["decode", run, tmp_path / "l.npz", "--device", "cpu", "--out"]
     status, _, err = call(capsys, *words, pictures)
     assert status == 1
-    assert "did not write it" in err
+    assert "was not written by scorefield" in err
     for _ in range(2):
         assert call(capsys, *words, tmp_path / "d.png")[0] == 0
     assert call(capsys, *words, tmp_path / "decoded_1.0")[0] == 0

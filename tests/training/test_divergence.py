@@ -80,7 +80,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, caplog, grad
     with caplog.at_level(logging.WARNING):
         bad, _ = next(trainer), next(plain)
     what = "the gradient norm is nan" if gradient else "the loss is nan"
-    assert f"step 3 skipped: {what} (1 in a row, 5 are a divergence)" in caplog.text
+    assert f"step 3 skipped: {what} (1 in a row; 5 count as divergence)" in caplog.text
     assert (bad.step, bad.skipped, bad.finite) == (3, 1, False)
     assert same(everything(trainer), before)
     assert [step.loss for step in steps] == [step.loss for step in others]
@@ -147,7 +147,7 @@ def test_rolled_back_is_the_checkpoint_at_a_smaller_rate(tmp_path, caplog):
         trainer = rolled_back(tmp_path / "r")
         steps = list(trainer)
     assert (
-        f"went back to {tmp_path / 'r' / 'checkpoints' / 'step-00000004'} with 0.5 times the learning rate"
+        f"rolled back to {tmp_path / 'r' / 'checkpoints' / 'step-00000004'} with 0.5 times the learning rate"
         in caplog.text
     )
     assert [step.step for step in steps] == [*range(1, 11), *range(5, 13)]
@@ -185,7 +185,9 @@ def test_a_rolled_back_run_resumes_exactly(tmp_path, stop):
 
 def test_it_goes_back_to_one_checkpoint_three_times(tmp_path):
     trainer = rolled_back(tmp_path / "r", 20, Spoiled(range(6, 21)))
-    with pytest.raises(sf.training.Diverged, match=r"step-00000004, to which it went back 3 times"):
+    with pytest.raises(
+        sf.training.Diverged, match=r"step-00000004, to which training was rolled back 3 times"
+    ):
         list(trainer)
     assert trainer._optimizer.param_groups[0]["lr"] == LR / 8
 
@@ -282,4 +284,4 @@ def test_the_command_fails_where_training_ends_in_what_is_not_finite(capsys, tmp
         assert "error: training ended at step" in err
         assert "step-00000000. Lower the learning rate" in err
         assert "done" not in err
-        assert "go on with" not in err
+        assert "resume with" not in err

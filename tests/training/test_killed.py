@@ -27,4 +27,4 @@ def test_stopped_at_random_moments(tmp_path, stops, kind):
     done = subprocess.run(job, capture_output=True, text=True, timeout=1800, env=environment)
     assert done.returncode == 0, f"seed {seed}: {done.stdout[-1000:]} {done.stderr[-2000:]}"
     assert f"stopped {stops} times" in done.stdout
-    assert done.stderr.count("and saved; go on with: scorefield train digits --run") <= stops
+    assert done.stderr.count("and saved; resume with: scorefield train digits --run") <= stops

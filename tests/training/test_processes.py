@@ -244,7 +244,7 @@ def test_the_command_on_two_processes(tmp_path):
         time.sleep(0.05)
     job.send_signal(signal.SIGTERM)
     _, err = job.communicate(timeout=60)
-    assert err.count("and saved; go on with: scorefield train digits") == 1, err
+    assert err.count("and saved; resume with: scorefield train digits") == 1, err
     step = checkpoint.newest(tmp_path / "s" / "checkpoints").state["step"]
     assert step > 0
     _, err = (job := command(tmp_path / "s", "--resume", "--steps", str(step + 3))).communicate(timeout=120)

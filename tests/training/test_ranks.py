@@ -353,7 +353,7 @@ def test_a_process_that_is_killed_is_a_sentence_of_the_other(tmp_path, lost):
     assert "Traceback" not in ended.said
     (line,) = [line for line in ended.said.splitlines() if line.startswith("error: ")]
     assert "another process of this job has ended or cannot be reached" in line
-    assert "from the last checkpoint, with --resume" in line
+    assert "restart all processes with --resume" in line
 
 
 def test_a_busy_port_is_a_sentence(tmp_path):
@@ -372,7 +372,7 @@ def test_a_busy_port_is_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"WORLD_SIZE": "2"}, "WORLD_SIZE says that this is one of 2 processes, and RANK"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK"),
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be an integer, got 'two'"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK must be one of 0 … 1"),
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK must be one of 0 … 1"),

@@ -107,5 +107,5 @@ def test_arguments_of_training_that_are_none(arguments, said):
 
 
 def test_a_function_is_no_objective():
-    with pytest.raises(sf.InputError, match=r"an objective is trained.*function is none"):
+    with pytest.raises(sf.InputError, match=r"objective must be an objective.*function is not"):
         sf.train(lambda x: x.sum(), DATA, steps=1)  # type: ignore[arg-type]

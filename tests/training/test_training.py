@@ -293,7 +293,7 @@ def test_bad_options(options, message):
 def test_weights_in_pieces_of_others_are_refused(monkeypatch):
     """FSDP by Accelerate's configuration: a checkpoint would hold a piece."""
     monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
-    with pytest.raises(sf.InputError, match=r"do not put together.*training.shard"):
+    with pytest.raises(sf.InputError, match=r"cannot save.*training.shard"):
         sf.train(*digits_objective(), steps=1, **OPTIONS)
 
 
@@ -301,7 +301,7 @@ def test_weights_in_pieces_of_others_are_refused(monkeypatch):
 @pytest.mark.parametrize("method", ["sliced-vr", "implicit"])
 def test_derivatives_of_weights_in_pieces_or_of_compiled_code_are_refused(option, method):
     model = sf.ScoreModel(sf.nets.MLP(2, noise_levels=False), data=sf.DataSpec((2,)))
-    with pytest.raises(sf.InputError, match=f"cannot be trained with {option}: leave it out"):
+    with pytest.raises(sf.InputError, match=f"cannot be trained with {option}: remove it"):
         sf.train(
             sf.objectives.ScoreMatching(model, method),
             torch.randn(8, 2),
@@ -316,7 +316,7 @@ def test_a_weight_without_dimensions_cannot_be_cut():
     objective, _ = digits_objective()
     objective.model.net.scale = torch.nn.Parameter(torch.tensor(1.0))
     with pytest.raises(
-        sf.InputError, match=r"model.net.scale is a weight without dimensions.*leave shard out"
+        sf.InputError, match=r"model.net.scale is a parameter without dimensions.*remove shard"
     ):
         shard_objective(objective, 1, torch.device("cpu"))
 
@@ -420,7 +420,7 @@ def test_what_lies_in_a_run_beside_its_own_files_does_not_disturb_it(tmp_path):
         3,
         4,
     ]
-    with pytest.raises(sf.InputError, match=r"has done 4 steps, and steps = 2 counts from the start"):
+    with pytest.raises(sf.InputError, match=r"has done 4 steps, and steps = 2 is the total"):
         sf.train(*digits_objective(), steps=2, run=run, resume=True, **OPTIONS)
     assert RunFolder(run).read_config()["training"]["steps"] == 4
 

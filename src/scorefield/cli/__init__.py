@@ -31,15 +31,15 @@ COMMANDS = {
     "options": ("options:options", "What --set and recipes accept"),
     "info": ("info:info", "Model size, FLOPs and noise levels"),
     "train": ("train:train", "Train a model: make a run, or resume one"),
-    "sample": ("sample:sample", "Sample a run: images, or points"),
-    "encode": ("encode:encode", "Turn images into latents by DDIM"),
-    "decode": ("encode:decode", "Turn latents back into images"),
+    "sample": ("sample:sample", "Generate samples from a run"),
+    "encode": ("encode:encode", "Encode images as DDIM latents"),
+    "decode": ("encode:decode", "Decode latents to images"),
     "interpolate": ("interpolate:interpolate", "Interpolate between two images"),
-    "evaluate": ("evaluate:evaluate", "Measure quality, likelihood or accuracy"),
+    "evaluate": ("evaluate:evaluate", "Compute metrics of a run"),
     "plot": ("plot:plot", "Plot data, samples and training of a run"),
     "plan": ("plan:plan", "Estimate memory and time of training"),
     "import": ("import_:import_", "Convert a published checkpoint to a run"),
-    "export": ("export:export", "Write a run for other software"),
+    "export": ("export:export", "Convert a run for other software"),
 }
 
 
@@ -129,14 +129,14 @@ def _explained(error: MemoryError | RuntimeError) -> str:
     """A sentence on an error of the machine; any other is raised again."""
     if is_out_of_memory(error):
         return (
-            "there is not enough memory for this: take a smaller network or smaller images; training also fits with a "
-            "smaller training.batch_size, or cut into training.accumulation parts (`scorefield plan RECIPE` says what it "
-            "needs)"
+            "not enough memory: use a smaller network or smaller images; for training, a smaller "
+            "training.batch_size or a larger training.accumulation also helps (`scorefield plan RECIPE` "
+            "estimates the memory)"
         )
     from scorefield.runtime.distributed import lost_process  # which loads torch
 
     if lost := lost_process(
-        error, "start all of them again with the same command; a training goes on with --resume"
+        error, "restart all processes with the same command; add --resume to continue training"
     ):
         return str(lost)
     raise error

@@ -47,5 +47,5 @@ def _print(parts: Mapping[str, NoisyAccuracy], target: Path) -> None:
     print_table(headers, zip(*columns, strict=True))
     counts = " and ".join(f"{part.examples:,} {name}" for name, part in parts.items())
     print_line(f"{counts} examples (mean ± standard error); cross-entropy in nats")
-    print_line(f"guessing without looking: accuracy {first.chance:.1%}, cross-entropy {first.entropy:.3f}")
+    print_line(f"chance level: accuracy {first.chance:.1%}, cross-entropy {first.entropy:.3f}")
     print_line(f"figure: {target}")

@@ -26,16 +26,22 @@ def encode(
         Path,
         typer.Argument(
             metavar="IMAGES",
-            help="An .npz with `images`, a picture, or a folder of them; larger ones are fitted as in training.",
+            help="An .npz with `images`, an image file or a folder of images; larger images are resized and cropped as in "
+            "training.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.npz", help="Where the latents go, with what decoding needs.")
+        Path,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Output file: the latents, and the grid and labels needed to decode them.",
+        ),
     ],
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="Class by number or name; repeat it or use commas, in turn over the images. Default: the images' own."
+            help="Class by number or name; repeat the option or separate by commas. Cycled over the images. Default: "
+            "the images' own labels."
         ),
     ] = None,
     steps: Steps = None,
@@ -44,11 +50,12 @@ def encode(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Turn images into latents x_T by DDIM with η = 0 upwards: the noise that the run decodes to these
-    images.
+    """Encode images as latents x_T by DDIM with η = 0 from data to noise; the run decodes them to these images.
 
-    More --steps reconstruct better. x̂0 is not clipped, there is no guidance, and the network runs in
-    fp32. From Python: sf.Run(RUN).encode(images)
+    More --steps give a smaller reconstruction error. x̂0 is not clipped, there is no guidance, and the
+    network runs in fp32.
+
+    From Python: sf.Run(RUN).encode(images)
     """
     check_latents_target(out)
     found = Run(run, allow or ()).encode(
@@ -65,7 +72,8 @@ def encode(
     which = "" if n <= AT_ONCE else f" of the first {AT_ONCE}"
     error = found.reconstruction_mse
     say(
-        f"wrote {out}: {n} latents; decoding{which} is off by {error:.1e} (mean squared error of a pixel in [0, 1])"
+        f"wrote {out}: {n} latents; reconstruction error{which} {error:.1e} (mean squared error per pixel in "
+        "[0, 1])"
     )
     if as_json:
         facts = {"out": str(out), "n": n, "steps": found.steps, "labels": found.labels, "weights": "ema"}
@@ -85,7 +93,7 @@ def decode(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Turn latents back into images, down the grid and with the labels that they were encoded with.
+    """Decode latents to images, with the grid and the labels that they were encoded with.
 
     From Python: sf.Run(RUN).decode(latents)
     """

@@ -33,18 +33,20 @@ _MEASURES = {
     "copies": "copies of training images, by pixels",
     "palette": "colours of the training images",
     "bpd": "the variational bound",
-    "ode": "the likelihood of the probability flow",
+    "ode": "the likelihood by the probability-flow ODE",
 }
 _MEASURED = (*SAMPLE_METRICS, *LIKELIHOODS)
 Metrics = Annotated[
     str | None,
     typer.Option(
         help=", ".join(f"{name} ({_MEASURES[name]})" if name in _MEASURES else name for name in _MEASURED)
-        + ": one or more, with commas. Default: fd; fd,pr at several scales of guidance."
+        + ": one, or several separated by commas. Default: fd, and fd,pr for several guidance scales."
     ),
 ]
 Data = Annotated[str | None, typer.Option(help="Data location. Default: as in training.")]
-Split = Annotated[str, typer.Option(metavar="heldout|train", help="The images of bpd and ode.")]
+Split = Annotated[
+    str, typer.Option(metavar="heldout|train", help="Images on which bpd and ode are computed.")
+]
 Samples = Annotated[
     Path | None, typer.Option(metavar="DIR|NPZ", help="Evaluate these images instead of sampling the run.")
 ]
@@ -52,14 +54,16 @@ Features = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(FEATURES),
-        help="Feature extractor for fd, kid and pr. Default: a classifier of the training images where they are grey and have "
-        "labels, otherwise imagenet.",
+        help="Feature extractor for fd, kid and pr. Default: a classifier trained on the training images if these "
+        "are greyscale and labelled, otherwise imagenet.",
     ),
 ]
 Reference = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Statistics of the training images: used if FILE is there, written if it is not."
+        metavar="FILE",
+        help="Reference statistics of the training images: read from FILE if it exists, otherwise computed and "
+        "written to it.",
     ),
 ]
 Count = Annotated[
@@ -68,13 +72,15 @@ Count = Annotated[
         "-n", min=2, help="Images per set (default: size of the held-out split), and images for bpd and ode."
     ),
 ]
-Sets = Annotated[int, typer.Option(min=1, help="Generated sets, for the mean and the spread.")]
+Sets = Annotated[
+    int, typer.Option(min=1, help="Number of generated sets; mean and standard deviation are over these.")
+]
 Scales = Annotated[
     str | None,
     typer.Option(
         metavar="S[,S…]",
-        help="Guidance scale: by --classifier (0 is none, default 1), otherwise classifier-free (1 is the conditional model). At "
-        "several scales the figures are printed and drawn against them.",
+        help="Guidance scale: by --classifier (0 is none, default 1), otherwise classifier-free (1 is the "
+        "conditional model). Several scales give a table and a figure of the metrics against the scale.",
     ),
 ]
 BoundSteps = Annotated[
@@ -105,14 +111,13 @@ def evaluate(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run: metrics, each with the settings, weights and data that it was measured with.
+    """Evaluate a run. Every metric is printed with the settings, weights and data that it was computed with.
 
-    Metrics of samples are printed beside those of held-out images. Samples are stored in RUN/evaluation as they
-    are made, and other metrics and a larger -n reuse them; an interrupted evaluation continues from them.
-    Deleting that folder is always safe. --variance also sets the variance of the bound. Results are appended
-    to RUN/evaluation/results.jsonl.
+    Metrics of samples are printed next to those of held-out images. Samples are stored in RUN/evaluation and
+    reused by other metrics, by a larger -n and after an interruption; that folder can be deleted at any time.
+    --variance also sets the variance of the bound. Results are appended to RUN/evaluation/results.jsonl.
 
-    With several scales, --guidance 0,0.5,1,2,4,10, the sets of each scale have the same seeds, and
+    With several scales, as in --guidance 0,0.5,1,2,4,10, the sets of all scales have the same seeds, and
     RUN/figures/guidance.png shows fidelity against diversity.
 
     A classifier is evaluated by its accuracy and cross-entropy at each noise level, on at most -n held-out and
@@ -143,7 +148,7 @@ def evaluate(
         )
     except KeyboardInterrupt:
         if folder.is_dir():
-            say(f"the samples that were made stay in {folder}: the same command goes on from there")
+            say(f"the samples computed so far are kept in {folder}: run the same command again to continue")
         raise
     if not processes.first:
         return
@@ -163,5 +168,5 @@ def _scales(guidance: str | None) -> list[float] | None:
         return [float(scale) for scale in guidance.split(",")]
     except ValueError:
         raise typer.BadParameter(
-            f"--guidance takes numbers with commas, such as 0,0.5,1,2; got {guidance!r}"
+            f"--guidance takes numbers separated by commas, such as 0,0.5,1,2; got {guidance!r}"
         ) from None

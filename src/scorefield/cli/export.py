@@ -21,16 +21,16 @@ def export(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="diffusers.")],
     run: RunFolder,
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder to make, which diffusers loads.")
+        Path, typer.Argument(metavar="DIR", help="Output folder, which diffusers can load.")
     ],
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run as a folder that other software loads; a model that it cannot express exactly is refused,
-    with the reason.
+    """Convert a run for other software. A model that the target cannot express exactly is refused, with the
+    reason.
     """
     if target not in TARGETS:
-        raise InputError(f"there is no target {target!r}; there is {', '.join(TARGETS)}")
+        raise InputError(f"unknown target {target!r}: use {', '.join(TARGETS)}")
     model = load(run, kind=Denoiser, allow=allow or ())
     with ends_on_sigterm():
         notes = diffusers.export(model, directory, read_run(run)[0].sampling)

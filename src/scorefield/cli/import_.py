@@ -24,12 +24,13 @@ def import_(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A checkpoint: .pt, .pth, .ckpt, .bin or .safetensors; of diffusers, the folder.",
+            help="A checkpoint: .pt, .pth, .ckpt, .bin or .safetensors; for diffusers, its folder.",
         ),
     ],
-    run: Annotated[Path, typer.Option(help="The folder to make: an ordinary run.")],
+    run: Annotated[Path, typer.Option(help="Output run folder.")],
     card: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A published checkpoint, by the name of its file.")
+        str | None,
+        typer.Option(metavar="NAME", help="Take the flags of this published checkpoint (its file name)."),
     ] = None,
     flags: Annotated[
         list[str] | None,
@@ -43,9 +44,7 @@ def import_(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a run of a published checkpoint. Files that would run code are refused, and nothing in them is
-    run.
-    """
+    """Convert a published checkpoint to a run. Files that would run code when loaded are refused."""
     with ends_on_sigterm():
         imported = import_run(
             origin, file, run, card=card, flags=parse_flags(flags or []), classifier=classifier

@@ -18,7 +18,7 @@ def info(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Parameters, FLOPs, noise levels, and what a run was trained on. Allocates no weights."""
+    """Parameters, FLOPs, noise levels, and the training data of a run. No weights are allocated."""
     facts = info_facts(what, allow or ())
     if as_json:
         print_json(facts)

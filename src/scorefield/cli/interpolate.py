@@ -17,27 +17,27 @@ from scorefield.runtime.parsing import whole_number
 
 __all__ = ["interpolate"]
 
-_END = "A picture, or a seed: a whole number is always a seed, so a file called 7 is written ./7."
+_END = "An image file or a seed. An integer is always a seed; write ./7 for a file named 7."
 
 
 def interpolate(
     run: RunFolder,
     a: Annotated[str, typer.Argument(metavar="A", help=_END)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other end, likewise.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other end: an image file or a seed.")],
     out: Annotated[Path, typer.Option(help="FILE.gif (an animation) or FILE.png (the frames in a grid).")],
     frames: Annotated[int, typer.Option(min=2, help="Number of frames, both ends included.")] = 10,
-    label: Annotated[str | None, typer.Option(help="The class of the whole walk, by number or name.")] = None,
+    label: Annotated[str | None, typer.Option(help="Class of all frames, by number or name.")] = None,
     steps: Steps = None,
     grid: Grid = None,
     device: Device = None,
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Interpolate between two images through their latents, along the sphere that noise lies on.
+    """Interpolate between two images by spherical interpolation of their DDIM latents.
 
-    A seed stands for sample 0 of that seed, which is of the first class unless --label says another. Between
-    pictures a class-conditional run needs one --label: they are encoded and every frame is decoded under it,
-    so that the two ends reproduce the pictures.
+    A seed means sample 0 of that seed, which has the first class unless --label gives another. Between
+    images a class-conditional run needs one --label: both images are encoded and every frame is decoded with
+    it, so that the two ends reproduce the images.
 
     From Python: sf.Run(RUN).interpolate(a, b, frames)
     """
@@ -60,5 +60,5 @@ def _end(word: str) -> int | Path:
     if seed is not None:
         return seed
     if not Path(word).exists():
-        raise InputError(f"{word!r} is neither a file nor a seed (a whole number): give one of them")
+        raise InputError(f"{word!r} is neither an image file nor a seed (an integer)")
     return Path(word)

@@ -90,7 +90,7 @@ def _save(drawn: matplotlib.figure.Figure, run: Path, name: str) -> str:
 
 def _say_size(folder: Path) -> None:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    say(f"{folder} holds {_size(size)} of samples and figures; nothing depends on it")
+    say(f"{folder} holds {_size(size)} of stored samples and results; it can be deleted")
 
 
 def _print_table(figures: Sequence[MetricValue]) -> None:

@@ -20,9 +20,10 @@ def options(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What --set and a recipe's tables accept: every name with its type, default and description.
+    """List the settings of recipes and --set: name, type, default and description.
 
-    A section of several kinds, such as net, lists them; `scorefield options net.unet` has the names of one.
+    A section with several kinds, such as net, lists these; `scorefield options net.unet` lists the settings
+    of one.
     """
     if section is None:
         known = sections()

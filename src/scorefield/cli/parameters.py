@@ -37,7 +37,7 @@ _TERMINATED = 75
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed. Sample i does not depend on -n.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps. Default: the fastest one found.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps. Default: the fastest available.")]
 
 
 def _importable(modules: list[str] | None) -> list[str] | None:
@@ -53,24 +53,28 @@ Allow = Annotated[
         "--allow",
         metavar="MODULE",
         callback=_importable,
-        help="A module of your own that the run may import, also from the current folder; repeat it for several.",
+        help="Python module of your own that the run may import; the current folder is searched too. Repeat the "
+        "option for several.",
     ),
 ]
 SamplerName = Annotated[
-    str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: the run's own.")
+    str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: as in the run.")
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the grid. Default: the run's own number.")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Number of steps of the grid. Default: as in the run.")
+]
 Grid = Annotated[
     str | None,
     typer.Option(
-        help=f"full, {', '.join(GRIDS)}, staircase (annealed Langevin), or counts such as 10,15,20. Default: the run's own."
+        help=f"full, {', '.join(GRIDS)}, staircase (annealed Langevin), or counts such as 10,15,20. Default: as in "
+        "the run."
     ),
 ]
 Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Compile the network by torch.compile first: takes minutes; worth it for many samples on a GPU.",
+        help="Compile the network with torch.compile: takes minutes; worth it for many samples on a GPU.",
     ),
 ]
 Eta = Annotated[float | None, typer.Option(help="DDIM's η, 0 (deterministic) to 1 (ancestral).")]

@@ -16,21 +16,24 @@ def plan(
     what: Annotated[
         str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name or .toml file, or a run's folder.")
     ],
-    devices: Annotated[int, typer.Option(min=1, help="How many devices share a batch.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices that share a batch.")] = 1,
     memory: Annotated[float | None, typer.Option(metavar="GiB", help="Memory of one device.")] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Examples a step, over all devices. Default: the recipe's own."),
+        typer.Option(min=1, help="Examples per step, over all devices. Default: the recipe's."),
     ] = None,
     flops: Annotated[
         float | None,
         typer.Option(
-            metavar="F", help="FLOP/s that one device sustains. Default: measured here by a few steps."
+            metavar="F",
+            help="Sustained FLOP/s of one device. Default: measured on this machine with a few steps.",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu or cuda. Default: cuda for several devices, otherwise the one found here."),
+        typer.Option(
+            help="cpu or cuda. Default: cuda for several devices, otherwise the device of this machine."
+        ),
     ] = None,
     allow: Allow = None,
     as_json: Json = False,

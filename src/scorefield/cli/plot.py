@@ -16,13 +16,14 @@ from scorefield.runs.run import Run
 def plot(
     run: RunFolder,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Target. Default: a file in the run's figures/.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Output file. Default: a file in the run's figures/ folder."),
     ] = None,
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a run. Points of the plane: data, samples, score field and paths. Other data: the curve of
-    training.
+    """Plot a run: for two-dimensional points the data, samples, score field and sampling paths, for other
+    data the training curve.
     """
     say(f"drawing {run}")
     target = plot_run(Run(run, allow or ()), out)

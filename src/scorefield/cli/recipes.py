@@ -13,14 +13,12 @@ from scorefield.runs.recipe import read_recipe, recipe_text
 
 
 def recipes(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Print this recipe, to be copied and changed.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe as TOML.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes: paper, data shape, parameters; or print the TOML of one.
 
-    A changed copy trains like any recipe: scorefield recipes digits > mine.toml; scorefield train mine.toml
+    To change a recipe, edit a copy: scorefield recipes digits > mine.toml; scorefield train mine.toml
     """
     if name is not None:
         if as_json:

@@ -30,7 +30,8 @@ Count = Annotated[
 Labels = Annotated[
     list[str] | None,
     typer.Option(
-        help="Class by number or name; repeat it or use commas. Default: every class that has training examples, in turn."
+        help="Class by number or name; repeat the option or separate by commas. Cycled over the samples. Default: "
+        "every class with training examples."
     ),
 ]
 Guidance = Annotated[
@@ -45,15 +46,15 @@ LowRes = Annotated[
     typer.Option(
         "--low-res",
         metavar="FILE",
-        help="Low-resolution inputs for a super-resolution run; sample i upsamples image i: an .npz with `images`, a picture or "
-        "a folder of them. Default classes: those of the file.",
+        help="Low-resolution inputs for a super-resolution run; sample i upsamples image i: an .npz with "
+        "`images`, an image file or a folder of images. Default labels: those of the file.",
     ),
 ]
 Given = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.npz",
-        help="Further inputs of the network by name, such as a mask, cycled over the samples.",
+        help="Further inputs of the network, such as a mask: arrays by name, cycled over the samples.",
     ),
 ]
 Inpainted = Annotated[
@@ -67,7 +68,8 @@ Out = Annotated[
     Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")
 ]
 Animation = Annotated[
-    Path | None, typer.Option(metavar="FILE.gif", help="Show the denoising of the first images.")
+    Path | None,
+    typer.Option(metavar="FILE.gif", help="Write an animation of the denoising of the first images."),
 ]
 
 
@@ -89,12 +91,12 @@ def sample(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Sample a run with its averaged (EMA) weights: images, or points as an .npz with `samples`.
+    """Generate samples with the averaged (EMA) weights of a run: images, or points as an .npz with `samples`.
 
-    Samples are computed in blocks of 64. Those of a folder, and more than 64 for a FILE, are stored block by
-    block, in the folder or in FILE.blocks. After an interruption the same command computes the missing blocks,
-    and the files have the same bytes. A larger -n adds samples to a folder. A FILE that scorefield did not write is
-    not replaced. Several processes share the work:
+    Samples are computed in blocks of 64. The blocks of a folder, or of a FILE with more than 64 samples, are
+    stored as they are computed, in the folder or in FILE.blocks. After an interruption the same command
+    computes the missing blocks and gives the same bytes. A larger -n adds samples to a folder. A FILE that
+    scorefield did not write is not replaced. Several processes share the work:
     torchrun --nproc_per_node 2 -m -- scorefield sample RUN …
 
     From Python: sf.Run(RUN).sample(n=8, steps=20).images

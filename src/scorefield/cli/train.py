@@ -43,8 +43,9 @@ def train(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Make as many steps as fit into this many minutes, at most --steps: a short trial measures the speed, and "
-            "the number is written into the run. With --resume: stop after this many minutes, finished or not."
+            help="Train for about this many minutes: a short trial measures the speed and sets the number of steps "
+            "(at most --steps), which is stored in the run. With --resume: stop after this many minutes, even if "
+            "training is not finished."
         ),
     ] = None,
     seed: Annotated[
@@ -73,7 +74,7 @@ def train(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model and write a run, a folder with all that later commands need.
+    """Train a model and write a run: a folder that all other commands read.
 
     Ctrl-C saves a checkpoint and prints the command that resumes. From Python: sf.train
     """
@@ -112,15 +113,15 @@ def _names(change: str, setting: str) -> bool:
 def _resumed(recipe: str, run: Path | None, init: Path | None, settings: list[str]) -> Recipe:
     """The recipe of a run that is gone on with. InputError for what cannot be changed about it."""
     if run is None:
-        raise InputError("--resume needs --run, the folder of the run to go on with")
+        raise InputError("--resume needs --run, the folder of the run to continue")
     if init is not None:
-        raise InputError("--resume goes on with a run's own weights: leave --init out")
+        raise InputError("--resume continues from the run's own weights: remove --init")
     known = read_run(run)[0]
     if known.name not in (recipe, Path(recipe).stem):
         raise InputError(f"{run} is a run of {known.name}, not of {recipe}")
     if any(not change.startswith("training.") for change in settings):
         raise InputError(
-            "a resumed run keeps its model, data and sampling: --set changes only training.* there"
+            "a resumed run keeps its model, data and sampling: with --resume, --set accepts training.* only"
         )
     return known
 
@@ -177,14 +178,14 @@ def _loop(trainer: Trainer, recipe: Recipe, seconds: float | None, received: lis
 
 def _finish(trainer: Trainer, recipe: Recipe, folder: Path, stopped: int, go_on: str) -> dict[str, object]:
     if trainer.data.unreadable and not trainer.data.in_memory:
-        say(f"pictures were met that cannot be used; they are named in {folder / 'broken-files.txt'}")
+        say(f"some images could not be read; they are listed in {folder / 'broken-files.txt'}")
     if stopped > _LATE:
-        say(f"stopped at step {trainer.step:,} and saved; go on with: {go_on}")
+        say(f"stopped at step {trainer.step:,} and saved; resume with: {go_on}")
         raise typer.Exit(_EXIT[signal.Signals(stopped - _LATE)])
     if trainer.step >= trainer.options.steps:
         say(f"done: {trainer.step:,} steps; {_what_next(trainer, recipe, folder)}")
     else:
-        say(f"time is up at step {trainer.step:,}; go on with: {go_on}")
+        say(f"time limit reached at step {trainer.step:,}; resume with: {go_on}")
     return {"run": str(folder), "step": trainer.step, "steps": trainer.options.steps}
 
 
@@ -192,9 +193,9 @@ def _what_next(trainer: Trainer, recipe: Recipe, folder: Path) -> str:
     """The commands that show what was trained."""
     run, spec = shlex.quote(str(folder)), trainer.data.spec
     if recipe.is_classifier:
-        return f"see its accuracy with: scorefield evaluate {run}"
+        return f"evaluate it with: scorefield evaluate {run}"
     if spec.shape == (2,):
-        return f"draw its samples and its score with: scorefield plot {run}"
+        return f"plot its samples and score with: scorefield plot {run}"
     model = trainer.objective.model
     guided = " --guidance 2" if model.null_label is not None else ""
     one = " (of one class: --label NAME)" if model.num_classes else ""

@@ -141,9 +141,7 @@ class NoiseSource:
         batch, row = shape[0], math.prod(shape[1:])
         samples = np.arange(batch) if self.samples is None else self.samples
         if len(samples) != batch:
-            raise InputError(
-                f"this noise source is for {len(samples)} samples, but {batch} rows were asked for"
-            )
+            raise InputError(f"this noise source is for {len(samples)} samples, but {batch} were requested")
         # One stream serves `per` consecutive samples, so that two-dimensional toys do not pay for a generator
         # a row; `per`
         # depends on the size of a row alone, so a sample's bits still do not depend on who else is in the
@@ -175,7 +173,7 @@ class Recorded:
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         wanted = "a list of tensors, in the order in which they are drawn"
         if not isinstance(tensors, Iterable) or (isinstance(tensors, Tensor) and not tensors.ndim):
-            raise InputError(f"what is recorded must be {wanted}, got {brief(tensors)}")
+            raise InputError(f"recorded noise must be {wanted}, got {brief(tensors)}")
         self._tensors = list(tensors)
         for tensor in self._tensors:
             instance_of("what is recorded", tensor, Tensor, wanted)
@@ -203,13 +201,13 @@ class Recorded:
         """
         if self._next >= len(self._tensors):
             raise InputError(
-                f"the recorded noise has ended: it held {len(self._tensors)} draws and one more was asked for"
+                f"the recorded noise is used up: it holds {len(self._tensors)} draws and one more was requested"
             )
         tensor = self._tensors[self._next]
         sizes = () if shape == () else _sizes(shape)
         if tuple(tensor.shape) != tuple(sizes):
             raise InputError(
-                f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(sizes)} was asked for"
+                f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(sizes)} was requested"
             )
         self._next += 1
         return tensor
@@ -253,7 +251,7 @@ def check_noise(noise: object) -> Noise:
     if isinstance(noise, Noise) and not isinstance(noise, type):
         return noise
     raise InputError(
-        f"noise is what draws come from, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"
+        f"noise must be a noise source, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"
     )
 
 

@@ -108,7 +108,7 @@ class DataSpec:
         for size in shape:
             positive_int("a size of an example's shape", size, at_most=_LARGEST_SIZE)
         if not isinstance(self.range, Sequence) or len(self.range) != 2:
-            raise InputError(f"range is two numbers that ascend, such as (-1, 1); got {brief(self.range)}")
+            raise InputError(f"range must be two ascending numbers, such as (-1, 1); got {brief(self.range)}")
         low, high = (number("an end of range", end, at_least=-LARGEST, at_most=LARGEST) for end in self.range)
         if not low < high:
             raise InputError(f"range must ascend, got {self.range}")
@@ -117,7 +117,7 @@ class DataSpec:
             or isinstance(classes, str)
             or not all(isinstance(name, str) for name in classes)
         ):
-            raise InputError(f"classes are the names of the labels, a list of words; got {brief(classes)}")
+            raise InputError(f"classes must be a list of names, one per label; got {brief(classes)}")
         if self.bins is not None:
             positive_int("bins, the levels a value can take,", self.bins, at_least=2, at_most=_LARGEST_BINS)
 
@@ -190,9 +190,9 @@ class DataSpec:
         bad = ~((position - level).abs() <= _OFF_GRID) | (level < 0) | (level > self.bins - 1)
         if bool(bad.any()):
             raise InputError(
-                f"the data must lie on its grid of {self.bins} bins from {low:g} to {high:g}, and {int(bad.sum())} of {bad.numel()} "
-                f"values do not, the first is {float(x[bad][0]):g}: give quantized data, set the right bins, or use what is for "
-                'continuous data (a bound with decoder="density")'
+                f"the values must lie on the grid of {self.bins} bins from {low:g} to {high:g}, and {int(bad.sum())} of {bad.numel()} "
+                f"values do not, the first is {float(x[bad][0]):g}: give quantized data, the right bins, or use "
+                'decoder="density" for continuous data'
             )
         return level.long()
 

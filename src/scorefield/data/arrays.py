@@ -62,7 +62,9 @@ def check_arrays(arrays: Mapping[str, Tensor], count: int, source: str) -> None:
     for name, array in arrays.items():
         instance_of(f"{source}: `{name}`", array, Tensor, "a tensor (N, *)")
         if name in RESERVED:
-            raise InputError(f"{source}: an array cannot be called {name!r}, which means examples or labels")
+            raise InputError(
+                f"{source}: the name {name!r} is reserved for examples and labels: rename this array"
+            )
         if array.dtype not in _DTYPES or array.ndim < 1 or len(array) != count:
             raise InputError(
                 f"{source}: `{name}` must hold one entry for each of {count} examples, as "

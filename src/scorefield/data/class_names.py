@@ -33,7 +33,7 @@ def class_numbers(
         twice = [name for name in names if known.count(name) > 1] if len(number_of) < len(known) else []
         if twice:
             raise InputError(
-                f"{source + ': ' if source else ''}several classes are called {twice[0]!r}: say them by number, all of them"
+                f"{source + ': ' if source else ''}several classes are called {twice[0]!r}: give all classes by number"
             )
         return [number_of[name] for name in names]
     count = len(known) if count is None else count
@@ -42,7 +42,7 @@ def class_numbers(
     strangers = [name for name in names if name not in number_of]
     strange = next((name for name in strangers if not _is_number(name, count)), strangers[0])
     mixed = any(name in number_of for name in names)
-    reason = ": classes are all named, or all numbered" if mixed else ""
+    reason = ": give all classes by name or all by number" if mixed else ""
     raise InputError(
         f"{source + ': ' if source else ''}there is no class {strange!r}{did_you_mean(strange, known)}; there are "
         f"{', '.join(known[:20])} (0 … {count - 1}){reason}"

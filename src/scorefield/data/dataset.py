@@ -270,8 +270,7 @@ class Dataset:
             raise InputError(f"the held-out fraction must be at least 0 and below 1, got {brief(fraction)}")
         if fraction > 0 and len(self) < 2:
             raise InputError(
-                f"{self.source}: {len(self)} example cannot be split; hold out nothing (fraction 0) or add "
-                "data"
+                f"{self.source}: {len(self)} example cannot be split: set the held-out fraction to 0 or add data"
             )
         labels = np.zeros(len(self), dtype=np.int64) if self.labels is None else self.labels.numpy()
         shuffled = permutation(len(self), seed, stream=_SPLIT_STREAM)
@@ -355,7 +354,7 @@ def number_labels(labels: np.ndarray, source: str) -> tuple[Tensor, tuple[str, .
     names, numbers = np.unique(labels, return_inverse=True)
     if labels.dtype.kind == "U" and any("\ud800" <= c <= "\udfff" for name in names for c in str(name)):
         raise InputError(
-            f"{source}: the name of a class holds half a character (a lone surrogate), which no file can hold: name it otherwise"
+            f"{source}: the name of a class holds a lone surrogate, which cannot be written to a file: rename it"
         )
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(name) for name in names)
 
@@ -435,7 +434,7 @@ def tensor(
     further = {name: numeric_tensor(name, array, "tensor") for name, array in arrays.items()}
     bins = 256 if values.dtype == torch.uint8 else None
     if range is None:
-        advice = "say it by sf.data.tensor(x, range=(0, 1))"
+        advice = "give their range, sf.data.tensor(x, range=(0, 1))"
         range = (-1.0, 1.0) if bins else range_of(values, "tensor", advice)
     spec = DataSpec(tuple(values.shape[1:]), tuple(numbers("range", range, 1).tolist()), classes, bins)
     low, high = spec.range

@@ -42,7 +42,10 @@ def skipped_in_words(names: Sequence[str], reasons: Sequence[str]) -> str:
         for name, reason in zip(names[:_FILES], why[:_FILES], strict=False)
     ]
     more = ", …" if len(names) > _FILES else ""
-    return f"skipped {len(names):,} broken image{'s' if len(names) > 1 else ''}: {', '.join(first)}{more}; --strict makes them an error"
+    return (
+        f"skipped {len(names):,} broken image{'s' if len(names) > 1 else ''}: {', '.join(first)}{more}; "
+        "--strict makes this an error"
+    )
 
 
 def _shape(spec: DataSpec) -> str:

@@ -79,14 +79,14 @@ def images_of(path: UserImages, data: DataSpec, labels: np.ndarray | None = None
     """
     if not are_images(data.shape):
         raise InputError(
-            f"{_named(path)}: images need a model of images, and an example of this one has shape {tuple(data.shape)}"
+            f"{_named(path)}: this model takes no images: its examples have shape {tuple(data.shape)}"
         )
     channels, height, width = data.shape
     found = read_images(path, channels, labels, size=height if height == width else None)
     if found.spec.shape[1:] != (height, width):
         raise InputError(
-            f"{_named(path)}: this run's images have {width}×{height} pixels, and these have {found.spec.shape[2]}×{found.spec.shape[1]}: "
-            "resize them first"
+            f"{_named(path)}: this run's images have {width}×{height} pixels, but these have "
+            f"{found.spec.shape[2]}×{found.spec.shape[1]}: resize them first"
         )
     spec = replace(found.spec, range=data.range)
     if data.bins is None or data.bins >= 256:
@@ -111,10 +111,11 @@ def mask_of(path: UserImages, data: DataSpec) -> Tensor:
     """
     known = images_of(path, DataSpec((1, *data.shape[1:]), bins=256)).everything()[:, 0] < 128
     if len(known) != 1:
-        raise InputError(f"{_named(path)}: a mask is one image, and there are {len(known)}")
+        raise InputError(f"{_named(path)}: a mask is one image, but there are {len(known)}")
     if bool(known.all()):
         raise InputError(
-            f"{_named(path)}: this mask is black everywhere, so nothing is to be filled: paint what is to be filled white"
+            f"{_named(path)}: the mask is black everywhere, so nothing would be inpainted: paint the region to "
+            "inpaint white"
         )
     return known[0]
 

@@ -66,15 +66,15 @@ class Examples:
     def __post_init__(self) -> None:
         if self.model.family not in ("gaussian", "categorical"):
             raise IncompatibleModel(
-                f"bpd and ode are likelihoods at noise levels, and this {self.model.kind} has none: look at its samples, "
-                "or train a model with a process"
+                f"bpd and ode need a model with noise levels, and this {self.model.kind} has none: use metrics of "
+                "samples, or train a model with a process"
             )
         known = self.model.data
         bins, found = known and known.bins, self.data.spec.bins
         if bins != found:
             raise InputError(
-                f"{self.data.source} has {found or 'no'} levels and the model was trained on data of {bins or 'no'} levels: "
-                "likelihoods are of data on the same levels"
+                f"{self.data.source} has {found or 'no'} levels and the model was trained on data of {bins or 'no'} "
+                "levels: likelihoods need data on the same levels"
             )
         made = {"low_res"} if self.model.low_res is not None else set()
         self.model.refuse_missing({*self.data.arrays, *made})
@@ -145,7 +145,7 @@ class BoundPlan:
         if not isinstance(examples.model, GaussianModel):
             if self.terms is not None or self.variance is not None:
                 raise IncompatibleModel(
-                    "the bound of categories is the sum of all its terms, which have no variance: leave both out"
+                    "the bound of categories is the sum of all its terms, which have no variance: remove both"
                 )
             return None
         return Bound.of(

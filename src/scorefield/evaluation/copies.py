@@ -37,7 +37,7 @@ def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22
             f"queries and references must have one data shape, got {tuple(queries.shape)} and {tuple(references.shape)}"
         )
     if not len(references):
-        raise InputError("there are no references to be near to")
+        raise InputError("references must hold at least one example")
     q, r = queries.detach().flatten(1).cpu(), references.detach().flatten(1).cpu()
     best = torch.full((len(q),), torch.inf, dtype=torch.float64)
     rows = max(block // max(q.shape[1], 1024), 1)

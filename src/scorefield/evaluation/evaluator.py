@@ -242,9 +242,9 @@ def _known(names: Sequence[str]) -> Sequence[str]:
     for i, name in enumerate(names):
         one_of("a metric", name, METRICS)
         if name in names[:i]:
-            raise InputError(f"the metric {name} is asked for twice: name each once")
+            raise InputError(f"the metric {name} is given twice")
     if not names:
-        raise InputError(f"no metric is asked for; there are {', '.join(METRICS)}")
+        raise InputError(f"no metric is given: choose from {', '.join(METRICS)}")
     return names
 
 
@@ -270,7 +270,7 @@ def _check_data(subject: EvaluationTarget) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    advice = "figures and samples are kept there, so copy the run to where it can be"
+    advice = "results and samples are stored there, so copy the run to a writable folder"
     try:
         make_folder(folder)
     except OSError as error:
@@ -300,12 +300,13 @@ def _sets(subject: EvaluationTarget, options: EvaluationOptions, metric: str) ->
     spec, heldout = subject.train.spec, subject.heldout
     if not are_images(spec.shape):
         raise InputError(
-            f"{metric} compares images, and this run makes points of shape {spec.shape}: look at them with scorefield plot, or ask "
-            f"for {' and '.join(LIKELIHOODS)}"
+            f"{metric} compares images, but this run generates points of shape {spec.shape}: use scorefield plot, "
+            f"or the metrics {' and '.join(LIKELIHOODS)}"
         )
     if len(heldout) < 2:
         raise InputError(
-            f"figures are read next to held-out images, and there are {len(heldout)} here: train with a larger data.holdout"
+            f"metrics are compared with held-out images, and this run has {len(heldout)}: train with a larger "
+            "data.holdout"
         )
     count = options.n or len(heldout)
     for name in options.metrics:
@@ -368,8 +369,8 @@ def _check_kind(reference: Reference, file: Path, features: str) -> None:
     by_classifier = reference.extractor.startswith("classifier trained on")
     if by_classifier != (features == "classifier"):
         raise InputError(
-            f"{file} holds features of {reference.extractor}, and this run is judged by those of {features}: choose other "
-            "features, or name a new file to write",
+            f"{file} holds features of {reference.extractor}, but this run is evaluated with the features "
+            f"{features}: choose other features, or another file",
             command="--features",
         )
 

@@ -60,8 +60,8 @@ def check_images(x0: Tensor, spec: DataSpec, name: str) -> None:
     """InputError unless x0 is a batch of examples of `spec`."""
     if tuple(x0.shape[1:]) != spec.shape:
         raise InputError(
-            f"{name}: takes images (B, {', '.join(map(str, spec.shape))}), got {tuple(x0.shape)}: "
-            f"compare images of the size that it was made for"
+            f"{name}: takes images (B, {', '.join(map(str, spec.shape))}), got {tuple(x0.shape)}: use images of "
+            "this size"
         )
 
 

@@ -191,8 +191,8 @@ def _labels(data: Dataset) -> Tensor:
     """The labels (N,) of data that a classifier can be trained on; InputError for others."""
     if data.labels is None:
         raise InputError(
-            f"{data.source}: the features come from a classifier, which needs labels, and this data has none: "
-            f"use data with labels (a folder with a subfolder for each class, or an .npz with `labels`)"
+            f"{data.source}: the features come from a classifier, which needs labels, but this data has none: use "
+            "labelled data (a folder with a subfolder per class, or an .npz with `labels`)"
         )
     if len(data.labels.unique()) < 2:
         raise InputError(

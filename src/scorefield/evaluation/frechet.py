@@ -119,7 +119,7 @@ def _check_table(features: object, rows: str, columns: int | None = None) -> Non
     if table.ndim != 2 or not table.shape[1] or columns not in (None, table.shape[1]):
         raise InputError(f"features must have shape ({rows}, {columns or 'D'}), got {tuple(table.shape)}")
     check_real("features", table)
-    check_finite(table, "feature vectors", "look at those images, for a model that has diverged makes such")
+    check_finite(table, "feature vectors", "inspect these images; a model that has diverged produces them")
 
 
 def check_real(name: str, x: Tensor) -> None:

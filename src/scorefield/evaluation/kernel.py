@@ -95,9 +95,7 @@ def _mmd(a: Tensor, b: Tensor, rows: int) -> float:
     within = _within(a, rows) / (m * (m - 1)) + _within(b, rows) / (n * (n - 1))
     found = within - 2 * _sum(a, b, rows) / (m * n)
     if not math.isfinite(found):
-        raise InputError(
-            "the features are so large that their third powers are no finite numbers: scale them"
-        )
+        raise InputError("the features are so large that their third powers overflow: scale them")
     return found
 
 

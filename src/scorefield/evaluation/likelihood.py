@@ -137,7 +137,7 @@ def categorical_bits_per_dim(
     asked = as_model(model)
     if not isinstance(asked, CategoricalModel):
         raise IncompatibleModel(
-            f"{asked.kind} is no model of categories: its bound is sf.likelihood.bits_per_dim(model, x0, noise)"
+            f"{asked.kind} is not a categorical model: its bound is sf.likelihood.bits_per_dim(model, x0, noise)"
         )
     asked.refuse_missing()
     process, steps, columns = model.process, _descending(model.process, grid).flip(0), []

@@ -59,7 +59,7 @@ class MetricInputs:
     @property
     def real(self) -> Reference:
         if self.reference is None:
-            raise InputError("this metric compares with reference statistics, and none are given")
+            raise InputError("this metric needs reference statistics")
         return self.reference
 
 
@@ -142,8 +142,8 @@ def _pr(judged: MetricInputs, stamp: Stamp) -> list[MetricValue]:
     found = [precision_recall(_features(one.features), real, _NEIGHBOURS) for one in judged.sets]
     heldout = precision_recall(_features(judged.heldout.features), real, _NEIGHBOURS)
     ways: dict[str, tuple[str, Callable[[PrecisionRecall], float]]] = {
-        "precision": ("are samples realistic", lambda value: value.precision),
-        "recall": ("do they cover the training images", lambda value: value.recall),
+        "precision": ("share of samples near training images", lambda value: value.precision),
+        "recall": ("share of training images near samples", lambda value: value.recall),
     }
     return [
         _figure(
@@ -250,7 +250,7 @@ def _score(seen: SetStatistics, splits: int) -> Score:
 def _features(features: Tensor | None) -> Tensor:
     if features is None:
         raise InputError(
-            "the reference holds no features, only their moments: make it again, or ask for fd alone"
+            "the reference holds only moments of the features: compute it again, or use fd alone"
         )
     return features
 
@@ -267,8 +267,8 @@ def _of_covariances(judged: MetricInputs) -> list[str]:
     found.append(judged.sets[0].moments.warning("generated sets"))
     if count != held.count:
         found.append(
-            f"the sets have {count} samples and {held.count} images are held out: Fréchet distances fall with the count, "
-            f"so their ratio {'flatters' if count > held.count else 'is unfair to'} the samples; make sets of {held.count}"
+            f"the sets have {count} samples and {held.count} images are held out: Fréchet distances fall with the "
+            f"count, so the ratio is too {'low' if count > held.count else 'high'}; use sets of {held.count}"
         )
     return [text for text in found if text is not None]
 
@@ -278,7 +278,8 @@ def _of_counts(judged: MetricInputs) -> list[str]:
     if count == held:
         return []
     return [
-        f"the sets have {count} samples and {held} images are held out: precision and recall depend on the count; make sets of {held}"
+        f"the sets have {count} samples and {held} images are held out: precision and recall depend on the "
+        f"count; use sets of {held}"
     ]
 
 
@@ -287,8 +288,8 @@ def _of_classes(judged: MetricInputs) -> list[str]:
     if unlike <= _UNLIKE:
         return []
     return [
-        f"the labels asked for differ from the held-out images' proportions by up to {unlike:.0%}, which alone raises the "
-        f"Fréchet distance; ask for the held-out images' own labels"
+        "the proportions of the requested labels differ from those of the held-out images by up to "
+        f"{unlike:.0%}, which alone raises the Fréchet distance; use the held-out images' labels"
     ]
 
 

@@ -87,7 +87,8 @@ def noisy_accuracy(
     labels, process = _labels(judge, data), judge.process
     if not isinstance(process, GaussianProcess):
         raise IncompatibleModel(
-            "a classifier is measured at the levels of its `process`, and this one has none"
+            "the accuracy is measured at the noise levels of the classifier's `process`, and this classifier has "
+            "none"
         )
     positive_int("batch_size", batch_size)
     chosen = sorted(set(_times(process) if times is None else _checked(times)))

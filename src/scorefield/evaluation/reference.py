@@ -103,8 +103,8 @@ class Reference:
         """
         if self.extractor != extractor.name:
             raise InputError(
-                f"the reference holds features of {self.extractor}, and the samples' are of {extractor.name}: "
-                f"use the same for both, or make the reference again"
+                f"the reference holds features of {self.extractor}, but those of the samples are of {extractor.name}: "
+                "use the same extractor, or compute the reference again"
             )
 
     def save(self, path: str | Path) -> None:
@@ -140,15 +140,15 @@ class Reference:
             with open_tensors(path, "a .safetensors file that `Reference.save` wrote") as file:
                 known, tensors = file.metadata, file.tensors()
         except InputError as error:
-            raise InputError(f"{error}: make the reference again") from None
+            raise InputError(f"{error}: compute the reference again") from None
         if known.get("format") != _FORMAT:
             raise InputError(
-                f"{path}: holds other tensors, no reference (format {_FORMAT!r}): make the reference again"
+                f"{path}: not a reference file (format {_FORMAT!r}): compute the reference again"
             )
         texts = [known.get(name, "") for name in ("extractor", "source", "fingerprint")]
         if sha256(tensors, *texts) != known.get("sha256"):
             raise InputError(
-                f"{path}: has changed since it was written (its SHA-256 differs): make the reference again"
+                f"{path}: has changed since it was written (its SHA-256 differs): compute the reference again"
             )
         with reading(path):
             moments = Moments.of(int(tensors["count"]), tensors["mean"], tensors["scatter"])

@@ -84,7 +84,7 @@ class SampleEvaluator:
             reference = _reference(
                 train, extractor, file or _kept(train, extractor, keep), device, watch, file is None
             )
-        with watch.progress("looking at the held-out images", len(heldout)) as bar:
+        with watch.progress("features of the held-out images", len(heldout)) as bar:
             seen = compute_statistics(_told(real(heldout), bar), extractor, train, _keep(names), device)
         if seen.nearest is not None:
             copying_ratio(
@@ -97,7 +97,7 @@ class SampleEvaluator:
     ) -> tuple[dict[str, list[MetricValue]], list[str]]:
         """(Figures by metric, warnings). Every set is seen once, a batch of its images at a time."""
         sets = []
-        with watch.progress("looking at the samples", generated.sets * generated.count) as bar:
+        with watch.progress("features of the samples", generated.sets * generated.count) as bar:
             for k in range(generated.sets):
                 sets.append(
                     compute_statistics(
@@ -150,7 +150,7 @@ def _reference(
         except InputError:
             if not is_kept:
                 raise
-    with watch.progress("looking at the training images", len(train)) as bar:
+    with watch.progress("features of the training images", len(train)) as bar:
         told = _told(_timed(real(train), len(train), file, watch), bar)
         # The features are kept whatever the metrics need of them, so that the hash in a stamp does not depend
         # on them.
@@ -173,8 +173,8 @@ def check_reference(
         reference.check(extractor)
     if reference.fingerprint != train.fingerprint():
         raise InputError(
-            f"{file} is of {reference.source} (fingerprint {reference.fingerprint}), and this run is judged by "
-            f"{train.source} (fingerprint {train.fingerprint()}): leave reference out, or name a new file to write",
+            f"{file} is of {reference.source} (fingerprint {reference.fingerprint}), but this run is evaluated on "
+            f"{train.source} (fingerprint {train.fingerprint()}): remove reference, or give another file",
             command="--reference",
         )
     return reference
@@ -192,7 +192,7 @@ def _timed(images: Images, total: int, file: Path | None, watch: Reporter) -> Im
         if number == 1 and seconds > _LONG:
             kept = "" if file is None else f"; their statistics are then kept in {file.parent}"
             watch.say(
-                f"looking at all {total:,} training images takes about {seconds / 60:.0f} minutes{kept}"
+                f"computing features of all {total:,} training images takes about {seconds / 60:.0f} minutes{kept}"
             )
 
 

@@ -134,7 +134,7 @@ def _observe(extractor: Extractor, x0: Tensor, kept: _Kept, keep: Collection[str
     seen = extractor(x0)
     if "log_probs" in keep and seen.log_probs is None:
         raise InputError(
-            f"{extractor.name}: these features come without class probabilities, which the score needs"
+            f"{extractor.name}: this feature extractor gives no class probabilities, which the score needs"
         )
     kept.add("features", seen.features if "features" in keep else None)
     kept.add("log_probs", seen.log_probs if "log_probs" in keep else None)

@@ -70,7 +70,9 @@ def check_walk_target(path: Path) -> None:
     elif path.suffix.lower() == ".png":
         check_target(path)
     else:
-        raise InputError(f"{path}: a walk is written as .gif (an animation) or .png (the frames in a grid)")
+        raise InputError(
+            f"{path}: an interpolation is written as .gif (an animation) or .png (the frames in a grid)"
+        )
 
 
 def encode(

@@ -148,7 +148,7 @@ class SampleJob:
             if len(numbers) < share:
                 whose = " of the first process" if processes.world > 1 else ""
                 self.progress.say(
-                    f"{share - len(numbers)} of {share} blocks{whose} are in {store.folder} and kept"
+                    f"{share - len(numbers)} of {share} blocks{whose} are already in {store.folder} and reused"
                 )
             return self._drawn(store.rounded(self.n), numbers)
 
@@ -183,5 +183,7 @@ class SampleJob:
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
-            self.progress.say(f"what is made stays in {folder}: the same command goes on from there")
+            self.progress.say(
+                f"the samples computed so far are kept in {folder}: run the same command again to continue"
+            )
             raise

@@ -41,7 +41,7 @@ def class_labels(
     if labelled is None:
         if labels is not None:
             raise InputError(
-                "this model is unconditional: leave labels out, guide it by a classifier, or train one on the classes, with "
+                "this model is unconditional: remove labels, use classifier guidance, or train with "
                 "model.conditional=true",
                 command="--label, --classifier RUN, --set model.conditional=true",
             )
@@ -52,7 +52,7 @@ def class_labels(
     listed = np.asarray(labels, dtype=object).tolist()  # of one label that label itself
     chosen = listed if isinstance(listed, list) else [listed]
     if not chosen:
-        raise InputError("labels is an empty list: name at least one class, or leave labels out")
+        raise InputError("labels is an empty list: give at least one class, or remove labels")
     names = list(labelled.data.classes) if labelled.data is not None else []
     words = [split_names(label, names) if isinstance(label, str) else [label] for label in chosen]
     flat = [label for part in words for label in part]
@@ -72,9 +72,7 @@ def labels_of_images(
     if labelled is None or images is None:
         return None
     if images.labels is None:
-        raise InputError(
-            f"{images.source} does not say the classes of its images: name them by labels", command="--label"
-        )
+        raise InputError(f"{images.source} has no labels for its images: give labels", command="--label")
     found, used = images.spec.classes, list(dict.fromkeys(images.labels.tolist()))
     known = () if labelled.data is None else labelled.data.classes
     numbers = class_numbers([found[label] for label in used], known, labelled.num_classes, images.source)

@@ -122,14 +122,12 @@ def _labels_of(indices: range, labels: Sequence[int] | None) -> list[int] | None
 def _prior(model: Model) -> Callable[[Sequence[int], Noise], Tensor]:
     if model.process is None:
         raise InputError(
-            f"{model.kind} has a score without noise levels, so there is no prior to start from: give start"
+            f"{model.kind} has a score without noise levels, so it has no prior to start from: give start"
         )
     return model.process.prior
 
 
 def _shape(model: Model) -> torch.Size:
     if model.data is None:
-        raise InputError(
-            "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape))"
-        )
+        raise InputError("the shape of an example is not known: build the model with data=sf.DataSpec(shape)")
     return torch.Size(model.data.shape)

@@ -108,7 +108,7 @@ class Sampling:
         """What one sample is. InputError where the model does not say."""
         if self.model.data is None:
             raise InputError(
-                "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape))"
+                "the shape of an example is not known: build the model with data=sf.DataSpec(shape)"
             )
         return self.model.data
 
@@ -192,7 +192,7 @@ class Sampling:
     def trajectory(self, n: int, seed: int, size: int = BLOCK) -> Iterator[Step]:
         """The steps of samples 0 … n−1 of a seed, at most `size` of them. Bad pieces raise here, not later."""
         if not 1 <= n <= size:
-            raise InputError(f"a trajectory is of one block of {size} samples at most, got n = {n}")
+            raise InputError(f"a trajectory has at most one block of {size} samples, got n = {n}")
         found = self._walk(block_indices(self.model, 0, n, size), seed)
         return (Step(step.t, step.s, step.x[:n], step.x0[:n]) for step in found)
 
@@ -229,9 +229,9 @@ class Sampling:
         if ratio <= LARGEST_RATIO:
             return None
         return (
-            f"this sampler shifts ε̂ by the classifier's gradient from σ/α = {ratio:,.0f} on, where an error of that "
-            f"gradient becomes an error of x̂0 some {ratio:,.0f} times larger: if the samples are noise, use the sampler "
-            "ancestral, or the grid leading"
+            f"this sampler adds the classifier's gradient to ε̂, and at the first level, σ/α = {ratio:,.0f}, an "
+            f"error of the gradient becomes an error of x̂0 that is {ratio:,.0f} times larger: if the samples are "
+            "noise, use the sampler ancestral or the grid leading"
         )
 
 
@@ -259,7 +259,7 @@ def build_sampling(
     model = as_model(model)
     if model.family == "classifier":
         raise IncompatibleModel(
-            "this is a classifier and cannot be sampled: sample a run of the same process with it as classifier",
+            "this is a classifier and cannot be sampled: use it to guide a run with the same process",
             command="--classifier RUN --guidance S",
         )
     if sampler is None:
@@ -286,9 +286,11 @@ def build_sampling(
 def _check_categories(options: SamplingOptions, guide: Guide | None) -> None:
     """A category is in the data's range, so there is nothing to clip."""
     if guide is not None or options.guidance is not None:
-        raise IncompatibleModel("guidance moves a score, and a model of categories has none: leave it out")
+        raise IncompatibleModel(
+            "guidance needs a score, which a categorical model does not have: remove guidance"
+        )
     if options.start != "prior":
-        raise IncompatibleModel('categories start from the noise of their process: use start="prior"')
+        raise IncompatibleModel('a categorical model starts from the prior of its process: use start="prior"')
 
 
 def _wrap(options: SamplingOptions, model: Model, classifier: ClassifierModel | None) -> Wrap:
@@ -339,16 +341,14 @@ def _by_classifier(options: SamplingOptions, model: GaussianModel, classifier: C
 def _with_levels(model: Model) -> GaussianModel:
     if not isinstance(model, GaussianModel):
         raise IncompatibleModel(
-            "guidance is for models with noise levels, and this one is a score without them: leave it out"
+            "guidance needs a model with noise levels, and this score has none: remove guidance"
         )
     return model
 
 
 def _asked(labels: list[int] | None) -> list[int]:
     if labels is None:
-        raise InputError(
-            "guidance needs labels, the classes to guide towards: give labels", command="--label"
-        )
+        raise InputError("guidance needs labels: give the classes to guide towards", command="--label")
     return labels
 
 
@@ -358,7 +358,7 @@ def _check_classifier(model: GaussianModel, classifier: ClassifierModel) -> None
     """
     if not isinstance(classifier, ClassifierModel):
         raise IncompatibleModel(
-            f"a {type(classifier).__name__} cannot guide: a classifier is needed, or the run of one",
+            f"a {type(classifier).__name__} cannot guide: give a classifier, or the run of one",
             command="--classifier RUN",
         )
     mine, its = model.data, classifier.data
@@ -400,8 +400,8 @@ def _name(sampler: Sampler) -> str:
     """A sampler with its settings, as its repr says them."""
     if type(sampler).__repr__ is object.__repr__:
         raise InputError(
-            f"{type(sampler).__name__} does not say its settings, by which stored samples are told apart: make it a "
-            "dataclass, or give it a __repr__ that names them"
+            f"{type(sampler).__name__} does not show its settings, which identify stored samples: make it a "
+            "dataclass, or give it a __repr__ that shows them"
         )
     return str(sampler)
 

@@ -35,27 +35,27 @@ class SamplingOptions(Options):
         None,
         ge=1,
         le=LEVELS,
-        description="steps of the grid; default: every level, and 1,000 updates of a score without levels",
+        description="number of steps of the grid; default: every level, or 1,000 updates of a score without noise levels",
     )
-    repeats: int = Field(1, ge=1, le=LEVELS, description="updates at each level of a staircase")
+    repeats: int = Field(1, ge=1, le=LEVELS, description="updates per level of a staircase grid")
     levels: int | None = Field(
         None,
         ge=1,
         le=LEVELS,
-        description="levels of a staircase, evenly spaced; default: all, or as many as make `steps`",
+        description="number of levels of a staircase grid, evenly spaced; default: all, or `steps` divided by `repeats`",
     )
     start: Literal["prior", "uniform"] = Field(
         "prior",
-        description="where sampling starts: the process's prior, or uniform over the data's range (NCSN)",
+        description="distribution of x_T: the process's prior, or uniform over the data's range (NCSN)",
     )
     clip: bool = Field(True, description="clip x̂0 to the data's range")
     guidance: float | None = Field(
         None,
-        description="guidance scale: by a classifier (default 1), otherwise classifier-free (1 is the conditional model; "
-        "default: none)",
+        description="guidance scale: with a classifier (default 1), otherwise classifier-free (1 is the conditional "
+        "model; default: none)",
     )
     guidance_at: Literal["x_t", "mean"] = Field(
-        "x_t", description="where ancestral sampling takes a classifier's gradient"
+        "x_t", description="point at which ancestral sampling evaluates the classifier's gradient"
     )
 
     @field_validator("sampler")
@@ -92,14 +92,14 @@ class SamplingOptions(Options):
             InputError: For changes that contradict each other.
         """
         if sampler is None and eta is not None and variance is not None:
-            raise InputError("eta is DDIM's, and variance that of ancestral sampling: leave one of them out")
+            raise InputError("eta belongs to DDIM and variance to ancestral sampling: remove one of them")
         if sampler is None and (eta is not None) != (variance is not None):
             sampler = "ddim" if eta is not None else "ancestral"  # each says which sampler is meant
         was = self.sampler["kind"]
         table: dict[str, object] = dict(self.sampler) if sampler in (None, was) else {"kind": sampler}
         table |= {name: value for name, value in (("eta", eta), ("variance", variance)) if value is not None}
         if grid is not None and steps is not None and (grid == "full" or "," in grid or grid.isdecimal()):
-            raise InputError(f"grid {grid} says how many steps there are: leave steps out", command="--steps")
+            raise InputError(f"the grid {grid} fixes the number of steps: remove steps", command="--steps")
         changes: dict[str, object] = {"sampler": table, "grid": self.grid if grid is None else grid}
         changes["steps"] = (None if grid == "full" else self.steps) if steps is None else steps
         changes["guidance"] = self.guidance if guidance is None and not by_classifier else guidance
@@ -155,6 +155,7 @@ def _stairs(updates: int, repeats: int) -> int:
     """The number of levels that make this number of updates."""
     if updates % repeats:
         raise InputError(
-            f"this staircase has {repeats} updates a level, so its steps must be a multiple of {repeats}; got {updates}"
+            f"this staircase has {repeats} updates per level, so steps must be a multiple of {repeats}; got "
+            f"{updates}"
         )
     return updates // repeats

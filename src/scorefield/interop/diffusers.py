@@ -99,7 +99,7 @@ def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None
     }
     if structure.rows:
         notes = [
-            "diffusers' pipelines take no labels: load it as UNet2DModel (class_labels=…) and scheduler",
+            "diffusers' pipelines take no labels: load the model as UNet2DModel (class_labels=…) and scheduler",
             *notes[1:],
         ]
     else:
@@ -136,7 +136,7 @@ def _write(
     path: Path, files: Mapping[str, Mapping[str, object]], tensors: Mapping[str, Tensor], left: Left
 ) -> None:
     if not is_free(path):
-        raise InputError(f"{path} exists and is not an empty folder: choose another one for the export")
+        raise InputError(f"{path} exists and is not an empty folder: choose another output folder")
     metadata = {"format": "pt", "scorefield": left.model_dump_json(exclude_none=True)}
     weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
@@ -268,7 +268,8 @@ def _read(
     unknown = [name for name in schedule if name not in known and not name.startswith("_")]
     notes = (
         [
-            f"the scheduler's {', '.join(unknown)}: not options that DDPMScheduler or DDIMScheduler has, ignored"
+            f"the scheduler's {', '.join(unknown)}: ignored, since neither DDPMScheduler nor DDIMScheduler has "
+            "them"
         ]
         if unknown
         else []

@@ -116,7 +116,7 @@ def usage(model: Denoiser, sampling: SamplingOptions) -> list[str]:
         arguments.append(f"eta={sampling.sampler['eta']}")
     if ddim and sampling.clip:
         arguments.append("use_clipped_model_output=True")
-    notes = [f"sample it as this run does by pipeline({', '.join(arguments)})"]
+    notes = [f"to sample as this run does, call pipeline({', '.join(arguments)})"]
     if model.variance is not None:
         notes.append("it has a variance head, which DDPMPipeline uses and DDIMPipeline cannot take")
     if kind not in ("ancestral", "ddim", "euler"):
@@ -125,7 +125,7 @@ def usage(model: Denoiser, sampling: SamplingOptions) -> list[str]:
         )
     if sampling.grid not in SPACINGS:
         notes.append(
-            f"the run's grid is {sampling.grid}, which diffusers has no name for: trailing was written"
+            f"the run's grid is {sampling.grid}, which diffusers does not have: trailing was written"
         )
     if ddim and T % steps:
         notes.append(

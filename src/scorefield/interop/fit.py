@@ -101,7 +101,7 @@ def _misfit(original: Original[Either], given: Mapping[str, Tensor], wanted: Map
         return f"{what}, and the flags describe a network of {SIGNS[own] if own else 'another kind'}"
     for hints in (original.hints, original.details):
         wrong = [
-            f"{flag} is {there} in the file and {here} by the flags"
+            f"{flag} is {there} in the file but {here} in the flags"
             for flag, hint in hints.items()
             if (there := _read(hint, found)) != (here := _read(hint, expected)) and there and here
         ]

@@ -46,7 +46,7 @@ def parse_flags(texts: Iterable[str]) -> dict[str, str]:
     try:
         words = [word for text in texts for word in shlex.split(text)]
     except ValueError as error:
-        raise InputError(f"the flags cannot be cut into words: {error}") from None
+        raise InputError(f"the flags cannot be parsed: {error}") from None
     rest = iter(words)
     for word in rest:
         name, equals, value = word.removeprefix("--").partition("=")

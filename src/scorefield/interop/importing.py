@@ -116,7 +116,7 @@ def _description(imported: Imported) -> dict[str, object]:
     model = imported.model
     data = model.data
     if data is None:
-        raise InputError("a run says what one example is, and this model has no data")
+        raise InputError("a run stores the shape of an example, but this model has no data")
     seen = {"source": imported.source, "examples": 0, "fingerprint": imported.fingerprint}
     return {
         "name": imported.name,
@@ -145,19 +145,19 @@ def _read(
     entry = None if request.card is None else card(origin, request.card)
     if request.classifier or (entry is not None and entry.is_classifier):
         if describe_classifier is None:
-            raise InputError(f"{origin} has no classifiers: leave classifier out", command="--classifier")
+            raise InputError(f"{origin} has no classifiers: remove classifier", command="--classifier")
         describe = describe_classifier
     weights = read_weights(request.path)
     shapes = shapes_of(weights.tensors)
     same = cards_of(origin, shapes)
     known = (
-        f"its names and shapes are those of the card {' or '.join(same)}"
+        f"its parameter names and shapes match the card {' or '.join(same)}"
         if same
-        else "no card has its names and shapes"
+        else "no card has these parameter names and shapes"
     )
     if entry is None and not request.flags:
         raise InputError(
-            f"say which network {request.path} holds, by card or flags; {known}",
+            f"the network in {request.path} is not known: give card or flags; {known}",
             command="--card NAME or --flags",
         )
     original = describe({**(entry.flags if entry else {}), **request.flags}, shapes)
@@ -192,7 +192,8 @@ def _alike(
         if not differs:
             return []
         notes.append(
-            f"the card {name} has the same names and shapes and another {', '.join(differs)}: no file tells these apart"
+            f"the card {name} has the same names and shapes and differs in {', '.join(differs)}, which cannot be "
+            "read from the file"
         )
     return notes
 
@@ -211,7 +212,7 @@ def _meaning(original: Original[Either]) -> dict[str, object]:
 def _read_diffusers(request: Request) -> Imported:
     """A folder of diffusers, which describes itself."""
     if request.card or request.flags or request.classifier:
-        raise InputError("a folder of diffusers says what it holds: leave card, flags and classifier out")
+        raise InputError("a diffusers folder describes itself: remove card, flags and classifier")
     read, name = diffusers.read_folder(request.path), fitting_name(request.path.resolve().name)
     return Imported(
         read.model,

@@ -140,8 +140,9 @@ def multipliers(size: int, enlarges: bool = False) -> Sequence[float]:
     """What an empty channel_mult means at this size. InputError for a size that the scripts do not know."""
     if size not in MULTIPLIERS:
         raise InputError(
-            f"the scripts know channel_mult for images of {', '.join(str(known) for known in sorted(MULTIPLIERS))} pixels, not of {size}: "
-            "give channel_mult, such as 1,2,2,2"
+            "the original scripts define channel_mult for images of "
+            f"{', '.join(str(known) for known in sorted(MULTIPLIERS))} pixels, not of {size}: give channel_mult, "
+            "such as 1,2,2,2"
         )
     return _UPSAMPLER_512 if enlarges and size == 512 else MULTIPLIERS[size]
 

@@ -69,15 +69,11 @@ def read_weights(path: Path) -> Weights:
     with open_file(path, "weights of PyTorch or safetensors") as file, unchanged(file, path):
         content, kind = _read(file, path)
         sha256 = digest_of(file)
-        notes = (
-            []
-            if path.suffix in _ENDINGS[kind]
-            else [f"read as {kind}, which it is despite the ending of its name"]
-        )
+        notes = [] if path.suffix in _ENDINGS[kind] else [f"read as {kind}, in spite of its suffix"]
         with reading(path):
             state = _unprefixed(_unpacked(content, path, notes), notes)
     if empty := next((name for name, value in state.items() if value.is_meta), None):
-        raise InputError(f"{path}: {one_line(empty)} has no values: it was saved from the meta device")
+        raise InputError(f"{path}: {one_line(empty)} has no values: it was saved on the meta device")
     half = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype in _HALF}
     if half:
         count = sum(value.dtype in _HALF for value in state.values())

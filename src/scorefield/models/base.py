@@ -259,7 +259,7 @@ class Model:
 
     def compile_network(self) -> None:
         """Have torch.compile compile its network. InputError where there is none that could be."""
-        raise InputError(f"{self.kind} has no network that could be compiled: leave compile out")
+        raise InputError(f"{self.kind} has no network to compile: remove compile")
 
     def run_in(self, dtype: torch.dtype | None) -> None:
         """Set the precision of the network; nothing where there is no choice.
@@ -280,7 +280,7 @@ class Model:
         """
         if y is None and not arrays:
             return self
-        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: leave them out")
+        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: remove them")
 
     def conditioning(self, x0: Tensor, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What it is shown of an example's further arrays, beside its labels, and of the example itself.
@@ -317,7 +317,7 @@ class Model:
         """
         for name in sorted(self.missing - set(bound)):
             raise InputError(
-                f"the network of this model needs the array {name!r} of every example: bind it by model.given({name}=...), or sample "
+                f"the network of this model needs the array {name!r}: bind it with model.given({name}=...), or sample "
                 f"with conditions={{{name!r}: ...}}",
                 command="--given FILE.npz",
             )
@@ -347,7 +347,7 @@ class GaussianModel(Model, ABC):
     def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:
         if y is None and not arrays:
             return self
-        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: leave them out")
+        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: remove them")
 
     def branches(self, batch: int, labels: Tensor | None) -> GaussianModel:
         """This model for two copies of `batch` examples, without conditioning and with it, for classifier-free guidance.
@@ -373,7 +373,7 @@ class GaussianModel(Model, ABC):
         """
         if t is None:
             raise InputError(
-                "this model has a score at every noise level: say which, score(x, t) with 0 < t ≤ T"
+                "this model has a score at every noise level: give t, score(x, t) with 0 < t ≤ T"
             )
         return self(x, t).guided(t).score
 
@@ -417,7 +417,7 @@ class CategoricalModel(Model, ABC):
     def given(self, y: Labels | None = None, **arrays: Tensor) -> CategoricalModel:
         if y is None and not arrays:
             return self
-        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: leave them out")
+        raise IncompatibleModel(f"{self.kind} takes no labels and no further arrays: remove them")
 
     def categories(self, x0: Tensor) -> Tensor:
         """Data as categories, int64 (B, *); integers as they are."""

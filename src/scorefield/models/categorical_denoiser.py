@@ -95,7 +95,7 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
                 "a super-resolution model predicts x̂0 at levels of Gaussian noise: remove model.low_res, or give one [process]"
             )
         if settings.variance is not None:
-            raise InputError("categories have no variance: leave model.variance out")
+            raise InputError("a categorical model has no variance: remove model.variance")
         need_classes(data, settings)
         return cls(make_net(), process, settings.parametrization, settings.noise_input, data)
 
@@ -174,7 +174,7 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
             )
         if not reachable:
             raise InputError(
-                "this x_t cannot be at its t: an absorbing process has erased every value at t = T"
+                "x_t is impossible at this t: an absorbing process has erased every value at t = T"
             )
         if self.parametrization == "bayes":
             return Categorical.of(logits + log_likelihood)
@@ -194,7 +194,8 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
             return x0.long()
         if self.data is None:
             raise InputError(
-                "this model does not know how values become categories: give integers, or data=sf.DataSpec(..., bins=K)"
+                "the categories of these values are not known: give integers, or build the model with "
+                "data=sf.DataSpec(..., bins=K)"
             )
         self._check_bins(self.data)
         return self.data.exact_bins(x0)
@@ -228,6 +229,6 @@ class CategoricalDenoiser(ModelBase, ConditionalCategories):
     def _check_bins(self, data: DataSpec) -> None:
         if data.bins != self.process.classes:
             raise InputError(
-                f"the process is of {self.process.classes} categories, and the data has {data.bins or 'no'} levels: make them the same "
-                "(classes of the process, bins of the DataSpec)"
+                f"the process has {self.process.classes} categories but the data has {data.bins or 'no'} levels: make "
+                "classes of the process equal to bins of the DataSpec"
             )

@@ -259,7 +259,7 @@ class Denoiser(ModelBase, ConditionalModel):
         if self.low_res is not None and "low_res" not in bound:
             side = self.low_res
             raise InputError(
-                f"this model upsamples images of {side}×{side} pixels: give them as low_res, (M, C, {side}, {side})"
+                f"this model upsamples images of {side}×{side} pixels: give these as low_res, (M, C, {side}, {side})"
             )
         super().refuse_missing(bound)
 
@@ -298,6 +298,6 @@ def _check_low_res(side: int | None, data: DataSpec | None) -> None:
     positive_int("low_res, the side of the small images in pixels,", side, at_most=_LARGEST_SIDE)
     if data is not None and not (len(data.shape) == 3 and side < data.shape[1] == data.shape[2]):
         raise InputError(
-            f"low_res = {side} is the side of images that are enlarged to the data's, which must be square and larger; an example "
-            f"has shape {tuple(data.shape)}"
+            f"low_res = {side} is the side of the low-resolution images, so the data must be square and larger; "
+            f"an example has shape {tuple(data.shape)}"
         )

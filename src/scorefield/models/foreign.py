@@ -94,13 +94,13 @@ def as_gaussian(thing: object, asker: str, *, categorical: str = "") -> Gaussian
     if model.family == "categorical":
         instead = f": use {categorical}" if categorical else ""
         raise IncompatibleModel(
-            f"{asker} is for Gaussian noise, and {model.kind} is of categories, which have no α, σ or score{instead}"
+            f"{asker} needs a Gaussian process, but {model.kind} is categorical and has no α, σ or score{instead}"
         )
     what = (
         "is a classifier"
         if model.family == "classifier"
-        else "has a score only: sample it with Langevin, or train it at noise levels (for example sf.process.geometric "
-        "and sf.objectives.NCSN)"
+        else "has only a score: sample it with Langevin, or train it at noise levels (for example "
+        "sf.process.geometric and sf.objectives.NCSN)"
     )
     raise IncompatibleModel(
         f"{asker} needs a model with noise levels (a Denoiser or a wrapper of one), and {model.kind} {what}"

@@ -178,7 +178,8 @@ class ClassifierGuidance(Wrapper):
         one_of("at, where ancestral sampling takes the gradient,", at, ("x_t", "mean"))
         if self.model.grad_at not in (None, at):
             raise IncompatibleModel(
-                f"two classifiers in one stack take their gradients at one place; got {self.model.grad_at} and {at}"
+                f"two stacked classifiers must take their gradients at the same point; got {self.model.grad_at} and "
+                f"{at}"
             )
         _check_levels(self.process, judge.process)
         self.classifier = judge
@@ -266,13 +267,13 @@ class ClassifierFree(Wrapper):
             )
         if self.model.guided:
             raise IncompatibleModel(
-                "ClassifierFree goes around a model that is not guided yet: put the other guidance around it"
+                "ClassifierFree takes an unguided model: apply the other guidance to its result"
             )
         null = self.model.null_label
         if (y is not None and null is None) or (y is None and not any(layer.droppable for layer in bound)):
             raise IncompatibleModel(
-                "classifier-free guidance needs a network with a row for dropped labels, and this model has none: train a conditional "
-                "model with label_dropout=0.1, or guide this one by a classifier"
+                "classifier-free guidance needs an unconditional branch, which this model lacks: train a conditional "
+                "model with label_dropout=0.1, or use classifier guidance"
             )
         self.null = null
         self.labels = None if y is None else as_labels(y, null or 0, class_names(self.model))
@@ -324,9 +325,7 @@ def _check_levels(mine: GaussianProcess, its: object) -> None:
     if not isinstance(its, GaussianProcess) or its is mine:
         return
     if float(its.T) != float(mine.T):
-        raise IncompatibleModel(
-            f"the classifier was made for times up to T = {its.T}, and the model for T = {mine.T}: {_SAME}"
-        )
+        raise IncompatibleModel(f"the classifier has T = {its.T}, but the model has T = {mine.T}: {_SAME}")
     discrete = mine.is_discrete or its.is_discrete
     times = (
         torch.arange(1, int(mine.T) + 1)
@@ -339,8 +338,8 @@ def _check_levels(mine: GaussianProcess, its: object) -> None:
         k = int(wrong.nonzero()[0])
         its_ratio, ratio = (float(s[k] / a[k]) for a, s in ((its_alpha, its_sigma), (alpha, sigma)))
         raise IncompatibleModel(
-            f"the classifier was made for other noise levels: at t = {times[k]:g} its σ/α is {its_ratio:.4g} (α {its_alpha[k]:.4g}), "
-            f"and the model's {ratio:.4g} (α {alpha[k]:.4g}): {_SAME}"
+            f"the classifier has other noise levels: at t = {times[k]:g} its σ/α is "
+            f"{its_ratio:.4g} (α {its_alpha[k]:.4g}), and the model's {ratio:.4g} (α {alpha[k]:.4g}): {_SAME}"
         )
 
 

@@ -118,7 +118,8 @@ def describe_network(net: Callable[..., Tensor]) -> NetworkFacts:
     nulls: Mapping[str, Null] = getattr(net, "nulls", {})
     if unknown := [name for name in nulls if name not in arrays and not takes_any]:
         raise IncompatibleModel(
-            f"{type(net).__name__} declares what stands for no {unknown[0]!r}, and its forward takes no array of that name"
+            f"{type(net).__name__} declares a null value for {unknown[0]!r}, but its forward takes no array of "
+            "that name"
         )
     return NetworkFacts(config, arrays, required, takes_any, dict(nulls))
 

@@ -138,7 +138,7 @@ class ModelBase(nn.Module, Model, ABC):
             )
         if settings.low_res is not None and "low_res" not in facts.arrays:
             raise InputError(
-                f"the network {name} is not one for super-resolution: remove model.low_res, or use net.kind=unet"
+                f"the network {name} is not a super-resolution network: remove model.low_res, or use net.kind=unet"
             )
         if settings.low_res is None and "low_res" in facts.required:
             raise InputError(
@@ -161,7 +161,7 @@ class ModelBase(nn.Module, Model, ABC):
                 "the shape of an example is not known: build the model with data=sf.DataSpec(shape)"
             )
         if unknown := sorted(self.missing - {"low_res"}):
-            raise InputError(f"the shape of the array {unknown[0]!r} is known from data only")
+            raise InputError(f"the shape of the array {unknown[0]!r} is known only from data")
         x = (batch, *self.data.shape)
         arrays = {name: x for name in ("low_res",) if name in self.missing}
         return NetworkInputs(x, self.noise_at_T(), self.num_classes > 0, arrays)
@@ -318,7 +318,8 @@ class ModelBase(nn.Module, Model, ABC):
         """
         if not isinstance(self.net, nn.Module):
             raise InputError(
-                f"torch.compile compiles modules, and this network is a {type(self.net).__name__}: leave compile out"
+                f"torch.compile needs a torch.nn.Module, and this network is a {type(self.net).__name__}: remove "
+                "compile"
             )
         if self.device.type == "cpu":
             _need_compiler()
@@ -380,6 +381,6 @@ def _need_compiler() -> None:
         cpp_builder.get_cpp_compiler()
     except Exception as error:
         raise InputError(
-            f"torch.compile needs a C++ compiler on a CPU ({str(error).splitlines()[0]}): install g++, name another one in CXX, or leave "
-            "compile out"
+            f"torch.compile needs a C++ compiler on a CPU ({str(error).splitlines()[0]}): install g++, set CXX to "
+            "another compiler, or remove compile"
         ) from None

@@ -57,7 +57,7 @@ class NoisyClassifier(ModelBase, ClassifierModel):
         self.noise_input = noise_input
         if data is not None and data.num_classes > self.num_classes:
             raise InputError(
-                f"the network tells {self.num_classes} classes apart, and the data has {data.num_classes}"
+                f"the network has {self.num_classes} classes, but the data has {data.num_classes}"
             )
 
     @property
@@ -97,7 +97,7 @@ class NoisyClassifier(ModelBase, ClassifierModel):
     ) -> Self:
         if not isinstance(process, GaussianProcess):
             raise InputError(
-                "a classifier of noisy examples needs their levels of Gaussian noise: give the recipe such a [process]"
+                "a noisy classifier needs levels of Gaussian noise: give the recipe a Gaussian [process]"
             )
         if not data.classes:
             raise InputError(
@@ -136,7 +136,7 @@ class NoisyClassifier(ModelBase, ClassifierModel):
         return describe_gaussian(self.process)
 
     def describe_output(self) -> str:
-        return f"tells {self.num_classes} classes apart, noise input {self.noise_input}"
+        return f"classifier with {self.num_classes} classes, noise input {self.noise_input}"
 
     def forward(self, x_t: Tensor, t: Time) -> Tensor:
         """Logits (B, K), float32 or the float64 of x_t.

@@ -107,7 +107,7 @@ def rank(process: Process, t: Tensor) -> Tensor:
     _need_index(process, "rank")
     rank = (process.T - t).round().long()
     if bool((rank != process.T - t).any()):
-        raise IncompatibleModel('noise_input="rank" counts levels, so it is defined at integer t only')
+        raise IncompatibleModel('noise_input="rank" counts levels, so it is defined only at integer t')
     return rank
 
 

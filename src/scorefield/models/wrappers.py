@@ -207,7 +207,7 @@ class Given(Wrapper):
 
     def given(self, y: Labels | None = None, **arrays: Tensor) -> GaussianModel:
         if y is not None and self.labels is not None:
-            raise InputError("labels are bound to this model already: bind them once")
+            raise InputError("labels are already bound to this model")
         return Given(self.model, self.labels if y is None else y, {**self.bound, **arrays})
 
     def refuse_missing(self, bound: Collection[str] = ()) -> None:
@@ -263,7 +263,7 @@ class GivenCategories(CategoricalModel):
 
     def given(self, y: Labels | None = None, **arrays: Tensor) -> CategoricalModel:
         if y is not None and self.labels is not None:
-            raise InputError("labels are bound to this model already: bind them once")
+            raise InputError("labels are already bound to this model")
         return GivenCategories(self.model, self.labels if y is None else y, {**self.bound, **arrays})
 
     @property
@@ -339,7 +339,7 @@ def as_labels(y: Labels, classes: int, names: Sequence[str] = ()) -> Tensor:
 
 def _number_of(name: str, names: Sequence[str]) -> int:
     if name not in names:
-        known = ", ".join(names[:20]) if names else "no names are known here, so give numbers"
+        known = ", ".join(names[:20]) if names else "this model has no class names: give numbers"
         raise InputError(f"there is no class {name!r}{did_you_mean(name, names)}; there are {known}")
     if list(names).count(name) > 1:
         raise InputError(f"several classes are called {name!r}: give their numbers")

@@ -44,8 +44,8 @@ def _within_memory(init: Callable[..., None]) -> Callable[..., None]:
             if not is_out_of_memory(error):
                 raise
             raise InputError(
-                f"there is not enough memory for the parameters of this {type(self).__name__}: make it smaller",
-                command="`scorefield plan RECIPE` says what training needs",
+                f"not enough memory for the parameters of this {type(self).__name__}: make it smaller",
+                command="`scorefield plan RECIPE` estimates what training needs",
             ) from error
 
     return built

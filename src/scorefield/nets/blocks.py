@@ -107,7 +107,8 @@ def label_table(num_classes: int, null_label: bool, dim: int) -> nn.Embedding | 
     flag("null_label", null_label)
     if null_label and not num_classes:
         raise InputError(
-            "null_label is the row for dropped labels, and this network has no classes: set num_classes too"
+            "null_label adds an embedding for dropped labels, but this network has no classes: set num_classes "
+            "too"
         )
     return nn.Embedding(num_classes + null_label, dim) if num_classes else None
 
@@ -351,9 +352,7 @@ def check_call(
             f"this network is class-conditional: give labels y, shape {batch}, of 0 … {num_classes - 1}"
         )
     if y is not None and not num_classes:
-        raise InputError(
-            "labels y were given to a network without classes: leave them out, or set num_classes"
-        )
+        raise InputError("labels y were given to an unconditional network: remove them, or set num_classes")
     if c is not None and (c.is_complex() or c.dtype == torch.bool):
         raise InputError(f"the noise value c must be numbers, got {c.dtype}")
     if y is not None and (tuple(y.shape) != batch or y.dtype not in _INTEGERS):

@@ -177,14 +177,14 @@ class UNet(Network):
         if not self.enlarges:
             if low_res is not None:
                 raise InputError(
-                    "this network enlarges no image: leave low_res out, or build it with low_res=True"
+                    "this is not a super-resolution network: remove low_res, or build it with low_res=True"
                 )
             return x
         if low_res is None or low_res.ndim != 4 or low_res.shape[:2] != x.shape[:2]:
             got = "nothing" if low_res is None else f"shape {tuple(low_res.shape)}"
             shape = f"({x.shape[0]}, {x.shape[1]}, h, w)"
             raise InputError(
-                f"this network needs the images to be enlarged, low_res= of shape {shape}; got {got}"
+                f"this network needs the low-resolution images, low_res= of shape {shape}; got {got}"
             )
         enlarged = F.interpolate(low_res.to(x.dtype), size=x.shape[2:], mode="bilinear", align_corners=False)
         return torch.cat([x, enlarged], dim=1)

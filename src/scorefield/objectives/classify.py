@@ -51,7 +51,7 @@ class Classify(Objective):
             InputError: Where there are no labels.
         """
         if y is None:
-            raise InputError("a classifier is trained on labels, and there are none: give y, (B,) classes")
+            raise InputError("a classifier is trained on labels: give y, (B,) classes")
         t, _ = self.times.draw(self.model.process, x0.shape[0], noise)
         logits = self.model(self.model.process.sample(x0, t, noise.normal_like(x0)), t)
         try:

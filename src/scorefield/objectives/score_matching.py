@@ -222,7 +222,7 @@ def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int
         positive_int("count, the number of projections,", count, at_most=_MOST_PROJECTIONS)
     if not isinstance(noise, NormalSource) or isinstance(noise, type):
         raise InputError(
-            f"noise is what draws come from, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"
+            f"noise must be a noise source, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"
         )
     drawn = [_shape_projection(kind, noise.normal(tuple(x.shape))) for _ in range(count or 1)]
     v = drawn[0] if count is None else torch.stack(drawn)

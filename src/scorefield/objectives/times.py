@@ -163,7 +163,7 @@ class ImportanceTimes(Described):
         T = len(self._counts)
         if count_levels(process, "importance sampling of t") != T:
             raise InputError(
-                f"these importance-sampled times are for T = {T} levels, but the process has {process.T}"
+                f"these importance-sampled times have T = {T} levels, but the process has {process.T}"
             )
         p = self.probabilities()
         edges = p.cumsum(0)
@@ -211,7 +211,7 @@ class ImportanceTimes(Described):
         if shapes != wanted:
             got = brief(state) if shapes is None else shapes
             raise InputError(
-                f"this is no state of these importance-sampled times: expected {wanted}, got {got}"
+                f"this is not a state of these importance-sampled times: expected {wanted}, got {got}"
             )
         self._losses = state["losses"].detach().cpu().double().clone()
         self._counts = state["counts"].detach().cpu().long().clone()

@@ -93,24 +93,24 @@ class Plan:
             ("parameters", f"{self.parameters:,}"),
             ("weights", f"{readable(self.weights)}B, gradients as much"),
             ("optimizer, moving average", f"{readable(self.optimizer)}B, {readable(self.average)}B"),
-            ("kept for the way back", f"{readable(self.kept)}B an example"),
-            ("most that a step takes", f"{readable(self.step)}B beyond weights, optimizer and average"),
+            ("activations kept for the backward pass", f"{readable(self.kept)}B an example"),
+            ("peak of a step", f"{readable(self.step)}B besides weights, optimizer and EMA"),
             (
-                "memory a device, plainly",
-                f"{readable(self.plain)}B" + (", the process included" if self.process else ""),
+                "memory per device, plain",
+                f"{readable(self.plain)}B" + (", including the process itself" if self.process else ""),
             ),
         ]
         if self.checkpointed is not None:
             rows.append(
-                ("… with net.checkpoint=true", f"{readable(self.checkpointed)}B, and a third more operations")
+                ("… with net.checkpoint=true", f"{readable(self.checkpointed)}B, with a third more FLOPs")
             )
         if self.sharded is not None:
-            rows.append((f"… in pieces over {self.devices} (shard)", f"{readable(self.sharded)}B"))
-        rows += [("fits", self.fits), ("FLOPs of a step", readable(self.flops))]
+            rows.append((f"… sharded over {self.devices} (shard)", f"{readable(self.sharded)}B"))
+        rows += [("fits", self.fits), ("FLOPs per step", readable(self.flops))]
         if self.seconds is None or self.days is None or self.flops_per_second is None:
             rows.append(("time", self.measured))
         else:
-            rows.append(("speed of a device", f"{readable(self.flops_per_second)}FLOP/s, {self.measured}"))
+            rows.append(("speed of one device", f"{readable(self.flops_per_second)}FLOP/s, {self.measured}"))
             rows.append(
                 (
                     "time",
@@ -250,7 +250,8 @@ def _check(devices: int, memory: float | None, batch: int, flops: float | None, 
     positive_int("devices", devices, at_most=COUNT)
     if batch % devices:
         raise InputError(
-            f"a batch of {batch} cannot be shared equally by {devices} devices: make it a multiple of {devices}"
+            f"a batch of {batch} cannot be divided equally among {devices} devices: make it a multiple of "
+            f"{devices}"
         )
     if device not in (None, "cpu", "cuda"):
         raise InputError(f"plans are made for cpu and cuda, got {brief(device)}")
@@ -272,15 +273,15 @@ def _checkpointed(recipe: Recipe) -> Recipe | None:
 
 def _fits(limit: float | None, needs: _Memory, parts: int | None) -> str:
     if limit is None:
-        return "say --memory, the GiB of one device"
+        return "give --memory, the GiB of one device"
     if needs.plain <= limit:
-        return "plainly"
+        return "yes"
     ways = [f"with training.accumulation={parts}"] if parts is not None else []
     ways += (
         ["with net.checkpoint=true"] if needs.checkpointed is not None and needs.checkpointed <= limit else []
     )
     ways += ["with training.shard=true"] if needs.sharded is not None and needs.sharded <= limit else []
-    return " or ".join(ways) or "in none of these ways: use a smaller batch or network, or more devices"
+    return " or ".join(ways) or "no: use a smaller batch or network, or more devices"
 
 
 def _time(seconds: float) -> str:

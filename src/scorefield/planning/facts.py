@@ -75,7 +75,7 @@ def info_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts in words, for people: what `scorefield info` prints."""
     rows = [("what", facts["what"]), ("paper", facts["paper"]), ("parameters", f"{facts['parameters']:,}")]
     if facts["evaluation_flops"] is None:
-        rows.append(("FLOPs of one evaluation", f"unknown: {facts['unknown']} is known from data only"))
+        rows.append(("FLOPs of one evaluation", f"unknown: {facts['unknown']} is known only from data"))
     else:
         shape = "×".join(map(str, facts["shape"]))
         rows += [
@@ -83,8 +83,11 @@ def info_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
                 "FLOPs of one evaluation",
                 f"{readable(facts['evaluation_flops'])} for one example of shape {shape}",
             ),
-            ("FLOPs of one training step", f"{readable(facts['training_flops'])} an example"),
-            ("activations kept for it", f"{readable(facts['activation_bytes'])}B an example in fp32"),
+            ("FLOPs of one training step", f"{readable(facts['training_flops'])} per example"),
+            (
+                "activations kept for the backward pass",
+                f"{readable(facts['activation_bytes'])}B per example in fp32",
+            ),
         ]
     rows += [(name.replace("_", " "), facts[name]) for name in ("noise_levels", "network")]
     rows += [(f"{name} here", facts[name]) for name in ("device", "precision", "kernels")]
@@ -159,12 +162,14 @@ def _machine() -> dict[str, str]:
     """What this machine will compute in, and by what."""
     device = pick_device(None)
     units = bf16_units(device)
-    precision = "fp32 (nothing here multiplies bf16 in hardware)" if units is None else f"bf16 ({units})"
+    precision = (
+        "fp32 (this machine does not multiply bf16 in hardware)" if units is None else f"bf16 ({units})"
+    )
     kernels = "torch's own"
     if device.type == "cpu":
         compiled, without = (
             "compiled normalization, channels-last",
-            "plain formulas; pip install scorefield[fast] compiles some",
+            "plain PyTorch; pip install scorefield[fast] adds compiled kernels",
         )
         kernels = compiled if fused.available() else without
     return {"device": device.type, "precision": precision, "kernels": kernels}

@@ -65,14 +65,15 @@ def try_steps(setting: Setting, operations: int, needed: int) -> Trial:
     if kind == "cuda" and not torch.cuda.is_available():
         return Trial(
             None,
-            "unknown: there is no such device here to try; say --flops, what one sustains (a third of its data sheet's)",
+            "unknown: this machine has no such device; give --flops (about a third of the data sheet's)",
         )
     while batch > 1 and (operations * batch > _TRIAL_FLOPS or needed > _free(kind) // 2):
         batch, needed = batch // 2, needed // 2
     if operations * batch > 10 * _TRIAL_FLOPS or needed > _free(kind) // 2:
         return Trial(
             None,
-            "unknown: the network is too large for a trial on this machine; say --flops, what a device sustains",
+            "unknown: the network is too large for a trial on this machine; give --flops, the sustained FLOP/s "
+            "of a device",
         )
     _trial(setting, min(batch, 2), steps=1)
     gc.collect()
@@ -84,7 +85,7 @@ def try_steps(setting: Setting, operations: int, needed: int) -> Trial:
     seconds = _trial(setting, batch, steps=_TRIAL_STEPS)
     return Trial(
         operations * batch / seconds,
-        f"measured on {batch} examples a step",
+        f"measured on {batch} examples per step",
         process,
         _largest() if whole else 0,
     )

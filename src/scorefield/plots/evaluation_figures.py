@@ -43,7 +43,7 @@ def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
         _draw_levels(right, parts, "cross_entropy", first.entropy)
         right.set_title("cross-entropy in nats")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(parts))
-        figure.suptitle(drawable(f"{name}: the class of noisy examples"), x=0.01, ha="left", fontsize=12)
+        figure.suptitle(drawable(f"{name}: accuracy on noisy examples"), x=0.01, ha="left", fontsize=12)
     return figure
 
 

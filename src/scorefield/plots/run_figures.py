@@ -80,7 +80,7 @@ def _draw_plane(run: Run) -> Figure:
         top_left.set_title(
             f"data: {len(data):,} points"
             if recipe.data.source
-            else "no data of this run at hand: its samples"
+            else "samples (the data of this run are not available)"
         )
         shade(top_right, samples, limits)
         top_right.set_title(f"{len(samples):,} samples: {_sampler_name(sampling)}")
@@ -144,9 +144,7 @@ def _draw_training(folder: RunFolder, name: str) -> Figure:
     """The loss of every line of metrics.jsonl, and its running mean over a tenth of them."""
     steps, losses = _values(folder, "loss")
     if not steps:
-        raise InputError(
-            f"{folder.metrics} holds no loss yet, so there is no training to draw: train it first"
-        )
+        raise InputError(f"{folder.metrics} holds no losses yet: train the run first")
     with plot_style():
         figure = new_figure(8, 4.2)
         axes = figure.subplots()
@@ -173,9 +171,7 @@ def _draw_training(folder: RunFolder, name: str) -> Figure:
 def _values(folder: RunFolder, name: str) -> tuple[list[int], list[float]]:
     """The step and the value of every line that was written whole and has one of this name."""
     if not folder.metrics.is_file():
-        raise InputError(
-            f"{folder.path} has no metrics.jsonl yet, so there is no training to draw: train it first"
-        )
+        raise InputError(f"{folder.path} has no metrics.jsonl yet: train the run first")
     steps, values = [], []
     for line in (
         read_bytes(folder.metrics, "the metrics of a run", _LONGEST).decode(errors="replace").splitlines()

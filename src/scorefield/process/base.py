@@ -114,8 +114,7 @@ class Process(Described, ABC):
         if bool((time <= 0).any()):
             smallest = "discrete processes start at t = 1" if self.is_discrete else "t is a real number here"
             raise InputError(
-                f"no model is called at t = 0, where x_t is the data itself: t must be > 0 ({smallest}); "
-                f"got {_first(time, time <= 0):g}"
+                f"t must be > 0, since x_0 is the data ({smallest}); got {_first(time, time <= 0):g}"
             )
         return time
 
@@ -259,7 +258,7 @@ def count_levels(process: Process, what: str) -> int:
     if isinstance(process.T, int):  # `is_discrete`, in the words of a type checker
         return process.T
     raise IncompatibleModel(
-        f"{what} needs a discrete-time process, such as sf.process.cosine(T): for continuous time there are grids "
+        f"{what} needs a discrete-time process, such as sf.process.cosine(T); for continuous time use a grid "
         "such as sf.grids.uniform(process, n)"
     )
 

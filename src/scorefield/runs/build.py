@@ -113,8 +113,8 @@ def _check_shape(options: DataOptions, trained_on: TrainedOn) -> None:
     free = len(expected) == 3 and options.channels is None  # how many channels the data have
     if len(found) != len(expected) or found[free:] != expected[free:]:
         raise InputError(
-            f"trained_on.shape is {list(found)}, and by [data] an example of {options.source} has shape {list(expected)}: "
-            "put back what training wrote"
+            f"trained_on.shape is {list(found)}, and by [data] an example of {options.source} has shape "
+            f"{list(expected)}: restore the values that training wrote"
         )
 
 
@@ -180,7 +180,7 @@ def open_training_data(options: DataOptions) -> tuple[Dataset | Stream, Dataset 
 def _open(options: DataOptions) -> Dataset | Stream:
     if options.source is None:
         raise InputError(
-            "this recipe needs data of yours: give data.source, a folder of images, an .npz file or hf:NAME",
+            "this recipe needs your own data: give data.source, a folder of images, an .npz file or hf:NAME",
             command="--data",
         )
     asked = options.model_dump(include=set(SourceOptions.model_fields) - {"source"})
@@ -222,8 +222,8 @@ def build_model(
         model = kind.build(process, data, recipe.model, make_net if net is None else lambda: net)
         if 0 < model.num_classes < data.num_classes:
             raise InputError(
-                f"[net] knows {model.num_classes} classes, and the data have {data.num_classes}: remove net.num_classes, which "
-                "follows from the data"
+                f"[net] has {model.num_classes} classes, but the data have {data.num_classes}: remove "
+                "net.num_classes, which is taken from the data"
             )
         return model
 

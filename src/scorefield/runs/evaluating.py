@@ -108,8 +108,8 @@ def _targets(
         # Distances between images of the two parts still say how near images of the data are to each other.
         train, heldout = train.split(_COMPARED, run.recipe.data.split_seed)
         progress.say(
-            f"note: this run held nothing out: {len(heldout):,} of its training images stand for held-out ones, and samples "
-            "are compared with the others; copies of these are not found"
+            f"note: this run has no held-out images: {len(heldout):,} of its training images take their place, "
+            f"and samples are compared with the others; copies of these {len(heldout):,} are not detected"
         )
     decay = None if run.step is None else run.recipe.training.ema
     weights = {
@@ -150,7 +150,8 @@ def _numbered_as(data: Dataset, classes: Sequence[str], progress: Reporter = SIL
     own = data.spec.classes
     if found is not data and not set(own) <= set(classes):
         progress.say(
-            f"note: the run numbers its classes: 0 is taken to be {own[0]}, {len(own) - 1} to be {own[-1]}"
+            f"note: the classes of the run have no names: 0 is taken to be {own[0]}, {len(own) - 1} to be "
+            f"{own[-1]}"
         )
     return found
 
@@ -161,7 +162,8 @@ def _accuracy(
     """The figures of a classifier on n examples of each part, which hold all classes in about their shares."""
     if metrics is not None or guidance is not None or options.get("samples") or options.get("classifier"):
         raise InputError(
-            "a classifier is judged by its accuracy: metrics, samples, guidance and classifier are for what makes samples"
+            "a classifier is evaluated by its accuracy: metrics, samples, guidance and classifier apply to "
+            "generative models only"
         )
     progress, seed = options.get("progress", SILENT), options.get("seed", 0)
     train, heldout = _data(run, options.get("data"), progress)
@@ -186,12 +188,13 @@ def _check_scales(scales: Sequence[float | None], options: EvaluationOptions) ->
         return
     if options.samples is not None:
         raise InputError(
-            "the images of samples are not sampled again: give one scale of guidance at most, or leave samples out",
+            "samples are given, so they are not sampled at several scales: give at most one guidance scale, or "
+            "remove samples",
             command="--samples",
         )
     unguided = [name for name in options.metrics if name not in SAMPLE_METRICS]
     if unguided:
-        raise InputError(f"{' and '.join(unguided)} ignore guidance: ask for them without guidance")
+        raise InputError(f"{' and '.join(unguided)} ignore guidance: compute them without guidance")
 
 
 _WANTED = (

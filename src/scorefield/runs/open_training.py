@@ -73,9 +73,7 @@ def open_training(
         IncompatibleModel: For parts of the recipe that do not fit together.
     """
     if limit is not None and resume:
-        raise InputError(
-            "a resumed run keeps its number of steps: leave limit out, or stop it by a clock of your own"
-        )
+        raise InputError("a resumed run keeps its number of steps: remove limit")
     place = Path(folder)
     processes = join_training(device)
     timed = None if limit is None else {"minutes": limit.minutes, "at_most": limit.at_most}
@@ -88,7 +86,7 @@ def open_training(
     processes.check_same(lambda: facts, "comparing recipes")
     if not resume:
         processes.on_first(RunFolder(place).check_free)
-        recipe = processes.on_all(recipe.sized, "looking at the data")
+        recipe = processes.on_all(recipe.sized, "opening the data")
         processes.on_all(lambda: _check_first(recipe, device, init), "checking the recipe")
     # What one process alone cannot read or make, none goes on without.
     examples, heldout = processes.on_all(lambda: open_training_data(recipe.data), "opening the data")
@@ -97,7 +95,7 @@ def open_training(
         progress.say(text)
     kind = processes.device.type
     if variant := recipe.variant(kind, examples.spec):
-        progress.say(f"for these images on {kind}: {variant} (--set NAME=VALUE chooses otherwise)")
+        progress.say(f"for these images on {kind}: {variant} (change with --set NAME=VALUE)")
     asked, recipe = recipe.model.conditional, recipe.on(kind, examples.spec).suited_to(examples.spec)
     if note := _conditioning(recipe, asked == "auto", examples.spec):
         progress.say(note)
@@ -196,10 +194,12 @@ def _conditioning(recipe: Recipe, chosen_here: bool, data: DataSpec) -> str:
     """A sentence on what becomes of the classes of the data, where that is not what the recipe plainly says."""
     conditional, dropout = bool(recipe.model.conditional), recipe.training.label_dropout
     if chosen_here and conditional:
-        guided = f", and drops {dropout:.0%} of the labels for guidance" if dropout else ""
+        guided = (
+            f", and {dropout:.0%} of the labels are dropped for classifier-free guidance" if dropout else ""
+        )
         return (
-            f"the model is class-conditional, as the data have {data.num_classes} classes{guided} (model.conditional=false: "
-            "without classes)"
+            f"the model is class-conditional, as the data have {data.num_classes} classes{guided} (for an "
+            "unconditional model: --set model.conditional=false)"
         )
     if chosen_here:
         return "the model is unconditional, as the data have no classes"
@@ -219,7 +219,8 @@ def _check_first(recipe: Recipe, device: str | None, init: str | Path | None) ->
     options = recipe.training
     if options.batch_size % options.accumulation:
         raise InputError(
-            f"training.batch_size {options.batch_size} cannot be cut into training.accumulation = {options.accumulation} parts"
+            f"training.batch_size {options.batch_size} cannot be split into training.accumulation = "
+            f"{options.accumulation} microbatches"
         )
     build_process(recipe)
     if is_own(recipe.net.get("kind")):
@@ -255,7 +256,7 @@ def _check_call(recipe: Recipe, spec: DataSpec) -> None:
 def _start_from(run: str | Path, model: ModelBase, allow: Sequence[str]) -> None:
     weights = load(run, allow=allow).state_dict()
     if (problem := misfit(model.state_dict(), weights)) is not None:
-        raise InputError(f"the weights of {run} (init) are those of another network: {problem}")
+        raise InputError(f"the weights of {run} (init) belong to another network: {problem}")
     model.load_state_dict(weights)
 
 

@@ -290,7 +290,7 @@ class OpenedRun:
             )
         if inpaint is not None:
             if not isinstance(inpaint, Sequence) or len(inpaint) != 2:
-                raise InputError("inpaint takes two: the image, and the mask of what is to be filled in")
+                raise InputError("inpaint takes two: the image and the mask of the region to inpaint")
             sampling = replace(sampling, sampler=self._inpainting(sampling, *inpaint))
         judge = None if guide is None else guide.model
         own = labels is None and small is not None
@@ -314,7 +314,7 @@ class OpenedRun:
             if not names:
                 known = ", ".join(sorted(takes)) or "none"
                 raise InputError(
-                    f"{path} holds no array that this run's network takes; it takes {known}",
+                    f"{path} holds no array that this run's network takes: it takes {known}",
                     command="--given",
                 )
             conditions = read_arrays(path, str(path), names, (), "")
@@ -346,13 +346,9 @@ class OpenedRun:
         """The run's own options with what is asked for in their place."""
         own = sampler if sampler is None or isinstance(sampler, str) else type(sampler).__name__.lower()
         if own is not sampler and (eta is not None or variance is not None):
-            raise InputError(
-                "the sampler is given as an object, with its own settings: leave eta and variance out"
-            )
+            raise InputError("the sampler is an object with its own settings: remove eta and variance")
         if grid is not None and not isinstance(grid, str) and steps is not None:
-            raise InputError(
-                "the grid is given as times, which say how many steps there are: leave steps out"
-            )
+            raise InputError("the grid is given as times, which fix the number of steps: remove steps")
         options = self.recipe.sampling.changed(
             sampler=own,
             steps=steps,
@@ -371,7 +367,8 @@ class OpenedRun:
         run = classifier if isinstance(classifier, OpenedRun) else OpenedRun(classifier, self.allow)
         if not run.recipe.is_classifier:
             raise InputError(
-                f"classifier takes the run of a classifier, and {run.path} is a run of {run.recipe.name}, which makes samples",
+                f"classifier takes the run of a classifier, but {run.path} is a run of {run.recipe.name}, a "
+                "generative model",
                 command="--classifier RUN",
             )
         model = run._model(device)
@@ -390,7 +387,8 @@ class OpenedRun:
             return None
         if images is None:
             raise InputError(
-                f"{self.path} upsamples images of {side}×{side} pixels: give them by low_res, an .npz, a picture or a folder",
+                f"{self.path} upsamples images of {side}×{side} pixels: give low_res, an .npz, an image file or a "
+                "folder",
                 command="--low-res FILE",
             )
         return low_res_images(*_with_labels(images, side, self.data_spec))
@@ -399,10 +397,10 @@ class OpenedRun:
         """The same sampler, which holds what the mask leaves of the image."""
         if not isinstance(sampling.model, Denoiser):
             raise IncompatibleModel(
-                f"inpainting holds values at levels of Gaussian noise, and a {type(sampling.model).__name__} has none",
+                f"inpainting needs levels of Gaussian noise, which a {type(sampling.model).__name__} does not have",
                 command="--inpaint",
             )
-        known = self._one_image(image, "inpainting fills in one picture")
+        known = self._one_image(image, "inpainting takes one image")
         return Inpaint(sampling.sampler, known, mask_of(_batched(mask, self.data_spec, 2), self.data_spec))
 
     def _say_fitted(self, progress: Reporter) -> None:
@@ -452,7 +450,7 @@ def hardly_begun(run: OpenedRun) -> str | None:
     step, planned = run.step, run.recipe.training.steps
     if step is None or (step >= _BEGINNING and step >= planned / 10):
         return None
-    return f"the weights are of step {step:,} of {planned:,}, and samples of a training hardly begun look like noise"
+    return f"the weights are of step {step:,} of {planned:,}: after so few steps samples look like noise"
 
 
 def note(text: str | None, progress: Reporter) -> None:

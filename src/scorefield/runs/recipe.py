@@ -59,9 +59,11 @@ class DataOptions(SourceOptions):
         (-1.0, 1.0), description="the least and the largest value of an example"
     )
     holdout: float = Field(
-        0.1, ge=0, lt=1, description="share of the examples that is never trained on, of each class alike"
+        0.1, ge=0, lt=1, description="share of the examples of each class that is held out from training"
     )
-    split_seed: int = Field(0, ge=0, lt=2**64, description="seed of which examples are held out")
+    split_seed: int = Field(
+        0, ge=0, lt=2**64, description="seed of the split into training and held-out examples"
+    )
 
 
 class ModelOptions(Options):
@@ -69,7 +71,7 @@ class ModelOptions(Options):
 
     parametrization: str = Field(
         "eps",
-        description=f"meaning of the network's output: {', '.join(PARAMETRIZATIONS)}; of categories x0 or bayes",
+        description=f"meaning of the network's output: {', '.join(PARAMETRIZATIONS)}; for categorical models x0 or bayes",
     )
     variance: str | None = Field(
         None, description="variance head: range (Σ between its bounds) or direct (ln Σ); default: none"
@@ -79,21 +81,22 @@ class ModelOptions(Options):
         description=f"the noise level that the network receives: {', '.join(NOISE_INPUTS)}",
     )
     sigma_data: float = Field(
-        0.5, gt=0, description="standard deviation of the data, of the parametrization edm"
+        0.5, gt=0, description="standard deviation of the data, used by the parametrization edm"
     )
     conditional: bool | Literal["auto"] | None = Field(
         None,
-        description="the network receives the class labels of the data; auto: where these have two classes or more; "
-        "default: as net.num_classes says, or not",
+        description="class-conditional network; auto: if the data have two classes or more; default: if net.num_classes "
+        "is set",
     )
     low_res: int | None = Field(
         None,
         ge=1,
         le=SIDE,
-        description="super-resolution: side in pixels of the small images, which training makes of the data by averaging areas",
+        description="super-resolution: side in pixels of the low-resolution images, made from the data by area averaging",
     )
     energy: bool = Field(
-        False, description="of a model without a process: the network gives an energy E, and the score is −∇E"
+        False,
+        description="for a model without a process: the network gives an energy E, and the score is −∇E",
     )
 
 
@@ -103,7 +106,7 @@ class Variant(Options):
     """
 
     device: Literal["cpu", "cuda", "mps"] | None = Field(
-        None, description="kind of device that is trained on; default: any"
+        None, description="kind of training device; default: any"
     )
     up_to: int | None = Field(
         None, ge=1, le=SIDE, description="side in pixels of the largest images; default: any"
@@ -188,9 +191,11 @@ class Recipe(Options):
         trained_on: What a run was trained on, written by training; None in a recipe.
     """
 
-    name: Annotated[str, AfterValidator(check_name)] = Field("custom", description="what its runs are called")
-    title: str = Field("", description="what it trains, in a sentence")
-    paper: str = Field("", description="whose method it is")
+    name: Annotated[str, AfterValidator(check_name)] = Field(
+        "custom", description="name, used for the folders of its runs"
+    )
+    title: str = Field("", description="what it trains, in one line")
+    paper: str = Field("", description="paper of the method")
     data: DataOptions = DataOptions()
     process: dict[str, Any] | None = None
     net: dict[str, Any]
@@ -312,8 +317,8 @@ class Recipe(Options):
         if self.process is None or self.trains is not ScoreModel:
             return None
         return (
-            f"the objective {self.objective.get('kind')} trains a score without noise levels: the recipe's [process] "
-            f"({self.process.get('kind')}) is left out"
+            f"the objective {self.objective.get('kind')} trains a score without noise levels: the recipe's "
+            f"[process] ({self.process.get('kind')}) is ignored"
         )
 
 
@@ -340,8 +345,7 @@ def recipe_text(name: str) -> str:
     known = recipe_names()
     if name not in known:
         raise InputError(
-            f"there is no recipe {name!r}{did_you_mean(name, known)}; `scorefield recipes` lists those there are, or give "
-            "a .toml file"
+            f"unknown recipe {name!r}{did_you_mean(name, known)}; see `scorefield recipes`, or give a .toml file"
         )
     text: str = (_recipes() / f"{name}.toml").read_text()
     return text

@@ -306,7 +306,7 @@ class Run(OpenedRun):
             InputError: For images of another size, unknown labels, a grid that does not fit.
             IncompatibleModel: For a run without such a flow.
         """
-        positive_int("check, how many are decoded again,", check, at_least=0)
+        positive_int("check, the number of latents to decode,", check, at_least=0)
         model = self._flow_model(device)
         pictures, own = (images.images, images.classes) if isinstance(images, Samples) else (images, None)
         data = images_of(pictures, self.data_spec, own)
@@ -320,7 +320,9 @@ class Run(OpenedRun):
         error = None
         if check:
             some = None if each is None else each[:check]
-            back = ddim_latents.decode(model, x_T[:check], some, times, progress, "decoding the first again")
+            back = ddim_latents.decode(
+                model, x_T[:check], some, times, progress, "checking the reconstruction"
+            )
             low, high = self.data_spec.range
             error = float(((back - x0[:check]) / (high - low)).square().mean())
         return Latents(x_T, each, times.tolist(), self.weights_sha256, error)
@@ -345,7 +347,7 @@ class Run(OpenedRun):
         """
         if not isinstance(latents, Latents | str | Path):
             raise InputError(
-                f"latents are what `encode` made, or the path of their file; got {type(latents).__name__}"
+                f"latents must be the result of `encode` or the path of its file; got {type(latents).__name__}"
             )
         found = latents if isinstance(latents, Latents) else self.latents(latents)
         check_weights(found.weights, self.weights_sha256, found.source)
@@ -353,7 +355,7 @@ class Run(OpenedRun):
         if (found.labels is None) == bool(model.num_classes):
             have, needs = ("no labels", "needs them") if found.labels is None else ("labels", "takes none")
             raise InputError(
-                f"{found.source}: there are {have} here, and the run {needs}: encode the images again"
+                f"{found.source}: the file holds {have}, but the run {needs}: encode the images again"
             )
         try:
             images = ddim_latents.decode(
@@ -408,14 +410,14 @@ class Run(OpenedRun):
             IncompatibleModel: For a run without such a flow.
         """
         if not isinstance(frames, int) or frames < 2:
-            raise InputError(f"a walk has at least two frames, its ends; got frames = {frames!r}")
+            raise InputError(f"an interpolation has at least two frames; got frames = {frames!r}")
         model = self._flow_model(device)
         chosen = class_labels(model, label)
         if chosen is not None and label is None and all(isinstance(end, int) for end in (a, b)):
             chosen = chosen[:1]
         elif chosen is not None and (label is None or len(chosen) != 1):
             raise InputError(
-                "this run is class-conditional: name the one class of the walk by label", command="--label"
+                "this run is class-conditional: give the class of all frames as label", command="--label"
             )
         times = self._flow_grid(model, steps, grid)
         start, end = (self._latent(model, what, chosen, times, progress) for what in (a, b))
@@ -438,7 +440,7 @@ class Run(OpenedRun):
         """x_T of one end: of sample 0 of a seed, or of an image."""
         if isinstance(what, int):
             return model.process.prior((1, *self.data_spec.shape), NoiseSource(what).at(0))[0]
-        x0 = self._one_image(what, "an end of the walk is one image")
+        x0 = self._one_image(what, "an end of the interpolation is one image")
         self._say_fitted(progress)
         return ddim_latents.encode(model, x0[None], label, grid, progress)[0]
 
@@ -453,28 +455,28 @@ class Run(OpenedRun):
     def _check_flow(self) -> None:
         recipe, spec = self._described
         if recipe.is_classifier:
-            raise self._without_flow("is a classifier, which makes no images")
+            raise self._without_flow("is a classifier, which generates no images")
         if recipe.model.low_res is not None:
-            raise self._without_flow("upsamples images, and what it makes depends on the small ones")
+            raise self._without_flow(
+                "is a super-resolution run, whose samples depend on the low-resolution images"
+            )
         if recipe.process is None:
-            raise self._without_flow("is a score without noise levels, which has no flow from data to noise")
+            raise self._without_flow("is a score without noise levels, which has no map from data to noise")
         if isinstance(self._process or build_process(recipe), CategoricalProcess):
-            raise self._without_flow("is a model of categories, which has no flow from data to noise")
+            raise self._without_flow("is a categorical model, which has no map from data to noise")
         if not are_images(spec.shape):
             raise self._without_flow(
-                f"makes examples of shape {tuple(spec.shape)}; from Python sf.latents.encode takes them"
+                f"generates examples of shape {tuple(spec.shape)}; use sf.latents.encode from Python"
             )
 
     def _without_flow(self, reason: str) -> IncompatibleModel:
-        return IncompatibleModel(f"latents are of runs of images with noise levels, and {self.path} {reason}")
+        return IncompatibleModel(f"latents need a run of images with noise levels, but {self.path} {reason}")
 
     def _flow_grid(self, model: Denoiser, steps: int | None, grid: str | Grid | None) -> Tensor:
         """The grid that DDIM would sample on."""
         if grid is not None and not isinstance(grid, str):
             if steps is not None:
-                raise InputError(
-                    "the grid is given as times, which say how many steps there are: leave steps out"
-                )
+                raise InputError("the grid is given as times, which fix the number of steps: remove steps")
             return torch.as_tensor(as_grid(model.process, grid))
         return build_grid(self.recipe.sampling.changed(sampler="ddim", steps=steps, grid=grid), model.process)
 

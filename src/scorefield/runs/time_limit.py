@@ -60,7 +60,7 @@ class TimeLimit:
         Raises:
             InputError: Where hardly any fit.
         """
-        progress.say("measuring the speed of training")
+        progress.say("measuring the training speed")
         tried = min(_TRIED, _TRIED_SHARE * 60 * self.minutes)
         speed = measure_speed(objective, data, device=device, seconds=tried, **options.model_dump())
         left = max(0.0, 60 * self.minutes - (monotonic() - self._began))
@@ -91,5 +91,5 @@ class TimeLimit:
             f"{self.minutes:g} minutes"
         )
         if self.at_most is not None and self.at_most <= fitting:
-            return f"{fit}; {self.at_most:,} were asked for"
-        return f"{fit}; the recipe itself trains {usual:,}"
+            return f"{fit}; {self.at_most:,} were requested"
+        return f"{fit}; the recipe's default is {usual:,}"

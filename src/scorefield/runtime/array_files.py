@@ -98,7 +98,7 @@ def array_headers(
 def _opened(path: Path, source: str, hint: str) -> Iterator[zipfile.ZipFile]:
     with open_file(path, "an .npz archive") as file, reading(source):
         if not zipfile.is_zipfile(file):
-            raise InputError(f"{source}: this is not an .npz archive: {hint}")
+            raise InputError(f"{source}: not an .npz archive: {hint}")
         with zipfile.ZipFile(file) as archive:
             yield archive
 

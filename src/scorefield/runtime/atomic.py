@@ -226,7 +226,7 @@ def open_own(path: Path, flags: int = 0) -> BinaryIO:
         raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(f"{path} is no regular file, so nothing is written there: remove it")
+            raise InputError(f"{path} is not a regular file: remove it")
         return os.fdopen(descriptor, "r+b", buffering=0)
     except BaseException:
         os.close(descriptor)
@@ -245,7 +245,7 @@ def make_folders(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except ValueError:  # a NUL, or characters that no file name has
-        raise OSError(errno.EINVAL, "no file can have such a name", str(path)) from None
+        raise OSError(errno.EINVAL, "this is not a valid file name", str(path)) from None
 
 
 def make_folder(path: Path) -> Path:
@@ -267,7 +267,7 @@ def make_numbered(path: Path) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise OSError(errno.EEXIST, "every number is taken")
+    raise OSError(errno.EEXIST, "no free number is left")
 
 
 def refuse_link(path: Path) -> None:

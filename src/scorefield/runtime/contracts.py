@@ -49,9 +49,7 @@ def refuse_misspelt_names(names: Iterable[str], members: Iterable[str], what: st
 
 def _refuse(found: tuple[str, str] | None, what: str) -> None:
     if found is not None:
-        raise IncompatibleModel(
-            f"the {what} has a member {found[0]!r}, which nothing asks for: did you mean {found[1]!r}?"
-        )
+        raise IncompatibleModel(f"the {what} has an unknown member {found[0]!r}: did you mean {found[1]!r}?")
 
 
 def _misspelt(written: set[str], members: tuple[str, ...]) -> tuple[str, str] | None:

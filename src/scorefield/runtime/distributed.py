@@ -126,8 +126,8 @@ class Processes:
                 if ours != theirs:
                     values = f" ({there}, not {here})" if here != there else ""
                     raise InputError(
-                        f"process {rank} has another {name} than process 0{values}: start all processes with the same command, "
-                        "on the same data and version"
+                        f"process {rank} has another {name} than process 0{values}: start all processes with the same "
+                        "command, data and version of scorefield"
                     )
 
     def leave(self) -> None:
@@ -238,8 +238,9 @@ def _meet(rank: int, world: int) -> Store:
         except torch.distributed.DistNetworkError as error:
             if serves:
                 raise InputError(
-                    f"process 0 cannot listen on port {port} of {host}, which another program may use ({_first_line(error)}): "
-                    "choose another one, by MASTER_PORT or torchrun --master-port, and start all processes again"
+                    f"process 0 cannot listen on port {port} of {host}, which another program may use "
+                    f"({_first_line(error)}): set another port by MASTER_PORT or torchrun --master-port, and restart all "
+                    "processes"
                 ) from None
             since = _say_now(since, f"process {rank} of {world} cannot reach process 0 at {host}:{port} yet")
     store.set_timeout(_PATIENCE)

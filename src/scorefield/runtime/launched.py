@@ -33,9 +33,7 @@ def launched_together() -> tuple[int, int]:
     if world > _MOST:
         raise InputError(f"WORLD_SIZE must be at most {_MOST:,}, got {world}: {_HOW}")
     if "RANK" not in os.environ:
-        raise InputError(
-            f"WORLD_SIZE says that this is one of {world} processes, and RANK, which of them, is not set: {_HOW}"
-        )
+        raise InputError(f"WORLD_SIZE is {world}, but RANK is not set: {_HOW}")
     rank = _number("RANK", 0)
     if not 0 <= rank < world:
         raise InputError(

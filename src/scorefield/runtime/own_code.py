@@ -69,9 +69,9 @@ def find_class(kind: str, where: str) -> type:
         raise InputError(f"{where} must be a known word or module:Name, got {kind!r}")
     if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in _ALLOWED.get()):
         raise InputError(
-            f"{where} is code that is not part of scorefield ({kind}), which is imported only if you allow it: if you "
-            f"trust it, use sf.Run(path, allow=[{module!r}]) or sf.load(path, allow=[{module!r}]), or pass the object "
-            "itself",
+            f"{where} is code outside of scorefield ({kind}), which is imported only with your permission: if you "
+            f"trust it, use sf.Run(path, allow=[{module!r}]) or sf.load(path, allow=[{module!r}]), or pass the "
+            "object itself",
             command=f"--allow {module}",
         )
     home = _running_script(module) or _imported(module, where)

@@ -117,7 +117,7 @@ def build(
         return _build_own(kinds, kind, options, where, given)
     if kind == "custom":
         raise InputError(
-            f'this run\'s {kinds.what} is one of your own that says kind "custom": pass the object itself, as in '
+            f'this run\'s {kinds.what} is your own (kind "custom"): pass the object itself, as in '
             f"sf.load(run, {kinds.what}=yours)"
         )
     make: Callable[..., Any] = kinds.find(kind, f"{where}.kind")
@@ -131,7 +131,7 @@ def build(
         raise
     except Exception as error:  # of sizes that do not fit together, and of overflows
         raise InputError(
-            f"[{where}]: a {kind} of these values cannot be made: {first_reason(error)}"
+            f"[{where}]: a {kind} cannot be built from these values: {first_reason(error)}"
         ) from error
 
 
@@ -153,14 +153,14 @@ def _build_own(
     try:
         inspect.signature(make).bind(**arguments)
     except TypeError as error:
-        raise InputError(f"{where}: {kind} is not made by these arguments: {error}") from None
+        raise InputError(f"{where}: {kind} does not take these arguments: {error}") from None
     try:
         return make(**arguments)
     except ScorefieldError:
         raise
     except Exception as error:  # whatever the user's constructor raises; its author sees the cause in Python
         raise InputError(
-            f"[{where}]: {kind} of these arguments cannot be made: {where_raised(error)}"
+            f"[{where}]: {kind} cannot be built from these arguments: {where_raised(error)}"
         ) from error
 
 

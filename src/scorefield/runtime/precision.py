@@ -46,7 +46,7 @@ def pick_device(name: str | torch.device | None) -> torch.device:
     kind = one_of("device", name.partition(":")[0] if isinstance(name, str) else name, has)
     if not has[kind]:
         raise InputError(
-            f"torch finds no {kind} device on this machine: leave device out, or use cpu",
+            f"torch finds no {kind} device on this machine: remove device, or use cpu",
             command="--device cpu",
         )
     try:

@@ -226,8 +226,9 @@ def read_pickled(file: BufferedReader, path: Path) -> object:
                 f"{path} is damaged, or a pickle that torch.save did not write; nothing in it was run"
             ) from None
         raise InputError(
-            f"{path} was refused: loading it would run {one_line(asked[1], _NAME)}, and weights need nothing but tensors. "
-            "Nothing in it was run. If you trust who made it, save its state dict alone as .safetensors and import that"
+            f"{path} was refused: loading it would run {one_line(asked[1], _NAME)}, and weights need only "
+            "tensors. Nothing in it was run. If you trust the author, save its state dict as .safetensors and "
+            "import that"
         ) from None
     except Exception as error:  # damaged archives and streams raise half a dozen kinds
         reason = one_line(re.split(r"\. |\n", str(error))[0]) or type(error).__name__

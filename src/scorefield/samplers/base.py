@@ -118,8 +118,8 @@ class Sampler(ABC, Generic[State, M]):
         times = as_floats(grid)
         if any(s >= t for t, s in pairwise(times)):
             raise InputError(
-                f"{type(self).__name__} walks from noise to data: its grid must strictly descend, got {brief(times)} (encode with DDIM, Euler "
-                "or Heun)"
+                f"{type(self).__name__} goes from noise to data: its grid must strictly descend, got {brief(times)} "
+                "(encode with DDIM, Euler or Heun)"
             )
         return len(times) - 1
 
@@ -213,8 +213,8 @@ def as_sampler(thing: AnySampler) -> Sampler[Any, Any]:
     refuse_misspelt(thing, _MEMBERS, "sampler")
     if not callable(getattr(thing, "init", None)) or not callable(getattr(thing, "step", None)):
         raise IncompatibleModel(
-            f"{type(thing).__name__} is no sampler: one has init(model, x) and step(model, x_t, t, s, state, noise), see "
-            "sf.samplers.Sampler"
+            f"{type(thing).__name__} is not a sampler: it needs init(model, x) and step(model, x_t, t, s, state, "
+            "noise), see sf.samplers.Sampler"
         )
     return _Foreign(thing)
 
@@ -364,14 +364,12 @@ def _check_guidance(sampler: Sampler[Any, Any], model: Model, times: Sequence[fl
     if not model.guided:
         return
     if any(s > t for t, s in pairwise(times)):
-        raise IncompatibleModel(
-            "encoding walks the unguided flow upwards: encode, and decode, without guidance"
-        )
+        raise IncompatibleModel("encoding is defined without guidance: encode and decode the unguided model")
     at, places = model.grad_at, sampler.guidance
     name = sampler.name if isinstance(sampler, _Foreign) else type(sampler).__name__
     if at is not None and places is None:
         raise IncompatibleModel(
-            f"{name} does not say how it places the gradient of a classifier, and would ignore it: let its steps take "
+            f"{name} does not declare where it applies a classifier's gradient, and would ignore it: let its steps use "
             'model(x_t, t).guided(t) and give it the attribute guidance = "eps", or use another sampler'
         )
     if at == "mean" and places != "mean":
@@ -429,8 +427,9 @@ def _lost(sums: Sequence[Tensor], times: Sequence[float]) -> InputError:
     wrong = (~torch.stack(list(sums)).isfinite()).nonzero()
     i = int(wrong[0]) if len(wrong) else len(sums) - 1
     return InputError(
-        f"sampling left the finite numbers at step {i + 1} of {len(sums)}, from t = {times[i]:g} to {times[i + 1]:g}: the network's "
-        "output is not finite there (has its training diverged?), or the sampler's step is too large"
+        f"NaN or infinite values at sampling step {i + 1} of {len(sums)}, from t = {times[i]:g} to "
+        f"{times[i + 1]:g}: either the network's output is not finite (has training diverged?), or the "
+        "sampler's step is too large"
     )
 
 
@@ -440,12 +439,12 @@ def _start(model: Model, n: int | None, noise: Noise) -> Tensor:
     positive_int("n, the number of samples at once,", n, at_most=_MOST_AT_ONCE)
     if model.process is None:
         raise IncompatibleModel(
-            f"{model.kind} has a score without noise levels, so there is no prior to start from: sample it with "
-            "Langevin from an x_T of yours"
+            f"{model.kind} has a score without noise levels, so it has no prior to start from: sample it with "
+            "Langevin from a given x_T"
         )
     if model.data is None:
         raise InputError(
-            "this model does not say what one example is: build it with Denoiser(..., data=sf.DataSpec(shape)) or give x_T"
+            "the shape of an example is not known: build the model with data=sf.DataSpec(shape), or give x_T"
         )
     x = model.process.prior((n, *model.data.shape), noise.at(0)).to(model.device)
     return x.double() if model.dtype == torch.float64 and x.is_floating_point() else x

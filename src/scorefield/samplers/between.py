@@ -36,7 +36,7 @@ def between_levels(model: M) -> M:
         raise IncompatibleModel(f"{asked.kind} has no table of levels that could be interpolated")
     if asked.keeps_to_levels is not None:
         raise IncompatibleModel(
-            f"{asked.keeps_to_levels} is defined at the integer t of a table only, so this model cannot be asked about times between "
-            "its levels: Ancestral, DDIM, Euler, Heun without churn and DPMSolver2M keep to the levels"
+            f"{asked.keeps_to_levels} is defined only at the integer t of a table, so this model has no times "
+            "between its levels: use Ancestral, DDIM, Euler, Heun without churn or DPMSolver2M"
         )
     return on_process(model, Interpolated(asked.process))

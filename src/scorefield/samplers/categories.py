@@ -35,8 +35,9 @@ class _FromPrediction(Sampler[None, CategoricalDenoise]):
         asked, name = as_model(model), type(self).__name__
         if asked.family != "categorical":
             raise IncompatibleModel(
-                f"{name} samples categories, and {asked.kind} is no model of them: take {name.removeprefix('Categorical')} "
-                "for a model of Gaussian noise, or train a sf.CategoricalDenoiser on integer levels"
+                f"{name} samples categorical models, and {asked.kind} is not one: use "
+                f"{name.removeprefix('Categorical')} for a model of Gaussian noise, or train a sf.CategoricalDenoiser "
+                "on integer levels"
             )
 
     def init(self, model: CategoricalDenoise, x: Tensor) -> None:

@@ -47,7 +47,7 @@ class DDIM(Sampler[int]):
     def __post_init__(self) -> None:
         number("η, which scales the standard deviation of the noise,", self.eta, at_least=0, at_most=1)
         if self.varsigma is not None and self.eta != 0:
-            raise InputError("η and varsigma both say how much noise a step adds: give one of them")
+            raise InputError("η and varsigma both set the noise of a step: give one of them")
         if isinstance(self.varsigma, type):
             raise InputError(
                 f"varsigma is a function (t, s) -> ς or one number a step, got {brief(self.varsigma)}"
@@ -70,7 +70,7 @@ class DDIM(Sampler[int]):
         if grid_direction(self, grid) == "up" and (self.eta > 0 or self.varsigma is not None):
             with_noise = f"η = {self.eta}" if self.varsigma is None else "varsigma"
             raise InputError(
-                f"encoding walks the deterministic ODE upwards, so it needs η = 0; got {with_noise}"
+                f"encoding integrates the deterministic ODE upwards, so it needs η = 0; got {with_noise}"
             )
         steps = len(grid) - 1
         if isinstance(self.varsigma, tuple) and len(self.varsigma) != steps:

@@ -303,9 +303,7 @@ def as_grid(process: Process | None, grid: Tensor | Sequence[float]) -> list[int
         check_process(process)
         process.level(times)  # refuses what lies outside the process
     elif not torch.equal(times.double(), steps(len(times) - 1).double()):
-        raise InputError(
-            "a score without noise levels has no times: its grid is sf.grids.steps(n) for n updates"
-        )
+        raise InputError("a score without noise levels has no times: use sf.grids.steps(n) for n updates")
     return times.tolist()
 
 
@@ -349,7 +347,8 @@ def _spaced(
     check_process(process)
     if not isinstance(process, GaussianProcess):
         raise IncompatibleModel(
-            "this grid is spaced in σ/α, and categories have neither: use a grid such as sf.grids.uniform"
+            "this grid is spaced in σ/α, which a categorical process does not have: use a grid such as "
+            "sf.grids.uniform"
         )
     positive_int("the number of steps", n, at_most=_MOST_STEPS)
     flag("to_zero", to_zero)
@@ -398,7 +397,8 @@ def _nearest_levels(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> 
     first, last, count = nearest[-1], nearest[0], len(nearest)
     if last - first + 1 < count:
         raise InputError(
-            f"these ends have {last - first + 1} levels from one to the other, and {count} times were asked for: take fewer"
+            f"these ends have {last - first + 1} levels from one to the other, but {count} times were requested: "
+            "use fewer"
         )
     times = [first]
     for above, t in enumerate(reversed(nearest[:-1]), start=2 - count):
@@ -412,8 +412,7 @@ def _outside(process: GaussianProcess, wanted: Tensor, scale: _Scale, first: flo
     low, high = (-scale.log_ratio(wanted[[-1, 0]])).exp().tolist()
     least, most = (float(process.level(t).ratio) for t in (first, process.T))
     return InputError(
-        f"a grid from σ/α = {high:g} to {low:g} leaves this process, whose noisiest level has σ/α = {most:g} and whose least noisy one "
-        f"{least:g}"
+        f"a grid from σ/α = {high:g} to {low:g} exceeds this process, whose σ/α ranges from {least:g} to {most:g}"
     )
 
 

@@ -90,7 +90,7 @@ class Inpaint(Sampler[_State]):
     def check_model(self, model: Denoise) -> None:
         if as_model(model).family == "categorical":
             raise IncompatibleModel(
-                "inpainting holds values at levels of Gaussian noise, and this model is of categories"
+                "inpainting needs levels of Gaussian noise, and this model is categorical"
             )
         super().check_model(model)
         self.sampler.check_model(model)
@@ -105,7 +105,7 @@ class Inpaint(Sampler[_State]):
             InputError: For a grid that ascends, or that the sampler cannot walk.
         """
         if any(s > t for t, s in pairwise(as_floats(grid))):
-            raise InputError("inpainting walks from noise to data: its grid must not ascend")
+            raise InputError("inpainting goes from noise to data: its grid must not ascend")
         return self.sampler.calls(grid)
 
     def calls_on(self, process: Process | None, grid: Grid) -> int:

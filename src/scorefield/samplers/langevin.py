@@ -85,7 +85,8 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
         """
         if any(t <= 0 or s > t for t, s in pairwise(as_floats(grid))):
             raise InputError(
-                f"Langevin updates at t > 0 and never walks up: its grid may repeat a time but not ascend, got {brief(as_floats(grid))}"
+                "Langevin updates at t > 0 with t not increasing: its grid may repeat a time but not ascend, got "
+                f"{brief(as_floats(grid))}"
             )
         return len(grid) - 1 + int(self.metropolis or (self.final_denoise and as_floats(grid)[-1] == 0))
 
@@ -106,7 +107,7 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
             _log_density(model)
         if self.final_denoise and asked.process is None:
             raise IncompatibleModel(
-                f"final_denoise=True needs a model with noise levels, and {asked.kind} has a score only: leave it out"
+                f"final_denoise=True needs a model with noise levels, and {asked.kind} has only a score: remove it"
             )
 
     def init(self, model: ScoreFunction, x: Tensor) -> Kept | None:
@@ -200,7 +201,7 @@ class PredictorCorrector(Sampler[Any]):
         instance_of("langevin, the corrector,", self.langevin, Langevin, "a Langevin(step)")
         if self.langevin.final_denoise:
             raise InputError(
-                "a corrector never makes the step to 0, so it has nothing to denoise: leave final_denoise out"
+                "a corrector makes no step to 0, so there is no final denoising: remove final_denoise"
             )
 
     @property
@@ -266,6 +267,6 @@ def _log_density(model: object) -> LogDensity:
     if density is not None:
         return density
     raise IncompatibleModel(
-        f"metropolis=True needs the density itself, from ScoreModel(net, energy=True) or a model with log_prob(x), and "
-        f"{type(model).__name__} gives no density without noise levels: leave it out"
+        "metropolis=True needs the density itself, from ScoreModel(net, energy=True) or a model with "
+        f"log_prob(x), and {type(model).__name__} gives no density without noise levels: remove it"
     )

@@ -142,7 +142,7 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     for name, x in (("a", a), ("b", b)):
         check_batch_of(name, x)
         if is_true((~x.isfinite()).any()):
-            raise InputError(f"{name} holds NaN or infinite values, which lie on no sphere")
+            raise InputError(f"{name} holds NaN or infinite values, which cannot be interpolated")
     if a.shape != b.shape or a.ndim < 2:
         raise InputError(
             f"two batches of one shape (B, *) are needed, got {tuple(a.shape)} and {tuple(b.shape)}"
@@ -185,21 +185,17 @@ def _checked(model: AnyModel, grid: Grid, sampler: Sampler) -> tuple[GaussianMod
     walker = as_sampler(sampler)
     asked = as_gaussian(model, type(sampler).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
     if asked.guided:
-        raise IncompatibleModel(
-            "latents belong to the unguided flow: encode, and decode, the model without guidance"
-        )
+        raise IncompatibleModel("latents are defined without guidance: encode and decode the unguided model")
     if asked.clips:
-        raise IncompatibleModel(
-            "a clipped x̂0 cannot be walked back: encode, and decode, the model without ClipX0 around it"
-        )
+        raise IncompatibleModel("clipping x̂0 is not invertible: encode and decode the model without ClipX0")
     if asked.autocast_dtype is not None:
         raise IncompatibleModel(
-            "latents are walked in fp32, and this model runs in bf16: set its autocast_dtype to None"
+            "latents need fp32, and this model runs in bf16: set its autocast_dtype to None"
         )
     times = as_grid(asked.process, grid)
     if grid_direction(sampler, times) != "down":
         raise InputError(
-            f"give the grid as decoding walks it, from the noise down to the data; got {brief(times)}"
+            f"give the grid in the order of decoding, descending from noise to data; got {brief(times)}"
         )
     walker.calls(times[::-1])  # refuses a sampler that only walks down, or that adds noise
     return asked, times

@@ -92,9 +92,7 @@ class Heun(Sampler[float | None]):
     guidance = "eps"
 
     def __post_init__(self) -> None:
-        number(
-            "churn, how often the noise is renewed along the grid,", self.churn, at_least=0, at_most=LARGEST
-        )
+        number("churn, the amount of added noise,", self.churn, at_least=0, at_most=LARGEST)
         number("churn_min", self.churn_min, at_least=0)
         if not isinstance(self.churn_max, float) or self.churn_max != math.inf:  # the default: at any r
             number("churn_max", self.churn_max, at_least=0, at_most=LARGEST)
@@ -127,7 +125,7 @@ class Heun(Sampler[float | None]):
         """
         if grid_direction(self, grid) == "up" and self.churn > 0:
             raise InputError(
-                f"encoding walks the deterministic ODE upwards, so it needs churn = 0; got {self.churn}"
+                f"encoding integrates the deterministic ODE upwards, so it needs churn = 0; got {self.churn}"
             )
         return 2 * (len(grid) - 1) - sum(t == 0 for t in (as_floats(grid)[0], as_floats(grid)[-1]))
 
@@ -177,7 +175,7 @@ class Heun(Sampler[float | None]):
         """x_t with noise added that takes it from r to r̂ = (1 + γ)·r, and the time of r̂."""
         if gamma is None or not isinstance(process, GaussianProcess) or process.is_discrete:
             raise InputError(
-                "the churn of a step follows from the grid: walk it by sf.trajectory, or start from plan(model, times, state)"
+                "the churn of a step depends on the grid: use sf.trajectory, or start from plan(model, times, state)"
             )
         r = process.level(t).ratio
         raised = self._r_hat(process, r, gamma)

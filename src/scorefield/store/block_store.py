@@ -135,7 +135,9 @@ class BlockFolder(ABC):
         except OSError as error:
             raise self._unwritable(self.folder, error) from None
         if there == {}:
-            raise InputError(f"the {MANIFEST} of {self.folder} is not one of samples: choose another folder")
+            raise InputError(
+                f"the {MANIFEST} of {self.folder} does not describe samples: choose another folder"
+            )
         if there is not None and not _same(there, self.what):
             raise InputError(
                 f"{self.folder} already holds samples with other settings ({_difference(there, self.what)}): remove it, "
@@ -143,7 +145,9 @@ class BlockFolder(ABC):
             )
 
     def _unwritable(self, path: Path, error: Exception) -> InputError:
-        return unwritable(path, error, "free the disk or make the folder writable; what is there stays")
+        return unwritable(
+            path, error, "free disk space or make the folder writable; the samples stored so far are kept"
+        )
 
 
 class StoredSamples(BlockFolder):
@@ -177,7 +181,7 @@ class StoredSamples(BlockFolder):
             stored = self._read(k)
             if stored is None:
                 raise InputError(
-                    f"{self._path(k)} is missing or damaged: make the samples again, what is whole will be kept"
+                    f"{self._path(k)} is missing or damaged: run the same command again, intact blocks are reused"
                 )
             count = self._count(k, n)
             levels, labels = stored["levels"][:count], stored.get("labels")

@@ -99,7 +99,7 @@ class SampleFiles(BlockFolder):
 def check_new_folder(folder: Path) -> None:
     """InputError unless this is a folder that is empty, or does not exist."""
     if not is_free(folder):
-        raise InputError(f"{folder} is not an empty folder: choose another one for the samples")
+        raise InputError(f"{folder} is not an empty folder: choose another folder for the samples")
 
 
 def write_samples(folder: Path, values: Tensor, spec: DataSpec) -> None:

@@ -66,7 +66,8 @@ class RunLock:
         """
         if not self._is_held():
             raise InputError(
-                f"{self.path.parent} is written by a later trainer of this process, or by none: resume it with a new one"
+                f"{self.path.parent} is now written by a later trainer of this process, or closed: resume it with a "
+                "new trainer"
             )
         return self._keep()
 
@@ -110,7 +111,7 @@ def _acquire(path: Path) -> tuple[BinaryIO, str]:
                 holder = _Holder(file)
                 if not holder.is_readable:
                     raise InputError(
-                        f"{path} is not a lock of scorefield: remove it, or choose another folder"
+                        f"{path} is not a lock file of scorefield: remove it, or choose another folder"
                     )
                 if not _lock(path, file, holder, made):
                     raise _refusal(path, holder)

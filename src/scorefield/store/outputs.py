@@ -42,12 +42,12 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a {path.suffix} file: choose another name")
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+        raise InputError(f"there is no folder {path.parent}: create it first")
     if (error := write_error(path.parent)) is not None:
         raise unwritable(path, error)
     if os.path.lexists(path) and not _is_ours(path):
         raise InputError(
-            f"{path} is there already, and scorefield did not write it: choose another name, or remove it first"
+            f"{path} exists and was not written by scorefield: choose another name, or remove it first"
         )
 
 

@@ -63,15 +63,18 @@ class RunFolder:
         """
         if self.config.exists():
             raise InputError(
-                f"{self.path} already holds a run: resume it, or choose another folder", command="--resume"
+                f"{self.path} already holds a run: resume it, or choose another folder",
+                command="--resume",
             )
         if self.path.exists() and (
             not self.path.is_dir() or any(not self._is_beginning(path) for path in self.path.iterdir())
         ):
-            raise InputError(f"{self.path} exists and is not an empty folder: choose another one for the run")
+            raise InputError(
+                f"{self.path} exists and is not an empty folder: choose another folder for the run"
+            )
         above = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
         if not above.is_dir():
-            raise InputError(f"{self.path} cannot be made: {above} is not a folder")
+            raise InputError(f"{self.path} cannot be created: {above} is not a folder")
         if (error := write_error(above)) is not None:
             raise unwritable(self.path, error)
 
@@ -81,7 +84,7 @@ class RunFolder:
         try:
             make_folders(self.path)
         except OSError as error:
-            raise InputError(f"{self.path} cannot be made ({error.strerror})") from None
+            raise InputError(f"{self.path} cannot be created ({error.strerror})") from None
 
     @contextmanager
     def whole(self) -> Iterator[RunFolder]:
@@ -184,7 +187,7 @@ def _replace_text(path: Path, text: str) -> None:
     try:
         write_file(path, text)
     except OSError as error:
-        raise unwritable(path, error, "what was there before is intact") from None
+        raise unwritable(path, error, "the previous contents are intact") from None
 
 
 def _step_of(line: str) -> float:

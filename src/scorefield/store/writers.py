@@ -55,7 +55,7 @@ def check_target(path: Path, shape: Sequence[int] = (1, 1, 1)) -> None:
         )
     elif not is_free(path) and not (path / MANIFEST).is_file():
         raise InputError(
-            f"{path} is not an empty folder, and no {MANIFEST} says that it holds samples: choose another one"
+            f"{path} is not an empty folder, and has no {MANIFEST} of samples: choose another folder"
         )
 
 

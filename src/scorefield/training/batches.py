@@ -162,8 +162,8 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
     """
     if options.batch_size % (parts := world * options.accumulation):
         raise InputError(
-            f"batch_size {options.batch_size} cannot be cut into {world} processes × {options.accumulation} parts: "
-            f"make it a multiple of {parts}"
+            f"batch_size {options.batch_size} cannot be split into {world} processes × {options.accumulation} "
+            f"microbatches: make it a multiple of {parts}"
         )
     model = model_like(objective.model)
     spec = model.data
@@ -180,17 +180,17 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
         )
     if model.num_classes and data.spec.num_classes > model.num_classes:
         raise InputError(
-            f"the model knows {model.num_classes} classes, but {data.source} has {data.spec.num_classes}"
+            f"the model has {model.num_classes} classes, but {data.source} has {data.spec.num_classes}"
         )
     if objective.needs_labels and not data.labelled:
         raise InputError(
-            f"this objective learns from labels, and {data.source} has no labels: use a folder with a subfolder for each class, "
-            "an .npz with `labels`, or a pair (examples, labels)"
+            f"this objective needs labels, and {data.source} has no labels: use a folder with a subfolder for "
+            "each class, an .npz with `labels`, or a pair (examples, labels)"
         )
     for what, asked in (("flip mirrors", options.flip), ("shift moves", options.shift)):
         if asked and len(data.spec.shape) != 3:
             raise InputError(
-                f"{what} images, and an example of {data.source} has shape {data.spec.shape}: leave it out"
+                f"{what} images, and an example of {data.source} has shape {data.spec.shape}: remove it"
             )
     arrays = trained_arrays(model, data)
     _check_arrays(objective, model, data, arrays)
@@ -199,7 +199,7 @@ def check_data(objective: Objective, data: Source, options: TrainingOptions, wor
         raise InputError(f"label_dropout drops class labels, {_why_none_is_dropped(model, data)}")
     if options.dequantize and data.spec.bins is None:
         raise InputError(
-            f"dequantize needs data of integer levels, and {data.source} is continuous: leave it out"
+            f"dequantize needs data of integer levels, and {data.source} is continuous: remove it"
         )
 
 
@@ -216,8 +216,8 @@ def _why_none_is_dropped(model: Model, data: Source) -> str:
             "num_classes and null_label=True), or set label_dropout to 0"
         )
     return (
-        "and this network has no row for a dropped one: build it with null_label=True, declare the `nulls` of its further arrays, or "
-        "set label_dropout to 0"
+        "and this network has no embedding for dropped labels: build it with null_label=True, declare the "
+        "`nulls` of its further arrays, or set label_dropout to 0"
     )
 
 

@@ -90,7 +90,7 @@ def save(
     except (OSError, SafetensorError) as error:
         intact = [path for path in _steps(folder) if path != final]
         last = (
-            f"the checkpoint before it is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
+            f"the previous checkpoint is intact: {intact[0]}" if intact else "there is no earlier checkpoint"
         )
         raise InputError(
             f"the checkpoint of step {step} could not be saved ({_reason(error)}); {last}"
@@ -151,7 +151,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         with atomic_write(path) as partial:
             _save(tensors, partial)
     except (OSError, SafetensorError) as error:
-        raise unwritable(path, error, "what was there before is intact") from None
+        raise unwritable(path, error, "the previous contents are intact") from None
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -45,7 +45,9 @@ class Recovery:
         """
         options, step, in_a_row = self._options, self._state.step, self._state.in_a_row
         what = f"the gradient norm is {grad_norm}" if math.isfinite(loss) else f"the loss is {loss}"
-        self._say(f"step {step} skipped: {what} ({in_a_row} in a row, {options.bad_steps} are a divergence)")
+        self._say(
+            f"step {step} skipped: {what} ({in_a_row} in a row; {options.bad_steps} count as divergence)"
+        )
         if in_a_row < options.bad_steps:
             return
         row = f" ({options.bad_steps} steps in a row)" if options.bad_steps > 1 else ""
@@ -61,7 +63,7 @@ class Recovery:
         if state.is_finite() if early else state.is_good():
             return
         skipped = f"its last {state.in_a_row} steps were" if state.in_a_row > 1 else "its last step was"
-        what = f"{skipped} skipped for a loss or gradient that is not finite"
+        what = f"{skipped} skipped because of a non-finite loss or gradient"
         what = what if state.in_a_row else "its weights are not finite"
         self._respond(f"training ended at step {state.step}, and {what}")
 
@@ -77,16 +79,19 @@ class Recovery:
         self._writer.go_back(good, self._options.rollback_lr)
         factor, returns = self._state.lr_factor, self._returns[good.path]
         self._say(
-            f"went back to {good.path} with {factor:g} times the learning rate, return {returns} of {_RETURNS}"
+            f"rolled back to {good.path} with {factor:g} times the learning rate (rollback {returns} of {_RETURNS})"
         )
 
     def _explain(self, what: str, good: Path | None) -> str:
         last = f"the last good checkpoint is {good}" if good else "no checkpoint was saved before it"
         returns = (
-            f", to which it went back {_RETURNS} times" if good and self._returns[good] == _RETURNS else ""
+            f", to which training was rolled back {_RETURNS} times"
+            if good and self._returns[good] == _RETURNS
+            else ""
         )
         return (
-            f"{what}; {last}{returns}. Lower the learning rate, use precision fp32, or on_divergence rollback"
+            f"{what}; {last}{returns}. Lower the learning rate, use training.precision=fp32, or "
+            "training.on_divergence=rollback"
         )
 
     def _say(self, text: str) -> None:

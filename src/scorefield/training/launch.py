@@ -62,7 +62,7 @@ def make_accelerator(
     there = {getattr(tracker, "value", getattr(tracker, "name", tracker)) for tracker in accelerator.log_with}
     if missing := [name for name in options.trackers if name not in (*there, "all")]:
         raise InputError(
-            f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or leave it out of trackers"
+            f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or remove it from trackers"
         )
     if chosen is not None and accelerator.device.type != chosen.type:
         raise InputError(
@@ -70,8 +70,8 @@ def make_accelerator(
         )
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise InputError(
-            f"Accelerate is configured for {accelerator.distributed_type.value}, which cuts weights into pieces that checkpoints "
-            "here do not put together: configure plain data parallelism (MULTI_GPU); training.shard = true cuts them here"
+            f"Accelerate is configured for {accelerator.distributed_type.value}, whose sharded weights scorefield "
+            "cannot save: configure plain data parallelism (MULTI_GPU), and shard with training.shard=true"
         )
     return accelerator
 

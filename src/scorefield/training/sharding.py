@@ -35,7 +35,8 @@ def shard_objective(objective: Objective, world: int, device: torch.device) -> N
 
     if scalars := [name for name, weight in objective.named_parameters() if weight.ndim == 0]:
         raise InputError(
-            f"{scalars[0]} is a weight without dimensions, which cannot be cut: give it shape (1,), or leave shard out"
+            f"{scalars[0]} is a parameter without dimensions, which cannot be sharded: give it shape (1,), or "
+            "remove shard"
         )
     for tensor in [*objective.parameters(), *objective.buffers()]:
         torch.distributed.broadcast(tensor.detach(), 0)

@@ -47,7 +47,9 @@ from scorefield.training.writer import RunWriter
 __all__ = ["TrainStep", "Trainer", "train"]
 
 _DUE = "checkpoint due"
-_GO_ON = "start all of them again, from the last checkpoint, with --resume (in Python resume=True)"
+_GO_ON = (
+    "restart all processes with --resume (in Python resume=True), which continues from the last checkpoint"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +166,8 @@ class Trainer(Iterator[TrainStep]):
         if not isinstance(objective, Objective):
             name = objective.__name__ if isinstance(objective, type) else type(objective).__name__
             raise InputError(
-                f"an objective is trained, such as sf.objectives.Simple(model), and {name} is none: make one, or inherit from "
-                "sf.Objective"
+                f"objective must be an objective such as sf.objectives.Simple(model), and {name} is not: build one, "
+                "or inherit from sf.Objective"
             )
         instance_of("options", options, TrainingOptions, "sf.TrainingOptions(steps=…, …)")
         if run is not None and not isinstance(run, str | PathLike):
@@ -398,8 +400,8 @@ class Trainer(Iterator[TrainStep]):
                     mean = loss.per_example.mean() / cuts
                     if not mean.requires_grad:
                         raise InputError(
-                            "the loss has no gradient: gradients are off here (torch.no_grad, torch.inference_mode), or the network "
-                            "gives what does not depend on its weights"
+                            "the loss has no gradient: gradients are off here (torch.no_grad, torch.inference_mode), or the "
+                            "network's output does not depend on its weights"
                         )
                     self.accelerator.backward(mean)
                 drawn.append((loss.t, loss.unweighted))
@@ -537,7 +539,8 @@ def _check_derivatives(objective: Objective, options: TrainingOptions) -> None:
     for option, asked in (("compile", options.compile), ("shard", options.shard)):
         if asked and objective.differentiates:
             raise InputError(
-                f"a loss with derivatives of the model in it (sliced, implicit, of an energy) cannot be trained with {option}: leave it out"
+                "a loss that differentiates the model (sliced, implicit, of an energy) cannot be trained with "
+                f"{option}: remove it"
             )
 
 

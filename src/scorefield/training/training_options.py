@@ -19,63 +19,69 @@ class TrainingOptions(Options):
     never on time.
     """
 
-    steps: Positive = Field(10_000, description="optimizer steps in all")
+    steps: Positive = Field(10_000, description="total number of optimizer steps")
     batch_size: int = Field(
-        64, ge=1, le=SIZE, description="examples per step, over all processes and accumulated parts"
+        64, ge=1, le=SIZE, description="examples per step, over all processes and microbatches"
     )
-    accumulation: Positive = Field(1, description="parts that a batch is cut into, to save memory")
+    accumulation: Positive = Field(
+        1, description="number of microbatches per step (gradient accumulation), to save memory"
+    )
     shard: bool = Field(
         False,
-        description="cut weights, averages and the optimizer's moments into a piece for each process (FSDP2)",
+        description="shard parameters, their EMA and the optimizer state across processes (FSDP2)",
     )
     lr: float = Field(2e-4, gt=0, description="learning rate of AdamW, after the warm-up")
-    warmup: int = Field(0, ge=0, le=COUNT, description="steps over which the learning rate rises from 0")
+    warmup: int = Field(
+        0, ge=0, le=COUNT, description="warm-up steps, over which the learning rate rises linearly from 0"
+    )
     anneal: bool = Field(
         False, description="lower the learning rate linearly, to 0 after the last of `steps`"
     )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
     beta2: float = Field(0.999, ge=0, lt=1, description="second-moment decay β2 of AdamW")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
-    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the moving average of the weights")
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="of the network; auto: bf16 where the hardware multiplies it"
+    clip: float = Field(1.0, ge=0, description="maximum gradient norm; 0 disables clipping")
+    ema: float = Field(
+        0.9999, ge=0, lt=1, description="decay of the exponential moving average (EMA) of the weights"
     )
-    compile: bool = Field(False, description="have torch.compile compile the network")
-    flip: bool = Field(False, description="mirror half of the images left to right")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="precision of the network; auto: bf16 if the hardware multiplies it"
+    )
+    compile: bool = Field(False, description="compile the network with torch.compile")
+    flip: bool = Field(False, description="flip images horizontally with probability ½")
     shift: int = Field(
         0,
         ge=0,
         le=SIDE,
-        description="move images by up to this many pixels each way; their edges are repeated",
+        description="shift images by up to this many pixels in each direction; edge pixels are repeated",
     )
     label_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of labels dropped, for classifier-free guidance"
+        0.0, ge=0, lt=1, description="probability of dropping a label, for classifier-free guidance"
     )
-    dequantize: bool = Field(False, description="add uniform noise of one level's width to integer data")
+    dequantize: bool = Field(False, description="add uniform noise of the width of one level to integer data")
     seed: int = Field(
         0, ge=0, lt=2**64, description="seed for weight initialisation, data order, noise and dropout"
     )
     log_every: Positive = Field(50, description="steps between lines of metrics.jsonl")
     checkpoint_every: Positive = Field(1000, description="steps between checkpoints")
     checkpoint_minutes: float = Field(
-        15.0, ge=0, description="minutes after which one is saved earlier, where steps take long; 0 for none"
+        15.0, ge=0, description="maximum minutes between checkpoints; 0 disables this limit"
     )
-    keep: Positive = Field(2, description="checkpoints kept, the newest ones")
+    keep: Positive = Field(2, description="number of newest checkpoints kept")
     keep_every: int = Field(
         0,
         ge=0,
         le=COUNT,
-        description="of the steps divisible by this, checkpoints are kept for good; 0 for none",
+        description="checkpoints of steps divisible by this are never deleted; 0 disables this",
     )
     bad_steps: Positive = Field(
-        5, description="steps in a row whose loss or gradient is not finite that count as divergence"
+        5, description="consecutive steps with a non-finite loss or gradient that count as divergence"
     )
     on_divergence: Literal["stop", "rollback"] = Field(
-        "stop", description="rollback: go on from the last good checkpoint"
+        "stop", description="on divergence stop, or roll back to the last good checkpoint and continue"
     )
-    rollback_lr: float = Field(0.5, gt=0, le=1, description="factor on the learning rate at each such return")
+    rollback_lr: float = Field(0.5, gt=0, le=1, description="factor on the learning rate at each rollback")
     sample_every: int = Field(
-        0, ge=0, le=COUNT, description="steps between preview pictures of the command; 0 for none"
+        0, ge=0, le=COUNT, description="steps between preview images of `scorefield train`; 0 disables them"
     )
     trackers: list[str] = Field([], description='Accelerate\'s trackers, for example ["tensorboard"]')
 

@@ -132,9 +132,9 @@ class RunWriter:
         }
         self._processes.on_first(lambda: self._tidy(snapshot, changed))
         self._saved = self.state.step
-        self.warnings += [f"passed over a damaged checkpoint: {name}" for name in found.skipped]
+        self.warnings += [f"skipped a damaged checkpoint: {name}" for name in found.skipped]
         self.warnings += [
-            f"{key} was {found.state.get(key)} and is now {now}: results agree to rounding, not bit for bit"
+            f"{key} was {found.state.get(key)} and is now {now}: results agree up to rounding, not bit for bit"
             for key, now in self._environment().items()
             if found.state.get(key, now) != now
         ]
@@ -145,7 +145,7 @@ class RunWriter:
         found = checkpoint.newest(self.folder.checkpoints)
         if found is None:
             raise InputError(
-                f"{self.folder.path} has no checkpoint to resume from; train it anew in another folder"
+                f"{self.folder.path} has no checkpoint to resume from: start a new run in another folder"
             )
         with reading(found.path / "state.json"):
             seed = found.state["seed"]
@@ -154,14 +154,14 @@ class RunWriter:
         known = self.folder.read_config().get("trained_on", {}).get("fingerprint")
         if known != fingerprint:
             raise InputError(
-                f"{self.folder.path} was trained on other data (fingerprint {known}, now {fingerprint}): to go on with "
-                "this data start a new run from its weights",
+                f"{self.folder.path} was trained on other data (fingerprint {known}, now {fingerprint}): to continue "
+                "with this data, start a new run from its weights",
                 command="train … --init RUN",
             )
         if self.options.steps < found.step:
             raise InputError(
-                f"{self.folder.path} has done {found.step} steps, and steps = {self.options.steps} counts from the start: "
-                "give more of them"
+                f"{self.folder.path} has done {found.step} steps, and steps = {self.options.steps} is the total: give "
+                "a larger number"
             )
         return found
 
@@ -311,7 +311,8 @@ class RunWriter:
             self._accelerator.init_trackers("scorefield", config, init_kwargs=dict(own))
         except Exception as error:  # of another library: no disk, no network, no account
             raise InputError(
-                f"a tracker of {self.folder.path} cannot be started ({one_line(error)}): mend that, or leave it out of trackers"
+                f"a tracker of {self.folder.path} cannot be started ({one_line(error)}): fix this, or remove it from "
+                "trackers"
             ) from None
 
     def _track(self, work: Callable[[Any], None]) -> None:
@@ -322,7 +323,8 @@ class RunWriter:
             except Exception as error:
                 self._accelerator.trackers.remove(tracker)
                 _LOG.warning(
-                    f"the tracker {tracker.name} of {self.folder.path} cannot write ({one_line(error)}): training goes on without it"
+                    f"the tracker {tracker.name} of {self.folder.path} cannot write ({one_line(error)}): training "
+                    "continues without it"
                 )
 
 

@@ -77,7 +77,7 @@ class Decoder:
             fit(read_image(content, options.white), options.size, options.upscale), options.channels
         )
         if image.size != (width, height):
-            raise ValueError(f"{image.width}×{image.height} pixels, and the others have {width}×{height}")
+            raise ValueError(f"{image.width}×{image.height} pixels, but the others have {width}×{height}")
         array = np.asarray(image)
         if array.ndim == 3 and channels == 1:
             raise InputError(

@@ -47,7 +47,7 @@ class FoundImages:
         a, b = (f"{width}×{height}" for width, height in (self.smallest, self.largest))
         sizes = f"of {a}" if a == b else f"of {a} … {b}"
         cut = f", {self.not_square:,} of them cropped to the central square" if self.not_square else ""
-        return f"{self.count:,} images {sizes} pixels are brought to {size}×{size}{cut}"
+        return f"{self.count:,} images {sizes} pixels are resized to {size}×{size}{cut}"
 
     def _depth(self, white: int) -> str:
         levels = self.peak * 255 // white + 1
@@ -55,8 +55,8 @@ class FoundImages:
             return ""
         likely = 2 ** self.peak.bit_length() - 1
         return (
-            f"the 16-bit images have values up to {self.peak:,} of {WHITE:,}, which leaves {levels} of 256 grey levels: if "
-            f"white is another value, say so (data.white={likely})"
+            f"the 16-bit images have values up to {self.peak:,} of {WHITE:,}, which leaves {levels} of 256 grey "
+            f"levels: if white has another value, set it (data.white={likely})"
         )
 
 

@@ -52,8 +52,8 @@ def arrange(root: Path, source: str) -> tuple[Listing, list[str]]:
         return labelled, notes
     if _are_shards(listing):
         notes.append(
-            f"{source}: {listing.classes[0]} … {listing.classes[-1]} are parts of one set, in which files are numbered on, and "
-            "not classes"
+            f"{source}: {listing.classes[0]} … {listing.classes[-1]} are parts of one set (their files are "
+            "numbered consecutively), not classes"
         )
         listing = replace(listing, classes=(), labels=None)
     return listing, notes
@@ -65,7 +65,7 @@ def _chosen_split(names: Sequence[str], source: str) -> str:
     chosen = training if training else list(names)
     if len(chosen) != 1:
         raise InputError(
-            f"{source}: {' and '.join(names)} are parts of a data set, and no classes: name the one to read, "
+            f"{source}: {' and '.join(names)} are splits of a data set, not classes: give the one to read, "
             f"{source}/{chosen[0]}"
         )
     return chosen[0]

@@ -205,14 +205,14 @@ def _image_column(
     """The column of the images, and a sentence where there are others. InputError where that would be a guess."""
     columns = [name for name, kind in features.items() if isinstance(kind, library.Image)]
     if not columns:
-        raise InputError(f"{source}: no column holds images; the columns are {', '.join(features) or 'none'}")
+        raise InputError(f"{source}: no column holds images; columns: {', '.join(features) or 'none'}")
     if asked is not None:
         return one_of(f"the column of images of {source}", asked, columns), []
     usual = [name for name in _IMAGES if name in columns]
     if len(columns) > 1 and not usual:
         raise InputError(
-            f"{source}: the columns {', '.join(columns)} hold images: say which one to read (column = {columns[0]!r}, in a "
-            f"recipe data.column)"
+            f"{source}: the columns {', '.join(columns)} hold images: choose one (column = {columns[0]!r}, in a "
+            "recipe data.column)"
         )
     column = usual[0] if usual else columns[0]
     others = [name for name in columns if name != column]
@@ -388,8 +388,9 @@ def _stream_labels(
         return [], ()
     if classes is None:
         raise InputError(
-            f"{source}: column {column!r} holds plain integers, and a stream is not read to its end to count "
-            f"the classes: give their number (classes = K for the labels 0 … K−1; in a recipe data.classes)"
+            f"{source}: column {column!r} holds plain integers, and the classes of a stream cannot be counted "
+            "without reading all of it: give their number (classes = K for the labels 0 … K−1; in a recipe "
+            "data.classes)"
         )
     return [column], tuple(map(str, range(classes)))
 

@@ -139,7 +139,7 @@ def _numbered(labels: np.ndarray, names: np.ndarray | None, source: str) -> tupl
     if labels.ndim != 1 or len(set(names.tolist())) != count or not _within(labels, count):
         raise InputError(
             f"{source}: `classes` must be the different names of the labels 0 … K−1, text (K,); got {names.dtype} "
-            f"{names.shape} and labels up to {labels.max(initial=0)}: correct `classes`, or leave it out"
+            f"{names.shape} and labels up to {labels.max(initial=0)}: correct `classes`, or remove it"
         )
     return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, names))
 

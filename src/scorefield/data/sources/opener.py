@@ -32,17 +32,22 @@ class SourceOptions(Options):
     source: str | None = Field(None, description=ACCEPTED)
     size: Annotated[int, Field(ge=1, le=SIDE)] | Literal["auto"] | None = Field(
         None,
-        description="side in pixels to reduce and crop images to; auto: their own where all are squares of one size of 8 to 64 "
-        "pixels, but a multiple of 4, from 32 on of 8; otherwise 32; default: 32 for a folder, unchanged for others",
+        description="side in pixels that images are resized and cropped to; auto: the images' own side if all are "
+        "squares of one size between 8 and 64 pixels, rounded down to a multiple of 4 (of 8 from 32 on), "
+        "otherwise 32; default: 32 for a folder, unchanged for other sources",
     )
     channels: int | None = Field(
-        None, ge=1, le=SIDE, description="1 (grey) or 3 (RGB); default: 3 for a folder, unchanged for others"
+        None,
+        ge=1,
+        le=SIDE,
+        description="1 (grey) or 3 (RGB); default: 3 for a folder, unchanged for other sources",
     )
     classes: int | None = Field(
         None,
         ge=1,
         le=LEVELS,
-        description="number of classes: of integer labels of a stream, and for what is printed before data are opened",
+        description="number of classes: needed for a stream with integer labels; also used by commands that do not open "
+        "the data",
     )
     upscale: bool = Field(
         False, description="enlarge images that are smaller than `size` instead of refusing them"
@@ -55,19 +60,19 @@ class SourceOptions(Options):
     )
     column: str | None = Field(
         None,
-        description="column of the images of hf:NAME; default: the only one, or the one called image",
+        description="column of the images of hf:NAME; default: the only image column, or the one called image",
     )
     strict: bool = Field(False, description="fail on unreadable images instead of skipping them")
     stream: bool | None = Field(
         None,
-        description="decode images when a batch asks for them, and read hf:NAME while training without keeping it; "
-        "default: decode so where images would take more than 2 GiB",
+        description="decode images batch by batch, and read hf:NAME during training without storing it; default: images "
+        "of more than 2 GiB in memory are decoded batch by batch",
     )
     buffer: int = Field(
         BUFFER,
         ge=1,
         le=SIZE,
-        description="number of encoded images that a stream of hf:NAME is shuffled within",
+        description="size of the shuffle buffer of a stream of hf:NAME, in encoded images",
     )
 
     @property
@@ -131,8 +136,8 @@ class Embedded(Opener):
         channels, size, _ = self.spec.shape
         if options.side not in (None, size) or options.channels not in (None, channels):
             raise InputError(
-                f"{self.what}, not size {options.side or size} with {options.channels or channels} channels: "
-                "leave size and channels out, or use images of your own"
+                f"{self.what}, not size {options.side or size} with {options.channels or channels} channels: remove "
+                "size and channels, or use your own images"
             )
         return self.make()
 

@@ -37,7 +37,7 @@ def open_source(source: str, **options: object) -> Dataset | Stream:
     if entry is None:
         raise InputError(_unknown(source))
     if asked.column is not None and not entry.startswith("hf:"):
-        raise InputError(f"{source} has no columns: column (data.column) is for hf:NAME, leave it out")
+        raise InputError(f"{source} has no columns: remove column (data.column), which is for hf:NAME")
     opener: Opener = SOURCES[entry]
     return opener.open(name, sized(asked))
 

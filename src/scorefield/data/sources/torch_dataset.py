@@ -247,16 +247,16 @@ def _map_style(dataset: MapStyle | MapDataset[object]) -> MapStyle:
     kind = type(dataset).__name__
     if isinstance(dataset, IterableDataset):
         raise InputError(
-            f"{kind} is iterable-style, so no step of its order can be asked for again: use a map-style data "
-            "set (__len__ and __getitem__), or sf.data.stream for shards on the hub or in a folder"
+            f"{kind} is iterable-style, so a step cannot be read again when training resumes: use a map-style "
+            "data set (__len__ and __getitem__), or sf.data.stream for shards on the hub or in a folder"
         )
     if isinstance(dataset, DataLoader):
         raise InputError(
-            "a DataLoader makes batches in an order of its own: give its data set (loader.dataset); training "
+            "a DataLoader has its own order of batches: give its data set (loader.dataset) instead; training "
             "makes the batches"
         )
     if not isinstance(dataset, Sized):
-        raise InputError(f"{kind} has no __len__: a map-style data set says how many items it has")
+        raise InputError(f"{kind} has no __len__: a map-style data set needs it")
     return dataset
 
 
@@ -286,13 +286,13 @@ def _with_classes(
     if classes is None:
         if labelled and not spec.classes:
             raise InputError(
-                f"{source}: items have labels, and it is not said what they are: give "
-                "sf.data.torch_dataset(dataset, classes=K) for the labels 0 … K-1, classes=[names], or "
-                "classes=() to ignore them"
+                f"{source}: items have labels, but the number of classes is not known: give "
+                "sf.data.torch_dataset(dataset, classes=K) for the labels 0 … K-1, classes=[names], or classes=() to "
+                "ignore them"
             )
         return spec
     if spec.classes:
-        raise InputError("data_spec has classes already: leave `classes` out")
+        raise InputError("data_spec has classes already: remove `classes`")
     if isinstance(classes, str) or (isinstance(classes, int) and classes < 1):
         raise InputError(f"classes is their number, at least 1, or a list of names; got {classes!r}")
     names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(map(str, classes))
@@ -306,9 +306,9 @@ def _with_digests(data: TorchDataset, probed: Share) -> TorchDataset:
     arrays = {name: array[:1] for name, array in probed.arrays.items()}
     if _digests(data.share(index, index)) != _digests(Share(probed.values[:1], labels, index, arrays)):
         raise InputError(
-            f"{data.source}: item {int(index)} is another one each time it is read, so a run could not be "
-            "resumed exactly: remove the random transforms and use the training options flip, shift and "
-            "dequantize, or give fingerprint='a name for these data' to train all the same"
+            f"{data.source}: item {int(index)} differs each time it is read, so a run could not be resumed "
+            "exactly: remove the random transforms and use the training options flip, shift and dequantize, or "
+            "give fingerprint='a name for these data' to train anyway"
         )
     return replace(data, digests=_digests(probed))
 

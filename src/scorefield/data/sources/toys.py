@@ -88,7 +88,7 @@ def _polar(radius: Tensor, angle: Tensor) -> Tensor:
 class _Toys(Opener):
     def open(self, name: str, options: SourceOptions) -> Dataset:
         if options.side is not None or options.channels is not None:
-            raise InputError(f"toy:{name} is points of the plane, not images: leave size and channels out")
+            raise InputError(f"toy:{name} is points of the plane, not images: remove size and channels")
         return toy(name)
 
     def own_side(self, name: str, options: SourceOptions) -> None:
