@@ -380,7 +380,7 @@ def others(tiny_run, tmp_path_factory):
         ("classifier", "is a classifier"),
         ("upsampler", "super-resolution run"),
         ("categories", "categorical model"),
-        ("points", "shape (2,); from Python"),
+        ("points", "shape (2,); use sf.latents.encode"),
         ("score", "without noise levels"),
     ],
 )
