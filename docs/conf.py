@@ -21,8 +21,7 @@ extensions = [
     "myst_nb",
     "sphinx_design",
     "sphinx_copybutton",
-    "reference",
-    "from_code",
+    "scorefield_site",
 ]
 exclude_patterns = ["_build", "_ext", "figures"]
 

@@ -1,4 +1,4 @@
-"""Pages that are read off the code: {command-reference}, {recipe-list}, {settings-list}."""
+"""Pages that are read off the code, as Markdown: the commands, the recipes, the settings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from docutils import nodes
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 from typer import Context
 from typer.main import get_command
 
@@ -18,7 +15,7 @@ from scorefield.planning.facts import recipe_facts
 from scorefield.runs.recipe import recipe_text
 from scorefield.runs.settings import sections, settings_of
 
-__all__ = ["commands_page", "recipes_page", "settings_page", "setup"]
+__all__ = ["commands_page", "recipes_page", "settings_page"]
 
 
 def _cell(text: object) -> str:
@@ -117,18 +114,3 @@ def settings_page() -> str:
         elif not what.startswith("one kind of"):
             lines += _table(("name", "type", "default", "what"), rows)
     return "\n".join(lines)
-
-
-def _directive(page: Any) -> type[SphinxDirective]:
-    class Generated(SphinxDirective):
-        def run(self) -> list[nodes.Node]:
-            return self.parse_text_to_nodes(page(), allow_section_headings=True)
-
-    return Generated
-
-
-def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_directive("command-reference", _directive(commands_page))
-    app.add_directive("recipe-list", _directive(recipes_page))
-    app.add_directive("settings-list", _directive(settings_page))
-    return {"parallel_read_safe": True}

@@ -21,6 +21,7 @@ def normal(mean, std, dtype=torch.float64):
 
 @pytest.mark.parametrize("case", ["near", "far"])
 def test_tanh_equals_published_values(case):
+    # [DDPM Eq. 13]
     golden = Golden("B05_likelihood_helpers")
     x, mean, log_std = (golden[f"in.{case}.{k}"].double()[:, None] for k in ("x", "mean", "log_scale"))
     ours = discretized_log_prob(x, Normal(mean, (2 * log_std).exp()), IMAGES, "tanh")

@@ -32,6 +32,7 @@ def photo(name):
 
 
 def test_equals_another_implementation(extract):
+    # [Tan & Le 2019; Tan & Le 2019 Table 1; Sandler et al. 2018 §3.3]
     golden = Golden("efficientnet_lite0")
     seen = extract(pattern(2, 224, 224))
     assert_close(seen.features, golden["features"], 1e-5, "features")

@@ -36,6 +36,7 @@ def case(name, n=24, t_min=None):
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_exact_trace_and_prior_give_the_exact_density(name):
+    # [Song et al. 2021 Eq. 39–40; Grathwohl et al. 2019]
     model, x, exact, prior = case(name)
     result = sf.likelihood.ode_log_prob(model, x, prior, trace="exact")
     assert (result.log_prob - exact).abs().max() < 1e-3
@@ -111,6 +112,7 @@ def gaussian_bits(mean, std, low, width):
 
 def test_bits_of_quantized_data():
     """On a wide Gaussian dequantization costs nothing to first order: the bits are those of the bins."""
+    # [Theis et al. 2016]
     data, std = sf.DataSpec((3,), range=(-1.0, 2.0), bins=64), 0.6
     process = sf.process.vp()
     model = sf.oracle.GaussianMixture(torch.zeros(1, 3), std**2 * torch.eye(3)[None]).denoiser(process)

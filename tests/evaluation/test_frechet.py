@@ -38,6 +38,7 @@ def test_one_dimension():
 
 
 def test_commuting_covariances():
+    # [Fréchet 1957; Heusel et al. 2017 Eq. 6]
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((5, 5)))[0]
     p, q = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([0.1, 7.0, 2.0, 1.0, 0.5])
     a, b = exactly(np.zeros(5), turn * p @ turn.T), exactly(np.ones(5), turn * q @ turn.T)

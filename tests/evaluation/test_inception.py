@@ -42,6 +42,7 @@ def test_equals_the_published_implementation(golden, tmp_path):
     """Names, shapes and every operation, from the image to the pooled features and the logits without their
     bias.
     """
+    # [Szegedy et al. 2016 Table 1; Heusel et al. 2017; Salimans et al. 2016]
     file = tmp_path / "weights.safetensors"
     save_file(weights(golden.config["tensors"]), file)
     spec = DataSpec((3, 40, 56), range=(-1.0, 1.0), bins=256)

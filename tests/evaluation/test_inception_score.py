@@ -33,7 +33,7 @@ def test_certain_and_unbalanced_scores_the_entropy():
 
 
 def test_two_kinds_of_rows():
-    """Half (p, 1-p), half (1-p, p): ln 2 - H(p), here at p = 0.9."""
+    """Half (p, 1-p), half (1-p, p): ln 2 - H(p), here at p = 0.9.  [Salimans et al. 2016 §4]"""
     p = 0.9
     rows = torch.tensor([[p, 1 - p], [1 - p, p]], dtype=torch.float64).repeat(5, 1)
     entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)

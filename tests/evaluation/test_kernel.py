@@ -26,6 +26,7 @@ def double_loop(a, b):
 
 
 def test_equals_a_double_loop():
+    # [Bińkowski et al. 2018 Eq. 4]
     a, b = features(17, 5, 0), features(11, 5, 1, shift=0.3)
     expected = double_loop(a, b)
     assert kernel_distance(a, b).mean == pytest.approx(expected, rel=1e-12)

@@ -62,6 +62,7 @@ class Optimal:
 
 @pytest.mark.parametrize("combination", range(4))
 def test_golden_bits_per_dim(combination):
+    # [DDPM Eq. 5]
     golden = Golden("B04_calc_bpd_loop")
     mean, variance, clip = golden.config["combinations"][combination]
     head, choice = HEADS[variance]
@@ -79,6 +80,7 @@ def test_golden_bits_per_dim(combination):
 
 
 def test_golden_prior_term():
+    # [DDPM Eq. 5]
     golden = Golden("B01_forward_process")
     process = schedule(golden.config["schedule"])
     bits = prior_term(process, golden["in.x_start"].double(), process.T) / (60 * math.log(2))
@@ -95,6 +97,7 @@ def test_gap_on_gaussian_data_is_the_priors(kind, T):
     """With the optimal variance Σ E[L_t] − entropy = KL(q(x_T) ‖ p(x_T)). Two nodes a variable are exact for
     quadratics in (x_0, ε).
     """
+    # [DDPM Eq. 5]
     mean, var = 0.3, 0.25
     process = {
         "linear": lambda: linear(T),
@@ -260,6 +263,7 @@ def test_estimate_from_some_terms_is_unbiased_with_an_honest_error(grid):
 
 @pytest.mark.parametrize("terms", [2, 3, 5, 8])
 def test_the_estimates_error_where_all_strata_are_alike(terms):
+    # [Cochran 1977 §5A.12]
     values = torch.randn(20_000, terms, generator=torch.Generator().manual_seed(terms), dtype=F64)
     assert (_stratified_error(values) ** 2).mean().item() == pytest.approx(terms, rel=0.05)
 

@@ -28,6 +28,7 @@ def brute_force(generated, reference, k):
 @pytest.mark.parametrize("k", [1, 3, 8])
 @pytest.mark.parametrize(("dimension", "spread"), [(1, 40), (2, 6), (7, 3), (40, 2)])
 def test_equals_brute_force_with_ties_and_duplicates(dimension, spread, k):
+    # [Kynkäänniemi et al. 2019 Eq. 1]
     rng = np.random.default_rng(100 * dimension + k)
     x = torch.from_numpy(rng.integers(-spread, spread + 1, (70, dimension))).float()
     y = torch.from_numpy(rng.integers(-spread, spread + 1, (50, dimension))).float() + 1

@@ -132,6 +132,7 @@ def test_the_models_are_what_the_papers_say() -> None:
     ],
 )
 def test_sampling_and_loss_follow_the_flags(name: str, sampling: str, objective: dict) -> None:
+    # [Improved DDPM §3.4]
     original = described(name)
     assert original.sampling == {
         "sampler": {"kind": "ancestral", "variance": sampling},

@@ -58,7 +58,7 @@ def test_the_network_sees_one_hot_states_category_by_category(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("parametrization", ["x0", "bayes"])
 def test_what_the_logits_mean(kind, parametrization):
-    """ "x0": softmax over what can have led to x_t; "bayes": times the explicit q(x_t | x_0)."""
+    """ "x0": softmax over what can have led to x_t; "bayes": times the explicit q(x_t | x_0).  [D3PM §3.3]"""
     model, net = model_of(kind, parametrization)
     matrices = step_matrices(kind, K, KAPPAS)
     x_t = torch.randint(0, model.process.states, (6, 2, 4), generator=torch.Generator().manual_seed(2))

@@ -28,6 +28,7 @@ MIXTURE = sf.oracle.GaussianMixture(
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_targets_are_what_their_names_say(process):
+    # [DDPM Eq. 8, 11; NCSN Eq. 2]
     process = PROCESSES[process]
     t = torch.tensor([1, 10, process.T])
     alpha, sigma = (c[:, None] for c in process.level(t))
@@ -214,6 +215,7 @@ def test_oracle_density_against_torch_distributions():
 
 def test_oracle_x0_is_the_posterior_mean():
     """E[x_0 | x_t] by self-normalized importance sampling from the prior, and Tweedie's formula exactly."""
+    # [NCSN Eq. 2, Tweedie]
     process, t, n = PROCESSES["linear"], 200, 400_000
     level = process.level(t)
     alpha, sigma = level

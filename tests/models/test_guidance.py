@@ -67,6 +67,7 @@ def test_scale_one_is_bayes_rule(process):
     """∇log p_t(x) + ∇log p_t(y|x) is the score of the class itself, at every level and for a class for each
     example.
     """
+    # [ADM Sec. 4]
     process = PROCESSES[process]
     y = torch.arange(30) % 3
     model = ClassifierGuidance(MIXTURE.denoiser(process), MIXTURE.classifier(process), y)
@@ -162,6 +163,7 @@ def test_classifier_free_formula(variance, t):
     """ε̂_u + s(ε̂_c − ε̂_u) from two calls of the network, by hand; the variance half is the conditional
     one's.
     """
+    # [Ho & Salimans 2022]
     model, x, y = label_free(variance), points(4), torch.tensor([2, 0, 1, 1])
     scale = torch.tensor([0.0, 1.0, 2.5, -1.0], dtype=F64)
     free, given = model(x, t, torch.full((4,), 3)), model(x, t, y)
@@ -237,6 +239,7 @@ def test_a_network_that_does_not_describe_itself_is_taken_at_its_word():
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 1.0])
 def test_dynamic_threshold(bounds, quantile):
     """Imagen §2.3 by numpy, in [−1, 1]; another range is mapped there and back."""
+    # [Saharia et al. 2022 §2.3]
     low, high = bounds
     x0 = torch.randn(5, 3, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(0)) * torch.tensor(
         [0.1, 0.5, 1, 2, 9.0]

@@ -27,6 +27,7 @@ class Linear(torch.nn.Module):
 
 def test_logits_of_the_network_at_its_noise_input():
     """The network receives x_t as it is and c as `noise_input` says, here t − 1 and ln(σ/α)/4 in closed form."""
+    # [ADM Sec. 4]
     net, x, t = Linear(torch.float64), torch.randn(4, 2, dtype=torch.float64), torch.tensor([1, 2, 500, 1000])
     level = PROCESS.level(t)
     expected = {"index": t.double() - 1, "log_sigma": (level.sigma.log() - level.alpha.log()) / 4}

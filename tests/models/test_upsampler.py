@@ -94,6 +94,7 @@ OBJECTIVES = [
 @pytest.mark.parametrize(("kind", "options", "heads"), OBJECTIVES)
 def test_every_objective_shows_the_reduced_data(kind, options, heads):
     """Loss and gradients are those of an ordinary model whose network was given the box means by hand."""
+    # [ADM Sec. 5]
     x0 = sf.DataSpec((1, 4, 4), bins=17).from_bins(
         torch.randint(0, 17, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     )

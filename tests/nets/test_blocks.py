@@ -27,6 +27,7 @@ def test_embeddings_are_never_computed_below_float32(
 
 
 def test_norm_is_group_norm_then_modulation_then_silu() -> None:
+    # [ADM Sec. 3.1]
     x, modulation = torch.randn(2, 64, 3, 3), torch.randn(2, 128)
     scale, shift = modulation[:, :64, None, None], modulation[:, 64:, None, None]
     norm = Norm(64)
@@ -46,6 +47,7 @@ def test_norm_takes_one_example_of_one_pixel() -> None:
 
 
 def test_attention_is_the_softmax_of_scaled_products() -> None:
+    # [ADM Sec. 3]
     q, k, v = torch.randn(3, 2, 4, 9, 8, dtype=torch.float64)  # (B, heads, L, d) each
     torch.testing.assert_close(attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
     one = attention(q[:, :, :1], k, v)
@@ -107,6 +109,7 @@ def _resampled(x: torch.Tensor, how: object) -> torch.Tensor:
 @pytest.mark.parametrize("scale_shift", [True, False])
 @pytest.mark.parametrize(("channels", "rescale"), [(32, False), (64, True)])
 def test_the_residual_block_written_out(channels: int, scale_shift: bool, how: object, rescale: bool) -> None:
+    # [ADM Sec. 3]
     torch.manual_seed(0)
     block = (
         ResidualBlock(32, channels, 8, scale_shift=scale_shift, resample=how, rescale=rescale, dropout=0.5)  # type: ignore[arg-type]

@@ -77,6 +77,7 @@ def test_attention_pooling_is_the_attention_of_the_mean() -> None:
     """Written out head by head: position 0 is the mean, every position has its embedding, only position 0
     asks.
     """
+    # [ADM Sec. 4]
     torch.manual_seed(0)
     pool = AttentionPool(8, 3, heads=2, pixels=4).double()
     x = torch.randn(2, 8, 2, 2, dtype=torch.float64)

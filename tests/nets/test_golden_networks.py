@@ -76,6 +76,7 @@ def error(value: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("case", CASES)
 def test_float64_agrees_with_the_original(case: str) -> None:
+    # [ADM Sec. 3; DDPM App. B; NCSN App. A]
     config, tensors = load_case(case)
     for name, value in evaluate(case, build(case, tensors, config), tensors, torch.float64).items():
         assert value.dtype == torch.float64

@@ -111,6 +111,7 @@ def test_super_resolution_is_a_network_of_twice_the_channels() -> None:
     """Its input is x beside the bilinear enlargement, which for a factor of 2 mixes neighbours 3 : 1
     (half-pixel centres).
     """
+    # [ADM Sec. 5]
     torch.manual_seed(0)
     net = UNet(1, low_res=True, **SMALL).double()
     for parameter in net.parameters():

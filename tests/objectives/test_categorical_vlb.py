@@ -98,6 +98,7 @@ class Chain:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bound_is_that_of_all_paths_and_above_the_likelihood(kind):
+    # [D3PM Eq. 1]
     chain = Chain(kind)
     log_p = chain.log_likelihood()
     assert math.isclose(
@@ -192,6 +193,7 @@ def test_the_loss_estimates_the_sum_of_all_terms(kind, times):
     """E over t of the reweighted loss is Σ_t (L_t + λ CE_t) in bits a dimension, whatever the distribution of
     t.
     """
+    # [D3PM Eq. 5]
     model, _ = small_model(kind)
     T, x0, weight = 8, levels(model, 1), 0.25
     u = NoiseSource(5).uniform((1, 1, 4, 4))

@@ -53,6 +53,7 @@ def loss_of(inverse_temperature, n=60_000):
 @pytest.mark.parametrize("inverse_temperature", [1.0, 0.5])
 def test_expected_loss_and_accuracy_by_quadrature(inverse_temperature):
     """E −ln softmax(τ ln p)_y and the Bayes accuracy, both integrated over x_t and averaged over every t."""
+    # [ADM Sec. 4.3]
     expected, accuracy = [], []
     for t in range(1, PROCESS.T + 1):
         dx, joint = posteriors_by_quadrature(t)

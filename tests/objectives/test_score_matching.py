@@ -198,6 +198,7 @@ def test_losses_share_value_and_parameter_gradient(name: str) -> None:
     """All equal the explicit loss, or differ from it by -1/2 E|grad log p|^2, to 1e-8; so their gradients
     agree.
     """
+    # [SM §2, Theorem 1; SSM §3]
     mixture = MIXTURES[name]
     n = NODES[mixture.dimensions]
     x, w = mixture.quadrature(n)
@@ -233,6 +234,7 @@ def test_losses_share_the_optimum(name: str) -> None:
 @pytest.mark.parametrize(("name", "n"), [("1-D mixture", 100), ("2-D Gaussian", 20), ("2-D mixture", 26)])
 @pytest.mark.parametrize("sigma", [0.5, 1.0])
 def test_denoising_is_explicit_matching_on_the_blurred_density(name: str, n: int, sigma: float) -> None:
+    # [DSM §4; NCSN Eq. 2]
     mixture = MIXTURES[name]
     blurred = mixture.blurred(sigma)
     x, w = mixture.quadrature(n)
@@ -250,6 +252,7 @@ def test_denoising_is_explicit_matching_on_the_blurred_density(name: str, n: int
 
 
 def test_exact_trace_is_the_trace_of_the_jacobian() -> None:
+    # [SM Theorem 1; NCSN Eq. 1]
     model = SmallMLP(5, seed=3)
     x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     jacobians = torch.func.vmap(torch.func.jacrev(model))(x)
@@ -272,6 +275,7 @@ def per_projection(function: Callable[..., Tensor], model: sm.Score, x: Tensor, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sliced_converges_to_implicit_at_the_monte_carlo_rate(kind: sm.ProjectionKind) -> None:
+    # [SSM §3]
     seed, count = 11, 16384
     print(f"seed {seed}, M = {count}")
     model, x = SmallMLP(8, width=16, seed=5), torch.linspace(-1.5, 1.5, 24, dtype=torch.float64).reshape(3, 8)
@@ -299,6 +303,7 @@ def test_variance_reduction_lowers_the_variance(kind: sm.ProjectionKind) -> None
     """Near the score of N(0, I), s = -x, the plain loss adds the variance of (v.x)^2/2; only that of vJv is
     left.
     """
+    # [SSM §3; NCSN Eq. 3]
     seed, count, dimensions = 5, 20000, 10
     x = Noise(seed).normal((2, dimensions)).double()
     model = SmallMLP(dimensions, seed=2)
@@ -340,6 +345,7 @@ def test_projections(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_projections_have_identity_second_moment(kind: sm.ProjectionKind) -> None:
+    # [SSM §3]
     count = 40000
     v = sm.projections(kind, torch.zeros(1, 3, dtype=torch.float64), Noise(0), count)[:, 0]
     outer = v[:, :, None] * v[:, None, :]

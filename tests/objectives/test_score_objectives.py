@@ -55,6 +55,7 @@ def assert_golden(golden, objective, tape, parameters, prefix):
 
 
 def test_golden_denoising_at_levels():
+    # [NCSN Eq. 5]
     golden = Golden("E01_anneal_dsm")
     model, parameters = stub_a(golden)
     times = Times(model.process.T - golden["in.labels"])
@@ -75,6 +76,7 @@ def test_golden_sliced_at_levels():
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("parametrization", ["eps", "x0", "v", "score", "edm"])
 def test_ncsn_is_the_weighted_denoising_loss_of_its_score(process, parametrization):
+    # [NCSN Eq. 5–6]
     process = PROCESSES[process]
     torch.manual_seed(0)
     model = sf.Denoiser(sf.nets.MLP(2, hidden=8, layers=1).double(), process, parametrization)

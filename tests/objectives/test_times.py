@@ -23,6 +23,7 @@ def warm(T=4, history=3, **options):
 
 
 def test_golden_resampler():
+    # [Improved DDPM Eq. 18]
     golden = Golden("D01_loss_second_moment_resampler")
     times = ImportanceTimes(8, history=10, uniform_prob=0.001)
     weights = golden["out.weights"]
@@ -203,7 +204,7 @@ def test_importance_weights_make_the_mean_over_all_times_and_history_goes_withou
 
 
 def test_every_time_is_drawn_equally_often():
-    """Uniform times are 1 … T, each with probability 1/T, within 4 standard errors."""
+    """Uniform times are 1 … T, each with probability 1/T, within 4 standard errors.  [DDPM Algorithm 1]"""
     t, _ = UniformTimes().draw(PROCESS, 40_000, NoiseSource(5))
     shares = torch.bincount(t, minlength=5).double() / 40_000
     assert shares[0] == 0

@@ -163,6 +163,7 @@ def test_mixed_batches_equal_their_rows(variance, decoder):
 @pytest.mark.parametrize("times", ["uniform", "importance"])
 def test_the_loss_estimates_the_sum_of_all_terms(times):
     """E over t of the reweighted loss is Σ_t L_t in bits a dimension, whatever the distribution of t."""
+    # [Improved DDPM Eq. 4, §3.3]
     model, _ = small_model()
     T, x0, eps = 20, levels(1), NoiseSource(5).normal((1, 1, 4, 4)).double()
     objective = sf.objectives.VLB(model, times=times)
@@ -194,6 +195,7 @@ def test_the_loss_estimates_the_sum_of_all_terms(times):
 
 
 def test_hybrid_sends_the_bound_into_the_variance_alone():
+    # [Improved DDPM Eq. 16, §3.4]
     model, net = small_model()
     x0, tape = levels(8), [NoiseSource(2).normal((8, 1, 4, 4))]
     grads = {}

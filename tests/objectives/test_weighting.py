@@ -20,7 +20,7 @@ def model(process, parametrization="eps"):
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_min_snr(process):
-    """min(SNR, 5) weighs |x̂0 − x0|², and |ε̂ − ε|² = SNR·|x̂0 − x0|²."""
+    """min(SNR, 5) weighs |x̂0 − x0|², and |ε̂ − ε|² = SNR·|x̂0 − x0|².  [Hang et al. 2023]"""
     t = torch.arange(1, process.T + 1)
     alpha, sigma = process.level(t)
     snr = (alpha / sigma) ** 2
@@ -34,6 +34,7 @@ def test_edm(process):
     """λ(σ̃) = (σ̃² + σ_d²)/(σ̃ σ_d)² weighs |x̂0 − x0|², which is σ̃²·|ε̂ − ε|²; it is what EDM's own network
     error weighs.
     """
+    # [Karras et al. 2022 Table 1]
     t = torch.arange(1, process.T + 1)
     alpha, sigma = process.level(t)
     ratio, data = sigma / alpha, 0.3
@@ -52,6 +53,7 @@ def test_unknown_names():
 @pytest.mark.parametrize("weighting", ["eps", "x0", "v"])
 def test_a_weighted_error_is_the_plain_error_of_what_it_names(process, parametrization, weighting):
     """mean|ε̂ − ε|², mean|x̂0 − x0|² or mean|v̂ − v|², v = (α ε − σ x0)/√(α² + σ²), from the prediction alone."""
+    # [DDPM Eq. 14; NCSN Eq. 6]
     denoiser = sf.Denoiser(lambda x, c, y=None: (3 * x).sin(), process, parametrization)
     t = torch.tensor([1, 2, process.T // 2, process.T - 1, process.T])
     x0, eps = (NoiseSource(k).normal((5, 6)).double() for k in (0, 1))

@@ -33,6 +33,7 @@ def every(*counts):
 @pytest.mark.parametrize("K", range(2, 18))
 def test_transitions_and_posterior_are_those_of_the_matrices(kind, K):
     """Neighbours and skips, every x_t and x_0: products of matrices and Bayes' rule."""
+    # [D3PM §3.1, Eq. 2–3; Multinomial diffusion §4]
     process, matrices = KINDS[kind](KAPPAS, K), step_matrices(kind, K, KAPPAS)
     S = process.states
     (states,) = every(S)
@@ -78,6 +79,7 @@ def test_reverse_is_the_mixture_of_posteriors(kind):
 @pytest.mark.parametrize("eta", [0.0, 0.2, 0.5, 0.9, 1.0, "bayes"])
 def test_marginals_are_those_of_the_process_for_every_varsigma(kind, K, eta):
     """Σ_{x_t} q(x_s | x_t, x_0) q(x_t | x_0) = q(x_s | x_0), exactly, and the family is the paper's formula."""
+    # [DDIM appendix A]
     process, matrices = KINDS[kind](KAPPAS, K), step_matrices(kind, K, KAPPAS)
     S, u = process.states, noise_of(kind, K)
     x_t, x0 = every(S, K)
@@ -196,6 +198,7 @@ def test_terms_and_their_gradients_are_finite_at_every_level(kind):
 
 @pytest.mark.parametrize("count", [1, 2, 10, 1000])
 def test_schedules(count):
+    # [D3PM §3.2; Improved DDPM Eq. 17]
     t = np.arange(1, count + 1)
     assert np.abs(sf.process.linear_kappas(count).numpy() - (1 - t / count)).max() < 1e-15
     f = [

@@ -28,6 +28,7 @@ CONTINUOUS = {
 
 @pytest.mark.parametrize("t", [1e-3, 0.2, 0.77, 1.0])
 def test_vp_is_the_integral_of_beta(t):
+    # [Song et al. 2021 Eq. 32–33]
     process = sf.process.vp(0.1, 20.0)
     integral, _ = integrate.quad(lambda u: 0.1 + u * 19.9, 0, t, epsabs=0, epsrel=1e-13)
     alpha, sigma = process.level(t)
@@ -46,6 +47,7 @@ def test_discrete_linear_tends_to_vp():
 
 
 def test_ve_is_geometric_and_starts_from_the_data():
+    # [Song et al. 2021 Eq. 30–31]
     process = sf.process.ve(0.01, 50.0, mean=0.2, std=0.5)
     alpha, sigma = process.level(torch.tensor([0.0, 0.5, 1.0]))
     assert torch.equal(alpha, torch.ones(3, dtype=torch.float64))

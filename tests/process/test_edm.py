@@ -54,6 +54,7 @@ def test_it_is_rebuilt_from_its_description():
 
 def test_the_networks_input_is_that_of_the_paper():
     """c_noise = ln(σ)/4 and c_skip, c_out, c_in of Karras et al. 2022, Table 1, at σ_data = 0.5."""
+    # [Karras et al. 2022 Table 1]
     process, seen = sf.process.edm(), []
 
     def net(x, c, y=None):

@@ -20,6 +20,7 @@ TOLERANCE = (
 
 @pytest.mark.parametrize("case", CASES)
 def test_schedule_tables(case):
+    # [DDPM §4; Improved DDPM Eq. 17]
     golden = Golden(case)
     process = schedule(golden.config)
     t = torch.arange(1, process.T + 1)
@@ -73,6 +74,7 @@ def test_respacings(case):
 
 
 def test_forward_process_and_conversions():
+    # [DDPM Eq. 4, 6–7]
     golden = Golden("B01_forward_process")
     process = schedule(golden.config["schedule"])
     t = golden["in.t"] + 1

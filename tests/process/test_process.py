@@ -31,6 +31,7 @@ def test_variance_preserving_and_exploding():
 
 
 def test_geometric_sigmas_have_a_constant_ratio():
+    # [NCSN §4.2]
     sigmas = sf.process.geometric_sigmas(1.0, 0.01, 10)
     assert sigmas[0] == 0.01
     assert sigmas[-1] == 1.0
@@ -38,12 +39,14 @@ def test_geometric_sigmas_have_a_constant_ratio():
 
 
 def test_cosine_is_cos_squared():
+    # [Improved DDPM Eq. 17]
     alpha, _ = sf.process.from_betas(sf.process.cosine_betas(1000)).level(torch.arange(1000))
     f = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1000)]
     assert relative_error(alpha**2, torch.tensor(f, dtype=torch.float64) / f[0]) < 1e-12
 
 
 def test_sample_at_mixed_times():
+    # [DDPM Eq. 4]
     process = sf.process.from_betas(sf.process.linear_betas(1000))
     x0, eps = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2, 3, 4)
     x_t = process.sample(x0, torch.tensor([1, 700]), eps)
@@ -148,6 +151,7 @@ def test_times_are_found_by_bisection():
 @pytest.mark.parametrize("process", [sf.process.cosine(20), sf.process.ve(0.1, 5.0), Straight()])
 def test_transition_and_posterior_are_bayes_rule(process):
     """q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0), the product of two Gaussians in x_s."""
+    # [DDPM Eq. 2, 6–7]
     t, s, x0, x_t = process.T / 2, process.T / 4, torch.tensor([[0.7]]), torch.tensor([[-0.2]])
     t, s = (int(t), int(s)) if process.is_discrete else (t, s)
     slope, var = process.transition(t, s)

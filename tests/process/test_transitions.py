@@ -21,7 +21,7 @@ PROCESSES: dict[str, Any] = {
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("share", [(1.0, 0.9), (0.6, 0.3), (0.5, 0.04), (0.1, 0.02)])
 def test_posterior_is_bayes(name, share):
-    """q(x_s|x_t,x_0) ∝ q(x_t|x_s) q(x_s|x_0), by quadrature on a grid of x_s."""
+    """q(x_s|x_t,x_0) ∝ q(x_t|x_s) q(x_s|x_0), by quadrature on a grid of x_s.  [DDPM Eq. 6–7]"""
     process = PROCESSES[name]
     t, s = (max(1, round(f * process.T)) for f in share)
     hi, lo = process.level(t), process.level(s)
@@ -39,6 +39,7 @@ def test_posterior_is_bayes(name, share):
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_transitions_compose(name):
+    # [DDPM Eq. 2]
     process = PROCESSES[name]
     a, b, c = (process.level(t) for t in (process.T, process.T // 2, 3))
     (alpha_ab, var_ab), (alpha_bc, var_bc), (alpha_ac, var_ac) = (

@@ -200,7 +200,7 @@ def test_samplers_by_name_on_levels(capsys, tiny_run, tmp_path):
 
 
 def test_langevin_by_name_takes_the_published_ratio():
-    """step/σ_1² = 4e-5/0.01² = 0.4 in NCSN's settings, on any process."""
+    """step/σ_1² = 4e-5/0.01² = 0.4 in NCSN's settings, on any process.  [NCSN §5]"""
     recipe = with_overrides(
         read_recipe("digits"),
         ['sampling.sampler={kind="langevin"}', "sampling.grid=staircase", "sampling.steps=100"],

@@ -103,6 +103,7 @@ def test_a_every_parametrization_predicts_the_same(case, name):
     """x̂0, ε̂, score and velocity of the exact x̂0 of a mixture, at the ends of the process and between them,
     to 1e-10.
     """
+    # [DDPM Eq. 11]
     process, level = CASES[case].process, CASES[case].level
     discrete = isinstance(process.T, int)
     if name == "mean" and not discrete:
@@ -225,6 +226,7 @@ def test_b_mean_and_variance_follow_the_recursion(case, name):
 
     The library's are read off one walk of particles: one without any draw, one for x_T and one for each draw.
     """
+    # [DDPM Algorithm 2; DDIM Eq. 12, 16; NCSN Algorithm 1; Karras et al. 2022 Algorithms 1 and 2; Lu et al. 2022b Algorithms 1 and 2]
     case, (make, step) = CASES[case], SAMPLERS[name]
     process, sampler = case.process, make(case)
     if getattr(sampler, "between_levels", False) and not isinstance(process, ContinuousProcess):

@@ -57,6 +57,7 @@ def test_every_member_keeps_the_marginals(name):
     """x_t = α_t x_0 + σ_t ε and x̂0 = x_0 give x_s of mean α_s x_0 and variance d² + ς² = σ_s², for every
     pair of times.
     """
+    # [DDIM Lemma 1]
     process = PROCESSES[name]
     eps, draw = (
         torch.tensor(rows, dtype=F64)[:, None].expand(3, 2) for rows in ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
@@ -115,6 +116,7 @@ def varsigmas(process, grid, seed):
     "grid", [list(range(16, -1, -1)), [16, 13, 9, 8, 3, 1, 0], [15, 6, 0], [9, 0]], ids=str
 )
 def test_the_bound_is_a_weighted_denoising_loss(name, grid):
+    # [DDPM Eq. 12]
     process, n = PROCESSES[name], 6
     stds, last = varsigmas(process, grid, seed=7)
     x0 = NoiseSource(8).normal((n, 2)).double()

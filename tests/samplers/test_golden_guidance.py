@@ -59,6 +59,7 @@ def golden():
 @pytest.mark.parametrize("cond", ["quadA", "logitA"])
 @pytest.mark.parametrize("b", range(4))
 def test_steps(golden, cond, b):
+    # [ADM Algorithms 1 and 2]
     times = [0, *(t + 1 for t in golden.config["kept_timesteps"]), None]
     k, row = int(golden["in.t_index"][b]), slice(b, b + 1)
     s, t, above = times[k : k + 3]

@@ -27,6 +27,7 @@ def model_of(golden, mean, variance, clip, group=None):
 @pytest.mark.parametrize("variance", VARIANCES)
 @pytest.mark.parametrize("clip", ["clip", "noclip"])
 def test_mean_and_variance(mean, variance, clip):
+    # [DDPM §3.2, Eq. 7; Improved DDPM Eq. 15]
     golden = Golden("B02_p_mean_variance")
     model, choice = model_of(golden, mean, variance, clip == "clip")
     process = model.process
@@ -54,6 +55,7 @@ def one_step(golden, model, sampler, b, t, noise):
 
 
 def test_ancestral_step():
+    # [DDPM Algorithm 2]
     golden = Golden("B06_p_sample")
     for mean, variance, clip in golden.config["combinations"]:
         if mean == "PREVIOUS_X" and clip == "clip":
@@ -84,6 +86,7 @@ def test_ancestral_loop(case):
 
 
 def test_ddim_step():
+    # [DDIM Eq. 12, 16]
     golden = Golden("B08_ddim_sample")
     for (mean, variance, clip), eta in itertools.product(
         golden.config["combinations"], golden.config["etas"]
@@ -162,6 +165,7 @@ def test_ddim_authors_loop(case):
 
 
 def test_noise_estimation_loss():
+    # [DDPM Eq. 14]
     golden = Golden("G03_noise_estimation_loss")
     process = sf.process.from_betas(sf.process.linear_betas(1000))
     x0, eps = golden["in.x0"].double(), golden["in.noise"].double()

@@ -49,6 +49,7 @@ def formula(spacing, high, low, count):
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
 def test_exact_where_t_is_continuous(name, spacing, n):
+    # [Lu et al. 2022a]
     process, make = CONTINUOUS[name], SPACINGS[spacing]
     high, low = ratios(process, [process.T, process.t_min])
     grid = make(process, n)
@@ -61,6 +62,7 @@ def test_exact_where_t_is_continuous(name, spacing, n):
 
 
 def test_even_times_of_edm_are_the_karras_schedule():
+    # [Karras et al. 2022 Eq. 5]
     process = sf.process.edm(0.01, 30.0, rho=5.0)
     expected = [(30.0**0.2 + i / 9 * (0.01**0.2 - 30.0**0.2)) ** 5 for i in range(10)]
     assert ratios(process, sf.grids.uniform(process, 10)[:-1]) == pytest.approx(

@@ -55,6 +55,7 @@ def test_bad_counts(process, make, message):
 
 
 def test_a_staircase_starts_the_same_number_of_steps_at_every_level(process):
+    # [NCSN Algorithm 1]
     short = sf.process.from_sigmas(sf.process.geometric_sigmas(1.0, 0.1, 3))
     assert sf.grids.staircase(short, 2).tolist() == [3, 3, 2, 2, 1, 1, 0]
     assert sf.grids.staircase(process, 1).tolist() == sf.grids.full(process).tolist()

@@ -192,6 +192,7 @@ def test_the_mean_shift_is_first_order(variance, at):
 
 def test_where_the_mean_takes_its_gradient():
     """μ + Σ·s·g with g at (x_t, t), or at (μ, s); at (x_t, t) on the step to 0, where "lower" has no Σ."""
+    # [ADM Algorithm 1]
     likelihood = Likelihood(COSINE)
     denoiser = sf.oracle.GaussianMixture([[likelihood.m]], [[[likelihood.v]]]).denoiser(COSINE)
     x_t, scale = torch.tensor([[0.7], [-1.1]], dtype=F64), torch.tensor([0.5, 3.0], dtype=F64)

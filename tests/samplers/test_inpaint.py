@@ -149,6 +149,7 @@ def test_known_values_follow_q_on_the_way(name):
     """At every s they are α_s k + σ_s z: standard normal when that is undone (4 standard errors of 4,000
     draws).
     """
+    # [Song et al. 2021 App. I.2; Lugmayr et al. 2022]
     model, grid, count = oracle(COV), grid_of(name, VP), 4000
     x_T, noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(0), dtype=F64), NoiseSource(2)
     for step in sf.trajectory(model, Inpaint(EVERY[name], KNOWN, MASK), grid, x_T, noise):

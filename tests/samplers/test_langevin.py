@@ -49,6 +49,7 @@ def test_golden_ladders(ladder):
 
 def test_golden_annealed_langevin():
     """The original returns the state before each update, clamped to [0, 1]; its step_lr is half of our step."""
+    # [NCSN Algorithm 1]
     golden = Golden("E04_annealed_langevin")
     model = stub_a(golden)
     grid = sf.grids.staircase(model.process, golden.config["n_steps_each"])
@@ -64,6 +65,7 @@ def test_golden_inpainting():
     """The original draws the known half once a level, before the first update, and its result keeps the last
     level's noise.
     """
+    # [NCSN]
     golden = Golden("E06_annealed_langevin_inpainting")
     model, config = stub_a(golden), golden.config
     known = torch.zeros(3, 32, 32, dtype=torch.bool)
@@ -183,6 +185,7 @@ def test_calls_are_counted(options):
 @pytest.mark.parametrize(("c", "step"), [(2.0, 2.0), (0.5, 0.4)])
 def test_stationary_variance(c, step):
     """Unadjusted: c/(1 − step/(4c)), from x ← (1 − step/2c)x + √step z. Adjusted: c. 4 standard errors."""
+    # [NCSN §2.2]
     seed, n = 11, 20_000
     print("seed", seed)
     model = sf.ScoreModel(lambda x, _: (x**2).sum(1) / (2 * c), energy=True)
@@ -200,6 +203,7 @@ def test_metropolis_finds_a_skewed_density_at_any_step():
     """From far away, with a step at which the unadjusted walk is badly biased; the energy's derivative is the
     network's.
     """
+    # [Roberts & Tweedie 1996]
     mixture = sf.oracle.GaussianMixture([[-1.0], [1.0]], [[[0.2]], [[0.6]]], [0.3, 0.7])
     exact_mean = (mixture.weights[:, None] * mixture.means).sum()
     exact_var = (
@@ -266,6 +270,7 @@ def test_annealed_langevin_gets_the_weights_right():
 
 
 def test_corrected_is_the_predictor_then_updates_at_the_new_level():
+    # [Song et al. 2021]
     mixture = sf.oracle.GaussianMixture([[1.0, -1.0], [0.0, 2.0]], torch.stack([EYE, 0.3 * EYE]))
     model, x = mixture.denoiser(VP), NoiseSource(0).normal((6, 2)).double()
     langevin, sampler = Langevin(1e-5), PredictorCorrector(sf.samplers.Ancestral(), Langevin(1e-5), repeats=2)

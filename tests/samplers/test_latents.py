@@ -36,6 +36,7 @@ def test_encoding_is_the_recursion_of_ddim_upwards(process):
     """x_s = α_s x̂0 + σ_s ε̂ with ε̂ at (x_t, t), and at (x_0, t₁) for the step from 0, dimension by
     dimension.
     """
+    # [DDIM Eq. 14]
     times = sf.grids.quadratic(process, 12).tolist()
     x = X0
     for t, s in zip(times[::-1], times[::-1][1:], strict=False):
@@ -54,6 +55,7 @@ def test_orders_of_encoding_and_of_the_round_trip(sampler, order):
     """Both errors fall as S^-order on a grid that refines evenly, here in t from 1 to 0.02, without a step to
     0.
     """
+    # [DDIM §5.4]
     model, counts = gaussian(CONTINUOUS), [20, 40, 80]
     exact = flow(CONTINUOUS, X0, 0.02, 1.0)
     errors = []
@@ -104,6 +106,7 @@ def formula(a, b, w):
 
 
 def test_slerp_is_the_paper_s_formula_example_by_example():
+    # [DDIM Eq. 67]
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 5, 3, 4, 4))
     weights = rng.uniform(size=5)
@@ -143,6 +146,7 @@ def test_slerp_of_opposite_and_of_empty_vectors():
 
 @pytest.mark.parametrize("process", [VP, VE], ids=["vp", "ve"])
 def test_a_walk_turns_around_the_mean_of_the_prior(process):
+    # [DDIM §5.3, appendix D.5]
     model, grid = gaussian(process), sf.grids.uniform(process, 5)
     a, b = process.prior((2, 2), sf.noise.NoiseSource(3)).double()
     frames = sf.latents.interpolate(model, a, b, 4, grid)

@@ -26,6 +26,7 @@ SOLVERS: dict[str, Any] = {"euler": Euler(), "heun": Heun()}
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_euler_is_ddim_without_noise(process):
+    # [DDIM Eq. 14]
     process = PROCESSES[process]
     model, x = MIXTURE.denoiser(process), NoiseSource(3).normal((16, 2)).double()
     for grid in (sf.grids.uniform(process, 7), sf.grids.quadratic(process, 13)):

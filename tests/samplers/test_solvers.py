@@ -89,6 +89,7 @@ SLOW_FITS = [
     ("name", "spacing"), [*FITS, *(pytest.param(*fit, marks=pytest.mark.slow) for fit in SLOW_FITS)]
 )
 def test_order_of_convergence(exact, name, spacing):
+    # [Lu et al. 2022b Algorithms 1 and 2; Karras et al. 2022 Algorithm 1]
     process, (start, end) = CONTINUOUS[name], exact
     model, make = MIXTURE.denoiser(process), getattr(sf.grids, spacing)
     errors = {sampler: [] for sampler in ORDERS}
@@ -181,6 +182,7 @@ def test_without_a_bend_the_solvers_are_ddim():
     """A point mass: x̂0 never changes, so that every order is exact, and one step is DDIM's; with noise it is
     ancestral.
     """
+    # [Lu et al. 2022b]
     x0 = torch.tensor([[0.3, -0.8]], dtype=F64)
     for process in (*TABLES.values(), *CONTINUOUS.values()):
         model = sf.oracle.GaussianMixture(x0, torch.zeros(1, 2, 2, dtype=F64)).denoiser(process)

@@ -206,8 +206,8 @@ def _stratified_error(values: Tensor) -> Tensor:
     """The standard error of the sum of one draw from each of neighbouring strata, (B, K) -> (B,).
 
     A stratum with one draw shows no spread, so neighbours are taken together, in pairs and a last three where
-    K is odd. Their means differ, so this is too large on average rather than too small.  [Cochran, Sampling
-    Techniques, §5A.12]
+    K is odd. Their means differ, so this is too large on average rather than too small.  [Cochran 1977
+    §5A.12]
     """
     pairs = values.shape[1] // 2 - values.shape[1] % 2
     groups = [*values[:, : 2 * pairs].split(2, dim=1), values[:, 2 * pairs :]]

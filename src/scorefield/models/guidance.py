@@ -108,8 +108,8 @@ class ClipX0(Bounded):
 
 
 class DynamicThreshold(Bounded):
-    """x̂0 clamped to ±a and divided by a, where a ≥ 1 is a quantile of abs(x̂0) over each example.  [Imagen,
-    Saharia et al. 2022, §2.3]
+    """x̂0 clamped to ±a and divided by a, where a ≥ 1 is a quantile of abs(x̂0) over each example.  [Saharia
+    et al. 2022 §2.3, Imagen]
 
     Written for the range [−1, 1]; on another one u = (x̂0 − middle)/half takes the place of x̂0. It goes
     around guidance, whose large scales it keeps from saturating.
@@ -152,8 +152,8 @@ class ClassifierGuidance(Wrapper):
     """The model with ∇ log p(y|x_t) of a classifier beside it, times `scale`, for the sampler to place.  [ADM
     Sec. 4]
 
-    Ancestral sampling shifts its mean, N(μ + s Σ ∇log p, Σ) [Algorithm 1]; DDIM, the ODE solvers and Langevin
-    shift ε̂ by −s σ_t ∇log p and x̂0 follows [Algorithm 2]. The two agree only as steps become small, and at
+    Ancestral sampling shifts its mean, N(μ + s Σ ∇log p, Σ) [ADM Algorithm 1]; DDIM, the ODE solvers and Langevin
+    shift ε̂ by −s σ_t ∇log p and x̂0 follows [ADM Algorithm 2]. The two agree only as steps become small, and at
     a scale s ≠ 1 neither ends in p(x)·p(y|x)^s (see this module's text). Likelihoods ignore the gradient.
 
     Args:

@@ -71,7 +71,7 @@ def posterior(x_t: Tensor, x0: Tensor, hi: Level, lo: Level) -> Normal:
 
 
 def reverse(pred: Prediction, hi: Level, lo: Level, variance: Variance, above: Level | None = None) -> Normal:
-    """p(x_s | x_t): the posterior with x̂0 in the place of x_0, and one of three variances.  [DDPM §3.2,
+    """p(x_s | x_t): the posterior with x̂0 in the place of x_0, and one of three variances.  [DDPM §3.2;
     Improved DDPM Eq. 15]
 
     "lower" is σ²_{t|s}σ_s²/σ_t² (β̃), "upper" σ²_{t|s} (β), "learned" what the network's variance half says.

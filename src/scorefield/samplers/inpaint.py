@@ -36,8 +36,8 @@ class _State(NamedTuple):
 class Inpaint(Sampler[_State]):
     """`sampler` with known values held: after each step they are a draw of q(x_s | x_0), at s = 0 x_0 itself.
 
-    [Song et al. 2021, App. I.2; RePaint (Lugmayr et al. 2022) without its resampling; NCSN's inpainting under
-    Langevin]
+    [Song et al. 2021 App. I.2; Lugmayr et al. 2022, RePaint without its resampling; NCSN, its inpainting by
+    Langevin dynamics]
 
     The known part of the result is exact. The rest is only about a draw of p(unknown | known): each step
     meets the known values with noise of their own, so it learns of them as far as they can be told at that
