@@ -108,11 +108,6 @@ def test_one_start_in_several_numbers_of_steps():
     assert all(axes.images[0].get_array().shape == (8, 17, 3) for axes in figure.axes)
 
 
-def test_images_fill_rows():
-    figure = sf.plots.draw_images({"a": IMAGES, "b": IMAGES[:1]}, columns=3)
-    assert [axes.get_ylabel() for axes in figure.axes] == ["a", "", "b"]
-
-
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
@@ -128,8 +123,6 @@ def test_images_fill_rows():
         (lambda: sf.plots.draw_terms({"a": torch.zeros(3)}), "terms of a bound"),
         (lambda: sf.plots.draw_variances(denoiser(), IMAGES), 'variance="range"'),
         (lambda: sf.plots.draw_time_shares(0.5), "ImportanceTimes"),  # type: ignore[arg-type]
-        (lambda: sf.plots.draw_images(IMAGES[0]), "\\(N, C, H, W\\)"),
-        (lambda: sf.plots.draw_images({}), "nothing to draw"),
         (
             lambda: sf.plots.draw_step_counts(denoiser(), POINTS, {"a": sf.samplers.DDIM()}),
             "\\(N, C, H, W\\)",

@@ -3,7 +3,10 @@ Figure, which a notebook shows as the value of a cell; `figure.savefig(path)` wr
 """
 
 from scorefield.plots.evaluation_figures import draw_accuracy, draw_bound, draw_guidance
-from scorefield.plots.image_figures import draw_images, draw_step_counts
+from scorefield.plots.guided_mixture import draw_guided_mixture
+from scorefield.plots.image_figures import draw_step_counts
+from scorefield.plots.image_sheets import draw_guidance_scales, draw_images, draw_walks
+from scorefield.plots.network_figures import draw_network_costs
 from scorefield.plots.plane_figures import draw_fields, draw_paths, draw_points
 from scorefield.plots.process_figures import (
     draw_loss_weights,
@@ -19,8 +22,11 @@ __all__ = [
     "draw_bound",
     "draw_fields",
     "draw_guidance",
+    "draw_guidance_scales",
+    "draw_guided_mixture",
     "draw_images",
     "draw_loss_weights",
+    "draw_network_costs",
     "draw_noising",
     "draw_paths",
     "draw_points",
@@ -28,5 +34,6 @@ __all__ = [
     "draw_terms",
     "draw_time_shares",
     "draw_variances",
+    "draw_walks",
     "plot_run",
 ]

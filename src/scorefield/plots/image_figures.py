@@ -1,4 +1,4 @@
-"""Figures of images: grids of samples, and one start in several numbers of steps."""
+"""Figures of images: one start in several numbers of steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scorefield.core.noise import NoiseSource
 from scorefield.models.base import Denoise
 from scorefield.plots.style import drawable, new_figure, plot_style
 from scorefield.process.base import Process
-from scorefield.runtime.checks import brief, positive_int
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import AnySampler, Grid, sample
 from scorefield.samplers.grids import uniform
@@ -21,45 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_images", "draw_step_counts", "pixels", "show_image"]
+__all__ = ["draw_step_counts", "pixels", "show_image"]
 
-_MOST_COLUMNS = 100
 _LETTER = 0.09  # inches of a letter of a name
 _GAP = 1  # pixels between the images of one cell
-
-
-def draw_images(
-    rows: Mapping[str, Tensor] | Tensor, columns: int = 10, span: tuple[float, float] = (-1.0, 1.0)
-) -> Figure:
-    """Images in a grid, with names beside the rows where they have some.
-
-    Args:
-        rows: Images (N, C, H, W) of one row or more by its name, or images alone.
-        columns: Images in a row, at most.
-        span: Values of the darkest and the brightest pixel.
-
-    Raises:
-        InputError: For what are no images of 1 or 3 channels.
-    """
-    columns = positive_int("columns", columns, at_most=_MOST_COLUMNS)
-    named = rows if isinstance(rows, Mapping) else {"": rows}
-    if not named:
-        raise InputError("there is nothing to draw: give images, or rows of them by name")
-    cut = [
-        (name if start == 0 else "", images[start : start + columns])
-        for name, images in named.items()
-        for start in range(0, len(_images(name, images)), columns)
-    ]
-    widest = max(len(images) for _, images in cut)
-    with plot_style():
-        margin = _LETTER * max(map(len, named))
-        cell = min(0.95, (9 - margin) / widest)
-        figure = new_figure(margin + cell * widest, (cell + 0.02) * len(cut))
-        panels = figure.subplots(len(cut), 1, squeeze=False)[:, 0]
-        for axes, (name, images) in zip(panels, cut, strict=True):
-            show_image(axes, strip(images, span, widest))
-            axes.set_ylabel(drawable(name), rotation=0, ha="right", va="center", fontsize=9)
-    return figure
 
 
 def draw_step_counts(

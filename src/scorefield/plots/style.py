@@ -46,18 +46,22 @@ def plot_style() -> Iterator[None]:
 
 
 def new_figure(
-    width: float, height: float, layout: Literal["compressed", "constrained"] = "compressed"
+    width: float,
+    height: float,
+    layout: Literal["compressed", "constrained"] | None = "compressed",
+    dpi: float | None = None,
 ) -> NotebookFigure:
     """An empty figure, inches wide and high, that a notebook shows.
 
     Args:
         width: In inches.
         height: In inches.
-        layout: matplotlib's layout engine; "compressed" for panels of a fixed aspect.
+        layout: matplotlib's layout engine; "compressed" for panels of a fixed aspect, None for none.
+        dpi: Pixels per inch of `savefig`. Default: matplotlib's.
     """
     from scorefield.plots.notebook_figure import NotebookFigure
 
-    return NotebookFigure(figsize=(width, height), layout=layout)
+    return NotebookFigure(figsize=(width, height), layout=layout, dpi=dpi)
 
 
 def drawable(text: str) -> str:
