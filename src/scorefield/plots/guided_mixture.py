@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_guided_mixture"]
 
-_POINTS, _EXACT, _REACH = (
-    200,
-    2000,
-    0.15,
-)  # grid points a side; draws that give the extent; margin around them
+_POINTS, _EXACT = 200, 2000  # grid points a side; draws that give the extent
+_REACH = 0.06  # margin around them, of the extent
 _SHADES = (0.02, 0.1, 0.3, 0.6, 1.0)  # of the largest value of a density
 
 
@@ -61,7 +58,7 @@ def draw_guided_mixture(mixture: GaussianMixture, y: int, samples: Mapping[float
             guided = _relative(log_p + scale * log_class)
             axes.contourf(across, up, guided, levels=_SHADES, colors=[_tint(share) for share in _SHADES[:-1]])
             axes.contour(across, up, _relative(log_p), levels=_SHADES[:-1], colors="0.6", linewidths=0.6)
-            axes.plot(*points.detach().cpu().T, ".", color=DARK, markersize=1.6, alpha=0.6, markeredgewidth=0)
+            axes.plot(*points.detach().cpu().T, ".", color=DARK, markersize=2.6, alpha=0.5, markeredgewidth=0)
             axes.set(title=f"s = {scale:g}", aspect="equal", xticks=[], yticks=[])
             axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
             axes.spines[:].set_visible(False)
