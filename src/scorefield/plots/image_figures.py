@@ -59,7 +59,7 @@ def draw_step_counts(
         width = (9.5 - margin) / len(steps)
         shape = strip(x_T, span, len(x_T)).shape
         figure = new_figure(9.5, len(samplers) * (width * shape[0] / shape[1] + 0.1) + 0.3)
-        panels = figure.subplots(len(samplers), len(steps), squeeze=False)
+        panels = figure.subplots(len(samplers), len(steps), squeeze=False, gridspec_kw={"wspace": 0.08})
         for row, (name, sampler) in zip(panels, samplers.items(), strict=True):
             row[0].set_ylabel(drawable(name), rotation=0, ha="right", va="center", fontsize=9)
             for axes, n in zip(row, steps, strict=True):

@@ -31,7 +31,7 @@ Limits = Sequence[tuple[float, float]]
 
 _BINS, _ARROWS, _MARGIN = 80, 23, 0.1
 _LATTICE = 120  # points along a side, for contours
-_SIDE, _COLUMNS = 3.2, 4  # inches of a panel; panels in a row
+_SIDE, _WIDTH, _COLUMNS = 4.2, 9.5, 4  # inches of a panel and of a figure, at most; panels in a row
 _PATHS = 8
 
 
@@ -219,8 +219,9 @@ def _panels(titles: Sequence[str], limits: Limits) -> tuple[Figure, list[Axes]]:
     rows = -(-len(titles) // columns)
     (left, right), (low, high) = limits
     lines = max(title.count("\n") for title in titles)
-    height = _SIDE * (high - low) / (right - left) + 0.35 + 0.17 * lines
-    figure = new_figure(_SIDE * max(columns, 2), rows * height)
+    side = min(_SIDE, _WIDTH / columns)
+    height = side * (high - low) / (right - left) + 0.35 + 0.17 * lines
+    figure = new_figure(side * columns, rows * height)
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes in panels[len(titles) :]:
         axes.remove()

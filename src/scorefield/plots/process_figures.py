@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
-from scorefield.models.denoiser import Denoiser
+from scorefield.models.base import Denoise
+from scorefield.models.foreign import as_gaussian
 from scorefield.objectives.times import ImportanceTimes
 from scorefield.plots.image_figures import pixels, show_image
 from scorefield.plots.style import ACCENT, DARK, SERIES, drawable, new_figure, plot_style
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_loss_weights", "draw_noising", "draw_terms", "draw_time_shares", "draw_variances"]
 
 _MOST_COLUMNS = 40
+_RAREST = 1e-3  # of the shares that are shown, where 1 is uniform
 _TIMES = 60  # at which the variances of a model are computed
 
 
@@ -123,7 +125,7 @@ def draw_terms(terms: Mapping[str, Tensor]) -> Figure:
 
     Args:
         terms: Terms (B, T) by name, as in `sf.likelihood.BitsPerDim.terms`: entry k belongs to t = k + 1, and entry 0
-            is the decoder's L_0, drawn as a dot.
+            is the decoder's L_0, drawn as a dot, or as a triangle on the axis where it lies below.
 
     Raises:
         InputError: For terms of another shape.
@@ -131,35 +133,41 @@ def draw_terms(terms: Mapping[str, Tensor]) -> Figure:
     with plot_style():
         figure = new_figure(7.5, 3.9)
         axes = figure.subplots()
+        decoders = []
         for (name, values), (color, line) in zip(terms.items(), SERIES, strict=False):
             if not isinstance(values, Tensor) or values.ndim != 2 or values.shape[1] < 2:
                 raise InputError(f"{name}: the terms of a bound are a tensor (B, T), got {brief(values)}")
             mean = values.double().mean(dim=0)
             t = torch.arange(1, len(mean) + 1)
-            label = f"{drawable(name)}: {float(mean.sum()):.2f} bits/dim in all, L₀ {float(mean[0]):.2f}"
+            label = f"{drawable(name)}: {float(mean.sum()):.2f} bits/dim in all, L₀ {float(mean[0]):.2g}"
             axes.plot(t[1:], mean[1:], color=color, linestyle=line, linewidth=1.3, label=label)
-            axes.plot(t[:1], mean[:1], "o", color=color, markersize=5)
+            decoders.append((float(mean[0]), color))
         axes.set(xscale="log", yscale="log", xlabel="t", ylabel="bits per dimension")
-        axes.set_title("terms of the bound; the dot is L₀, the decoder")
+        low = axes.get_ylim()[0]
+        for value, color in decoders:  # that of few grey levels may be 10²⁰ times smaller than the others
+            marker = "o" if value > low else "v"
+            axes.plot([1], [max(value, low)], marker, color=color, markersize=6, clip_on=False)
+        axes.set_title("terms of the bound; ● is L₀, the decoder, ▼ where it lies below the axis")
         axes.legend()
     return figure
 
 
-def draw_variances(model: Denoiser, x0: Tensor, seed: int = 0) -> Figure:
+def draw_variances(model: Denoise, x0: Tensor, seed: int = 0) -> Figure:
     """The learned variance of each reverse step between its two bounds β̃_t and β_t.
 
     Σ = exp(v ln β_t + (1 − v) ln β̃_t)  [Improved DDPM Eq. 15], at x_t of the examples. Lines are means over examples
     and values, the band holds nine tenths of them.
 
     Args:
-        model: A Denoiser with variance="range" on a discrete process, in evaluation mode.
+        model: A model with variance="range" on a discrete process, with its labels bound, in evaluation mode.
         x0: Examples (B, *) in the model's range.
         seed: Seed of the noise of x_t.
 
     Raises:
         IncompatibleModel: For a model without such a variance.
     """
-    if instance_of("model", model, Denoiser, "a Denoiser").variance != "range":
+    asked = as_gaussian(model, "a learned variance")
+    if asked.variance != "range":
         raise IncompatibleModel(
             'this model has no variance between two bounds: train one with variance="range"'
         )
@@ -182,9 +190,8 @@ def draw_variances(model: Denoiser, x0: Tensor, seed: int = 0) -> Figure:
         left.plot(t, torch.ones(len(t)), color=DARK, linestyle="--", label="upper: β")
         left.plot(t, lower / upper, color=DARK, linestyle=":", label="lower: β̃")
         _band(left, t, learned)
-        left.set(
-            xscale="log", yscale="log", xlabel="t", ylabel="Σ / β", title="variance of a step, in units of β"
-        )
+        left.set(xscale="log", ylim=(0, None), xlabel="t", ylabel="Σ/β")
+        left.set_title("variance of a step, in units of β")
         left.legend(loc="lower right")
         _band(right, t, v)
         right.axhline(1, color=DARK, linestyle="--", linewidth=1)
@@ -209,6 +216,7 @@ def draw_time_shares(times: ImportanceTimes) -> Figure:
         left.plot(t, p * len(p), color=ACCENT, linewidth=1, label="importance sampling")
         left.axhline(1, color=DARK, linestyle="--", linewidth=1.2, label="uniform")
         left.set(xscale="log", yscale="log", xlabel="t", ylabel="T · p(t)", title="how often each t is drawn")
+        left.set_ylim(bottom=max(_RAREST, left.get_ylim()[0]))
         left.legend()
         right.plot(t, p.cumsum(0), color=ACCENT, label="importance sampling")
         right.plot(t, t / len(p), color=DARK, linestyle="--", linewidth=1.2, label="uniform")
