@@ -51,6 +51,7 @@ _IMAGES: Mapping[str, object] = {
     "net.channel_mult": [1, 2, 2],
     "net.blocks": 2,
     "net.dropout": 0.1,
+    "net.norm_groups": 32,
     "training.batch_size": 64,
     "training.lr": 5e-4,
     "training.warmup": 500,
@@ -58,6 +59,7 @@ _IMAGES: Mapping[str, object] = {
     "training.anneal": False,
 }
 _MNIST: Mapping[str, object] = {
+    "net.norm_groups": 32,
     "training.batch_size": 64,
     "training.lr": 1e-3,
     "training.ema": 0.9995,
@@ -94,6 +96,20 @@ VARIATIONS: Mapping[str, Mapping[str, object]] = {
     "2 blocks": {"net.blocks": 2},
     "wide, 2 levels": {"net.channels": 64, "net.channel_mult": [1, 2], "net.attention": [2]},
     "attention at 4 only": {"net.attention": [4]},
+    "attention at 1, 2, 4": {"net.attention": [1, 2, 4]},
+    "2 groups": {"net.norm_groups": 2},
+    "32 groups": {"net.norm_groups": 32},
+    "64 channels, 1 1 2": {"net.channels": 64, "net.channel_mult": [1, 1, 2]},
+    "64 channels, 1 1 2, 32 groups": {
+        "net.channels": 64,
+        "net.channel_mult": [1, 1, 2],
+        "net.norm_groups": 32,
+    },
+    "96 channels, 1 1 1, 32 groups": {
+        "net.channels": 96,
+        "net.channel_mult": [1, 1, 1],
+        "net.norm_groups": 32,
+    },
 }
 _TRIAL = (3, 12)  # steps that are not counted, and that are
 _EXAMPLES = 200_000  # that a judge is trained on
