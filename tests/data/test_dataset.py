@@ -318,7 +318,7 @@ def test_fingerprint_covers_the_arrays_that_are_named() -> None:
         ({"extra": torch.tensor(1)}, "one entry for each of 4"),
         ({"extra": torch.tensor([1.0, 2.0, math.inf, 0.0])}, "1 of 4 entries of `extra`"),
         ({"extra": torch.zeros(4, dtype=torch.complex64)}, "real numbers, got torch.complex64"),
-        ({"labels": torch.zeros(4)}, "cannot be called 'labels'"),
+        ({"labels": torch.zeros(4)}, "'labels' is reserved"),
     ],
 )
 def test_arrays_that_are_refused(arrays: dict[str, torch.Tensor], message: str) -> None:
