@@ -20,8 +20,8 @@ def score_from_energy(energy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
     Args:
         energy: x (B, *) -> (B,), which treats examples independently.
     Returns:
-        s: x (B, *) -> (B, *), differentiable in x and in the energy's parameters. It raises InputError where
-            the energy has another shape than (B,).
+        s, a callable x (B, *) -> (B, *), differentiable in x and in the energy's parameters. It raises InputError
+        where the energy has another shape than (B,).
     """
 
     if not callable(energy) or isinstance(energy, type):

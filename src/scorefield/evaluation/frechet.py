@@ -76,7 +76,11 @@ class Moments:
 
     @property
     def cov(self) -> Tensor:
-        """The unbiased covariance (divided by n - 1), (D, D) float64. InputError for fewer than two examples."""
+        """The unbiased covariance (divided by n - 1), (D, D) float64.
+
+        Raises:
+            InputError: For fewer than two examples.
+        """
         if self.count < 2:
             raise InputError(f"a covariance needs at least 2 examples, got {self.count}")
         return self._scatter / (self.count - 1)

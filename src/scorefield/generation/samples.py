@@ -64,14 +64,22 @@ class Samples:
 
     @property
     def images(self) -> np.ndarray:
-        """uint8 (N, H, W, C), or (N, H, W) of grey images. InputError where samples are no images."""
+        """uint8 (N, H, W, C), or (N, H, W) of grey images.
+
+        Raises:
+            InputError: Where samples are no images.
+        """
         if not are_images(self.spec.shape):
             raise InputError(f"these samples have shape {self.spec.shape} and are not images: use .samples")
         return channels_last(self._values)
 
     @property
     def samples(self) -> np.ndarray:
-        """float32 (N, *) in the model's data units. InputError where samples are images."""
+        """float32 (N, *) in the model's data units.
+
+        Raises:
+            InputError: Where samples are images.
+        """
         if are_images(self.spec.shape):
             raise InputError("these samples are images, kept as bytes: use .images")
         return self._values.numpy()

@@ -74,7 +74,7 @@ def load_classifier(state_dict: Mapping[str, Tensor], flags: Mapping[str, object
             it guides: they change no shape either.
 
     Raises:
-        InputError: As `load`.
+        InputError: As `sf.interop.guided_diffusion.load`.
     """
     return fit(describe_classifier(flags, shapes_of(state_dict)), state_dict)
 

@@ -258,7 +258,11 @@ class Model:
         return []
 
     def compile_network(self) -> None:
-        """Have torch.compile compile its network. InputError where there is none that could be."""
+        """Have torch.compile compile its network.
+
+        Raises:
+            InputError: Where there is none that could be compiled.
+        """
         raise InputError(f"{self.kind} has no network to compile: remove compile")
 
     def run_in(self, dtype: torch.dtype | None) -> None:

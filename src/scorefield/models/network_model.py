@@ -313,8 +313,10 @@ class ModelBase(nn.Module, Model, ABC):
         """Have torch.compile compile the network at its next call, which takes minutes for a large one; the
         same numbers up to rounding.
 
-        On a CPU the library's own compiled loops step aside for it. InputError where there is no network to
-        compile, or no compiler.
+        On a CPU the library's own compiled loops step aside for it.
+
+        Raises:
+            InputError: Where there is no network to compile, or no compiler.
         """
         if not isinstance(self.net, nn.Module):
             raise InputError(

@@ -71,7 +71,7 @@ class CategoricalVLB(Objective):
 
         Returns:
             The losses (B,), the times drawn, and the parts "vlb", T·L_t, and "cross_entropy", CE_t, both in
-                bits a dimension.
+            bits a dimension.
         """
         process = self.model.process
         x0 = self.model.categories(x0)

@@ -145,7 +145,7 @@ class NCSN(Objective):
 
         Returns:
             The losses (B,), the times drawn, and with the denoising method the part "mse", what Simple
-                minimises.
+            minimises.
         """
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
         eps = noise.normal_like(x0)

@@ -131,7 +131,11 @@ class OpenedRun:
 
     @property
     def recipe(self) -> Recipe:
-        """What it was made of: config.toml. InputError where there is no run."""
+        """What it was made of: config.toml.
+
+        Raises:
+            InputError: Where there is no run.
+        """
         return self._described[0]
 
     @property
@@ -257,24 +261,24 @@ class OpenedRun:
         compiled: bool = False,
         **changes: Unpack[_Changes],
     ) -> Sampling:
-        """How `sample` makes samples with these options, as objects: model, sampler, grid, labels, guidance.
+        """How `Run.sample` makes samples with these options, as objects: model, sampler, grid, labels, guidance.
 
         Args:
-            labels: Classes by number or name, cycled over the samples, as of `sample`.
-            low_res: Low-resolution inputs of a super-resolution run, as of `sample`.
-            conditions: Further inputs of the network by name, as of `sample`.
+            labels: Classes by number or name, cycled over the samples, as of `Run.sample`.
+            low_res: Low-resolution inputs of a super-resolution run, as of `Run.sample`.
+            conditions: Further inputs of the network by name, as of `Run.sample`.
             classifier: Run of a classifier that guides.
-            inpaint: (image, mask), as of `sample`.
+            inpaint: (image, mask), as of `Run.sample`.
             sampler: A name or an object. Default: the run's own.
             grid: A name, counts or times. Default: the run's own.
             device: "cpu", "cuda" or "mps". Default: the fastest one found.
             precision: "fp32", "bf16" or "auto". Default: the run's own.
             compiled: Whether torch.compile compiles the network first.
-            **changes: steps, eta, variance, settings, guidance, as of `sample`.
+            **changes: steps, eta, variance, settings, guidance, as of `Run.sample`.
 
         Raises:
-            InputError: As of `sample`.
-            IncompatibleModel: As of `sample`.
+            InputError: As of `Run.sample`.
+            IncompatibleModel: As of `Run.sample`.
         """
         small = self._low_res(low_res)
         model = self._model(device, precision, compiled)

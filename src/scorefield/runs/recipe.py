@@ -301,8 +301,10 @@ class Recipe(Options):
         )
 
     def sized(self) -> Recipe:
-        """The same recipe with the size of images that `data.size` = "auto" stands for. InputError where the data cannot be
-        looked at.
+        """The same recipe with the size of images that `data.size` = "auto" stands for.
+
+        Raises:
+            InputError: Where the data cannot be looked at.
         """
         return self.model_copy(update={"data": sized(self.data)})
 

@@ -185,18 +185,18 @@ class Run(OpenedRun):
 
         Args:
             target: A folder (a .png or .npy each), an .npz or a .png. Default: a file in the run's samples/.
-            n: How many; a larger n adds to a folder. Default: as of `sample`.
-            seed: As of `sample`.
-            labels: As of `sample`.
-            block: As of `sample`; recorded in the folder.
+            n: How many; a larger n adds to a folder. Default: as of `Run.sample`.
+            seed: As of `Run.sample`.
+            labels: As of `Run.sample`.
+            block: As of `Run.sample`; recorded in the folder.
             trajectory: A .gif that shows the first block being made.
             processes: Those that share the work, as `join_processes` gives them. Default: this one alone.
             progress: Receives progress reports. Default: none are made.
-            **how: The options of `sample`.
+            **how: The options of `Run.sample`.
 
         Raises:
-            InputError: Where the target holds other samples or cannot be written, and as of `sample`.
-            IncompatibleModel: As of `sample`.
+            InputError: Where the target holds other samples or cannot be written, and as of `Run.sample`.
+            IncompatibleModel: As of `Run.sample`.
         """
         processes = processes or Processes(device=pick_device(None))
         for name, path in (("target", target), ("trajectory", trajectory)):
@@ -239,22 +239,22 @@ class Run(OpenedRun):
         block: int | None = None,
         **how: Unpack[SampleKeywords],
     ) -> Iterator[Step]:
-        """The steps by which `sample` makes its first block, one after another, as `sf.trajectory` yields
+        """The steps by which `Run.sample` makes its first block, one after another, as `sf.trajectory` yields
         them.
 
         Args:
-            n: How many samples, at most `block`. Default: as of `sample`.
+            n: How many samples, at most `block`. Default: as of `Run.sample`.
             seed: Sample i of a seed does not depend on n.
-            labels: Classes by number or name, as of `sample`.
-            block: Samples computed at once, as of `sample`.
-            **how: The options of `sample`.
+            labels: Classes by number or name, as of `Run.sample`.
+            block: Samples computed at once, as of `Run.sample`.
+            **how: The options of `Run.sample`.
 
         Yields:
             `Step`: x and x̂0 (n, *) after each step, on the device.
 
         Raises:
-            InputError: As of `sample`.
-            IncompatibleModel: As of `sample`.
+            InputError: As of `Run.sample`.
+            IncompatibleModel: As of `Run.sample`.
         """
         sampling = self.sampling(labels, **how)
         return sampling.trajectory(_count(n, sampling), seed, _block(block))
@@ -337,7 +337,7 @@ class Run(OpenedRun):
         """Images of latents, down the grid and with the labels that they were encoded with.
 
         Args:
-            latents: What `encode` made, or the .npz it was saved to.
+            latents: What `Run.encode` made, or the .npz it was saved to.
             device: Default: the fastest one found.
             progress: Receives progress reports. Default: none are made.
 
@@ -366,7 +366,7 @@ class Run(OpenedRun):
         return Samples(self.data_spec.to_uint8(images), self.data_spec, found.labels)
 
     def latents(self, path: str | Path) -> Latents:
-        """Latents that `encode` made with this run and saved.
+        """Latents that `Run.encode` made with this run and saved.
 
         Args:
             path: The .npz.
@@ -523,7 +523,7 @@ class Run(OpenedRun):
         Args:
             metrics: "fd", "kid", "is", "pr", "copies", "palette", "bpd", "ode": one or several. Default: fd;
                 fd and pr at several scales.
-            guidance: A scale as of `sample`, or several: one evaluation each, of sets with the same seeds.
+            guidance: A scale as of `Run.sample`, or several: one evaluation each, of sets with the same seeds.
             **options: n, sets, seed, split, data, samples, features, extractor, reference, terms,
                 bound_steps, variance, sampler, steps, grid, eta, settings, classifier, device, precision,
                 compiled, processes and progress, as follows.
@@ -540,27 +540,26 @@ class Run(OpenedRun):
             terms: Estimate the bound from this many random terms per image.
             bound_steps: Steps of the bound. Default: every level.
             variance: Of the bound, and of ancestral sampling.
-            sampler: As of `sample`.
-            steps: As of `sample`.
-            grid: As of `sample`.
-            eta: As of `sample`.
-            settings: As of `sample`.
-            classifier: As of `sample`.
-            device: As of `sample`.
-            precision: As of `sample`.
-            compiled: As of `sample`.
+            sampler: As of `Run.sample`.
+            steps: As of `Run.sample`.
+            grid: As of `Run.sample`.
+            eta: As of `Run.sample`.
+            settings: As of `Run.sample`.
+            classifier: As of `Run.sample`.
+            device: As of `Run.sample`.
+            precision: As of `Run.sample`.
+            compiled: As of `Run.sample`.
             processes: Those that share the sampling. Default: this one alone. Others than the first get no
                 figures.
             progress: Receives progress reports. Default: none are made.
 
         Returns:
-            `Evaluation`; a list of them for several scales; `AccuracyReport` of a classifier's run: its
-                accuracy and
-            cross-entropy at each noise level.
+            An `Evaluation`; a list of them for several scales; of a classifier's run the `AccuracyReport`, with its
+            accuracy and cross-entropy at each noise level.
 
         Raises:
             InputError: For what cannot be measured, before anything is sampled where that can be known.
-            IncompatibleModel: As of `sample`.
+            IncompatibleModel: As of `Run.sample`.
         """
         from scorefield.runs.evaluating import evaluate_run  # which sampling alone need not load
 

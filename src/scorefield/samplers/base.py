@@ -96,7 +96,7 @@ class Sampler(ABC, Generic[State, M]):
 
         Raises:
             IncompatibleModel: By default unless the model predicts x̂0 at noise levels, at every real time where
-                `between_levels` is true.
+                `Sampler.between_levels` is true.
         """
         asked = as_gaussian(model, type(self).__name__, categorical="CategoricalAncestral or CategoricalDDIM")
         if self.between_levels and asked.process.is_discrete:

@@ -52,14 +52,21 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r})"
 
     def require(self) -> RunFolder:
-        """This folder, if it holds a run; InputError otherwise."""
+        """This folder, if it holds a run.
+
+        Raises:
+            InputError: Where it holds none.
+        """
         if not self.config.is_file():
             raise InputError(f"{self.path} is not a run: it has no config.toml")
         return self
 
     def check_free(self) -> None:
-        """InputError where there is already a run, or anything else but what is left of a run killed while it
-        was made, and where no folder can be made.
+        """Check that a run can be made here.
+
+        Raises:
+            InputError: Where there is already a run, or anything else but what is left of a run killed while
+                it was made, and where no folder can be made.
         """
         if self.config.exists():
             raise InputError(
@@ -79,7 +86,11 @@ class RunFolder:
             raise unwritable(self.path, error)
 
     def make(self) -> None:
-        """Make the folder; InputError where it is not free or cannot be made."""
+        """Make the folder, with those above it.
+
+        Raises:
+            InputError: Where it is not free or cannot be made.
+        """
         self.check_free()
         try:
             make_folders(self.path)
@@ -88,8 +99,10 @@ class RunFolder:
 
     @contextmanager
     def whole(self) -> Iterator[RunFolder]:
-        """A folder to fill that becomes this one when the block ends well; InputError where it is not free or cannot be
-        written.
+        """A folder to fill that becomes this one when the block ends well.
+
+        Raises:
+            InputError: Where it is not free or cannot be written.
         """
         self.check_free()
         try:
@@ -123,8 +136,10 @@ class RunFolder:
         return found.st_ino, found.st_mtime_ns
 
     def read_config(self) -> dict[str, Any]:
-        """config.toml as a dictionary, in today's names and without its format. InputError where it is missing, not
-        TOML, or of a newer version.
+        """config.toml as a dictionary, in today's names and without its format.
+
+        Raises:
+            InputError: Where it is missing, not TOML, or of a newer version.
         """
         tables = read_toml(self.require().config, "the description of a run")
         with reading(self.config):

@@ -111,7 +111,7 @@ def train(
         **options: Fields of `TrainingOptions`: steps, batch_size, lr, ema, label_dropout, …; `scorefield options
             training` lists them all with their defaults.
     Returns:
-        The trainer: iterate over it to train; `ema_model` is the averaged model, ready to sample.
+        The trainer. Iterate over it to train; `ema_model` is the averaged model, ready to sample.
     Raises:
         InputError: For bad options, a `run` that already holds a run or that another process is writing, and
             a full disk.
