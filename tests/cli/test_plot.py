@@ -67,12 +67,34 @@ def test_images_show_their_training(capsys, tiny_run, tmp_path):
     assert "metrics.jsonl" in err
 
 
+@pytest.mark.parametrize("figure", ["noising", "steps", "variances", "training"])
+def test_named_figures(capsys, tiny_run, tmp_path, figure):
+    run = tiny_run("digits-iddpm")
+    status, out, err = call(capsys, "plot", run, "--figure", figure, "--out", tmp_path / "a.png")
+    assert status == 0, err
+    assert out.strip() == str(tmp_path / "a.png")
+    assert np.asarray(Image.open(tmp_path / "a.png").convert("L")).min() < 200
+
+
+def test_figures_that_a_run_does_not_have(capsys, tiny_run, tmp_path):
+    for run, figure, message in (
+        (tiny_run("toy-moons"), "noising", "is for images"),
+        (tiny_run("digits-iddpm"), "plane", "is for points of the plane"),
+        (tiny_run("digits-iddpm"), "portrait", "figure"),
+        (tiny_run("digits-ncsn", steps=3), "variances", "variance"),
+    ):
+        status, _, err = call(capsys, "plot", run, "--figure", figure, "--out", tmp_path / "a.png")
+        assert status == 1
+        assert message in err
+        assert not (tmp_path / "a.png").exists()
+
+
 def test_mistakes(capsys, tiny_run, tmp_path):
     run = tiny_run("toy-moons")
     for arguments, message in (
         ([tmp_path], "not a run"),
         ([run, "--out", tmp_path / "a.jpg"], ".png"),
-        ([run, "--out", tmp_path / "no" / "a.png"], ".png"),
+        ([run, "--out", tmp_path / "no" / "a.png"], "there is no folder"),
     ):
         status, _, err = call(capsys, "plot", *arguments)
         assert status == 1

@@ -19,6 +19,12 @@ def plot(
         Path | None,
         typer.Option(metavar="FILE.png", help="Output file. Default: a file in the run's figures/ folder."),
     ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="plane, training, noising, steps or variances. Default: plane or training."
+        ),
+    ] = None,
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
@@ -26,7 +32,7 @@ def plot(
     data the training curve.
     """
     say(f"drawing {run}")
-    target = plot_run(Run(run, allow or ()), out)
+    target = plot_run(Run(run, allow or ()), out, figure)
     if as_json:
         print_json({"figure": str(target)})
     else:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,23 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
+from scorefield.core.shapes import are_images
 from scorefield.generation.sampling import Sampling
+from scorefield.models.foreign import as_gaussian
+from scorefield.plots.image_figures import draw_step_counts
 from scorefield.plots.plane_figures import Limits, add_arrows, add_paths, limits_of, shade
+from scorefield.plots.process_figures import draw_noising, draw_variances
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style, save_figure
+from scorefield.process.base import GaussianProcess
 from scorefield.runs.build import open_data
 from scorefield.runs.recipe import Recipe
 from scorefield.runs.run import Run
 from scorefield.runtime.atomic import make_folder
+from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import read_bytes, reading
 from scorefield.samplers.base import trajectory
+from scorefield.samplers.ddim import DDIM
 from scorefield.store.outputs import check_output
 from scorefield.training import RunFolder
 
@@ -31,38 +39,83 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_run"]
+__all__ = ["FIGURES", "plot_run"]
 
 _SAMPLES, _PATHS, _STATES, _SEED = 3000, 7, 40, 0
 _NEAR = 2 / 3  # of the data's spread, the σ/α from which paths are drawn
+_OF_IMAGES = ("noising", "steps")
+_IMAGES, _EXAMPLES, _COUNTS = 2, 32, (10, 20, 50, 100)
 _LONGEST = 2**30  # bytes of metrics
 
 
-def plot_run(run: Run | str | Path, out: Path | None = None) -> Path:
+def plot_run(run: Run | str | Path, out: Path | None = None, figure: str | None = None) -> Path:
     """Draw a run and return where the picture is.
 
     Args:
-        run: The run or its folder.
-        out: A .png in a folder that exists. Default: RUN/figures/plane.png for two-dimensional data,
-            otherwise RUN/figures/training.png.
+        run: The run, or its folder.
+        out: The picture, a .png. Default: RUN/figures/FIGURE.png.
+        figure: "plane" (data in the plane: data, samples, score, paths), "training" (the loss by step), "noising" (an
+            image of the data under the run's process), "steps" (samples of one x_T by number of steps and η) or
+            "variances" (learned variances between their bounds). Default: "plane" for points, else "training".
 
     Raises:
-        InputError: Where there is no run, no weights or no metrics yet, and where `out` is not a .png in an
-            existing folder, or a file that scorefield did not write.
+        InputError: Where there is no run, no weights or no metrics yet, for a figure that this run does not have, and
+            where `out` is not a .png in an existing folder, or a file that scorefield did not write.
+        IncompatibleModel: For the variances of a model that learned none.
     """
     run = run if isinstance(run, Run) else Run(run)
-    recipe = run.recipe
-    plane = run.data_spec.shape == (2,) and not recipe.is_classifier
-    if out is None:
-        out = run.path / "figures" / ("plane.png" if plane else "training.png")
-        make_folder(out.parent)
-    elif out.suffix.lower() != ".png":
+    plane = run.data_spec.shape == (2,) and not run.recipe.is_classifier
+    name = figure or ("plane" if plane else "training")
+    one_of("figure", name, FIGURES)
+    if out is not None and out.suffix.lower() != ".png":
         raise InputError(f"{out}: a figure is written as .png")
-    else:
+    if out is not None:
         check_output(out)
-    figure = _draw_plane(run) if plane else _draw_training(run.folder, recipe.name)
-    save_figure(figure, out)
+    if (name == "plane" and not plane) or (name in _OF_IMAGES and not are_images(run.data_spec.shape)):
+        what = "points of the plane" if name == "plane" else "images"
+        raise InputError(
+            f'the figure "{name}" is for {what}, and an example of this run has shape {run.data_spec.shape}'
+        )
+    drawn = FIGURES[name](run)
+    if out is None:
+        out = run.path / "figures" / f"{name}.png"
+        make_folder(out.parent)
+    save_figure(drawn, out)
     return out
+
+
+def _draw_noising(run: Run) -> Figure:
+    """The first image of the data under the run's process."""
+    process = _gaussian(run)
+    images, _ = open_data(run.recipe.data)[0].batch(torch.arange(1))
+    return draw_noising(images[0], {process.config["kind"]: process}, seed=_SEED, span=run.data_spec.range)
+
+
+def _draw_steps(run: Run) -> Figure:
+    """Four samples of one x_T each, at several numbers of steps and values of η."""
+    process = _gaussian(run)
+    model: Any = run.model(device="cpu", precision="fp32")
+    classes = model.num_classes
+    x_T = process.prior((_IMAGES, *run.data_spec.shape), NoiseSource(_SEED))
+    bound = model.given([k % classes for k in range(_IMAGES)]) if classes else model
+    levels = process.T if isinstance(process.T, int) else max(_COUNTS)
+    samplers = {f"η = {eta:g}": DDIM(eta) for eta in (0.0, 0.5, 1.0)}
+    return draw_step_counts(
+        bound, x_T, samplers, [n for n in _COUNTS if n <= levels], seed=_SEED, span=run.data_spec.range
+    )
+
+
+def _draw_variances(run: Run) -> Figure:
+    """The learned variances at the first examples of the data."""
+    model: Any = run.model(device="cpu", precision="fp32")
+    _gaussian(run)
+    x0, y = open_data(run.recipe.data)[0].batch(torch.arange(_EXAMPLES))
+    return draw_variances(model.given(y) if model.num_classes else model, x0, seed=_SEED)
+
+
+def _gaussian(run: Run) -> GaussianProcess:
+    """The process of a run that has Gaussian noise levels. IncompatibleModel for another one."""
+    return as_gaussian(run.model(device="cpu", precision="fp32"), "this figure").process
 
 
 def _draw_plane(run: Run) -> Figure:
@@ -183,3 +236,12 @@ def _values(folder: RunFolder, name: str) -> tuple[list[int], list[float]]:
                 steps.append(step)
                 values.append(value)
     return steps, values
+
+
+FIGURES: Mapping[str, Callable[[Run], Figure]] = {
+    "plane": _draw_plane,
+    "training": lambda run: _draw_training(run.folder, run.recipe.name),
+    "noising": _draw_noising,
+    "steps": _draw_steps,
+    "variances": _draw_variances,
+}
