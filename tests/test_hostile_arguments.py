@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fuzz.judge import is_raw
 from torch import Tensor, nn
 
 import scorefield as sf
@@ -60,6 +61,11 @@ HOSTILE: dict[str, Any] = {
     "cube": torch.zeros(4, 2, 2),
     "array": np.zeros((4, 2), dtype=np.float32),
     "words array": np.array(["a", "b"]),
+    "bytes": b"word",
+    "NumPy integer": np.int64(3),
+    "sparse tensor": torch.ones(4, 2).to_sparse(),
+    "meta tensor": torch.zeros(4, 2, device="meta"),
+    "meta number": torch.zeros((), device="meta"),
 }
 
 P = sf.process.linear(20, 0.01, 0.6)
@@ -591,10 +597,45 @@ CASES: dict[str, Case] = {
 }
 
 
+CASES |= {
+    # data and evaluation
+    "data.flip": Case(sf.data.flip, {"x": IMAGES, "coin": torch.rand(2)}, elementwise=True),
+    "data.shift": Case(sf.data.shift, {"x": IMAGES, "offsets": torch.ones(2, 2).long()}, elementwise=True),
+    "data.reduced": Case(sf.data.reduced, {"x": IMAGES, "side": 2}, elementwise=True),
+    "data.dequantize": Case(
+        sf.data.dequantize, {"values": LEVELS, "u": X.abs() / 2, "spec": BINS}, elementwise=True
+    ),
+    "likelihood.prior_term": Case(
+        sf.likelihood.prior_term, {"process": P, "x0": X, "t": torch.tensor([5, 6, 7, 8])}, elementwise=True
+    ),
+    "likelihood.ode_log_prob": Case(
+        sf.likelihood.ode_log_prob,
+        {"model": EXACT, "x": X, "prior": lambda x: x.sum(1), "t_min": 19.0, "rtol": 0.1, "atol": 0.1},
+        lambda found: found.calls,
+    ),
+    "evaluation.Moments": Case(lambda features: sf.evaluation.Moments().update(features), {"features": X}),
+    "evaluation.kernel_distance": Case(
+        sf.evaluation.kernel_distance, {"a": X, "b": X + 1, "subsets": 2, "subset_size": 2, "seed": 0}
+    ),
+    "evaluation.precision_recall": Case(
+        sf.evaluation.precision_recall, {"generated": X, "reference": X + 1, "k": 1}
+    ),
+    "evaluation.nearest_distances": Case(
+        sf.evaluation.nearest_distances, {"queries": X, "references": X + 1}, elementwise=True
+    ),
+    "evaluation.copying_ratio": Case(
+        sf.evaluation.copying_ratio, {"samples": X[:, 0] + 2, "heldout": X[:, 1] + 2}
+    ),
+    "evaluation.inception_score": Case(
+        sf.evaluation.inception_score, {"log_probs": torch.log_softmax(X, 1), "splits": 2}
+    ),
+}
+
+
 def tensors(found: Any) -> Iterator[Tensor]:
     """The floating-point tensors and numbers in a result."""
     if isinstance(found, Tensor):
-        if found.is_floating_point():
+        if found.is_floating_point() and not found.is_meta:
             yield found.detach()
     elif isinstance(found, float):
         yield torch.tensor(found)
@@ -616,11 +657,9 @@ def outcome(case: Case, arguments: Mapping[str, Any]) -> str:
         finite = all(bool(tensor.isfinite().all()) for tensor in tensors(found))
     except sf.ScorefieldError as error:
         text = str(error)
-        return (
-            ""
-            if len(text) < 600 and "\n" not in text
-            else f"a message of {len(text)} characters or more lines"
-        )
+        if len(text) >= 600 or "\n" in text:
+            return f"a message of {len(text)} characters or more lines"
+        return f"a raw message: {text}" if is_raw(text) else ""
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:100]}"
     return "" if finite or case.elementwise else "a result that is not finite"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise, as_noise
 from scorefield.core.prediction import Level, Prediction
-from scorefield.core.shapes import DataSpec, check_batch_of
+from scorefield.core.shapes import DataSpec, check_batch_of, check_real
 from scorefield.models.base import ClassifierModel, GaussianModel
 from scorefield.process.base import GaussianProcess, Time
 from scorefield.runtime.checks import LARGEST, brief, instance_of, numbers, positive_int
@@ -173,6 +173,7 @@ class GaussianMixture:
     def _axes_coordinates(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """x − α m_k along the principal axes of C_k, (B, K, D), and the variances of x_t along them."""
         check_batch_of("x", x)
+        check_real("x", x)
         flat = x.reshape(x.shape[0], -1).to("cpu", torch.float64)
         if flat.shape[1] != self.D:
             raise InputError(

@@ -87,6 +87,13 @@ def test_golden_prior_term():
     assert_close(bits, golden["out64.prior_bpd"], 1e-9)
 
 
+def test_prior_term_at_a_time_for_each_example():
+    process, x0 = linear(10), torch.linspace(-1, 1, 12, dtype=F64).reshape(3, 2, 2)
+    together = prior_term(process, x0, torch.tensor([10, 5, 1]))
+    alone = [prior_term(process, x0[i : i + 1], t) for i, t in enumerate((10, 5, 1))]
+    assert_close(together, torch.cat(alone), 1e-12)
+
+
 def kl_of_gaussians(m, v, m2, v2):
     return (math.log(v2 / v) + (v + (m - m2) ** 2) / v2 - 1) / 2
 

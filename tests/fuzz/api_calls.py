@@ -253,7 +253,7 @@ INSTANCES = [
     "sf.guidance.ClassifierFree(DI, 0, 2.0)", "sf.samplers.Heun()", "sf.samplers.Ancestral()", "sf.oracle.MixtureClassifier(mix, P)",
 ]  # fmt: skip
 # Parameters by which the command reports and shares its work.
-INSIDE = {"progress", "watch", "processes"}
+INSIDE = {"watch", "processes"}
 # What the parts of the library say to each other; a user calls what calls these.
 INNER = {
     "arguments", "arrays_at", "bounded", "branches", "build", "calls", "calls_on", "channels", "check_arrays", "check_model", "check_network",
@@ -266,6 +266,7 @@ INNER = {
 FRONT = {
     "sample", "save_samples", "trajectory", "encode", "decode", "interpolate", "evaluate", "latents", "model", "sampling", "given", "forward",
 }  # fmt: skip
+MEASURING = {"measure_speed", "evaluate"}  # which compute for a minute where no smaller amount is given
 CALLED = {"D", "DI", "DV", "clf", "O", "DU"}  # instances whose call is public, beside objectives
 
 
@@ -354,7 +355,7 @@ class ApiCalls:
             good = self._good(text, short, name)
             values = self._hostile(dice, parameters[name][0], front) if name in wrong or not good else good
             words.append(f"{name}={dice.choice(values or good or ['None'])}")
-        return Case(code=f"use({text}({', '.join(words)}))")
+        return Case(code=f"use({text}({', '.join(words)}))", unbounded=short in MEASURING)
 
     def _good(self, text: str, short: str, name: str) -> list[str]:
         two = ".".join(text.split(".")[-2:])

@@ -11,7 +11,7 @@ import numpy as np
 from fuzz.sandbox import Case, Outcome
 from fuzz.world import FORGED
 
-__all__ = ["Fault", "faults_of"]
+__all__ = ["Fault", "faults_of", "is_raw"]
 
 # What torch, NumPy, pydantic and Python say of a mistake: true, and of no use to who made it.
 RAW = [
@@ -55,7 +55,7 @@ RAW = [
     r"not implemented for",
     r"aten::",
     r"meta tensor",
-    r"^'?\w+'?$",
+    r"^'?\w{1,60}'?$",  # of a KeyError
     r"list index",
     r"division by zero",
     r"math domain",
@@ -65,6 +65,10 @@ _RAW = re.compile("|".join(f"(?:{pattern})" for pattern in RAW))
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PARTIAL = re.compile(r"\.partial$|\.tmp$|^\.tmp|~$|\.part$")
 _NOT_FINITE = re.compile(r"\b(nan|inf|math\.inf)\b|1e3\d|10\*\*\d{3}|1e-3\d\d|1e\d\d\d", re.IGNORECASE)
+# An object made in the call and then asked: "use(sf.guidance.ClipX0(D, -1.0, 1.0).score(…".
+_ASKED = re.compile(r"(use\()?sf\.[\w.]+\((?:[^()]|\([^()]*\))*\)[.(]")
+# NaN that the documents promise: the error of an estimate from one probe is not known.
+_DOCUMENTED = {"OdeLikelihood.error", "OdeBits.error"}
 MEMORY = 3 * 2**29  # bytes above what the process has at the start
 
 
@@ -74,6 +78,11 @@ class Fault(NamedTuple):
     kind: str
     key: str
     text: str
+
+
+def is_raw(message: str) -> bool:
+    """Whether a message has the words of torch, NumPy, pydantic or Python."""
+    return _RAW.search(message) is not None
 
 
 def faults_of(case: Case, outcome: Outcome, place: Path) -> list[Fault]:
@@ -118,11 +127,20 @@ def _of_signature(error: dict[str, object]) -> bool:
     text = str(error["message"])
     binding = "argument" in text and ("missing" in text or "unexpected" in text or "takes" in text)
     abstract = "abstract" in text or "Protocols cannot be" in text
-    return error["type"] == "TypeError" and (binding or abstract) and (not error["own"] or "missing" in text)
+    positional = (
+        "missing" in text or "positional" in text
+    )  # also of a function of the user's that the library calls
+    return error["type"] == "TypeError" and (binding or abstract) and (not error["own"] or positional)
 
 
 def _wrongly_nan(case: Case) -> bool:
-    """NaN of finite inputs; of inputs that are not, where a whole sampling or an object is made of them."""
+    """NaN of finite inputs; of inputs that are not, where a whole sampling or an object is made of them. What is asked
+    of an object element by element, such as a score, is NaN where its input is.
+    """
+    if _ASKED.match(case.code):
+        made = _ASKED.match(case.code)
+        assert made
+        return not _NOT_FINITE.search(case.code) or bool(_NOT_FINITE.search(made[0]))
     if not _NOT_FINITE.search(case.code):
         return True
     return bool(
@@ -190,7 +208,8 @@ def _of_files(case: Case, outcome: Outcome, place: Path) -> Iterator[Fault]:
             if not stopped and "torchinductor" not in rest:
                 yield Fault("left over", f"{stem} tmp", f"{how}: {path}")
         elif top == "work":
-            if how == "made" and _PARTIAL.search(name) and not stopped:
+            named = any(rest == target or target.startswith(f"{rest}/") for target in targets)
+            if how == "made" and _PARTIAL.search(name) and not stopped and not named:
                 yield Fault("left over", f"{stem} {_no_digits(name)}", f"{how}: {path}")
             if stopped and _PARTIAL.search(name):
                 continue  # of a plain command that a signal ended at once; the next writer clears it away
@@ -205,14 +224,16 @@ def _of_files(case: Case, outcome: Outcome, place: Path) -> Iterator[Fault]:
                     yield Fault(
                         "private file", f"{stem} {_no_digits(name)}", f"mode {mode & 0o777:o}: {path}"
                     )
-            elif how == "changed" and rest in targets and not outcome.error:
-                if not failed and not re.search("replac|overw|exist", outcome.err):
+            elif how in ("changed", "filled") and rest in targets and not outcome.error:
+                if not failed and how == "changed" and not re.search("replac|overw|exist", outcome.err):
                     yield Fault("replaced without a word", f"{stem}", f"{how}: {path}")
                 if failed:
                     yield Fault("failed, but changed a file", stem, f"{how}: {path}")
     if failed and not stopped and outcome.status is not None:
         kept = [p for p in made if "metrics.jsonl" in p or "checkpoints/step" in p or ".safetensors" in p]
         left = [p for p in made if not p.endswith((".lock", "/evaluation"))]  # which may always be deleted
+        # A folder of samples keeps those that are whole, for the next call.
+        left = [p for p in left if not (place / "work" / p).with_name("manifest.json").exists()]
         if left and not kept and outcome.status != 99:
             yield Fault("half-made", stem, f"status {outcome.status} left {sorted(left)[:6]}")
     if not failed:
@@ -251,7 +272,8 @@ def _targets(case: Case) -> list[str]:
     """What a call was told to write: values of --run, --out, --trajectory; a run itself; new things of code."""
     words = list(case.words)
     if not words:
-        return ["runs", "new", *re.findall(r'Run\("(\w+)"\)\.(?:evaluate|save_samples)', case.code)]
+        given = re.findall(r'\b(?:target|trajectory)="([^"\\]+)"', case.code)
+        return ["runs", "new", *given, *re.findall(r'Run\("(\w+)"\)\.(?:evaluate|save_samples)', case.code)]
     found = ["runs", "__pycache__"]
     for i, word in enumerate(words):
         name, _, value = word.partition("=")
@@ -304,6 +326,8 @@ def has_nan(value: object, depth: int = 0) -> str:
     else:
         return ""
     for name, part in parts:
+        if f"{type(value).__name__}.{name}" in _DOCUMENTED:
+            continue
         if found := has_nan(part, depth + 1):
             return f"{found} ({type(value).__name__}.{name})"
     return ""

@@ -31,7 +31,7 @@ GIB = 2**30
 class Case:
     """One call: the words of a command, or Python code; before it, edits of the files around it.
 
-    unbounded: its numbers may ask for hours of honest work, which SIGTERM must then end.
+    unbounded: it may work for long honestly, which SIGTERM must then end: its numbers ask for it, or it measures a speed.
     expect: "error", "ok", or "" for either.   full: what it says to stderr goes to a full disk.
     """
 
@@ -115,7 +115,7 @@ class Sandbox:
         outcome = self._fork(case, call)
         after = snapshot(self.place)
         outcome.changes = {
-            path: "made" if path not in before else "removed" if path not in after else "changed"
+            path: _change(before.get(path), after.get(path))
             for path in sorted(before.keys() | after.keys())
             if before.get(path) != after.get(path)
         }
@@ -241,6 +241,14 @@ class Sandbox:
             return timeout, status
         finally:
             os.close(handle)
+
+
+def _change(before: tuple | None, after: tuple | None) -> str:
+    if before is None:
+        return "made"
+    if after is None:
+        return "removed"
+    return "filled" if before[0] == "file" and not before[2] else "changed"  # what was empty
 
 
 def _described(caught: BaseException) -> dict[str, object]:

@@ -2,6 +2,8 @@
 bounded time and memory.
 """
 
+import inspect
+import re
 import resource
 import shutil
 import tomllib
@@ -17,8 +19,8 @@ from scorefield.planning.facts import info_facts
 from scorefield.runs.recipe import read_recipe, with_overrides
 from scorefield.runtime.bounds import LEVELS, check_bounds
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import build, parse
-from scorefield.runtime.registry import SAMPLERS
+from scorefield.runtime.parsing import build, keyword_options, parse
+from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES, SAMPLERS, TIMES
 from scorefield.training import TrainingOptions
 
 OLD = Path(__file__).parent.parent / "old_runs"
@@ -233,3 +235,27 @@ def test_weights_are_compared_before_a_network_is_allocated(run: Path) -> None:
     for read in (sf.load, lambda path: sf.Run(path).model("cpu")):
         with pytest.raises(InputError, match=r"model\.safetensors does not fit this run: .* missing"):
             read(run)
+
+
+@pytest.mark.parametrize("kinds", [NETS, OBJECTIVES, PROCESSES, SAMPLERS, TIMES], ids=repr)
+def test_an_option_of_several_types_is_refused_without_words_of_pydantic(kinds):
+    said = [
+        refusal_of(keyword_options(kinds[kind]), {name: wrong})
+        for kind in kinds
+        for name in inspect.signature(kinds[kind]).parameters
+        for wrong in ({"a": 1}, "word", [{}], [[[1.5]]], -1.5)
+    ]
+    odd = [
+        text
+        for text in said
+        if not re.match(r"(option [\w.]+(: | is missing)|$)", text) or "instance of" in text
+    ]
+    assert odd == []
+
+
+def refusal_of(options, values):
+    try:
+        parse(options, values, "here")
+    except InputError as error:
+        return str(error)
+    return ""

@@ -1,5 +1,6 @@
 """The time left, and progress in a notebook."""
 
+import inspect
 import sys
 import time
 import types
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 import scorefield as sf
+from scorefield.runs.open_training import open_training
+from scorefield.runs.recipe import read_recipe
 from scorefield.runtime import progress
 from scorefield.runtime.progress import SILENT, Pace, notebook_or_silent
 
@@ -102,3 +105,30 @@ def test_nothing_is_shown_where_that_is_not_wanted_or_not_a_notebook(notebook, m
     assert notebook_or_silent() is SILENT
     list(training())
     assert capfd.readouterr() == ("", "")
+
+
+def takes_progress():
+    """The public callables that report progress, each with arguments up to there."""
+    run = sf.Run("no run")
+    return {
+        "train": training,
+        "sample": run.sample,
+        "save_samples": run.save_samples,
+        "encode": lambda **how: run.encode("images.npz", **how),
+        "decode": lambda **how: run.decode("latents.npz", **how),
+        "interpolate": lambda **how: run.interpolate(0, 1, **how),
+        "open_training": lambda **how: open_training(read_recipe("toy-moons"), "new", device="cpu", **how),
+    }
+
+
+@pytest.mark.parametrize("name", takes_progress())
+@pytest.mark.parametrize("wrong", [3, True, [], "bar", type(SILENT)], ids=repr)
+def test_what_receives_no_progress_is_refused(name, wrong):
+    with pytest.raises(sf.InputError, match="progress is an object with the methods"):
+        takes_progress()[name](progress=wrong)
+
+
+def test_every_method_of_a_run_that_reports_progress_is_tried():
+    methods = inspect.getmembers(sf.Run, inspect.isfunction)
+    found = {name for name, method in methods if "progress" in inspect.signature(method).parameters}
+    assert {name for name in found if not name.startswith("_")} <= set(takes_progress())

@@ -1,14 +1,22 @@
 """Files that others have made: anything but a regular file of bounded size is refused in one sentence, at once."""
 
+import contextlib
 import os
+import resource
 import socket
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
+import scorefield as sf
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.reading import (
     MissingFile,
+    TooManyFiles,
+    as_path,
     open_file,
     read_bytes,
     read_json,
@@ -16,6 +24,8 @@ from scorefield.runtime.reading import (
     read_toml,
     reading,
 )
+from scorefield.runtime.weights import TensorFile, read_tensors
+from scorefield.training import checkpoint
 
 
 def refusal(read, *arguments, **keywords):
@@ -181,3 +191,57 @@ def test_errors_of_this_library_and_interruptions_pass_the_guard():
     assert caught.value is own
     with pytest.raises(KeyboardInterrupt), reading("x"):
         raise KeyboardInterrupt
+
+
+@pytest.fixture
+def no_descriptors(monkeypatch):
+    """Called, it leaves the process none to open a file with."""
+    taken: list[int] = []
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def take() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[0]), before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+
+    yield take
+    for descriptor in taken:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_file_is_not_called_damaged_where_too_many_are_open(tmp_path, no_descriptors):
+    """Pictures, weights, checkpoints and texts: readers that do without damaged files do not take them for such."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(pictures / f"{i}.png")
+    weights = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(2)}, weights)
+    checkpoint.save(tmp_path / "checkpoints", 1, {"ema": {"a": torch.zeros(2)}}, {"step": 1})
+    (tmp_path / "text").write_text("text")
+    lazy = sf.data.folder(pictures, size=8, on_demand=True, probe=1)
+    opened = open(weights, "rb")  # noqa: SIM115  (closed, it would leave a descriptor)
+    no_descriptors()
+    for read in (
+        lambda: TensorFile(opened, weights),
+        lambda: read_text(tmp_path / "text", "a text"),
+        lambda: read_tensors(weights, "weights"),
+        lambda: checkpoint.newest(tmp_path / "checkpoints"),
+        lambda: lazy.batch(torch.arange(4)),
+    ):
+        with pytest.raises(TooManyFiles, match="too many files are open"):
+            read()
+    opened.close()
+
+
+@pytest.mark.parametrize("path", [None, 3, b"name", [], "\0", "a\ud800"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(InputError, match="a run is named by its path"):
+        as_path(path, "a run")
+
+
+def test_a_path_may_begin_at_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert str(as_path("~/runs", "a run")) == "/home/someone/runs"

@@ -199,6 +199,10 @@ def test_a_claimed_folder_goes_where_training_does_not_begin(tmp_path, monkeypat
     claim = next_run("a")
     assert claim.__enter__().is_dir()
     assert not claim.__exit__(ValueError, ValueError(), None)
+    assert os.listdir() == [], "the folder above it goes too, if it was made for it"
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError), next_run("a"):
+        raise ValueError
     assert os.listdir("runs") == []
     (tmp_path / "runs").rmdir()
     (tmp_path / "runs").write_text("")

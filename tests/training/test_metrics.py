@@ -5,6 +5,7 @@ import json
 import resource
 import statistics
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 import scorefield as sf
+from scorefield.store.run_folder import RunFolder
 from scorefield.training.meter import Meter
 
 OPTIONS: dict[str, Any] = {"batch_size": 8, "device": "cpu", "precision": "fp32", "log_every": 2}
@@ -172,3 +174,29 @@ def test_tensorboard_receives_the_metrics(tmp_path):
     (told,) = run.rglob("hparams.yml")
     assert "training.batch_size: 8" in told.read_text()
     assert "net.hidden: 16" in told.read_text()
+
+
+def test_the_lines_before_a_step_are_kept_whatever_others_hold(tmp_path):
+    """Also lines longer than any of ours, of which no more than a piece is ever in memory."""
+    folder = RunFolder(tmp_path)
+    lines = [
+        '{"step": 1}',
+        "\0" * 3_000_000,
+        "no line",
+        '{"step": 2, "loss": "é"}',
+        '{"step": 3}',
+        '{"step": 2',
+    ]
+    folder.metrics.write_text("\n".join(lines))
+    folder.truncate_metrics(2)
+    assert folder.metrics.read_text() == '{"step": 1}\n{"step": 2, "loss": "é"}\n'
+    folder.truncate_metrics(0)
+    assert folder.metrics.read_text() == ""
+    with open(folder.metrics, "wb") as file:
+        file.truncate(50_000_000)
+    tracemalloc.start()
+    folder.truncate_metrics(2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert folder.metrics.read_text() == ""
+    assert peak < 10_000_000

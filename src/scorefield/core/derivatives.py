@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from scorefield.core.shapes import check_real
 from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 
@@ -75,8 +76,7 @@ def differentiable(x: Tensor, keep_graph: bool) -> Tensor:
 
 def check_batch(x: Tensor) -> None:
     """InputError unless x is a non-empty batch (B, *) of floats."""
-    if not isinstance(x, Tensor):
-        raise InputError(f"x must be a tensor (B, *), got {brief(x)}")
+    check_real("x", x, "a tensor (B, *) of real numbers")
     if not x.is_floating_point():
         raise InputError(
             f"x must hold floating-point values, got {x.dtype}: convert it, for example with x.float()"

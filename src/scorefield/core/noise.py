@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.runtime.checks import brief, instance_of, positive_int
+from scorefield.runtime.checks import brief, instance_of, is_list, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Noise", "NoiseSource", "Recorded", "as_noise", "check_noise", "fresh_seed"]
@@ -204,7 +204,7 @@ class Recorded:
                 f"the recorded noise is used up: it holds {len(self._tensors)} draws and one more was requested"
             )
         tensor = self._tensors[self._next]
-        sizes = () if shape == () else _sizes(shape)
+        sizes = () if isinstance(shape, tuple) and not shape else _sizes(shape)
         if tuple(tensor.shape) != tuple(sizes):
             raise InputError(
                 f"recorded draw {self._next} has shape {tuple(tensor.shape)}, but {tuple(sizes)} was requested"
@@ -268,7 +268,7 @@ def _identities(samples: Tensor | Iterable[int]) -> np.ndarray:
 
 def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a draw. InputError for what is none."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) and len(shape) <= _MOST_DIMENSIONS else ()
+    sizes = tuple(shape) if is_list(shape) and len(shape) <= _MOST_DIMENSIONS else ()
     if not sizes or not all(isinstance(n, int | np.integer) and n >= 0 and n is not True for n in sizes):
         raise InputError(f"the shape of a draw is (B, *), one row for each sample; got {brief(shape)}")
     if math.prod(sizes) > _LARGEST_DRAW:

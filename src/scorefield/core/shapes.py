@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.runtime.checks import LARGEST, brief, check_finite, number, positive_int
+from scorefield.runtime.checks import LARGEST, brief, check_finite, is_list, number, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = [
     "DataSpec",
     "are_images",
     "check_batch_of",
+    "check_device",
+    "check_real",
     "expand",
     "is_true",
     "mean_flat",
@@ -56,14 +58,46 @@ def check_batch_of(name: str, x: object, like: Tensor | None = None) -> None:
     if not isinstance(x, Tensor):
         advice = ": convert it by torch.from_numpy" if type(x).__module__ == "numpy" else ""
         raise InputError(f"{name} must be a tensor (B, *), got {brief(x)}{advice}")
-    if x.layout != torch.strided:
-        raise InputError(f"{name} must be a dense tensor, got one of {x.layout}: convert it by .to_dense()")
+    _check_dense(name, x)
     if not x.is_floating_point():
         raise InputError(f"{name} must hold floating-point numbers, got {x.dtype}: convert it by .float()")
-    if like is not None and x.shape != like.shape:
-        raise InputError(f"{name} must have shape {tuple(like.shape)}, got {tuple(x.shape)}")
+    if like is not None:
+        if x.shape != like.shape:
+            raise InputError(f"{name} must have shape {tuple(like.shape)}, got {tuple(x.shape)}")
+        check_device(name, x, like)
     if x.ndim < 1 or not x.numel():
         raise InputError(f"{name} must hold at least one example, (B, *); got shape {tuple(x.shape)}")
+
+
+def check_real(name: str, x: object, expected: str = "a tensor of numbers") -> Tensor:
+    """x, if it is a dense tensor of real numbers whose values can be read.
+
+    Args:
+        name: What x is, for the message.
+        x: Anything.
+        expected: What is expected, in words.
+    Raises:
+        InputError: For everything else: booleans, complex numbers, a sparse tensor, one on the meta device.
+    """
+    if not isinstance(x, Tensor):
+        raise InputError(f"{name} must be {expected}, got {brief(x)}")
+    _check_dense(name, x)
+    if x.is_meta:
+        raise InputError(f"{name} must be {expected}, got a tensor of the meta device, which has no values")
+    if x.is_complex() or x.dtype == torch.bool:
+        raise InputError(f"{name} must be {expected}, got one of {x.dtype}")
+    return x
+
+
+def check_device(name: str, x: Tensor, like: Tensor) -> None:
+    """InputError unless x lies on the device of `like`."""
+    if x.device != like.device:
+        raise InputError(f"{name} must be on {like.device}, got a tensor on {x.device}: move it by .to()")
+
+
+def _check_dense(name: str, x: Tensor) -> None:
+    if x.layout != torch.strided:
+        raise InputError(f"{name} must be a dense tensor, got one of {x.layout}: convert it by .to_dense()")
 
 
 def is_true(value: Tensor) -> bool:
@@ -103,20 +137,16 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         shape, classes = self.shape, self.classes
-        if not isinstance(shape, Sequence) or not shape or isinstance(shape, str):
+        if not is_list(shape) or not shape:
             raise InputError(f"the shape of an example must have positive sizes, got {brief(shape)}")
         for size in shape:
             positive_int("a size of an example's shape", size, at_most=_LARGEST_SIZE)
-        if not isinstance(self.range, Sequence) or len(self.range) != 2:
+        if not is_list(self.range) or len(self.range) != 2:
             raise InputError(f"range must be two ascending numbers, such as (-1, 1); got {brief(self.range)}")
         low, high = (number("an end of range", end, at_least=-LARGEST, at_most=LARGEST) for end in self.range)
         if not low < high:
             raise InputError(f"range must ascend, got {self.range}")
-        if (
-            not isinstance(classes, Sequence)
-            or isinstance(classes, str)
-            or not all(isinstance(name, str) for name in classes)
-        ):
+        if not is_list(classes) or not all(isinstance(name, str) for name in classes):
             raise InputError(f"classes must be a list of names, one per label; got {brief(classes)}")
         if self.bins is not None:
             positive_int("bins, the levels a value can take,", self.bins, at_least=2, at_most=_LARGEST_BINS)
@@ -145,7 +175,7 @@ class DataSpec:
         """
         if self.bins is None:
             raise InputError("this data is continuous: it has no levels (bins is None)")
-        _check_values(levels, "levels")
+        check_real("levels", levels)
         if levels.is_floating_point():
             raise InputError(f"levels are the integers 0 … {self.bins - 1}, got {levels.dtype}")
         low, high = self.range
@@ -168,7 +198,7 @@ class DataSpec:
             raise InputError(
                 f"only data of at most 256 levels can be rounded to levels, and bins is {self.bins}"
             )
-        _check_values(x)
+        check_real("x", x)
         if not x.is_floating_point():
             return x.clamp(0, self.bins - 1).to(torch.uint8)
         return _rounded(x, self.range, self.bins)
@@ -183,7 +213,7 @@ class DataSpec:
         """
         if self.bins is None:
             raise InputError("this data is continuous: it has no levels (bins is None)")
-        _check_values(x)
+        check_real("x", x)
         low, high = self.range
         position = (x - low) * ((self.bins - 1) / (high - low)) if x.is_floating_point() else x
         level = position.round()
@@ -213,15 +243,8 @@ class DataSpec:
         return _rounded(x, self.range, 256)
 
 
-def _check_values(x: object, name: str = "x") -> None:
-    """InputError unless x is a tensor of real numbers."""
-    if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool or x.is_meta:
-        got = f"one of {x.dtype} on {x.device}" if isinstance(x, Tensor) else brief(x)
-        raise InputError(f"{name} must be a tensor of numbers, got {got}")
-
-
 def _rounded(x: Tensor, bounds: tuple[float, float], bins: int) -> Tensor:
-    _check_values(x)
+    check_real("x", x)
     check_finite(x, "images", "the model that made them has diverged")
     low, high = bounds
     return ((x - low) * ((bins - 1) / (high - low))).round().clamp(0, bins - 1).to(torch.uint8)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scorefield.core.shapes import DataSpec
-from scorefield.runtime.checks import instance_of
+from scorefield.core.shapes import DataSpec, check_device, check_real
+from scorefield.runtime.checks import instance_of, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["dequantize", "flip", "reduced", "shift"]
@@ -20,6 +20,8 @@ def flip(x: Tensor, coin: Tensor) -> Tensor:
         x: Images (B, C, H, W).
         coin: Uniform numbers in [0, 1), (B,).
     """
+    check_real("x", x, "images (B, C, H, W)")
+    check_real("coin", coin)
     if x.ndim != 4 or coin.shape != x.shape[:1]:
         raise InputError(
             f"flip takes images (B, C, H, W) and one coin each (B,), got {tuple(x.shape)} and "
@@ -35,8 +37,8 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
         x: Images (B, C, H, W).
         offsets: Integers (B, 2), rows and columns.
     """
-    for name, given in (("x", x), ("offsets", offsets)):
-        instance_of(name, given, Tensor, "a tensor")
+    check_real("x", x, "images (B, C, H, W)")
+    check_real("offsets", offsets, "integers (B, 2)")
     if x.ndim != 4 or offsets.shape != (len(x), 2) or offsets.is_floating_point():
         raise InputError(
             f"shift takes images (B, C, H, W) and two integers each (B, 2), got {tuple(x.shape)} and "
@@ -68,13 +70,14 @@ def dequantize(values: Tensor, u: Tensor, spec: DataSpec) -> Tensor:
     if spec.bins is None:
         raise InputError("this data is continuous: it has no bins to dequantize (bins is None)")
     for name, given in (("values", values), ("u", u)):
-        instance_of(name, given, Tensor, "a tensor (B, *)")
+        check_real(name, given, "a tensor (B, *) of numbers")
     if values.shape != u.shape or values.is_floating_point():
         raise InputError(
             f"dequantize takes integer bins and one u for each value, got {values.dtype} "
             f"{tuple(values.shape)} "
             f"and u {tuple(u.shape)}"
         )
+    check_device("u", u, values)
     low, high = spec.range
     return low + (high - low) * ((values.to(u.dtype) + u) / spec.bins)
 
@@ -92,9 +95,11 @@ def reduced(x: Tensor, side: int) -> Tensor:
     Returns:
         (B, C, side, side).
     """
-    if x.ndim != 4 or not 1 <= side <= min(x.shape[2:]):
+    check_real("x", x, "images (B, C, H, W)")
+    positive_int("side", side)
+    if x.ndim != 4 or not x.is_floating_point() or side > min(x.shape[2:]):
         raise InputError(
-            f"images (B, C, H, W) are reduced to a side of 1 … min(H, W) pixels; got {side} for "
-            f"{tuple(x.shape)}"
+            f"images (B, C, H, W) of floating-point numbers are reduced to a side of 1 … min(H, W) pixels; got {side} "
+            f"for {x.dtype} {tuple(x.shape)}"
         )
     return F.adaptive_avg_pool2d(x, side)

@@ -5,7 +5,6 @@ To encode or inpaint they are brought to the model's size as training does it; t
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from scorefield.data.images.read import ImageOptions
 from scorefield.data.sources.folder import folder
 from scorefield.data.sources.npz import from_arrays, npz
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import as_path
 
 __all__ = ["UserImages", "images_of", "low_res_images", "mask_of", "read_images"]
 
@@ -44,11 +44,7 @@ def read_images(
     """
     if isinstance(path, np.ndarray):
         return from_arrays(path, labels, _named(path), ImageOptions(size, channels))
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(
-            f"images are a NumPy array, or the path of a file or folder; got {type(path).__name__}"
-        )
-    path = Path(os.path.expanduser(path))
+    path = as_path(path, "a file or folder of images that are not in an array")
     if path.is_dir():
         return folder(path, size=size, channels=channels or 3, strict=True)
     if path.suffix.lower() == ".npz":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.evaluation.frechet import check_real
-from scorefield.runtime.checks import check_finite, instance_of, positive_int
+from scorefield.core.shapes import check_real
+from scorefield.runtime.checks import check_finite, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["copied", "copying_ratio", "nearest_distances"]
@@ -30,7 +30,7 @@ def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22
         InputError: No references, or other shapes.
     """
     for name, x in (("queries", queries), ("references", references)):
-        check_real(name, instance_of(name, x, Tensor, "a tensor (N, *)"))
+        check_real(name, x, "a tensor (N, *) of real numbers")
     positive_int("block", block)
     if queries.ndim < 2 or queries.shape[1:] != references.shape[1:]:
         raise InputError(
@@ -117,7 +117,7 @@ def copying_ratio(samples: Tensor, heldout: Tensor) -> float:
             (median 0).
     """
     for name, x in (("samples", samples), ("heldout", heldout)):
-        check_real(name, instance_of(name, x, Tensor, "distances (N,)"))
+        check_real(name, x, "distances (N,)")
         if x.ndim != 1 or not len(x):
             raise InputError(
                 f"copying_ratio needs distances of both, (N,) and (M,); {name} has shape {tuple(x.shape)}"

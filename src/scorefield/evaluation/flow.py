@@ -17,12 +17,12 @@ from torch import Tensor
 
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise, as_noise, check_noise
-from scorefield.core.shapes import check_batch_of, expand, sum_flat
+from scorefield.core.shapes import check_batch_of, check_real, expand, sum_flat
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.objectives.vlb import prior_term
 from scorefield.process.base import GaussianProcess
-from scorefield.runtime.checks import number, one_of, positive_int
+from scorefield.runtime.checks import brief, number, one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.between import between_levels
 
@@ -113,6 +113,9 @@ def ode_log_prob(
     one_of("trace", trace, TRACES)
     positive_int("probes", probes, at_most=_MOST_PROBES)
     check_batch_of("x", x)
+    check_real("x", x)
+    if prior is not None and (not callable(prior) or isinstance(prior, type)):
+        raise InputError(f"a prior is called x_T (B, *) -> ln p(x_T), (B,), got {brief(prior)}")
     rtol = number("rtol, the relative tolerance,", rtol, above=0)
     atol = number("atol, the absolute tolerance,", atol, above=0)
     process, model = _between_levels(model)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorefield.core.shapes import check_real
 from scorefield.runtime.checks import check_finite, instance_of, positive_int
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.free_memory import needs_memory
 
-__all__ = ["Moments", "check_features", "check_real", "enough", "frechet_distance"]
+__all__ = ["Moments", "check_features", "enough", "frechet_distance"]
 
 
 class Moments:
@@ -35,6 +37,9 @@ class Moments:
         _check_table(features, "B", self.dimension if self.count else None)
         if not len(features):
             return self
+        if not self.count:  # the batch's scatter, the sum of all, and their sum
+            size = features.shape[1]
+            needs_memory(3 * 8 * size**2, f"the covariance of {size:,} features")
         batch = features.detach().to("cpu", torch.float64)
         mean = batch.mean(dim=0)
         centred = batch - mean
@@ -119,21 +124,10 @@ def check_features(a: Tensor, b: Tensor) -> None:
 
 
 def _check_table(features: object, rows: str, columns: int | None = None) -> None:
-    table = instance_of("features", features, Tensor, f"a tensor ({rows}, D)")
+    table = check_real("features", features, f"a tensor ({rows}, D) of real numbers")
     if table.ndim != 2 or not table.shape[1] or columns not in (None, table.shape[1]):
         raise InputError(f"features must have shape ({rows}, {columns or 'D'}), got {tuple(table.shape)}")
-    check_real("features", table)
     check_finite(table, "feature vectors", "inspect these images; a model that has diverged produces them")
-
-
-def check_real(name: str, x: Tensor) -> None:
-    """InputError unless x holds real numbers that can be read: no booleans, complex numbers, nothing sparse or on the
-    meta device.
-    """
-    if x.dtype == torch.bool or x.is_complex() or x.is_meta or x.layout != torch.strided:
-        raise InputError(
-            f"{name} must hold real numbers in a dense tensor, got {x.dtype} on {x.device}{', sparse' if x.layout != torch.strided else ''}"
-        )
 
 
 def _check_dimensions(a: int, b: int) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from scorefield.core.shapes import DataSpec
 from scorefield.evaluation.extractors import Pretrained
+from scorefield.runtime.reading import as_path
 from scorefield.runtime.weights import SHOWN, fill, read_tensors
 
 __all__ = ["InceptionV3", "inception_features"]
@@ -37,7 +38,7 @@ def inception_features(path: str | Path, spec: DataSpec) -> Pretrained:
         InputError: For no such file, a file of anything else, and data that are not images of 1 or 3
             channels.
     """
-    path = Path(path).expanduser()
+    path = as_path(path, "the file of the FID network")
     tensors, digest = read_tensors(path, _WHAT)
     with torch.device("meta"):
         net = InceptionV3()

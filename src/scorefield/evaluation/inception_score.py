@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.evaluation.frechet import check_real
-from scorefield.runtime.checks import instance_of, positive_int
+from scorefield.core.shapes import check_real
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Score", "inception_score"]
@@ -60,10 +60,9 @@ def _score(log_p: Tensor) -> Tensor:
 
 
 def _check(log_probs: Tensor, splits: int) -> None:
-    instance_of("log_probs", log_probs, Tensor, "a tensor (N, K)")
+    check_real("log_probs", log_probs, "a tensor (N, K) of real numbers")
     if log_probs.ndim != 2:
         raise InputError(f"log_probs must have shape (N, K), got {tuple(log_probs.shape)}")
-    check_real("log_probs", log_probs)
     positive_int("splits", splits, at_least=0)
     if not len(log_probs):
         raise InputError("the Inception Score is of images, and there are none")

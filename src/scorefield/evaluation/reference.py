@@ -17,7 +17,7 @@ from scorefield.evaluation.frechet import Moments
 from scorefield.runtime.atomic import atomic_write
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import reading
+from scorefield.runtime.reading import as_path, reading
 from scorefield.runtime.weights import SHOWN, open_tensors, sha256
 from scorefield.store.outputs import MARK, check_output
 
@@ -116,7 +116,7 @@ class Reference:
         Raises:
             InputError: When it cannot be written, and for a file that is there and scorefield did not write.
         """
-        path = Path(path).expanduser()
+        path = as_path(path, "a reference")
         check_output(path)
         said = {"format": _FORMAT, "sha256": self.hash, "comment": MARK, **self._texts()}
         try:
@@ -135,7 +135,7 @@ class Reference:
         Raises:
             InputError: For a file that is missing, damaged or of another kind.
         """
-        path = Path(path).expanduser()
+        path = as_path(path, "a reference")
         try:
             with open_tensors(path, "a .safetensors file that `Reference.save` wrote") as file:
                 known, tensors = file.metadata, file.tensors()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, are_images
-from scorefield.runtime.checks import brief, instance_of
+from scorefield.runtime.checks import brief, instance_of, is_list
 from scorefield.runtime.errors import InputError
 from scorefield.store.block_store import Block, finite
 from scorefield.store.file_store import write_samples
@@ -39,7 +39,7 @@ class Samples:
     ) -> None:
         self.spec = instance_of("spec", spec, DataSpec, "a DataSpec")
         instance_of("values", values, Tensor, "a tensor (N, *)")
-        if labels is not None and not isinstance(labels, Sequence):
+        if labels is not None and not is_list(labels):
             raise InputError(f"labels must be a list of integers, one for each sample, got {brief(labels)}")
         self._values, self._labels = values, labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -213,7 +214,10 @@ def _read_diffusers(request: Request) -> Imported:
     """A folder of diffusers, which describes itself."""
     if request.card or request.flags or request.classifier:
         raise InputError("a diffusers folder describes itself: remove card, flags and classifier")
-    read, name = diffusers.read_folder(request.path), fitting_name(request.path.resolve().name)
+    read, name = (
+        diffusers.read_folder(request.path),
+        fitting_name(os.path.basename(os.path.realpath(request.path))),
+    )
     return Imported(
         read.model,
         name,

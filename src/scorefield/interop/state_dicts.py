@@ -11,6 +11,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.printable import one_line
 from scorefield.runtime.reading import open_file, reading
@@ -129,9 +130,9 @@ def _unpacked(content: object, path: Path, notes: list[str]) -> Mapping[str, Ten
             lacking = "" if key in _AVERAGED else "; it has no averaged ones"
             notes.append(f"took {kind} weights, {key!r}, of a training file{lacking}")
             return found
-    keys = [key if isinstance(key, str) else f"a {type(key).__name__}" for key in list(table)[:5]]
+    keys = [key if isinstance(key, str) else brief(key) for key in list(table)[:5]]
     listed = one_line(", ".join(keys))
-    what = f"a table of {listed}" if table else type(content).__name__
+    what = f"a table of {listed}" if table else brief(content)
     raise InputError(f"{path} holds no state dict (names and tensors) but {what}")
 
 

@@ -71,7 +71,7 @@ def as_model(thing: object) -> Model:
         )
     if not isinstance(thing, ScoreFunction):
         raise IncompatibleModel(
-            f"scorefield needs a model with a method score(x, t=None), and {type(thing).__name__} has none; one with noise levels also "
+            f"scorefield needs a model with a method score(x, t=None), and {brief(thing)} has none; one with noise levels also "
             "has a `process` and is called (x_t, t) -> sf.Prediction, see sf.Denoise"
         )
     return _Foreign(thing)
@@ -125,7 +125,7 @@ def as_classifier(thing: object) -> ClassifierModel:
     ):
         raise IncompatibleModel(
             "a classifier is called (x_t, t) and returns logits (B, K), such as sf.load(run) of a classifier's run; got "
-            f"{type(thing).__name__}"
+            f"{brief(thing)}"
         )
     refuse_misspelt(thing, ("num_classes", "process"), "classifier", beyond=nn.Module)
     return _ForeignClassifier(thing)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scorefield.core.shapes import check_batch_of
 from scorefield.nets.fused import fused_norm, is_fused, plain_norm
-from scorefield.runtime.checks import brief, flag, number, positive_int
+from scorefield.runtime.checks import brief, flag, is_list, number, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -269,7 +269,7 @@ def level_widths(
     level.
     """
     for name, values in (("channel_mult", channel_mult), ("attention", attention)):
-        if not isinstance(values, Sequence) or isinstance(values, str):
+        if not is_list(values):
             raise InputError(
                 f"{name} must be a list of numbers, one for each of its levels; got {brief(values)}"
             )
@@ -339,6 +339,8 @@ def check_call(
     for name, value in (("the noise value c", c), ("labels y", y)):
         if value is not None and not isinstance(value, Tensor):
             raise InputError(f"{name} must be a tensor (B,), got {brief(value)}")
+        if value is not None and value.device != x.device:
+            raise InputError(f"{name} must be on the device of x, {x.device}; got {value.device}")
     batch = tuple(x.shape[:1])
     if c is not None and not noise_levels:
         raise InputError(

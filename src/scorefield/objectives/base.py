@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scorefield.core.noise import Noise, check_noise
 from scorefield.core.shapes import check_batch_of
+from scorefield.models.base import ScoreFunction
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.network_model import ModelBase, checked_labels
 from scorefield.objectives.times import TimeSampling, times_config
@@ -81,7 +82,8 @@ class Objective(nn.Module, Described, ABC):
         bare = (
             own and not self.trains.takes(None) and not isinstance(getattr(model, "process", None), Process)
         )
-        if not isinstance(model, nn.Module) or bare:
+        scoreless = own and self.trains.takes(None) and not isinstance(model, ScoreFunction)
+        if not isinstance(model, nn.Module) or bare or scoreless:
             raise IncompatibleModel(
                 f"{type(self).__name__} trains a {self.trains.__name__}, {self.trains.summary}; got {brief(model)}"
             )

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from scorefield.core.derivatives import check_batch, differentiable, recording, score_from_energy, vjp
-from scorefield.core.shapes import check_batch_of, expand, sum_flat
+from scorefield.core.shapes import check_batch_of, check_device, check_real, expand, sum_flat
+from scorefield.models.base import Model
 from scorefield.runtime.checks import LARGEST, brief, number, one_of, positive_int
 from scorefield.runtime.errors import InputError
 
@@ -252,6 +253,10 @@ def _trace(s: Tensor, x: Tensor, create_graph: bool) -> Tensor:
 
 def _call(score: Score, x: Tensor) -> Tensor:
     """s(x) in x's dtype (a network under autocast answers in another)."""
+    if isinstance(score, Model):
+        raise InputError(
+            "a score is called x -> tensor of x's shape, got a model: give its method, model.score"
+        )
     if not callable(score) or isinstance(score, type):
         raise InputError(f"a score is called x -> tensor of x's shape, got {brief(score)}")
     return _same_shape(score(x), x, "a score")
@@ -267,6 +272,7 @@ def _same_shape(s: object, x: Tensor, what: str) -> Tensor:
     if not isinstance(s, Tensor) or s.shape != x.shape:
         got = tuple(s.shape) if isinstance(s, Tensor) else brief(s)
         raise InputError(f"{what} must be a tensor of the shape of x, {tuple(x.shape)}, got {got}")
+    check_device(what, s, x)
     return s.to(x.dtype)
 
 
@@ -287,8 +293,8 @@ def _dot(v: Tensor, s: Tensor) -> Tensor:
 
 def _stack(v: Tensor, x: Tensor) -> Tensor:
     """Projections (B, *) or (M, B, *) as (M, B, *) in x's dtype."""
-    if not isinstance(v, Tensor) or v.is_complex():
-        raise InputError(f"projections must be a tensor of real numbers, got {brief(v)}")
+    check_real("projections", v, "a tensor of real numbers")
+    check_device("projections", v, x)
     v = v.unsqueeze(0) if v.ndim == x.ndim else v
     if v.shape[1:] != x.shape or v.shape[0] == 0:
         shape = ", ".join(str(n) for n in x.shape)
@@ -299,8 +305,8 @@ def _stack(v: Tensor, x: Tensor) -> Tensor:
 
 
 def _check_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
-    if isinstance(sigma, Tensor) and not sigma.is_complex():
-        value = sigma
+    if isinstance(sigma, Tensor):
+        value = check_real("sigma", sigma, "a number or one value per example")
     else:
         value = torch.tensor(number("sigma", sigma, above=0, at_most=LARGEST), dtype=torch.float64)
     if value.ndim and value.shape != x.shape[:1]:

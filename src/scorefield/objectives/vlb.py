@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.core.distributions import CDFS, Normal, discretized_log_prob
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level, Prediction
-from scorefield.core.shapes import DataSpec, check_batch_of
+from scorefield.core.shapes import DataSpec, check_batch_of, check_real, expand
 from scorefield.models.base import Denoise
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.foreign import as_gaussian
@@ -139,8 +139,10 @@ def prior_term(process: GaussianProcess, x0: Tensor, t: Time) -> Tensor:
             f"process must be a Gaussian process such as sf.process.cosine(1000), got {brief(process)}"
         )
     check_batch_of("x0", x0)
-    alpha, sigma = process.level(t)
-    mean = alpha * x0.detach().cpu().double()
+    check_real("x0", x0)
+    x0 = x0.detach().cpu().double()
+    alpha, sigma = (expand(value, x0) for value in process.level(t))
+    mean = alpha * x0
     start = Normal(
         torch.full_like(mean, process.prior_mean), torch.tensor(process.prior_std**2, dtype=torch.float64)
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise, as_noise
 from scorefield.core.prediction import Level
-from scorefield.core.shapes import check_batch_of, expand
+from scorefield.core.shapes import check_batch_of, check_real, expand
 from scorefield.process import transitions
 from scorefield.runtime.checks import LARGEST, brief, number
 from scorefield.runtime.description import Described
@@ -282,7 +282,7 @@ def as_time(t: Time) -> Tensor:
 
 def as_log_ratio(log_ratio: Tensor) -> Tensor:
     """λ = ln(α/σ) as a float64 CPU tensor. InputError for what is no tensor of numbers, and for NaN."""
-    if not isinstance(log_ratio, Tensor) or not log_ratio.is_floating_point() or log_ratio.is_meta:
+    if not check_real("log_ratio", log_ratio, "a tensor of values of ln(α/σ)").is_floating_point():
         raise InputError(f"log_ratio is a tensor of values of ln(α/σ), got {brief(log_ratio)}")
     found = log_ratio.detach().cpu().double()
     if bool(found.isnan().any()):

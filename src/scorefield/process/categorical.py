@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.core.distributions import LOG_ZERO, Categorical
 from scorefield.core.noise import Noise, as_noise
-from scorefield.core.shapes import check_batch_of, expand, is_true
+from scorefield.core.shapes import check_batch_of, check_device, check_real, expand, is_true
 from scorefield.process.base import Process, Time, table_index
 from scorefield.runtime.checks import brief, instance_of, number, numbers, positive_int
 from scorefield.runtime.errors import InputError
@@ -102,7 +102,8 @@ class CategoricalProcess(Process):
             u: The draw, uniform in [0, 1), (B, *).
         """
         check_batch_of("u", u)
-        if instance_of("x0", x0, Tensor, "an integer tensor (B, *)").shape != u.shape:
+        check_device("u", u, check_real("x0", x0, "an integer tensor (B, *)"))
+        if x0.shape != u.shape:
             raise InputError(f"u must have the shape of x0, {tuple(x0.shape)}; got {tuple(u.shape)}")
         return self.transition(x0, t, 0).sample(u)
 
@@ -349,8 +350,8 @@ def check_category_batch(x: Tensor, count: int, what: str) -> None:
     """InputError unless x is a batch of integers. Those of other devices than the CPU are not looked at, which would
     make the host wait.
     """
-    instance_of(what, x, Tensor, f"a tensor (B, *) of the integers 0 … {count - 1}")
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+    check_real(what, x, f"a tensor (B, *) of the integers 0 … {count - 1}")
+    if x.is_floating_point():
         raise InputError(f"{what} must hold categories, the integers 0 … {count - 1}; got {x.dtype}")
     if x.ndim < 1 or not x.shape[0]:
         raise InputError(f"{what} must hold at least one example, (B, *); got shape {tuple(x.shape)}")

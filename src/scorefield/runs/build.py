@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -39,7 +38,7 @@ from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import IncompatibleModel, InputError, ScorefieldError
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.parsing import build, parse
-from scorefield.runtime.reading import MissingFile, reading
+from scorefield.runtime.reading import MissingFile, as_path, reading
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES
 from scorefield.runtime.weights import WeightsFile, check_tensors, misfit
 from scorefield.training import RunFolder
@@ -327,8 +326,7 @@ def load(
 
 def check_given(run: object, net: object, process: object) -> None:
     """InputError unless these can be the path of a run, and a network and a process of the user's own or None."""
-    if not isinstance(run, str | PathLike):
-        raise InputError(f"a run is opened by the path of its folder, got {brief(run)}")
+    as_path(run, "a run")
     if net is not None and not isinstance(net, torch.nn.Module):
         raise InputError(f"net must be a torch.nn.Module, the network of the run, got {brief(net)}")
     if process is not None and not isinstance(process, Process):

@@ -27,7 +27,7 @@ from scorefield.runtime.checks import number
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
-from scorefield.runtime.progress import SILENT, Bar, Reporter
+from scorefield.runtime.progress import SILENT, Bar, Reporter, check_reporter
 from scorefield.runtime.registry import SAMPLE_METRICS
 from scorefield.runtime.weights import SHOWN
 
@@ -78,7 +78,10 @@ def evaluate_run(
         EvaluationOptions, {"metrics": names or (("fd", "pr") if len(scales) > 1 else ("fd",)), **wanted}
     )
     _check_scales(scales, asked)
-    processes, progress = options.get("processes") or Processes(), options.get("progress", SILENT)
+    processes, progress = (
+        options.get("processes") or Processes(),
+        check_reporter(options.get("progress", SILENT)),
+    )
     # What one process alone cannot open, or opens otherwise, none goes on without.
     targets = processes.on_all(
         lambda: _targets(run, asked.metrics, scales, options, processes, progress),
@@ -165,7 +168,7 @@ def _accuracy(
             "a classifier is evaluated by its accuracy: metrics, samples, guidance and classifier apply to "
             "generative models only"
         )
-    progress, seed = options.get("progress", SILENT), options.get("seed", 0)
+    progress, seed = check_reporter(options.get("progress", SILENT)), options.get("seed", 0)
     train, heldout = _data(run, options.get("data"), progress)
     model = run.model(options.get("device"), options.get("precision"), kind=NoisyClassifier)
     parts = {}

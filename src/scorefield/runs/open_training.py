@@ -33,7 +33,7 @@ from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.precision import pick_device
-from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.runtime.progress import SILENT, Reporter, check_reporter
 from scorefield.runtime.weights import misfit
 from scorefield.store.picture_grid import picture_grid
 from scorefield.store.run_folder import RunFolder
@@ -74,6 +74,7 @@ def open_training(
     """
     if limit is not None and resume:
         raise InputError("a resumed run keeps its number of steps: remove limit")
+    check_reporter(progress)
     place = Path(folder)
     processes = join_training(device)
     timed = None if limit is None else {"minutes": limit.minutes, "at_most": limit.at_most}
@@ -174,11 +175,14 @@ def next_run(name: str, device: str | None = None) -> Iterator[Path]:
     it empty. Trainings that start at once get one each; the processes of one training get the same.
     """
 
+    parent = Path("runs")
+    is_new = not parent.exists()
+
     def claim() -> Path:
         try:
-            return make_numbered(Path("runs") / name)
+            return make_numbered(parent / name)
         except OSError as error:
-            raise unwritable(Path("runs"), error, "give the run's folder (--run)") from None
+            raise unwritable(parent, error, "give the run's folder (--run)") from None
 
     processes = join_training(device)
     folder = processes.on_first(claim)
@@ -187,6 +191,8 @@ def next_run(name: str, device: str | None = None) -> Iterator[Path]:
     except BaseException:
         if processes.first:
             remove_empty(folder)
+            if is_new:
+                remove_empty(parent)
         raise
 
 

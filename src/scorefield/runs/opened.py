@@ -36,6 +36,7 @@ from scorefield.runs.build import (
 )
 from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runtime.array_files import array_headers, read_arrays
+from scorefield.runtime.checks import flag, is_list
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.own_code import allowed_modules, allowing
 from scorefield.runtime.parsing import whole_number
@@ -221,7 +222,7 @@ class OpenedRun:
     def _key(
         self, device: str | torch.device | None, precision: str | None, compiled: bool
     ) -> tuple[torch.device, torch.dtype | None, bool]:
-        place = pick_device(device)
+        place, compiled = pick_device(device), flag("compiled", compiled)
         return place, autocast_dtype(precision or self.recipe.training.precision, place), compiled
 
     def _load(self, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> ModelBase:
@@ -293,7 +294,7 @@ class OpenedRun:
                 grid=None if grid is None or isinstance(grid, str) else grid,
             )
         if inpaint is not None:
-            if not isinstance(inpaint, Sequence) or len(inpaint) != 2:
+            if not is_list(inpaint) or len(inpaint) != 2:
                 raise InputError("inpaint takes two: the image and the mask of the region to inpaint")
             sampling = replace(sampling, sampler=self._inpainting(sampling, *inpaint))
         judge = None if guide is None else guide.model

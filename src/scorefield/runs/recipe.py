@@ -24,7 +24,7 @@ from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.models.score_model import ScoreModel
 from scorefield.objectives import Objective
 from scorefield.runtime.bounds import LEVELS, SIDE, TEXT, VALUES
-from scorefield.runtime.checks import brief, did_you_mean
+from scorefield.runtime.checks import brief, did_you_mean, is_list
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.own_code import allowed_modules, allowing, find_class, is_own, loaded_class
 from scorefield.runtime.parsing import Options, parse
@@ -377,8 +377,10 @@ def with_overrides(
     """
     if isinstance(settings, str):
         settings = [settings]
-    if not isinstance(settings, Mapping | Sequence):
-        raise InputError(f'settings are "a.b=c" each, or {{"a.b": value}}; got {settings!r}')
+    if not (isinstance(settings, Mapping) or is_list(settings)) or not all(
+        isinstance(name, str) for name in settings
+    ):
+        raise InputError(f'settings are "a.b=c" each, or {{"a.b": value}}; got {brief(settings)}')
     values = recipe.model_dump(warnings=False)  # what changed is checked below
     changes = settings.items() if isinstance(settings, Mapping) else map(_setting, settings)
     for name, value in changes:

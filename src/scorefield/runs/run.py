@@ -35,7 +35,8 @@ from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.free_memory import needs_memory
 from scorefield.runtime.precision import pick_device
-from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.runtime.progress import SILENT, Reporter, check_reporter
+from scorefield.runtime.reading import as_path
 from scorefield.samplers import Sampler
 from scorefield.samplers.base import Grid, Step
 from scorefield.samplers.grids import as_grid
@@ -144,6 +145,7 @@ class Run(OpenedRun):
             InputError: For options that this run does not take.
             IncompatibleModel: For parts that do not fit together.
         """
+        check_reporter(progress)
         sampling = self.sampling(
             labels,
             low_res=low_res,
@@ -198,6 +200,7 @@ class Run(OpenedRun):
             InputError: Where the target holds other samples or cannot be written, and as of `Run.sample`.
             IncompatibleModel: As of `Run.sample`.
         """
+        check_reporter(progress)
         processes = processes or Processes(device=pick_device(None))
         for name, path in (("target", target), ("trajectory", trajectory)):
             if path is not None and not isinstance(path, str | PathLike):
@@ -306,6 +309,7 @@ class Run(OpenedRun):
             InputError: For images of another size, unknown labels, a grid that does not fit.
             IncompatibleModel: For a run without such a flow.
         """
+        check_reporter(progress)
         positive_int("check, the number of latents to decode,", check, at_least=0)
         model = self._flow_model(device)
         pictures, own = (images.images, images.classes) if isinstance(images, Samples) else (images, None)
@@ -345,9 +349,10 @@ class Run(OpenedRun):
             InputError: For latents of other weights, of another shape, or without the labels that are needed.
             IncompatibleModel: For a run without such a flow.
         """
+        check_reporter(progress)
         if not isinstance(latents, Latents | str | Path):
             raise InputError(
-                f"latents must be the result of `encode` or the path of its file; got {type(latents).__name__}"
+                f"latents must be the result of `encode` or the path of its file; got {brief(latents)}"
             )
         found = latents if isinstance(latents, Latents) else self.latents(latents)
         check_weights(found.weights, self.weights_sha256, found.source)
@@ -376,9 +381,7 @@ class Run(OpenedRun):
             IncompatibleModel: For a run without such a flow.
         """
         self._check_flow()
-        if not isinstance(path, str | PathLike):
-            raise InputError(f"latents are read from the path of an .npz, got {brief(path)}")
-        return Latents.read(Path(path), self.data_spec.shape, self.weights_sha256)
+        return Latents.read(as_path(path, "a file of latents"), self.data_spec.shape, self.weights_sha256)
 
     def interpolate(
         self,
@@ -409,6 +412,7 @@ class Run(OpenedRun):
             InputError: For an end that is no image that fits, and for a missing or unknown label.
             IncompatibleModel: For a run without such a flow.
         """
+        check_reporter(progress)
         if not isinstance(frames, int) or frames < 2:
             raise InputError(f"an interpolation has at least two frames; got frames = {frames!r}")
         model = self._flow_model(device)

@@ -119,7 +119,7 @@ def atomic_folder(path: Path, replace: bool = False, last: str = "") -> Iterator
         replace: Put it in the place of a folder that is there.
         last: What comes last into an empty folder, since it makes it what it is.
     """
-    path = path if replace else path.resolve()
+    path = path if replace else Path(os.path.realpath(path))  # `resolve` fails on a loop of links
     drop_abandoned(path)
     fill = path.is_dir() and not replace
     if fill:
@@ -243,7 +243,11 @@ def overwrite(file: BinaryIO, content: str) -> None:
 def make_folders(path: Path) -> None:
     """A folder that the user named, and those above it, made where there are none; it may be a link."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        for folder in (
+            *reversed(path.parents),
+            path,
+        ):  # parents=True recurses, of a path of a thousand parts too deeply
+            folder.mkdir(exist_ok=True)
     except ValueError:  # a NUL, or characters that no file name has
         raise OSError(errno.EINVAL, "this is not a valid file name", str(path)) from None
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeGuard, TypeVar
 
 from scorefield.runtime.errors import InputError
 
@@ -20,6 +20,7 @@ __all__ = [
     "did_you_mean",
     "flag",
     "instance_of",
+    "is_list",
     "number",
     "numbers",
     "one_of",
@@ -157,6 +158,11 @@ def instance_of(name: str, value: object, kind: type[Kind], expected: str) -> Ki
     if isinstance(value, kind):
         return value
     raise InputError(f"{name} must be {expected}, got {brief(value)}")
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether this is a list or another sequence, and not text or bytes, which are sequences too."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
 def brief(value: object) -> str:

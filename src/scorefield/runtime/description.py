@@ -7,6 +7,7 @@ One mechanism for all: a class that is `Described` remembers the arguments of it
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 import numpy as np
 import torch
 
+from scorefield.runtime.bounds import LEVELS
 from scorefield.runtime.registry import kind_of
 
 __all__ = ["Described", "Unwritable", "describe", "path_of", "recorded", "short"]
@@ -188,8 +190,13 @@ def _plain(value: object) -> object:
     """The value as TOML can hold it, None as it is, `Unwritable` where it cannot."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        return value.tolist()
+    if isinstance(value, torch.Tensor) and (value.is_meta or value.layout != torch.strided):
+        return Unwritable("tensor without values")
+    if isinstance(value, torch.Tensor | np.ndarray):
+        count = math.prod(value.shape)
+        return value.tolist() if count <= LEVELS else Unwritable(f"tensor of {count:,} values")
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Unwritable):
         return value
     if isinstance(value, Mapping):

@@ -175,7 +175,8 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
         error.errors()
     )  # of a value that may be a function or something else, what the something else lacks
     first = next((one for one in found if one["type"] != "callable_type"), found[0])
-    parts = list(first["loc"])
+    # In a union pydantic names the type that was tried, "list[int]" or "is-instance[Sampler]"; no option has brackets.
+    parts = [part for part in first["loc"] if "[" not in str(part)]
     while len(parts) > 1 and isinstance(parts[-1], str) and not _fields_at(table, [*map(str, parts[:-1])]):
         parts.pop()  # the name of one of several types that an option may have
     path = [str(part) for part in parts]
@@ -188,6 +189,9 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f"option {name} is missing"
     said = first["msg"].removeprefix("Value error, ")  # of a check of this library
+    if first["type"] == "is_instance_of":
+        kind = str(first["ctx"]["class"])
+        said = "a list is expected" if kind == "Sequence" else f"an object of the class {kind} is expected"
     return f"option {name}: {said[0].lower()}{said[1:]}, got {brief(first['input'])}"
 
 

@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Bar", "Pace", "SILENT", "Reporter", "Shares", "notebook_or_silent"]
+from scorefield.runtime.checks import brief
+from scorefield.runtime.errors import InputError
+
+__all__ = ["Bar", "Pace", "SILENT", "Reporter", "Shares", "check_reporter", "notebook_or_silent"]
 
 _SECONDS_BETWEEN_UPDATES = 0.5
 
@@ -22,6 +25,7 @@ class Bar(Protocol):
     def advance(self) -> None: ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where progress is reported; `scorefield.cli.console` is one, `SILENT` reports nothing.
 
@@ -49,6 +53,16 @@ class _Silent:
 
 
 SILENT: Reporter = _Silent()
+
+
+def check_reporter(progress: object) -> Reporter:
+    """What progress is reported to. InputError for what is no `Reporter`."""
+    if isinstance(progress, Reporter) and not isinstance(progress, type):
+        return progress
+    raise InputError(
+        "progress is an object with the methods progress(what, total) and say(text), see "
+        f"scorefield.runtime.progress.Reporter, or left out; got {brief(progress)}"
+    )
 
 
 class Pace:

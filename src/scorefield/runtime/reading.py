@@ -14,8 +14,10 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.printable import one_line
 
@@ -23,6 +25,8 @@ __all__ = [
     "LONGEST_TABLE",
     "LONGEST_TEXT",
     "MissingFile",
+    "TooManyFiles",
+    "as_path",
     "open_file",
     "parse_toml",
     "read_bytes",
@@ -40,6 +44,7 @@ _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
 )
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _PARTS = 100  # of a key with dots
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_PARTS}}}")
@@ -54,6 +59,35 @@ _KINDS = (
 
 class MissingFile(InputError):
     """There is no file of this name."""
+
+
+class TooManyFiles(ScorefieldError):
+    """This process, or the system, can open no further file: no fault of the file, so it is no InputError, which many
+    readers take for a damaged file that they can do without.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path}: cannot be opened, because too many files are open: close some, or raise the limit (ulimit -n)"
+        )
+
+
+def as_path(path: object, what: str) -> Path:
+    """The path that a user gave, with ~ as the home folder. InputError for what is none.
+
+    Args:
+        path: Text or a path.
+        what: What the path is of, with an article, for the error: "a run".
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise InputError(f"{what} is named by its path, got {brief(path)}")
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise InputError(f"{what} is named by its path, and no file can have the name {brief(path)}")
+    return Path(os.path.expanduser(path))
 
 
 @contextmanager
@@ -71,6 +105,7 @@ def open_file(
         MissingFile: There is nothing of this name.
         InputError: For a folder, a named pipe, a device or a socket, for a file that is larger, and for one
             that may not be opened.
+        TooManyFiles: No further file can be opened.
     """
     name, path = _shown(path), os.fspath(path)
     try:
@@ -156,6 +191,8 @@ def reading(what: str | os.PathLike[str]) -> Iterator[None]:
     except ScorefieldError:
         raise
     except Exception as fault:
+        if isinstance(fault, OSError) and fault.errno in _NO_DESCRIPTOR:
+            raise TooManyFiles(_shown(what)) from None
         raise InputError(f"{_shown(what)}: cannot be read ({_reason(fault)})") from None
 
 
@@ -179,6 +216,10 @@ def _reason(fault: Exception) -> str:
             return f"it is not valid JSON: {said}"
         case OSError():
             return fault.strerror or said
+        case UnicodeEncodeError():
+            return "no file can have such a name"
+        case ValueError() if "embedded null" in said:
+            return "no file can have such a name"
         case KeyError():
             return f"{said} is missing"
         case ValueError() if "integer string conversion" in said:
@@ -186,7 +227,9 @@ def _reason(fault: Exception) -> str:
     return said or type(fault).__name__
 
 
-def _not_opened(path: str, what: str, error: OSError | ValueError, follow: bool) -> InputError:
+def _not_opened(path: str, what: str, error: OSError | ValueError, follow: bool) -> ScorefieldError:
+    if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
+        return TooManyFiles(path)
     if isinstance(error, FileNotFoundError):
         return MissingFile(f"{path}: there is no such file; expected {what}")
     if isinstance(error, OSError) and error.errno == errno.ELOOP and not follow:

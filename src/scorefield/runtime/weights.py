@@ -109,6 +109,8 @@ class TensorFile:
         try:
             self._opened = safe_open(name if os.path.exists(name) else path, "pt")
         except Exception as error:
+            with reading(path):  # with too many files open, safetensors says that there is no such file
+                os.close(os.dup(file.fileno()))
             raise InputError(
                 f"{path} is damaged, cut off or no .safetensors file ({one_line(error)})"
             ) from None

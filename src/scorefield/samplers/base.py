@@ -213,8 +213,8 @@ def as_sampler(thing: AnySampler) -> Sampler[Any, Any]:
     refuse_misspelt(thing, _MEMBERS, "sampler")
     if not callable(getattr(thing, "init", None)) or not callable(getattr(thing, "step", None)):
         raise IncompatibleModel(
-            f"{type(thing).__name__} is not a sampler: it needs init(model, x) and step(model, x_t, t, s, state, "
-            "noise), see sf.samplers.Sampler"
+            f"{brief(thing)} is not a sampler: it needs init(model, x) and step(model, x_t, t, s, state, noise), see "
+            "sf.samplers.Sampler"
         )
     return _Foreign(thing)
 

@@ -8,6 +8,7 @@ from scorefield.models.foreign import model_like, on_process
 from scorefield.process.base import GaussianProcess
 from scorefield.process.continuous import Interpolated
 from scorefield.process.discrete import DiscreteProcess
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import IncompatibleModel
 
 __all__ = ["between_levels"]
@@ -33,7 +34,7 @@ def between_levels(model: M) -> M:
     if isinstance(asked.process, GaussianProcess) and not asked.process.is_discrete:
         return model
     if not isinstance(asked.process, DiscreteProcess):
-        raise IncompatibleModel(f"{asked.kind} has no table of levels that could be interpolated")
+        raise IncompatibleModel(f"{brief(model)} has no table of levels that could be interpolated")
     if asked.keeps_to_levels is not None:
         raise IncompatibleModel(
             f"{asked.keeps_to_levels} is defined only at the integer t of a table, so this model has no times "

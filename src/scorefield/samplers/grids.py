@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.core.shapes import check_real
 from scorefield.process.base import GaussianProcess, Process, check_process, count_levels
-from scorefield.runtime.checks import LARGEST, brief, flag, number, positive_int
+from scorefield.runtime.checks import LARGEST, brief, flag, is_list, number, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
@@ -176,7 +177,7 @@ def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
     Raises:
         InputError: When a section is smaller than its count.
     """
-    if not isinstance(counts, int | Sequence) or isinstance(counts, str):
+    if not isinstance(counts, int) and not is_list(counts):
         raise InputError(f"counts are the steps of each section, a list of integers; got {brief(counts)}")
     counts = [counts] if isinstance(counts, int) else list(counts)
     T, kept, start = count_levels(process, "a grid of sections"), [], 0
@@ -320,7 +321,9 @@ def as_floats(grid: Tensor | Sequence[float]) -> list[float]:
 def _as_tensor(times: Tensor | Sequence[float]) -> Tensor:
     """Times as they are: of a list of Python floats torch would make float32."""
     try:
-        found = times if isinstance(times, Tensor) else torch.as_tensor(np.asarray(times))
+        found = (
+            check_real("times", times) if isinstance(times, Tensor) else torch.as_tensor(np.asarray(times))
+        )
     except (TypeError, ValueError, RuntimeError, OverflowError):  # of words, objects, numbers beyond int64
         raise InputError(f"times are a list of numbers, got {brief(times)}") from None
     if found.is_complex() or found.dtype == torch.bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise
+from scorefield.core.shapes import check_real
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_model
 from scorefield.process.base import GaussianProcess, Process
@@ -60,13 +61,12 @@ class Inpaint(Sampler[_State]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", as_sampler(self.sampler))
-        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool or self.mask.is_meta:
             got = self.mask.dtype if isinstance(self.mask, Tensor) else brief(self.mask)
             raise InputError(f"mask is a bool tensor, True where the value is known; got {got}")
-        if not isinstance(self.known, Tensor) or not self.known.is_floating_point():
-            got = self.known.dtype if isinstance(self.known, Tensor) else brief(self.known)
+        if not check_real("known", self.known, "a tensor, x_0 in the data's units").is_floating_point():
             raise InputError(
-                f"known is a tensor of floating-point numbers, x_0 in the data's units; got {got}"
+                f"known is a tensor of floating-point numbers, x_0 in the data's units; got {self.known.dtype}"
             )
 
     def __repr__(self) -> str:
@@ -116,7 +116,7 @@ class Inpaint(Sampler[_State]):
         if self.known.shape not in (x.shape, x.shape[1:]) or not _broadcasts(self.mask, x):
             raise InputError(
                 f"known must have the shape of one example {tuple(x.shape[1:])} or of the batch {tuple(x.shape)}, and mask one that "
-                f"broadcasts to it; got {tuple(self.known.shape)} and {tuple(self.mask.shape)}"
+                f"fits it, such as (H, W); got {tuple(self.known.shape)} and {tuple(self.mask.shape)}"
             )
         known = torch.where(self.mask, self.known, 0).flatten()
         check_finite(known, "values that are kept", "mark them as unknown in the mask")

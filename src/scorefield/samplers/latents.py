@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from scorefield.core.shapes import check_batch_of, is_true
+from scorefield.core.shapes import check_batch_of, check_device, check_real, is_true
 from scorefield.models.base import AnyModel, GaussianModel
 from scorefield.models.foreign import as_gaussian
 from scorefield.runtime.checks import LARGEST, brief, number, numbers, positive_int
@@ -115,9 +115,11 @@ def spherical_walk(a: Tensor, b: Tensor, frames: int, centre: float = 0.0) -> Te
     positive_int("frames", frames, at_least=2, at_most=_MOST_FRAMES)  # both ends
     number("centre", centre, at_least=-LARGEST, at_most=LARGEST)
     for name, x in (("a", a), ("b", b)):
-        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.ndim or x.shape != a.shape:
-            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else brief(x)
+        check_real(name, x, "one latent, a tensor (*)")
+        if not x.is_floating_point() or not x.ndim or x.shape != a.shape:
+            got = f"{x.dtype} of shape {tuple(x.shape)}"
             raise InputError(f"{name} is one latent, a tensor (*) of the other one's shape; got {got}")
+        check_device(name, x, a)
     start, end = ((x - centre).expand(frames, *x.shape) for x in (a, b))
     return centre + slerp(start, end, torch.linspace(0, 1, frames, dtype=torch.float64, device=a.device))
 
@@ -141,12 +143,14 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     """
     for name, x in (("a", a), ("b", b)):
         check_batch_of(name, x)
+        check_real(name, x)
         if is_true((~x.isfinite()).any()):
             raise InputError(f"{name} holds NaN or infinite values, which cannot be interpolated")
     if a.shape != b.shape or a.ndim < 2:
         raise InputError(
             f"two batches of one shape (B, *) are needed, got {tuple(a.shape)} and {tuple(b.shape)}"
         )
+    check_device("b", b, a)
     w = numbers("weight", weight).to(a.device)
     if not bool(((w >= 0) & (w <= 1)).all()) or w.ndim > 1 or (w.ndim == 1 and len(w) != len(a)):
         raise InputError(

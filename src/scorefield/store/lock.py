@@ -47,7 +47,7 @@ class RunLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.taken_over = path.parent.resolve() / path.name, ""
+        self.path, self.taken_over = Path(os.path.realpath(path.parent)) / path.name, ""
         self._pid, self._file = os.getpid(), None
         earlier = _HELD.get(self.path)
         if earlier is not None and earlier._is_held():

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import tomli_w
 
@@ -22,13 +22,14 @@ from scorefield.runtime.atomic import (
 )
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import MissingFile, read_bytes, read_toml, reading
+from scorefield.runtime.reading import MissingFile, open_file, read_toml, reading
 from scorefield.store.formats import stamp, upgraded, without_stamp
 
 __all__ = ["RunFolder", "check_name", "fitting_name"]
 
 _LONGEST_NAME = 100  # bytes
 _LONGEST_METRICS = 2**32  # bytes
+_LONGEST_LINE = 2**20  # bytes
 
 
 class RunFolder:
@@ -171,11 +172,11 @@ class RunFolder:
             step: The last step that is kept.
         """
         try:
-            content = read_bytes(self.metrics, "the metrics of a run", _LONGEST_METRICS, follow=False)
+            with open_file(self.metrics, "the metrics of a run", _LONGEST_METRICS, follow=False) as file:
+                kept = [line for line in _lines(file) if _step_of(line) <= step]
         except MissingFile:
             return
-        kept = [line for line in content.decode(errors="replace").split("\n") if _step_of(line) <= step]
-        _replace_text(self.metrics, "".join(line + "\n" for line in kept))
+        _replace_text(self.metrics, "".join(kept))
 
 
 def check_name(name: str) -> str:
@@ -203,6 +204,16 @@ def _replace_text(path: Path, text: str) -> None:
         write_file(path, text)
     except OSError as error:
         raise unwritable(path, error, "the previous contents are intact") from None
+
+
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """The lines of a file, each with its line break; none that are longer than any of ours."""
+    whole = True
+    while part := file.readline(_LONGEST_LINE):
+        ends = part.endswith(b"\n")
+        if whole and (ends or len(part) < _LONGEST_LINE):
+            yield part.decode(errors="replace").removesuffix("\n") + "\n"
+        whole = ends
 
 
 def _step_of(line: str) -> float:

@@ -28,7 +28,7 @@ from scorefield.runtime.atomic import (
 )
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import open_file, read_json
+from scorefield.runtime.reading import open_file, read_json, reading
 from scorefield.runtime.weights import open_tensors
 from scorefield.store.formats import check_format
 
@@ -160,7 +160,8 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _steps(folder: Path) -> list[Path]:
     """The checkpoints of a folder by their names, newest first; a link is none."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    with reading(folder):
+        found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
     return sorted(
         (path for path in found if path.is_dir() and not path.is_symlink()), key=_step, reverse=True
     )

@@ -29,7 +29,7 @@ from scorefield.runtime.distributed import Processes, losing_none
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
-from scorefield.runtime.progress import Bar, Reporter, notebook_or_silent
+from scorefield.runtime.progress import Bar, Reporter, check_reporter, notebook_or_silent
 from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import BatchLoader, check_data, trained_arrays
@@ -169,6 +169,8 @@ class Trainer(Iterator[TrainStep]):
                 f"objective must be an objective such as sf.objectives.Simple(model), and {name} is not: build one, "
                 "or inherit from sf.Objective"
             )
+        if progress is not None:
+            check_reporter(progress)
         instance_of("options", options, TrainingOptions, "sf.TrainingOptions(steps=…, …)")
         if run is not None and not isinstance(run, str | PathLike):
             raise InputError(f"run is the path of the folder that is written, got {brief(run)}")
@@ -224,7 +226,7 @@ class Trainer(Iterator[TrainStep]):
             self._recovery.handle_end()
         self._line = self.step - self.step % options.log_every  # the step of the last line of metrics
         self._done: TrainStep | None = None
-        self._progress, self._bars = progress or notebook_or_silent(), ExitStack()
+        self._progress, self._bars = notebook_or_silent() if progress is None else progress, ExitStack()
         self._bar: Bar | None = None
         for text in self.data.reading if self._processes.first else ():
             self._progress.say(text)

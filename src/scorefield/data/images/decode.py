@@ -13,7 +13,7 @@ import numpy as np
 
 from scorefield.data.images.read import NO_IMAGE, ImageOptions, TooSmall, convert, fit, read_image
 from scorefield.data.images.unreadable import UnreadableLog, reason_of
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import InputError, ScorefieldError
 
 __all__ = ["IN_A_ROW", "WORKERS", "Decoder", "threads"]
 
@@ -50,7 +50,7 @@ class Decoder:
         size = self.options.size
         try:
             return self._array(name, content())
-        except InputError as fault:
+        except ScorefieldError as fault:
             if not isinstance(fault, TooSmall):
                 raise
             reason = f"{fault} is smaller than {size}×{size}"

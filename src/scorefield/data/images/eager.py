@@ -19,6 +19,7 @@ from scorefield.data.images.read import NO_IMAGE, ImageOptions, TooSmall, conver
 from scorefield.data.images.unreadable import reason_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.free_memory import needs_memory
+from scorefield.runtime.reading import TooManyFiles
 
 __all__ = ["DecodedImages", "decode_all"]
 
@@ -79,6 +80,8 @@ def decode_all(
             image = read_image(file, options.white)
             array = np.asarray(convert(fit(image, options.size, options.upscale), options.channels))
             return _Loaded(array, *facts_of(image))
+        except TooManyFiles:
+            raise
         except Exception as fault:  # decoders raise nearly every type on damaged input; all are reported
             return fault
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -15,8 +14,9 @@ from scorefield.data.images.read import WHITE, ImageOptions
 from scorefield.data.images.scan import text
 from scorefield.data.sources.image_files import dataset_of
 from scorefield.data.sources.opener import Opener, SourceOptions
-from scorefield.runtime.checks import brief, positive_int
+from scorefield.runtime.checks import positive_int
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import as_path
 
 __all__ = ["folder"]
 
@@ -61,12 +61,10 @@ def folder(
             subfolders;
             if images are smaller than `size`; if more than half are unreadable, or all of one class.
     """
-    source = text(str(path))
+    folder_path, source = as_path(path, "a folder of images"), text(str(path))
     options = ImageOptions(size, channels, upscale, strict, white)
     positive_int("probe", probe)
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"a folder of images is named by its path, got {brief(path)}")
-    listing, notes = arrange(Path(os.path.expanduser(path)), source)
+    listing, notes = arrange(folder_path, source)
     labels, classes = None if listing.labels is None else torch.from_numpy(listing.labels), listing.classes
     made = dataset_of(
         listing, labels, classes, source, options, notes, on_demand=on_demand, memory=memory, probe=probe
@@ -81,7 +79,7 @@ def folder(
 
 class _Folder(Opener):
     def own_side(self, name: str, options: SourceOptions) -> int:
-        listing, _ = arrange(Path(os.path.expanduser(name)), text(name))
+        listing, _ = arrange(as_path(name, "a folder of images"), text(name))
         return usable_side(sizes_of(listing))
 
     def knows_size(self, options: SourceOptions) -> bool:

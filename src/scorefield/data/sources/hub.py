@@ -31,7 +31,7 @@ from scorefield.data.sources.stream import BUFFER, Row, Stream
 from scorefield.runtime.checks import instance_of, one_of, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.printable import one_line
-from scorefield.runtime.reading import read_bytes
+from scorefield.runtime.reading import as_path, read_bytes
 
 if TYPE_CHECKING:  # an optional extra, imported when it is used
     import datasets
@@ -182,7 +182,7 @@ def stream(
 
 def is_saved(name: str) -> bool:
     """Whether this is a folder that `save_to_disk` wrote: a table whose rows can be read in any order."""
-    local = Path(os.path.expanduser(name))
+    local = as_path(name, "a data set")
     return (local / "dataset_dict.json").is_file() or (local / "state.json").is_file()
 
 
@@ -226,7 +226,7 @@ def _load(
     library: ModuleType, name: str, split: str, source: str, streaming: bool = False
 ) -> datasets.Dataset | datasets.IterableDataset:
     """The table of one split, or the stream of its rows."""
-    local = Path(os.path.expanduser(name))
+    local = as_path(name, "a data set")
     try:
         # `load_dataset` refuses what `save_to_disk` wrote.
         if is_saved(name):
@@ -365,7 +365,7 @@ def _roots(library: ModuleType, name: str, table: datasets.Dataset | datasets.It
     """The folders in which a row may name a file: of a local data set its own, of a folder of images from the hub, whose
     paths `datasets` itself makes, those that it downloads to. Of other tables from the hub none.
     """
-    local = Path(os.path.expanduser(name))
+    local = as_path(name, "a data set")
     if local.is_dir():
         return [local]
     if table.info.builder_name != "imagefolder":

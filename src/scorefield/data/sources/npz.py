@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,8 @@ from scorefield.data.images.read import ImageOptions, TooSmall, convert, fit
 from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.array_files import ArrayHeader, array_headers, read_arrays
-from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import as_path
 
 __all__ = ["from_arrays", "npz"]
 
@@ -52,10 +51,7 @@ def npz(
         InputError: If the file cannot be read, or its arrays have other types or sizes.
     """
     options = ImageOptions(size, channels, upscale)
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"an archive of images is named by its path, got {brief(path)}")
-    source = text(str(path))
-    file = Path(os.path.expanduser(path))
+    file, source = as_path(path, "an archive of images"), text(str(path))
     headers = array_headers(file, source, _HINT)
     names = _UNNAMED if "images" not in headers and "arr_0" in headers else _NAMED
 
@@ -170,7 +166,7 @@ def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarr
 
 class _Npz(Opener):
     def own_side(self, name: str, options: SourceOptions) -> int:
-        headers = array_headers(Path(os.path.expanduser(name)), text(name), _HINT)
+        headers = array_headers(as_path(name, "an archive of images"), text(name), _HINT)
         images = headers.get("images", headers.get("arr_0"))
         shape = () if images is None else images.shape
         return usable_side([(shape[2], shape[1])] if len(shape) in (3, 4) else [])  # `open` refuses others

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TypeVar
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data.dataset import Dataset
 from scorefield.data.sources.opener import ACCEPTED, Opener, SourceOptions
 from scorefield.data.sources.stream import Stream
-from scorefield.runtime.checks import brief, did_you_mean
+from scorefield.runtime.checks import brief, did_you_mean, instance_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
+from scorefield.runtime.reading import as_path
 from scorefield.runtime.registry import SOURCES
 
 __all__ = ["expected_spec", "knows_size", "open_source", "sized"]
@@ -32,6 +32,7 @@ def open_source(source: str, **options: object) -> Dataset | Stream:
     Raises:
         InputError: For a word that names no source, and options that it does not take.
     """
+    instance_of("a source of data", source, str, f"a word: {ACCEPTED}")
     asked = parse(SourceOptions, {**options, "source": source}, "data")
     entry, name = _entry(source)
     if entry is None:
@@ -78,7 +79,7 @@ def _entry(word: str) -> tuple[str | None, str]:
     for entry in SOURCES:
         if entry.endswith(_NAME) and word.startswith(prefix := entry.removesuffix("NAME")):
             return entry, word.removeprefix(prefix)
-    path = Path(os.path.expanduser(word))
+    path = as_path(word, "a source of data")
     if word and os.path.isdir(path):
         return "FOLDER", word
     file = f"FILE{path.suffix.lower()}"

@@ -257,6 +257,10 @@ def _map_style(dataset: MapStyle | MapDataset[object]) -> MapStyle:
         )
     if not isinstance(dataset, Sized):
         raise InputError(f"{kind} has no __len__: a map-style data set needs it")
+    if not hasattr(dataset, "__getitem__"):
+        raise InputError(
+            f"{kind} has no __getitem__: a map-style data set needs it (train on data of sf.data as they are)"
+        )
     return dataset
 
 
