@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, check_device, check_real
-from scorefield.runtime.checks import instance_of, positive_int
+from scorefield.runtime.checks import brief, instance_of, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["dequantize", "flip", "reduced", "shift"]
@@ -99,7 +99,7 @@ def reduced(x: Tensor, side: int) -> Tensor:
     positive_int("side", side)
     if x.ndim != 4 or not x.is_floating_point() or side > min(x.shape[2:]):
         raise InputError(
-            f"images (B, C, H, W) of floating-point numbers are reduced to a side of 1 … min(H, W) pixels; got {side} "
+            f"images (B, C, H, W) of floating-point numbers are reduced to a side of 1 … min(H, W) pixels; got {brief(side)} "
             f"for {x.dtype} {tuple(x.shape)}"
         )
     return F.adaptive_avg_pool2d(x, side)

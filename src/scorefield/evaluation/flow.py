@@ -128,6 +128,9 @@ def ode_log_prob(
     along = traces.sum(dim=0) if trace == "exact" else traces.mean(dim=0)
     stretch = x[0].numel() * (_norm(process, process.T).log() - _norm(process, start).log())
     log_prior = _default_prior(process, x_T) if prior is None else prior(x_T)
+    if not isinstance(log_prior, Tensor) or log_prior.shape != x.shape[:1]:
+        got = f"shape {tuple(log_prior.shape)}" if isinstance(log_prior, Tensor) else brief(log_prior)
+        raise InputError(f"a prior gives ln p(x_T) of each of {len(x)} examples, (B,); got {got}")
     error = _standard_error(traces) if trace == "hutchinson" else torch.zeros_like(along)
     bound = prior_term(process, x, process.T) if prior is None else None
     return OdeLikelihood(log_prior.detach().cpu().double() + along + stretch, flow.calls, error, bound)

@@ -63,7 +63,7 @@ def _check(log_probs: Tensor, splits: int) -> None:
     check_real("log_probs", log_probs, "a tensor (N, K) of real numbers")
     if log_probs.ndim != 2:
         raise InputError(f"log_probs must have shape (N, K), got {tuple(log_probs.shape)}")
-    positive_int("splits", splits, at_least=0)
+    positive_int("splits", splits, at_least=0, at_most=10**9)
     if not len(log_probs):
         raise InputError("the Inception Score is of images, and there are none")
     if not 1 <= splits <= len(log_probs):

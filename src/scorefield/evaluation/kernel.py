@@ -10,12 +10,14 @@ from torch import Tensor
 
 from scorefield.data.loading.epoch_order import permutation
 from scorefield.evaluation.frechet import check_features
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.bounds import SEED
+from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["KernelDistance", "kernel_distance"]
 
 _SUBSETS, _SUBSET_SIZE = 100, 1000  # as in the paper
+_MOST_SUBSETS = 10**6
 
 
 class KernelDistance(NamedTuple):
@@ -65,10 +67,10 @@ def kernel_distance(
     smaller = min(len(a), len(b))
     positive_int("whole", whole, at_least=0)
     positive_int("rows", rows)
-    positive_int("seed", seed, at_least=0)
+    positive_int("seed", seed, at_least=0, at_most=SEED)
     for name, value in (("subsets", subsets), ("subset_size", subset_size)):
         if value is not None:
-            positive_int(name, value)
+            positive_int(name, value, at_most=_MOST_SUBSETS if name == "subsets" else None)
     if smaller < 2:
         raise InputError(
             f"a kernel distance needs at least 2 examples of each, and there are {len(a)} and {len(b)}"
@@ -79,7 +81,7 @@ def kernel_distance(
     size = min(_SUBSET_SIZE, smaller) if subset_size is None else subset_size
     if not 2 <= size <= smaller:
         raise InputError(
-            f"subset_size must be between 2 and {smaller}, the smaller of the two counts; got {size}"
+            f"subset_size must be between 2 and {smaller}, the smaller of the two counts; got {brief(size)}"
         )
     drawn = ((_draw(a, size, seed, k, 0), _draw(b, size, seed, k, 1)) for k in range(subsets))
     found = torch.tensor([_mmd(*pair, rows) for pair in drawn], dtype=torch.float64)

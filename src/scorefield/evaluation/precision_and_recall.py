@@ -55,7 +55,7 @@ def precision_recall(
         InputError: Features of other shapes or not finite, a set of no more than k examples.
     """
     check_features(generated, reference)
-    positive_int("k", k, at_least=0)
+    positive_int("k", k, at_least=0, at_most=10**9)
     positive_int("block", block)
     positive_int("columns", columns)
     for what, features in (("generated", generated), ("reference", reference)):

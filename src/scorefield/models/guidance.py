@@ -358,7 +358,7 @@ def _as_scale(scale: Scale) -> Tensor:
 
 def _checked(logits: object, x: Tensor) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else brief(logits)
         raise InputError(f"a classifier returns logits of shape (B, K), here ({x.shape[0]}, K); got {got}")
     if not logits.requires_grad:
         raise InputError("the classifier's logits do not depend on x_t, or not by differentiable operations")
