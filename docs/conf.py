@@ -24,6 +24,7 @@ extensions = [
     "scorefield_site",
 ]
 exclude_patterns = ["_build", "_ext", "figures"]
+smartquotes = False  # which makes – of the -- of an option
 
 # MyST. Formulas are written in Unicode, in code spans and blocks, so that no page loads a renderer.
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]

@@ -37,7 +37,7 @@ KINDS = {
     "Appendix": "Appendix",
     "Table": "Table",
 }
-_NUMBER = r"(?:[A-Z](?:\.\d+)*|\d+(?:\.\d+)*)"
+_NUMBER = r"(?:[A-Z](?:\.\d+)*|\d+[A-Z]?(?:\.\d+)*)"
 _LIST = rf"{_NUMBER}(?:(?:–|, | and ){_NUMBER}\b)*"
 REFERENCE = re.compile(rf"({'|'.join(map(re.escape, sorted(KINDS, key=len, reverse=True)))})\s*({_LIST})")
 BRACKET = re.compile(r"\[([^\[\]]+)\]")
@@ -96,27 +96,45 @@ def places(text: str) -> tuple[str, ...]:
             first, _, last = part.partition("–")
             whole = range(int(first), int(last) + 1) if last else [first]
             found += [f"{KINDS[kind]} {number}".replace("§ ", "§") for number in whole]
-    return tuple(found) or ("",)
+    return tuple(dict.fromkeys(found)) or ("",)
 
 
 def _papers(inside: str) -> Iterator[tuple[str, str]]:
     """(tag, rest) of each paper in a bracket; nothing where it is no mark. ValueError for a paper that is not known."""
-    tags = sorted(bibliography(), key=len, reverse=True)
     inside = " ".join(inside.split())
     for part in inside.split("; "):
-        tag = next((tag for tag in tags if re.match(rf"{re.escape(tag)}(?![\w'’-])", part)), None)
+        tag = next((tag for tag in _by_length() if re.match(_as_word(tag), part)), None)
+        rest = part.removeprefix(tag or "").lstrip(", ")
+        two = any(re.search(rf"{_as_word(other)},? {REFERENCE.pattern}", rest) for other in _by_length())
+        if two or (tag is None and LOOKS.search(part)):
+            raise ValueError(
+                f"[{inside}] names no paper of {BIBLIOGRAPHY.name}, or two without a semicolon between them"
+            )
         if tag is not None:
-            yield tag, part.removeprefix(tag).lstrip(", ")
-        elif LOOKS.search(part):
-            raise ValueError(f"[{inside}] names no paper of {BIBLIOGRAPHY.name}")
+            yield tag, rest
+
+
+def _by_length() -> list[str]:
+    return sorted(bibliography(), key=len, reverse=True)
+
+
+def _as_word(tag: str) -> str:
+    return rf"\b{re.escape(tag)}(?![\w'’-])"
 
 
 def _says(before: str) -> str:
     """The sentence, paragraph or argument that ends where the mark stands."""
-    text = BRACKET.sub(lambda bracket: "" if list(_papers(bracket[1])) else bracket[0], before).rstrip()
-    paragraph = re.split(r"\n\s*\n", text)[-1]
-    paragraph = re.split(r"\n\s*(?=\w+: )", paragraph)[-1]
-    sentence = re.split(r"(?<=[.;:])\s+(?=[A-Z])", " ".join(paragraph.split()))[-1]
+    marked = [bracket for bracket in BRACKET.finditer(before) if list(_papers(bracket[1]))]
+    paragraph = re.split(r"\n\s*\n", before.rstrip())[-1]
+    start = len(before.rstrip()) - len(paragraph)
+    # A mark in the middle of a sentence ends what it says of the one before.
+    since = max([start, *(bracket.end() for bracket in marked if before[bracket.end() :].strip(" \n.,;"))])
+    text = before[since:]
+    for bracket in marked:
+        text = text.replace(bracket[0], "")
+    paragraph = re.split(r"\n\s*(?=\w+: )", text)[-1]
+    sentence = re.split(r"(?<=[.;])\s+(?=[A-Z])", " ".join(paragraph.split()))[-1]
+    sentence = re.sub(r"^[,;.]? ?(or|and)? ?", "", sentence)
     return sentence.rstrip(" .;,(")
 
 

@@ -78,19 +78,20 @@ def paper_page() -> str:
     lines: list[str] = []
     for paper in papers_cited():
         arxiv = f" arXiv {paper.arxiv}." if paper.arxiv else ""
-        lines += [
-            f"## {paper.title}",
-            "",
-            f"{paper.authors} ({paper.year}). {paper.where}.{arxiv} In docstrings: `{paper.tag}`.",
-            "",
-        ]
-        lines += ["| where | what it says | function | test |", "|---|---|---|---|"]
+        lines += [f"## {paper.tag}: {paper.title}" if paper.tag.isupper() else f"## {paper.title}", ""]
+        lines += [f"{paper.authors} ({paper.year}). {paper.where}.{arxiv} In docstrings: `{paper.tag}`.", ""]
+        lines += [":::{div} papers", "| where | what it says | function | test |", "|---|---|---|---|"]
         for mark in _rows(paper):
-            tests = "<br>".join(f"{{ref}}`{test.owner} <{_label(test)}>`" for test in tests_of(mark))
+            tests = "<br>".join(f"• {{ref}}`{_words(test)} <{_label(test)}>`" for test in tests_of(mark))
             where = ", ".join(place for place in mark.places if place) or "the paper"
             lines.append(f"| {where} | {_cell(mark.says)} | {_function(mark)} | {tests} |")
-        lines.append("")
+        lines += [":::", ""]
     return "\n".join(lines)
+
+
+def _words(test: Mark) -> str:
+    """The name of a test, which says what it holds, as words."""
+    return test.owner.removeprefix("test_").replace("_", " ")
 
 
 def _function(mark: Mark) -> str:

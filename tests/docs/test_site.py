@@ -80,6 +80,7 @@ def test_every_place_of_a_mark_has_a_test():
         ("Algorithms 1 and 2", ("Algorithm 1", "Algorithm 2")),
         ("Alg. 2", ("Algorithm 2",)),
         ("App. I.2", ("Appendix I.2",)),
+        ("§5A.12", ("§5A.12",)),
         ("Eq. 5, L_T", ("Eq. 5",)),
         ("", ("",)),
     ],
@@ -88,7 +89,9 @@ def test_places_of_a_mark(text, places):
     assert module("marks").places(text) == places
 
 
-@pytest.mark.parametrize("text", ["[DDQM Eq. 4]", "[Nobody et al. 2031]"])
+@pytest.mark.parametrize(
+    "text", ["[DDQM Eq. 4]", "[Nobody et al. 2031]", "[DDPM Eq. 5, Improved DDPM Eq. 4]"]
+)
 def test_a_mark_of_no_paper_is_refused(text):
     with pytest.raises(ValueError, match="names no paper"):
         list(module("marks")._papers(text.strip("[]")))

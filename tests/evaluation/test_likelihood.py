@@ -62,7 +62,7 @@ class Optimal:
 
 @pytest.mark.parametrize("combination", range(4))
 def test_golden_bits_per_dim(combination):
-    # [DDPM Eq. 5]
+    # [DDPM Eq. 5; Improved DDPM Eq. 4–7]
     golden = Golden("B04_calc_bpd_loop")
     mean, variance, clip = golden.config["combinations"][combination]
     head, choice = HEADS[variance]

@@ -88,7 +88,7 @@ def bits_per_dim(
     cdf: str = "exact",
     decoder: str = "discretized",
 ) -> BitsPerDim:
-    """An upper bound on −log₂ p(x_0)/D: prior + Σ over the grid's steps + decoder.  [DDPM Eq. 5, Improved
+    """An upper bound on −log₂ p(x_0)/D: prior + Σ over the grid's steps + decoder.  [DDPM Eq. 5; Improved
     DDPM Eq. 4–7]
 
     Args:

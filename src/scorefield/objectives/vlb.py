@@ -90,7 +90,7 @@ def bound_terms(
     data: DataSpec | None = None,
     above: Level | None = None,
 ) -> Tensor:
-    """One term L of the bound for the step from pred.level to `lo`, in nats an example: (B,).  [DDPM Eq. 5,
+    """One term L of the bound for the step from pred.level to `lo`, in nats an example: (B,).  [DDPM Eq. 5;
     Improved DDPM Eq. 4–7]
 
     KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) where s > 0, and −ln p(x_0 | x_t) where s = 0; x̂0 is not clipped
