@@ -119,7 +119,7 @@ def test_a_misspelt_member_is_reported(wrong, right):
 @pytest.mark.parametrize("thing", [object(), sf.samplers.DDIM, "ddim", None])
 def test_what_is_no_sampler_is_refused(thing):
     with pytest.raises(
-        sf.IncompatibleModel, match=r"is no sampler|is a class: give a sampler, such as DDIM\(\)"
+        sf.IncompatibleModel, match=r"is not a sampler|is a class: give a sampler, such as DDIM\(\)"
     ):
         walk(thing)
 

@@ -132,7 +132,7 @@ def _unpacked(content: object, path: Path, notes: list[str]) -> Mapping[str, Ten
             return found
     keys = [key if isinstance(key, str) else brief(key) for key in list(table)[:5]]
     listed = one_line(", ".join(keys))
-    what = f"a table of {listed}" if table else brief(content)
+    what = f"a table of {listed}" if table else "None" if content is None else type(content).__name__
     raise InputError(f"{path} holds no state dict (names and tensors) but {what}")
 
 
