@@ -61,7 +61,7 @@ def test_samples_and_transforms_of_something_else():
         with pytest.raises(sf.InputError):
             sf.Samples(**{"values": VALUES, "spec": SPEC, **wrong})  # type: ignore[arg-type]
     image = torch.zeros(1, 1, 4, 4)
-    with pytest.raises(sf.InputError, match="offsets must be a tensor"):
+    with pytest.raises(sf.InputError, match="offsets must be integers"):
         shift(image, None)  # type: ignore[arg-type]
     with pytest.raises(sf.InputError, match="u must be a tensor"):
         dequantize(image, 0.5, sf.DataSpec((1, 4, 4), bins=4))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TypeVar
 
 from scorefield.core.shapes import DataSpec
@@ -12,7 +13,6 @@ from scorefield.data.sources.stream import Stream
 from scorefield.runtime.checks import brief, did_you_mean, instance_of
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
-from scorefield.runtime.reading import as_path
 from scorefield.runtime.registry import SOURCES
 
 __all__ = ["expected_spec", "knows_size", "open_source", "sized"]
@@ -79,7 +79,7 @@ def _entry(word: str) -> tuple[str | None, str]:
     for entry in SOURCES:
         if entry.endswith(_NAME) and word.startswith(prefix := entry.removesuffix("NAME")):
             return entry, word.removeprefix(prefix)
-    path = as_path(word, "a source of data")
+    path = Path(os.path.expanduser(word))
     if word and os.path.isdir(path):
         return "FOLDER", word
     file = f"FILE{path.suffix.lower()}"
