@@ -22,7 +22,7 @@ SAYS = {
     "ddpm_from_scratch": r"largest difference of the samples \d\.\de-1[0-9]",
     "evaluate_in_python": r"by hand: \d+\.\d+, precision [01]\.\d+, recall [01]\.\d+",
     "guided_sampling": r"wrote sevens-classifier\.png",
-    "import_published_weights": r"refused: .*num_res_blocks is 1 in the file and 2 by the flags",
+    "import_published_weights": r"refused: .*num_res_blocks is 1 in the file but 2 in the flags",
     "likelihood": r"ODE +\d+\.\d+ bits/dim by \d+ network calls",
     "own_sampler": r"AdamsBashforth\(\): 2 calls, mean distance to the exact flow \d\.\d+",
 }

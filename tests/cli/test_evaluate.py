@@ -116,7 +116,7 @@ def test_every_figure_carries_its_stamp(capsys, run, monkeypatch):
             assert figure["value"] == pytest.approx(sum(figure["sets"]) / 2)
             assert figure["error"] == pytest.approx(np.std(figure["sets"], ddof=1))
     assert found["frechet"]["stamp"]["reference"]["fingerprint"] == data[0].fingerprint()
-    assert any("is unfair to the samples" in warning for warning in result["warnings"])
+    assert any("so the ratio is too high" in warning for warning in result["warnings"])
     (line,) = (run / "evaluation" / "results.jsonl").read_text().splitlines()
     assert json.loads(line)["figures"] == found
     pixels = np.asarray(Image.open(result["pictures"]["bpd"]).convert("L"))

@@ -73,7 +73,7 @@ def test_refusals_are_one_line(capsys, tmp_path, run):
     (tmp_path / "taken" / "file").write_text("")
     for arguments, message in (
         (["diffusers", folder, tmp_path / "out"], "cannot express residual rescaling"),
-        (["onnx", folder, tmp_path / "out"], "no target 'onnx'"),
+        (["onnx", folder, tmp_path / "out"], "unknown target 'onnx'"),
         (["diffusers", tmp_path / "none", tmp_path / "out"], "is not a run"),
     ):
         status, out, err = call(capsys, "export", *arguments)

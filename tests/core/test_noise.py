@@ -71,7 +71,7 @@ def test_bad_seeds(seed):
 
 
 def test_rows_must_match_samples():
-    with pytest.raises(sf.InputError, match="for 2 samples, but 3 rows"):
+    with pytest.raises(sf.InputError, match="for 2 samples, but 3 were requested"):
         NoiseSource(0, [0, 1]).normal((3, 4))
     with pytest.raises(sf.InputError, match="from 0 up"):
         NoiseSource(0, [-1])

@@ -149,7 +149,7 @@ def test_guidance_doubles_each_array_and_drops_those_with_a_null():
     torch.testing.assert_close(got, free + 3 * (conditional - free), rtol=1e-4, atol=1e-5)
     clipped = sf.guidance.ClassifierFree(sf.guidance.ClipX0(bound, -50, 50), None, 3.0)
     torch.testing.assert_close(clipped(x, 20).eps.detach(), got, rtol=1e-4, atol=1e-5)
-    with pytest.raises(sf.IncompatibleModel, match="dropped"):
+    with pytest.raises(sf.IncompatibleModel, match="label_dropout"):
         sf.guidance.ClassifierFree(model(), None, 3.0)
 
 

@@ -33,8 +33,8 @@ def test_subfolders_are_classes_that_can_be_asked_for(capsys, tmp_path, classes)
     status, _, err = call(capsys, "train", "images", "--data", classes, "--run", run, "--steps", 2, *SMALL)
     assert status == 0, err
     assert "2 classes: animals (" in err
-    assert "class-conditional, as the data have 2 classes, and drops 10% of the labels" in err
-    assert "brought to 8×8, 10 of them cropped" in err
+    assert "class-conditional, as the data have 2 classes, and 10% of the labels are dropped" in err
+    assert "to 8×8, 10 of them cropped" in err
     model = sf.Run(run).model("cpu")
     assert (model.num_classes, model.null_label) == (2, 2)
     out = tmp_path / "a.npz"

@@ -343,10 +343,10 @@ def test_mistakes_teach(runs, act, message):
         act(runs, sf.Run(runs / "conditional"))
 
 
-def test_the_example_of_the_readme_runs(runs, tmp_path, monkeypatch):
+def test_the_example_of_the_documents_runs(runs, tmp_path, monkeypatch):
     """Every line of it, with fewer samples and steps; several scales of guidance have tests of their own."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "python.md").read_text()
+    code = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)[0]
     for name in ("digits-1", "dropped"):
         shutil.copytree(runs / "conditional", tmp_path / "runs" / name)
     monkeypatch.chdir(tmp_path)
@@ -362,7 +362,7 @@ def test_the_example_of_the_readme_runs(runs, tmp_path, monkeypatch):
     ):
         assert said in code
         code = code.replace(said, quick)
-    exec(compile(code, "README.md", "exec"), {"sf": sf})
+    exec(compile(code, "python.md", "exec"), {"sf": sf})
 
 
 def test_help_is_readable():
@@ -393,12 +393,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"labels": np.array([[1, 2]])}, r"no class \[1, 2\]"),
     ({"labels": [1.0]}, "no class 1.0"),
     ({"settings": 3}, "settings are"),
-    ({"classifier": 3}, "a run is opened by the path of its folder, got 3"),
+    ({"classifier": 3}, "a run is named by its path, got 3"),
     ({"conditions": 3}, "arrays by name"),
     ({"conditions": {"mask": [1, 2]}}, "got list under 'mask'"),
     ({"conditions": {3: np.zeros(2)}}, "under 3"),
     ({"inpaint": 3}, "inpaint takes two"),
-    ({"inpaint": (np.zeros((8, 8), np.uint8), None)}, "path of a file or folder; got NoneType"),
+    ({"inpaint": (np.zeros((8, 8), np.uint8), None)}, "or the path of a file or folder; got None"),
     ({"block": 0}, "block, the samples computed at once, must be a positive integer"),
     ({"block": 64.0}, "block, the samples computed at once, must be a positive integer"),
 ]
@@ -424,7 +424,7 @@ def test_one_label_of_numpy_or_torch_is_a_label(runs):
 def test_encode_and_decode_refuse_what_is_no_image_and_no_latents(runs):
     run = sf.Run(runs / "conditional")
     for wrong in (3, torch.zeros(2, 8, 8)):
-        with pytest.raises(sf.InputError, match="images are a NumPy array"):
+        with pytest.raises(sf.InputError, match="images must be a NumPy array"):
             run.encode(how({"of": wrong})["of"], labels=1, steps=2, device="cpu")
         with pytest.raises(sf.InputError, match="latents must be the result of `encode`"):
             run.decode(how({"of": wrong})["of"], device="cpu")
@@ -522,7 +522,7 @@ def test_a_start_in_place_of_n_is_refused_in_words(n):
 def test_what_is_no_objective_no_array_and_no_label_is_refused_in_words():
     x: Any = torch.zeros(8, 2)
     wrong: Any = sf.objectives.Simple
-    with pytest.raises(sf.InputError, match="and Simple is none"):
+    with pytest.raises(sf.InputError, match="and Simple is not"):
         sf.train(wrong, x, steps=1)
     words: Any = ["mask"]
     with pytest.raises(sf.InputError, match="must be an array or a tensor, got a list"):

@@ -144,7 +144,7 @@ def test_bad_input(make, process, n, options, message):
 
 
 def test_what_has_no_such_scale():
-    with pytest.raises(sf.IncompatibleModel, match="categories"):
+    with pytest.raises(sf.IncompatibleModel, match="categorical"):
         sf.grids.log_snr(sf.process.uniform_categorical(sf.process.linear_kappas(10), 3), 4)
     for rho in (0, -1, math.inf, math.nan):
         with pytest.raises(sf.InputError, match="rho"):

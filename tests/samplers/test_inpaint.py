@@ -247,12 +247,12 @@ CATEGORIES = sf.CategoricalDenoiser(
     [
         (DENOISER, Langevin(0.1, metropolis=True), ONE, MASK, [2, 1, 0], "noise levels"),
         (sf.ScoreModel(lambda x, _: x), Langevin(0.1), ONE, MASK, [2, 1, 0], "noise levels"),
-        (CATEGORIES, CategoricalAncestral(), ONE, MASK, [10, 5, 0], "categories"),
+        (CATEGORIES, CategoricalAncestral(), ONE, MASK, [10, 5, 0], "categorical"),
         (DENOISER, DDIM(), ONE, MASK, [0, 5, 10], "must not ascend"),
         (DENOISER, DDIM(), torch.zeros(3), MASK, [10, 5, 0], "shape of one example"),
         (DENOISER, DDIM(), torch.zeros(5, 2), MASK, [10, 5, 0], "shape of one example"),
-        (DENOISER, DDIM(), ONE, torch.ones(3, dtype=torch.bool), [10, 5, 0], "broadcasts"),
-        (DENOISER, DDIM(), ONE, torch.ones(4, 1, 1, dtype=torch.bool), [10, 5, 0], "broadcasts"),
+        (DENOISER, DDIM(), ONE, torch.ones(3, dtype=torch.bool), [10, 5, 0], "mask one that fits it"),
+        (DENOISER, DDIM(), ONE, torch.ones(4, 1, 1, dtype=torch.bool), [10, 5, 0], "mask one that fits it"),
         (DENOISER, DDIM(), ONE / 0, MASK, [10, 5, 0], "values that are kept hold NaN"),
     ],
 )

@@ -5,6 +5,7 @@ To encode or inpaint they are brought to the model's size as training does it; t
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from scorefield.data.images.eager import decode_all
 from scorefield.data.images.read import ImageOptions
 from scorefield.data.sources.folder import folder
 from scorefield.data.sources.npz import from_arrays, npz
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import as_path
 
@@ -44,7 +46,9 @@ def read_images(
     """
     if isinstance(path, np.ndarray):
         return from_arrays(path, labels, _named(path), ImageOptions(size, channels))
-    path = as_path(path, "a file or folder of images that are not in an array")
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"images must be a NumPy array or the path of a file or folder; got {brief(path)}")
+    path = as_path(path, "an image, an archive or a folder")
     if path.is_dir():
         return folder(path, size=size, channels=channels or 3, strict=True)
     if path.suffix.lower() == ".npz":

@@ -339,8 +339,13 @@ def as_labels(y: Labels, classes: int, names: Sequence[str] = ()) -> Tensor:
 
 def _number_of(name: str, names: Sequence[str]) -> int:
     if name not in names:
-        known = ", ".join(names[:20]) if names else "this model has no class names: give numbers"
-        raise InputError(f"there is no class {name!r}{did_you_mean(name, names)}; there are {known}")
+        if not names:
+            raise InputError(
+                f"the class {name!r} is given by name, and this model has no class names: give numbers"
+            )
+        raise InputError(
+            f"there is no class {name!r}{did_you_mean(name, names)}; there are {', '.join(names[:20])}"
+        )
     if list(names).count(name) > 1:
         raise InputError(f"several classes are called {name!r}: give their numbers")
     return list(names).index(name)
