@@ -68,9 +68,10 @@ def kernel_distance(
     positive_int("whole", whole, at_least=0)
     positive_int("rows", rows)
     positive_int("seed", seed, at_least=0, at_most=SEED)
-    for name, value in (("subsets", subsets), ("subset_size", subset_size)):
-        if value is not None:
-            positive_int(name, value, at_most=_MOST_SUBSETS if name == "subsets" else None)
+    if subsets is not None:
+        positive_int("subsets", subsets, at_most=_MOST_SUBSETS)
+    if subset_size is not None:
+        positive_int("subset_size", subset_size)
     if smaller < 2:
         raise InputError(
             f"a kernel distance needs at least 2 examples of each, and there are {len(a)} and {len(b)}"

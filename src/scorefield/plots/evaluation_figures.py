@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from scorefield.evaluation import Evaluation, NoisyAccuracy
+from scorefield.evaluation import MetricValue as Measured
 from scorefield.evaluation.metric_value import stamp_lines
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
+from scorefield.runtime.checks import instance_of, mapping_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from scorefield.evaluation import Evaluation, NoisyAccuracy
-    from scorefield.evaluation import MetricValue as Measured
 
 __all__ = ["draw_accuracy", "draw_bound", "draw_guidance"]
 
@@ -34,7 +35,7 @@ def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
     """
     from matplotlib.ticker import PercentFormatter
 
-    first = next(iter(parts.values()))
+    first = next(iter(mapping_of("parts", parts, NoisyAccuracy, "accuracies (NoisyAccuracy)").values()))
     with plot_style():
         figure = new_figure(9, 4.2)
         left, right = figure.subplots(1, 2)
@@ -77,6 +78,7 @@ def draw_bound(bound: Measured, name: str) -> Figure:
         bound: A figure of `evaluation.bound_figures` whose `parts` are the "times" and "terms".
         name: What the title calls the run.
     """
+    instance_of("bound", bound, Measured, "the metric bpd of an evaluation")
     times, terms = (torch.tensor(bound.parts[part], dtype=torch.float64) for part in ("times", "terms"))
     shown = (terms > 0) & (torch.arange(len(terms)) > 0)
     error = "" if bound.error is None else f" ± {bound.error:.3f}"
@@ -122,6 +124,7 @@ def draw_guidance(scales: Mapping[float, Evaluation], name: str) -> Figure:
         scales: The evaluation of each scale.
         name: What the title calls the run.
     """
+    mapping_of("scales", scales, Evaluation, "evaluations, by their scales")
     found = {scale: {figure.name: figure for figure in result.figures} for scale, result in scales.items()}
     measured = next(iter(found.values()))
     panels = [

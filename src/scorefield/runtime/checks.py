@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeGuard, TypeVar
 
@@ -21,6 +21,7 @@ __all__ = [
     "flag",
     "instance_of",
     "is_list",
+    "mapping_of",
     "number",
     "numbers",
     "one_of",
@@ -36,24 +37,21 @@ _SMALL = 10_000
 _SHOWN = 100  # characters of a value in a message
 
 
-def positive_int(name: str, value: object, at_least: int = 1, at_most: int | None = None) -> int:
+def positive_int(name: str, value: object, at_least: int = 1, at_most: int = 2**63 - 1) -> int:
     """value, if it is an integer in this range; True and 2.0 are none.
 
     Args:
         name: What the value is, for the message.
         value: Anything.
         at_least: Smallest integer that is accepted.
-        at_most: Largest one. Default: any.
+        at_most: Largest one. Default: that of int64, in which torch counts.
     Raises:
         InputError: For everything else.
     """
-    most = math.inf if at_most is None else at_most
-    if isinstance(value, int) and not isinstance(value, bool) and at_least <= value <= most:
+    if isinstance(value, int) and not isinstance(value, bool) and at_least <= value <= at_most:
         return value
-    too_large = isinstance(value, int) and value > most
-    if at_most is not None and (
-        too_large or at_most < _SMALL
-    ):  # others are only told of a bound that they reach
+    too_large = isinstance(value, int) and value > at_most
+    if too_large or at_most < _SMALL:  # others are only told of a bound that they reach
         expected = f"an integer from {at_least} to {at_most}"
     else:
         expected = "a positive integer" if at_least == 1 else f"an integer of at least {at_least}"
@@ -158,6 +156,24 @@ def instance_of(name: str, value: object, kind: type[Kind], expected: str) -> Ki
     if isinstance(value, kind):
         return value
     raise InputError(f"{name} must be {expected}, got {brief(value)}")
+
+
+def mapping_of(name: str, value: object, kind: type[Kind], expected: str) -> Mapping[Any, Kind]:
+    """value, if it is a mapping with at least one entry whose values are of this kind.
+
+    Args:
+        name: What the value is, for the message.
+        value: Anything.
+        kind: The class that every value of the mapping must have.
+        expected: What they are, in words, such as "tensors (B, T)".
+    Raises:
+        InputError: For everything else.
+    """
+    if isinstance(value, Mapping) and value and all(isinstance(entry, kind) for entry in value.values()):
+        return value
+    raise InputError(
+        f"{name} must be a mapping of names to {expected}, with at least one, got {brief(value)}"
+    )
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
