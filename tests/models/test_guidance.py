@@ -423,7 +423,7 @@ def broken(x, t):
             lambda m, c: ClassifierGuidance(m.given(0), lambda x, t: m.given(0)(x, t), 0)(
                 points(2), 5
             ).guided(5),
-            "got Prediction",
+            "got a Prediction",
         ),
         (
             lambda m, c: ClassifierGuidance(m.given(0), lambda x, t: c(x, t).detach(), 0)(

@@ -75,8 +75,8 @@ def test_reduced_is_the_mean_of_each_area():
     torch.testing.assert_close(reduced(x, 1), x.mean((2, 3), keepdim=True))
     five = torch.stack([x[..., 12 * i // 5 : -(-12 * (i + 1) // 5)].mean(-1) for i in range(5)], -1)
     torch.testing.assert_close(reduced(x, 5)[:, :, 0], five[:, :, :3].mean(2))
-    for wrong in (0, 13):
-        with pytest.raises(sf.InputError, match="1 … min"):
+    for wrong, message in ((0, "side must be a positive integer"), (13, "1 … min")):
+        with pytest.raises(sf.InputError, match=message):
             reduced(x, wrong)
 
 

@@ -111,14 +111,14 @@ def test_one_start_in_several_numbers_of_steps():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: sf.plots.draw_points({}), "no points"),
+        (lambda: sf.plots.draw_points({}), "points must be a mapping"),
         (lambda: sf.plots.draw_points({"a": torch.zeros(3)}), "a: points of the plane"),
-        (lambda: sf.plots.draw_fields({}, POINTS), "at least one panel"),
+        (lambda: sf.plots.draw_fields({}, POINTS), "scores must be a mapping"),
         (lambda: sf.plots.draw_fields({"a": lambda x: x[:, 0]}, POINTS), "a score has the shape"),
         (lambda: sf.plots.draw_paths({"a": POINTS}, POINTS), "states \\(times, N, 2\\)"),
         (lambda: sf.plots.draw_noising(IMAGES, {"linear": P}), "one image"),
-        (lambda: sf.plots.draw_noising(IMAGES[0], {}), "at least one process"),
-        (lambda: sf.plots.draw_loss_weights({"a": P}, "learned"), '"upper" or "lower"'),
+        (lambda: sf.plots.draw_noising(IMAGES[0], {}), "processes must be a mapping"),
+        (lambda: sf.plots.draw_loss_weights({"a": P}, "learned"), "one of upper, lower"),
         (lambda: sf.plots.draw_loss_weights({"a": sf.process.vp()}), "discrete-time"),
         (lambda: sf.plots.draw_terms({"a": torch.zeros(3)}), "terms of a bound"),
         (lambda: sf.plots.draw_variances(denoiser(), IMAGES), 'variance="range"'),
@@ -127,7 +127,7 @@ def test_one_start_in_several_numbers_of_steps():
             lambda: sf.plots.draw_step_counts(denoiser(), POINTS, {"a": sf.samplers.DDIM()}),
             "\\(N, C, H, W\\)",
         ),
-        (lambda: sf.plots.draw_step_counts(denoiser(), IMAGES, {}), "at least one sampler"),
+        (lambda: sf.plots.draw_step_counts(denoiser(), IMAGES, {}), "samplers must be a mapping"),
     ],
 )
 def test_mistakes(draw, message):

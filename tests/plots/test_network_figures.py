@@ -24,5 +24,5 @@ def test_networks_are_left_as_they_are():
     before = {name: value.clone() for name, value in net.state_dict().items()}
     sf.plots.draw_network_costs({"one": net, "the same": net}, sf.DataSpec((3,)))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    with pytest.raises(sf.InputError, match="at least one network"):
+    with pytest.raises(sf.InputError, match="nets must be a mapping"):
         sf.plots.draw_network_costs({}, sf.DataSpec((3,)))

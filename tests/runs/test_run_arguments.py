@@ -39,7 +39,7 @@ def test_more_images_than_an_evaluation_judges(run):
 @pytest.mark.parametrize(
     ("use", "said"),
     [
-        (lambda run: load(3), "a run is opened by the path of its folder, got 3"),
+        (lambda run: load(3), "a run is named by its path, got 3"),
         (
             lambda run: load(run.path, kind="x"),
             "kind must be a class of models",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.core.distributions import LOG_ZERO, Categorical
 from scorefield.core.noise import Noise, as_noise
-from scorefield.core.shapes import check_batch_of, check_device, check_real, expand, is_true
+from scorefield.core.shapes import check_batch_of, check_real, expand, is_true
 from scorefield.process.base import Process, Time, table_index
 from scorefield.runtime.checks import brief, instance_of, number, numbers, positive_int
 from scorefield.runtime.errors import InputError
@@ -99,10 +99,11 @@ class CategoricalProcess(Process):
         Args:
             x0: Data, integers 0 … K − 1, (B, *).
             t: An integer or (B,) of them, in 0 … T.
-            u: The draw, uniform in [0, 1), (B, *).
+            u: The draw, uniform in [0, 1), (B, *), on any device: noise sources draw on the CPU.
         """
         check_batch_of("u", u)
-        check_device("u", u, check_real("x0", x0, "an integer tensor (B, *)"))
+        check_real("u", u, "a tensor (B, *) of numbers in [0, 1)")
+        check_real("x0", x0, "an integer tensor (B, *)")
         if x0.shape != u.shape:
             raise InputError(f"u must have the shape of x0, {tuple(x0.shape)}; got {tuple(u.shape)}")
         return self.transition(x0, t, 0).sample(u)
