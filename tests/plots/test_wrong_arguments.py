@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import scorefield as sf
 POINTS = torch.zeros(3, 2)
 MIXTURE = sf.oracle.GaussianMixture([[0.0, 0.0], [1.0, 1.0]], torch.eye(2).expand(2, 2, 2))
 MODEL = MIXTURE.denoiser(sf.process.cosine(10))
-DRAW: dict[str, Callable[[object], object]] = {
+DRAW: dict[str, Callable[[Any], object]] = {
     "draw_accuracy": lambda given: sf.plots.draw_accuracy(given, "a run"),
     "draw_guidance": lambda given: sf.plots.draw_guidance(given, "a run"),
     "draw_guided_mixture": lambda given: sf.plots.draw_guided_mixture(MIXTURE, 0, given),

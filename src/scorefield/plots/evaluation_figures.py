@@ -13,7 +13,7 @@ from scorefield.evaluation import Evaluation, NoisyAccuracy
 from scorefield.evaluation import MetricValue as Measured
 from scorefield.evaluation.metric_value import stamp_lines
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
-from scorefield.runtime.checks import instance_of, mapping_of
+from scorefield.runtime.checks import check_mapping, instance_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,8 @@ def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
     """
     from matplotlib.ticker import PercentFormatter
 
-    first = next(iter(mapping_of("parts", parts, NoisyAccuracy, "accuracies (NoisyAccuracy)").values()))
+    check_mapping("parts", parts, NoisyAccuracy, "accuracies (NoisyAccuracy)")
+    first = next(iter(parts.values()))
     with plot_style():
         figure = new_figure(9, 4.2)
         left, right = figure.subplots(1, 2)
@@ -124,7 +125,7 @@ def draw_guidance(scales: Mapping[float, Evaluation], name: str) -> Figure:
         scales: The evaluation of each scale.
         name: What the title calls the run.
     """
-    mapping_of("scales", scales, Evaluation, "evaluations, by their scales")
+    check_mapping("scales", scales, Evaluation, "evaluations, by their scales")
     found = {scale: {figure.name: figure for figure in result.figures} for scale, result in scales.items()}
     measured = next(iter(found.values()))
     panels = [

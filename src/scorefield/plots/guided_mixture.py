@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.core.noise import NoiseSource
 from scorefield.oracle import GaussianMixture
 from scorefield.plots.style import ACCENT, DARK, new_figure, plot_style
-from scorefield.runtime.checks import instance_of, mapping_of, positive_int
+from scorefield.runtime.checks import check_mapping, instance_of, positive_int
 from scorefield.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def draw_guided_mixture(mixture: GaussianMixture, y: int, samples: Mapping[float
         InputError: For a mixture of other dimensions, a component that it does not have, and points of another shape.
     """
     instance_of("mixture", mixture, GaussianMixture, "a sf.oracle.GaussianMixture")
-    mapping_of("samples", samples, Tensor, "points (N, 2), by their scales")
+    check_mapping("samples", samples, Tensor, "points (N, 2), by their scales")
     if mixture.D != 2:
         raise InputError(f"a picture needs a mixture of two dimensions, this one has {mixture.D}")
     positive_int("y, the component,", y, at_least=0, at_most=len(mixture.weights) - 1)

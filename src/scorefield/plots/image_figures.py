@@ -12,7 +12,7 @@ from scorefield.core.noise import NoiseSource
 from scorefield.models.base import Denoise
 from scorefield.plots.style import drawable, new_figure, plot_style
 from scorefield.process.base import Process
-from scorefield.runtime.checks import brief, is_list, mapping_of
+from scorefield.runtime.checks import brief, check_mapping, is_list
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import AnySampler, Grid, sample
 from scorefield.samplers.grids import uniform
@@ -51,7 +51,7 @@ def draw_step_counts(
         InputError: For what are no images, and as `sf.sample`.
     """
     _images("x_T", x_T)
-    mapping_of("samplers", samplers, object, "samplers")
+    check_mapping("samplers", samplers, object, "samplers")
     if not is_list(steps) or not steps:
         raise InputError(f"steps must be a list of one or more numbers of steps, got {brief(steps)}")
     process: Process = model.process

@@ -15,7 +15,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.generation.samples import Samples
 from scorefield.plots.style import drawable, new_figure, plot_style
-from scorefield.runtime.checks import brief, mapping_of, positive_int
+from scorefield.runtime.checks import brief, check_mapping, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.store.writers import channels_last
 
@@ -74,7 +74,7 @@ def draw_guidance_scales(samples: Mapping[float, Images], *, title: str = "") ->
     Raises:
         InputError: As `draw_images`, and for rows of different lengths, which are not of the same seeds.
     """
-    mapping_of("samples", samples, Sized, "images, by their scales")
+    check_mapping("samples", samples, Sized, "images, by their scales")
     if len({len(images) for images in samples.values()}) > 1:
         counts = ", ".join(f"{len(images)} at s = {scale:g}" for scale, images in samples.items())
         raise InputError(f"every scale needs the same seeds, and so the same number of images; got {counts}")

@@ -13,7 +13,7 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.planning.facts import cost, readable
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
 from scorefield.process import cosine
-from scorefield.runtime.checks import mapping_of
+from scorefield.runtime.checks import check_mapping
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def draw_network_costs(nets: Mapping[str, nn.Module], data: DataSpec, *, title: 
     Raises:
         InputError: For no networks, and for networks that do not take such data.
     """
-    mapping_of("nets", nets, nn.Module, "networks")
+    check_mapping("nets", nets, nn.Module, "networks")
     counts = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
     flops = {name: _operations(net, data) for name, net in nets.items()}
     with plot_style():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.plots.style import DARK, drawable, new_figure, plot_style
-from scorefield.runtime.checks import brief, mapping_of
+from scorefield.runtime.checks import brief, check_mapping
 from scorefield.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def draw_points(points: Mapping[str, Tensor], limits: Limits | None = None) -> F
     Raises:
         InputError: For what are no points in the plane.
     """
-    mapping_of("points", points, Tensor, "points (N, 2)")
+    check_mapping("points", points, Tensor, "points (N, 2)")
     sets = {title: _plane(title, x) for title, x in points.items()}
     shown = limits or limits_of(_first(sets, "points"))
     with plot_style():
@@ -76,7 +76,7 @@ def draw_fields(
     Raises:
         InputError: For points or scores of another shape.
     """
-    mapping_of("scores", scores, object, "functions from points (N, 2) to scores")
+    check_mapping("scores", scores, object, "functions from points (N, 2) to scores")
     shown = limits or limits_of(_plane("points", points))
     with plot_style():
         figure, panels = _panels(list(scores), shown)
@@ -107,7 +107,7 @@ def draw_paths(
     Raises:
         InputError: For points or paths of another shape.
     """
-    mapping_of("paths", paths, Tensor, "states (times, N, 2)")
+    check_mapping("paths", paths, Tensor, "states (times, N, 2)")
     shown = limits or limits_of(_plane("points", points))
     with plot_style():
         figure, panels = _panels(list(paths), shown)

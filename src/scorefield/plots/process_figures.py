@@ -19,7 +19,7 @@ from scorefield.plots.image_figures import pixels, show_image
 from scorefield.plots.style import ACCENT, DARK, SERIES, drawable, new_figure, plot_style
 from scorefield.process import transitions
 from scorefield.process.base import GaussianProcess, count_levels
-from scorefield.runtime.checks import brief, instance_of, mapping_of, one_of, positive_int
+from scorefield.runtime.checks import brief, check_mapping, instance_of, one_of, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def draw_noising(
         InputError: For what is no image, and without a process.
     """
     columns = positive_int("columns", columns, at_least=2, at_most=_MOST_COLUMNS)
-    mapping_of("processes", processes, GaussianProcess, "processes")
+    check_mapping("processes", processes, GaussianProcess, "processes")
     if not isinstance(x0, Tensor) or x0.ndim != 3:
         raise InputError(f"x0 must be one image (C, H, W), got {brief(x0)}")
     eps = NoiseSource(seed).normal((1, *x0.shape)).to(x0)
@@ -98,7 +98,7 @@ def draw_loss_weights(processes: Mapping[str, GaussianProcess], variance: str = 
         InputError: For another variance, and without a process.
         IncompatibleModel: For a process of continuous time.
     """
-    mapping_of("processes", processes, GaussianProcess, "processes")
+    check_mapping("processes", processes, GaussianProcess, "processes")
     one_of("variance", variance, ("upper", "lower"))
     with plot_style():
         figure = new_figure(7.5, 3.9)
@@ -129,7 +129,7 @@ def draw_terms(terms: Mapping[str, Tensor]) -> Figure:
     Raises:
         InputError: For terms of another shape.
     """
-    mapping_of("terms", terms, Tensor, "tensors (B, T)")
+    check_mapping("terms", terms, Tensor, "tensors (B, T)")
     with plot_style():
         figure = new_figure(7.5, 3.9)
         axes = figure.subplots()

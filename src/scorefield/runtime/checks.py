@@ -17,11 +17,11 @@ __all__ = [
     "LARGEST",
     "brief",
     "check_finite",
+    "check_mapping",
     "did_you_mean",
     "flag",
     "instance_of",
     "is_list",
-    "mapping_of",
     "number",
     "numbers",
     "one_of",
@@ -158,22 +158,19 @@ def instance_of(name: str, value: object, kind: type[Kind], expected: str) -> Ki
     raise InputError(f"{name} must be {expected}, got {brief(value)}")
 
 
-def mapping_of(name: str, value: object, kind: type[Kind], expected: str) -> Mapping[Any, Kind]:
-    """value, if it is a mapping with at least one entry whose values are of this kind.
+def check_mapping(name: str, value: object, kind: type, expected: str) -> None:
+    """InputError unless value is a mapping with at least one entry whose values are of this kind.
 
     Args:
         name: What the value is, for the message.
         value: Anything.
         kind: The class that every value of the mapping must have.
         expected: What they are, in words, such as "tensors (B, T)".
-    Raises:
-        InputError: For everything else.
     """
-    if isinstance(value, Mapping) and value and all(isinstance(entry, kind) for entry in value.values()):
-        return value
-    raise InputError(
-        f"{name} must be a mapping of names to {expected}, with at least one, got {brief(value)}"
-    )
+    if not isinstance(value, Mapping) or not value or not all(isinstance(v, kind) for v in value.values()):
+        raise InputError(
+            f"{name} must be a mapping of names to {expected}, with at least one, got {brief(value)}"
+        )
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
