@@ -1,5 +1,6 @@
 """Settings of the documentation. `make docs` builds it into docs/_build/html; nothing is read from the network."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "notebooks")
 nb_execution_timeout = 900  # seconds a cell
 nb_execution_raise_on_error = True
+# tqdm warns of a missing widget library, with the path of this environment, in the first output of a notebook.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 
