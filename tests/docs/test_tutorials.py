@@ -36,27 +36,32 @@ def read(path: Path) -> tuple[dict[str, Any], list[Cell]]:
     return front, cells
 
 
-def run(cell: Cell, names: dict[str, Any], path: Path) -> None:
-    """Execute a cell as a notebook does: the value of its last line is shown."""
+def run(cell: Cell, names: dict[str, Any], path: Path) -> bool:
+    """Execute a cell as a notebook does: the value of its last line is shown. Whether that is a picture."""
     tree = ast.parse(cell.code)
     ast.increment_lineno(tree, cell.line)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, path, "exec"), names)
-    if isinstance(last, ast.Expr):
-        value = eval(compile(ast.Expression(last.value), path, "eval"), names)
-        picture = getattr(value, "_repr_png_", None)
-        if picture is not None:
-            assert picture().startswith(b"\x89PNG")
+    if not isinstance(last, ast.Expr):
+        return False
+    value = eval(compile(ast.Expression(last.value), path, "eval"), names)
+    picture = getattr(value, "_repr_png_", None)
+    if picture is None:
+        return False
+    assert picture().startswith(b"\x89PNG")
+    return True
 
 
-def run_all(path: Path, replaced: dict[str, Any]) -> None:
-    """Execute every cell in one namespace; parameters are replaced after the first."""
+def run_all(path: Path, replaced: dict[str, Any]) -> int:
+    """Execute every cell in one namespace; parameters are replaced after the first. The number of pictures shown."""
     names: dict[str, Any] = {"__name__": "__main__"}
+    pictures = 0
     _, cells = read(path)
     for k, cell in enumerate(cells):
-        run(cell, names, path)
+        pictures += run(cell, names, path)
         if k == 0:
             names.update(replaced)
+    return pictures
 
 
 @pytest.fixture(autouse=True)
@@ -72,13 +77,13 @@ def test_tutorial_runs_with_short_parameters(path: Path) -> None:
     assert ":tags: [parameters]" in cells[0].options
     assigned = {target.id for node in ast.parse(cells[0].code).body for target in node.targets}  # type: ignore[attr-defined]
     assert set(front["short"]) <= assigned
-    run_all(path, front["short"])
+    assert run_all(path, front["short"]) >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_tutorial_runs_whole(path: Path) -> None:
-    run_all(path, {})
+    assert run_all(path, {}) >= 1
 
 
 def test_there_are_tutorials_to_run() -> None:
