@@ -2,6 +2,7 @@
 for is said; a lost one is a sentence too.
 """
 
+import faulthandler
 import json
 import os
 import re
@@ -95,6 +96,7 @@ class Job:
         }
         os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}})
         sys.stderr = sys.stdout = (self.folder / f"said-{rank}").open("w", buffering=1)
+        faulthandler.register(signal.SIGUSR1, file=sys.stderr)
 
     def said(self, rank: int) -> str:
         path = self.folder / f"said-{rank}"
@@ -114,7 +116,9 @@ class Job:
             done, waited = os.waitpid(pid, os.WNOHANG)
             status = os.waitstatus_to_exitcode(waited) if done else None
             time.sleep(0.02)
-        if status is None:
+        if status is None:  # where it hangs is part of what it said
+            os.kill(pid, signal.SIGUSR1)
+            time.sleep(1)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         return Ended(status, self.said(rank))
