@@ -159,6 +159,30 @@ def test_two_processes_of_one_command_train_together(tmp_path):
     assert [int(name.removeprefix("step-")) for name in names] == [0, 1, 2, 3]  # by the clocks of both
 
 
+def test_a_closed_trainer_has_left_no_thread_of_the_connection(tmp_path):
+    """Otherwise they end when the trainer is freed, where a process has hung."""
+
+    def train() -> None:
+        objective = sf.objectives.Simple(sf.Denoiser(sf.nets.MLP(dim=2), sf.process.cosine(10)))
+        trainer = sf.train(objective, sf.data.toy("moons", n=64), steps=2, batch_size=8, device="cpu")
+        for _ in trainer:
+            pass
+        while_open = _threads()
+        trainer.close()
+        print(f"{while_open} | {_threads()}")
+
+    for ended in both(tmp_path, train, train):
+        while_open, left = ended.said.split("|")
+        assert "gloo" in while_open, ended.said
+        assert (ended.status, left.strip()) == (0, "[]"), ended.said
+
+
+def _threads() -> list[str]:
+    """Names of this process's threads that belong to torch's connections."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return sorted(name for name in names if "gloo" in name or "tcpstore" in name)
+
+
 def test_the_slower_of_two_decides_how_many_steps_fit(tmp_path):
     """Each measures with a clock of its own, here one that goes on by so many seconds when it is read."""
 

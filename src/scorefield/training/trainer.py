@@ -321,6 +321,10 @@ class Trainer(Iterator[TrainStep]):
         """
         self.release()
         processes, self._processes = self._processes, Processes(device=self._processes.device)
+        # The wrapped objective holds the connection, whose threads end with its last owner: here, by Python's own reference,
+        # and not when this trainer is freed, where torch would wait for them while it holds Python's lock.
+        self._objective = self.objective
+        self.accelerator.free_memory()
         processes.leave()
 
     def release(self) -> None:
