@@ -64,6 +64,15 @@ Inpainted = Annotated[
         help="Inpaint IMAGE where MASK is white; black pixels are kept, rounded to the run's grey values.",
     ),
 ]
+Block = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=2**16,
+        help="Samples computed at once. Default: 64. Values depend on it in the last place, and below 32 on the number of "
+        "threads too.",
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option(help="FILE.png (a grid), FILE.npz (arrays) or a folder (one PNG each).")
 ]
@@ -84,6 +93,7 @@ def sample(
     given: Given = None,
     inpaint: Inpainted = None,
     seed: Seed = 0,
+    block: Block = None,
     out: Out = None,
     trajectory: Animation = None,
     device: Device = None,
@@ -93,7 +103,7 @@ def sample(
 ) -> None:
     """Generate samples with the averaged (EMA) weights of a run: images, or points as an .npz with `samples`.
 
-    Samples are computed in blocks of 64. The blocks of a folder, or of a FILE with more than 64 samples, are
+    Samples are computed in blocks of 64, or of --block. The blocks of a folder, or of a FILE of several blocks, are
     stored as they are computed, in the folder or in FILE.blocks. After an interruption the same command
     computes the missing blocks and gives the same bytes. A larger -n adds samples to a folder. A FILE that
     scorefield did not write is not replaced. Several processes share the work:
@@ -108,6 +118,7 @@ def sample(
             n,
             seed,
             label,
+            block=block,
             guidance=guidance,
             low_res=low_res,
             conditions=given,

@@ -61,7 +61,7 @@ class SampleJob:
         seed: Sample i of a seed does not depend on n.
         n: How many.
         target: A folder, .npz or .png.
-        size: Samples computed at once, at least 32.
+        size: Samples computed at once.
         animation: A .gif of the first block, if one is wanted.
         progress: Reports what is done.
         kept: Blocks of this process that were there already.

@@ -16,7 +16,7 @@ from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import AnySampler, Grid, Step, trajectory
 from scorefield.store.block_store import BLOCK, Block
 
-__all__ = ["block_indices", "given", "sample_blocks", "walk"]
+__all__ = ["block_indices", "first_state", "given", "sample_blocks", "walk"]
 
 
 def sample_blocks(
@@ -51,16 +51,16 @@ def sample_blocks(
         start: (shape, noise) -> the first state. Default: a draw of the process's prior.
         conditions: Further inputs of the network by name, (M, *) each, cycled like the labels; of a super-resolution
             model `low_res`, (M, C, h, w) in the data's range. Default: none.
-        size: How many at once, at least 32.
+        size: How many at once. Below 32 the last place of a value may depend on the number of threads.
         on_step: Called (k, step) after every step of block k.
         blocks: Which ones. Default: all.
 
     Raises:
         InputError: For numbers out of range, and for conditions that are missing or that the network does not take.
     """
-    if n < 1 or size < 32:
+    if n < 1 or size < 1:
         raise InputError(
-            f"at least one sample in blocks of at least 32 is needed, got n = {n} in blocks of {size}"
+            f"at least one sample in blocks of at least one is needed, got n = {n} in blocks of {size}"
         )
     model = as_model(model)
     for k in range(-(-n // size)) if blocks is None else blocks:
@@ -105,9 +105,19 @@ def walk(
     model.refuse_missing(arrays.keys())
     rows = {name: array[[i % len(array) for i in indices]] for name, array in arrays.items()}
     bound = (wrap or given)(model.given(**rows), _labels_of(indices, labels))
-    noise = NoiseSource(seed, indices)
-    x = (start or _prior(model))((len(indices), *_shape(model)), noise.at(0)).to(model.device)
-    return trajectory(bound, sampler, grid, x, noise)
+    x = first_state(model, indices, seed, start)
+    return trajectory(bound, sampler, grid, x, NoiseSource(seed, indices))
+
+
+def first_state(
+    model: Model,
+    indices: range,
+    seed: int,
+    start: Callable[[Sequence[int], Noise], Tensor] | None = None,
+) -> Tensor:
+    """x_T of these samples of a seed, (B, *) on the model's device; arguments as of `walk`."""
+    noise = NoiseSource(seed, indices).at(0)
+    return (start or _prior(model))((len(indices), *_shape(model)), noise).to(model.device)
 
 
 def given(model: Model, labels: list[int] | None) -> Model:

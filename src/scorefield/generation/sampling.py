@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import DataSpec
-from scorefield.generation.sample_blocks import block_indices, given, sample_blocks, walk
+from scorefield.generation.sample_blocks import block_indices, first_state, given, sample_blocks, walk
 from scorefield.generation.sampling_options import SamplingOptions, build_grid, check_grid
 from scorefield.models.base import AnyModel, ClassifierModel, GaussianModel, Model
 from scorefield.models.foreign import as_model
@@ -193,8 +193,45 @@ class Sampling:
         """The steps of samples 0 … n−1 of a seed, at most `size` of them. Bad pieces raise here, not later."""
         if not 1 <= n <= size:
             raise InputError(f"a trajectory has at most one block of {size} samples, got n = {n}")
-        found = self._walk(block_indices(self.model, 0, n, size), seed)
-        return (Step(step.t, step.s, step.x[:n], step.x0[:n]) for step in found)
+        return self.together(n, seed, [0], size)
+
+    def together(
+        self, n: int, seed: int, blocks: Iterable[int] | None = None, size: int = BLOCK
+    ) -> Iterator[Step]:
+        """The steps of samples 0 … n−1 of a seed, of all blocks side by side: each is computed as `blocks` computes it, so
+        the last x has the same bytes. Bad pieces raise here, not later.
+
+        Args:
+            n: How many samples the seed has.
+            seed: Of all draws.
+            blocks: Which blocks. Default: all.
+            size: Samples of a block.
+
+        Yields:
+            `Step`: x and x̂0 of the samples of these blocks, in their order.
+        """
+        numbers = list(range(-(-n // size)) if blocks is None else blocks)
+        walks = [self._walk(block_indices(self.model, k, n, size), seed) for k in numbers]
+        return self._joined(walks, [min(size, n - k * size) for k in numbers])
+
+    @staticmethod
+    def _joined(walks: Sequence[Iterator[Step]], counts: Sequence[int]) -> Iterator[Step]:
+        """One step after another, of the first samples of every walk: a block may be padded."""
+        for found in zip(*walks, strict=True):
+            x = torch.cat([step.x[:count] for step, count in zip(found, counts, strict=True)])
+            x0 = torch.cat([step.x0[:count] for step, count in zip(found, counts, strict=True)])
+            yield Step(found[0].t, found[0].s, x, x0)
+
+    def first_states(
+        self, n: int, seed: int, blocks: Iterable[int] | None = None, size: int = BLOCK
+    ) -> Tensor:
+        """x_T of the samples that `together` walks with these arguments, (B, *)."""
+        numbers = range(-(-n // size)) if blocks is None else blocks
+        parts = [
+            first_state(self.model, block_indices(self.model, k, n, size), seed, self.start)[: n - k * size]
+            for k in numbers
+        ]
+        return torch.cat(parts)
 
     def _walk(self, indices: range, seed: int) -> Iterator[Step]:
         return walk(

@@ -132,7 +132,8 @@ class Run(OpenedRun):
                 them; sample i upsamples image i mod M.
             conditions: Further inputs of the network by name, (M, *) each, cycled over the samples, or an .npz of them.
             inpaint: (image, mask): the image is filled in where the mask is white (255), and kept where it is black.
-            block: Samples computed at once, from 32 to 65,536. Bytes depend on it in the last place. Default: 64.
+            block: Samples computed at once, from 1 to 65,536. Values depend on it in the last place, and below 32 on the
+                number of threads too. Default: 64.
             device: "cpu", "cuda" or "mps". Default: the fastest one found.
             precision: "fp32", "bf16" or "auto". Default: the run's own.
             compiled: Whether torch.compile compiles the network first; worth it for many samples on a GPU.
@@ -380,7 +381,7 @@ class Run(OpenedRun):
             InputError: For latents of other weights or of another shape, and for what is no such file.
             IncompatibleModel: For a run without such a flow.
         """
-        self._check_flow()
+        self.check_latents()
         return Latents.read(as_path(path, "a file of latents"), self.data_spec.shape, self.weights_sha256)
 
     def interpolate(
@@ -450,13 +451,18 @@ class Run(OpenedRun):
 
     def _flow_model(self, device: str | torch.device | None) -> Denoiser:
         """The model in fp32. IncompatibleModel unless this is a run of images with noise levels."""
-        self._check_flow()
+        self.check_latents()
         model = self._model(device, "fp32")
         if not isinstance(model, Denoiser):
             raise self._without_flow(f"holds a {type(model).__name__}")
         return model
 
-    def _check_flow(self) -> None:
+    def check_latents(self) -> None:
+        """Check that images of this run have latents: `encode`, `decode` and `interpolate` take it. No weights are read.
+
+        Raises:
+            IncompatibleModel: For a run without a flow between images and noise.
+        """
         recipe, spec = self._described
         if recipe.is_classifier:
             raise self._without_flow("is a classifier, which generates no images")

@@ -59,7 +59,7 @@ class BlockFolder(ABC):
         what: Everything that decides the samples, as `Sampling.identity` says it; what is None counts as
             absent.
         spec: What one sample is.
-        size: Samples of a block, at least 32.
+        size: Samples of a block.
     """
 
     def __init__(self, folder: Path, what: Mapping[str, object], spec: DataSpec, size: int = BLOCK) -> None:
