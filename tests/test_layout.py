@@ -30,6 +30,7 @@ LAYERS = [
     "runs",
     "planning",
     "plots",
+    "studio",
     "cli",
 ]
 
@@ -172,6 +173,9 @@ WITHOUT_A_PATH = {  # what these open is no file, an open file, or the package's
     "data/sources/parse.py: opener.open",
     "evaluation/evaluator.py: GivenSets.open",
     "interop/cards.py: (files('scorefield.interop') / 'cards.json').read_text",
+    "cli/studio.py: webbrowser.open",
+    "studio/assets.py: entry.read_bytes",
+    "studio/sample_panel.py: Image.open",
     "runs/recipe.py: (_recipes() / f'{name}.toml').read_text",
 }
 DESCRIPTORS = {"runtime/reading.py: os.open", "runtime/atomic.py: os.open", "cli/console.py: os.open"}
@@ -254,6 +258,7 @@ BY_A_TEMPORARY_NAME = {  # a library writes to what `atomic_write` or `atomic_fo
     "store/outputs.py: zipfile.ZipFile",
     "store/writers.py: first.save",
     "store/writers.py: grid.save",
+    "studio/sample_panel.py: picture_grid(images, None, labels, spec.classes).save",
     "training/checkpoint.py: save_file",
 }
 NO_FILE_OF_A_USER = {"planning/trial.py: Path('/proc/self/clear_refs').write_text"}

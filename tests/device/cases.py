@@ -755,6 +755,7 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "plot": ["plot R/digits --out O/figure.png", "plot R/moons --out O/points.png"],
     "plan": ["plan toy-moons --flops 1e9 --device cpu --json"],
+    "studio": [],
     "import": [],
     "export": ["export diffusers R/digits O/exported"],
 }

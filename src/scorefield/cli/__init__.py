@@ -37,6 +37,7 @@ COMMANDS = {
     "interpolate": ("interpolate:interpolate", "Interpolate between two images"),
     "evaluate": ("evaluate:evaluate", "Compute metrics of a run"),
     "plot": ("plot:plot", "Plot data, samples and training of a run"),
+    "studio": ("studio:studio", "Serve a page: sample, train, compare"),
     "plan": ("plan:plan", "Estimate memory and time of training"),
     "import": ("import_:import_", "Convert a published checkpoint to a run"),
     "export": ("export:export", "Convert a run for other software"),

@@ -9,7 +9,7 @@ from scorefield.core.shapes import check_real
 from scorefield.runtime.checks import check_finite, positive_int
 from scorefield.runtime.errors import InputError
 
-__all__ = ["copied", "copying_ratio", "nearest_distances"]
+__all__ = ["copied", "copying_ratio", "nearest", "nearest_distances"]
 
 _ROWS = 2048  # images that are compared with as many at a time
 
@@ -29,15 +29,8 @@ def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22
     Raises:
         InputError: No references, or other shapes.
     """
-    for name, x in (("queries", queries), ("references", references)):
-        check_real(name, x, "a tensor (N, *) of real numbers")
+    _check_pairs(queries, references)
     positive_int("block", block)
-    if queries.ndim < 2 or queries.shape[1:] != references.shape[1:]:
-        raise InputError(
-            f"queries and references must have one data shape, got {tuple(queries.shape)} and {tuple(references.shape)}"
-        )
-    if not len(references):
-        raise InputError("references must hold at least one example")
     q, r = queries.detach().flatten(1).cpu(), references.detach().flatten(1).cpu()
     best = torch.full((len(q),), torch.inf, dtype=torch.float64)
     rows = max(block // max(q.shape[1], 1024), 1)
@@ -50,6 +43,46 @@ def nearest_distances(queries: Tensor, references: Tensor, *, block: int = 2**22
             distance = (part - near[found]).square().sum(dim=1).sqrt()
             best[start : start + 1024] = torch.minimum(best[start : start + 1024], distance)
     return best
+
+
+def nearest(queries: Tensor, references: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest references of each query by Euclidean distance, as `nearest_distances` measures it.
+
+    Args:
+        queries: (N, *), flattened.
+        references: (M, *), of the same data shape.
+        count: How many of them; all where there are fewer.
+
+    Returns:
+        Distances, float64 (N, count), ascending, and the references' numbers, int64 (N, count).
+
+    Raises:
+        InputError: No references, or other shapes.
+    """
+    _check_pairs(queries, references)
+    q, r = queries.detach().flatten(1).cpu().double(), references.detach().flatten(1).cpu()
+    found = torch.empty(len(q), 0, dtype=torch.float64)
+    numbers = torch.empty(len(q), 0, dtype=torch.int64)
+    for start in range(0, len(r), _ROWS):
+        near = r[start : start + _ROWS].double()
+        squares = torch.stack([(near - one).square().sum(dim=1) for one in q])
+        found = torch.cat([found, squares], dim=1)
+        numbers = torch.cat([numbers, (start + torch.arange(len(near))).expand(len(q), -1)], dim=1)
+        best = found.sort(dim=1, stable=True).indices[:, :count]
+        found, numbers = found.gather(1, best), numbers.gather(1, best)
+    return found.sqrt(), numbers
+
+
+def _check_pairs(queries: Tensor, references: Tensor) -> None:
+    """InputError unless these are examples of one shape, with at least one reference."""
+    for name, x in (("queries", queries), ("references", references)):
+        check_real(name, x, "a tensor (N, *) of real numbers")
+    if queries.ndim < 2 or queries.shape[1:] != references.shape[1:]:
+        raise InputError(
+            f"queries and references must have one data shape, got {tuple(queries.shape)} and {tuple(references.shape)}"
+        )
+    if not len(references):
+        raise InputError("references must hold at least one example")
 
 
 def copied(queries: Tensor, references: Tensor, within: int, pixels: int = 0) -> Tensor:

@@ -31,7 +31,7 @@ from scorefield.runtime.progress import SILENT, Bar, Reporter, check_reporter
 from scorefield.runtime.registry import SAMPLE_METRICS
 from scorefield.runtime.weights import SHOWN
 
-__all__ = ["EvaluateKeywords", "evaluate_run"]
+__all__ = ["EvaluateKeywords", "evaluate_run", "run_data"]
 
 _COMPARED = 0.1  # of the training images of a run that held none out, in the place of held-out ones
 _EXAMPLES = 2000  # of a classifier's evaluation: a standard error of at most 1.1 %
@@ -106,7 +106,7 @@ def _targets(
     how.setdefault("device", processes.device if options.get("processes") else None)
     ways = [run.sampling(guidance=scale, **how) for scale in scales]
     note(ways[0].caution(), progress)
-    train, heldout = _data(run, options.get("data"), progress)
+    train, heldout = run_data(run, options.get("data"), progress)
     if not len(heldout) and len(train) > 1 and all(name in SAMPLE_METRICS for name in metrics):
         # Distances between images of the two parts still say how near images of the data are to each other.
         train, heldout = train.split(_COMPARED, run.recipe.data.split_seed)
@@ -130,8 +130,19 @@ def _facts(targets: Sequence[EvaluationTarget], asked: EvaluationOptions) -> dic
     return {**asked.model_dump(), **sampled}
 
 
-def _data(run: OpenedRun, source: str | None, progress: Reporter) -> tuple[Dataset, Dataset]:
-    """(training, held-out) examples of this run, or of another source."""
+def run_data(
+    run: OpenedRun, source: str | None = None, progress: Reporter = SILENT
+) -> tuple[Dataset, Dataset]:
+    """(training, held-out) examples of a run, with labels in its numbering.
+
+    Args:
+        run: The run.
+        source: Where the data is now. Default: as in training.
+        progress: Is told where the data is not what the run was trained on.
+
+    Raises:
+        InputError: Where the data cannot be opened.
+    """
     options = run.recipe.data
     train, heldout = open_data(options if source is None else options.model_copy(update={"source": source}))
     trained_on = run.recipe.trained_on
@@ -169,7 +180,7 @@ def _accuracy(
             "generative models only"
         )
     progress, seed = check_reporter(options.get("progress", SILENT)), options.get("seed", 0)
-    train, heldout = _data(run, options.get("data"), progress)
+    train, heldout = run_data(run, options.get("data"), progress)
     model = run.model(options.get("device"), options.get("precision"), kind=NoisyClassifier)
     parts = {}
     for name, part in (("held-out", heldout), ("training", train)):

@@ -24,7 +24,7 @@ from scorefield.runtime.description import Described
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES, SAMPLERS, TIMES, Registry
 from scorefield.training import TrainingOptions
 
-__all__ = ["Setting", "sections", "settings_of", "summary_of"]
+__all__ = ["Setting", "sections", "settings_of", "settings_of_kind", "summary_of"]
 
 _TABLES: Mapping[str, type[BaseModel]] = {
     "data": DataOptions,
@@ -97,7 +97,7 @@ def settings_of(section: str) -> list[Setting]:
     table, _, kind = section.rpartition(".")
     if table not in _KINDS or kind not in _KINDS[table]:
         one_of("the section", section, sections())
-    return list(_of_kind(table, _KINDS[table][kind]))
+    return list(settings_of_kind(table, _KINDS[table][kind]))
 
 
 def summary_of(made: Callable[..., Any]) -> str:
@@ -115,7 +115,13 @@ def _of_table(section: str, table: type[BaseModel]) -> Iterator[Setting]:
         yield Setting(f"{section}.{name}", _type(field.annotation), default, field.description or "")
 
 
-def _of_kind(section: str, make: Callable[..., Any]) -> Iterator[Setting]:
+def settings_of_kind(section: str, make: Callable[..., Any]) -> Iterator[Setting]:
+    """What the settings of one kind are, read from its signature and docstring.
+
+    Args:
+        section: Before the name of each.
+        make: What a word of a registry stands for.
+    """
     given: Sequence[str] = make.given if isinstance(make, type) and issubclass(make, Described) else ()
     hints = get_type_hints(make.__init__ if inspect.isclass(make) else make)
     parameters = [p for p in inspect.signature(make).parameters.values() if p.name not in given]

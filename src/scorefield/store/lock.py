@@ -13,13 +13,14 @@ from typing import BinaryIO
 from scorefield.runtime.atomic import is_another_process, open_own, overwrite, remove
 from scorefield.runtime.checks import unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import open_file
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RunLock"]
+__all__ = ["RunLock", "holder_of"]
 
 _HELD: dict[Path, RunLock] = {}
 _LONGEST_TURN = 60.0  # seconds; it takes milliseconds
@@ -99,6 +100,25 @@ class RunLock:
         self._file = None
         self._file, _ = _acquire(self.path)
         return False
+
+
+def holder_of(path: Path) -> str | None:
+    """Who writes the folder of this lock, in words; None where nobody does.
+
+    The text of the file is read, so a process of another machine counts as long as its file is there.
+
+    Args:
+        path: The file of the lock.
+    """
+    own = _HELD.get(Path(os.path.realpath(path.parent)) / path.name)
+    if own is not None and own._is_held():  # reading it would let the kernel's lock go
+        return f"process {os.getpid()}"
+    try:
+        with open_file(path, "a lock", _LONGEST, follow=False) as file:
+            holder = _Holder(file)
+    except InputError:
+        return None
+    return None if not holder.pid or holder.has_ended() else holder.name
 
 
 def _acquire(path: Path) -> tuple[BinaryIO, str]:
