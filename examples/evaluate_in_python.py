@@ -19,10 +19,8 @@ def main(steps: int, images: int, run: Path = Path("runs/evaluated")) -> None:
     objective = sf.objectives.Simple(
         sf.Denoiser(net, sf.process.cosine(1000), "v", data=train.spec), weighting="v"
     )
-    # What was held out is written into the run, so that its evaluation finds the same examples.
-    source = {"data": {"source": "digits", "holdout": 0.2, "split_seed": 0}}
     options: Any = {"steps": steps, "lr": 2e-3, "warmup": 50, "ema": 0.99}
-    for step in sf.train(objective, train, run=run, describe=source, **options):
+    for step in sf.train(objective, train, run=run, **options):
         loss = step.loss
     print(f"loss {loss:.3f} after {steps} steps")
 

@@ -46,6 +46,8 @@ class Dataset:
         arrays: Further arrays (N, *) by name, each bool, uint8, int64 or float32.
         reasons: Why each of the files in `skipped` could not be read.
         notes: What is to be known of how the data were read, in sentences.
+        read_as: The table [data] of a recipe that reads the same data: `source` with its options, and of the training
+            part of a split also `holdout` and `split_seed`. Empty where no recipe can read them, such as for tensors.
 
     Raises:
         InputError: If types, shapes or values do not agree with each other.
@@ -60,6 +62,7 @@ class Dataset:
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    read_as: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         bins = instance_of("spec", self.spec, DataSpec, "a DataSpec").bins
@@ -222,7 +225,7 @@ class Dataset:
         _check_indices(indices, len(self))
         labels = None if self.labels is None else self.labels[indices]
         values = self.values[indices] if isinstance(self.values, Tensor) else self.values.subset(indices)
-        return replace(self, values=values, labels=labels, arrays=self.arrays_at(indices))
+        return replace(self, values=values, labels=labels, arrays=self.arrays_at(indices), read_as={})
 
     def numbered_as(self, classes: Sequence[str]) -> Dataset:
         """The same examples with the classes of a model, and labels in its numbering.
@@ -248,13 +251,14 @@ class Dataset:
             numbers = used
         table = torch.zeros(self.spec.num_classes, dtype=torch.int64)
         table[used] = torch.tensor(numbers, dtype=torch.int64)
-        return replace(self, spec=replace(self.spec, classes=known), labels=table[self.labels])
+        return replace(self, spec=replace(self.spec, classes=known), labels=table[self.labels], read_as={})
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Hold out ⌈fraction·N⌉ examples, classes in proportion; each part keeps the order of the data.
 
         Counts are exact (decimal arithmetic), and the choice depends on (N, labels, fraction, seed) alone.
-        Training keeps at least one example, and one of every class where the total allows it.
+        Training keeps at least one example, and one of every class where the total allows it. A run trained on the
+        first part records the split, so that its evaluation finds the held-out examples (`read_as`).
 
         Args:
             fraction: Share of the examples to hold out, in [0, 1).
@@ -278,7 +282,10 @@ class Dataset:
         for label, count in enumerate(_quotas(np.bincount(labels), Fraction(str(fraction)))):
             held[shuffled[labels[shuffled] == label][:count]] = True
         train, heldout = (torch.from_numpy(np.flatnonzero(part)) for part in (~held, held))
-        return self.subset(train), self.subset(heldout)
+        read_as: dict[str, object] = {}
+        if self.read_as and "holdout" not in self.read_as:  # a recipe splits once
+            read_as = {**self.read_as, "holdout": fraction, "split_seed": seed}
+        return replace(self.subset(train), read_as=read_as), self.subset(heldout)
 
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
         """16 hexadecimal digits of SHA-256 over values and labels with their types and shapes.

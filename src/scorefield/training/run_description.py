@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from scorefield.data.base import Source
+from scorefield.data.dataset import Dataset
 from scorefield.models.base import GaussianModel
 from scorefield.models.network_model import ModelBase
 from scorefield.objectives.base import Objective
@@ -71,6 +72,7 @@ def describe_run(
         "objective": _described("objective", objective),
         "training": options.model_dump(),
         "trained_on": {**_trained_on(data, arrays), "family": model.family},
+        **_data(data),
         **_sampling(model),
         **{name: _table(name, value) for name, value in further.items()},
     }
@@ -83,6 +85,14 @@ def _sampling(model: ModelBase) -> dict[str, object]:
         return {}
     few = process.is_discrete and process.T <= _SAMPLING_STEPS
     return {} if few else {"sampling": {"steps": _SAMPLING_STEPS}}
+
+
+def _data(data: Source) -> dict[str, object]:
+    """The table [data], by which an evaluation reads the data and splits them again, where they say how."""
+    if not isinstance(data, Dataset) or not data.read_as:
+        return {}
+    in_range = {"range": list(data.spec.range)} if data.spec.bins is not None else {}
+    return {"data": {**data.read_as, "holdout": data.read_as.get("holdout", 0.0), **in_range}}
 
 
 def _trained_on(data: Source, arrays: Sequence[str]) -> dict[str, object]:

@@ -50,7 +50,8 @@ def digits() -> Dataset:
             "scikit-learn"
         )
     values = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8).copy())
-    return Dataset(_SPEC, values, torch.from_numpy(table[:, 64].astype(np.int64)), "digits")
+    labels = torch.from_numpy(table[:, 64].astype(np.int64))
+    return Dataset(_SPEC, values, labels, "digits", read_as={"source": "digits"})
 
 
 SOURCE = Embedded(digits, _SPEC, "the embedded digits are 8×8 and grey")

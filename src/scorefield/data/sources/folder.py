@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -74,7 +76,17 @@ def folder(
         raise InputError(
             f"{source}: no image of class {lost[0]!r} can be read: repair them or remove the subfolder"
         )
-    return made
+    return replace(made, read_as=_read_as(made, str(path), options))
+
+
+def _read_as(data: Dataset, path: str, options: ImageOptions) -> dict[str, object]:
+    """What `Dataset.read_as` says; nothing of images that are not square, to whose size no recipe can resize."""
+    channels, height, width = data.spec.shape
+    if height != width:
+        return {}
+    source = path if os.sep in path else f"./{path}"  # "digits" alone names other data
+    how = {"upscale": options.upscale, "strict": options.strict, "white": int(options.white)}
+    return {"source": source, "size": width, "channels": channels, **how, "stream": not data.in_memory}
 
 
 class _Folder(Opener):

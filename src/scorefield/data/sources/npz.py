@@ -71,7 +71,12 @@ def npz(
         if name not in (*RESERVED, *names) and is_numeric(header.dtype) and header.shape[:1] == (len(found),)
     ]
     more = read_arrays(file, source, further, (), "")
-    return replace(found, arrays={name: numeric_tensor(name, array, source) for name, array in more.items()})
+    how = {"size": size, "channels": channels, "upscale": upscale}
+    return replace(
+        found,
+        arrays={name: numeric_tensor(name, array, source) for name, array in more.items()},
+        read_as={"source": str(path), **{name: value for name, value in how.items() if value is not None}},
+    )
 
 
 def from_arrays(

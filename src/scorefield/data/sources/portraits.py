@@ -38,7 +38,7 @@ def portraits() -> Dataset:
     # The archive's classes are in alphabetical order; the data's begin with the plain ones.
     order = [CLASSES.index(name) for name in data.spec.classes]
     labels = None if data.labels is None else data.labels.new_tensor(order)[data.labels]
-    return replace(data, spec=_SPEC, labels=labels, source="portraits")
+    return replace(data, spec=_SPEC, labels=labels, source="portraits", read_as={"source": "portraits"})
 
 
 SOURCE = Embedded(portraits, _SPEC, "the embedded portraits are 16×16 in colour")

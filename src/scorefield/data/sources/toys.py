@@ -20,9 +20,10 @@ from scorefield.runtime.registry import TOYS
 __all__ = ["toy"]
 
 _CURVE_NOISE = 0.05
+_POINTS = 10_000
 
 
-def toy(name: str, n: int = 10_000, seed: int = 0) -> Dataset:
+def toy(name: str, n: int = _POINTS, seed: int = 0) -> Dataset:
     """n independent points of the plane from a known density.
 
     - "mixture": ⅕N((−5, −5), I) + ⅘N((5, 5), I), the slow-mixing density of NCSN §3.2.
@@ -49,7 +50,8 @@ def toy(name: str, n: int = 10_000, seed: int = 0) -> Dataset:
     positive_int("the number of points", n)
     noise = NoiseSource(seed)
     u, z = noise.uniform((n, 2)).double(), noise.normal((n, 2)).double()
-    return replace(tensor(make(u, z)), source=f"toy:{name}")
+    read_as = {"source": f"toy:{name}"} if (n, seed) == (_POINTS, 0) else {}
+    return replace(tensor(make(u, z)), source=f"toy:{name}", read_as=read_as)
 
 
 def mixture(u: Tensor, z: Tensor) -> Tensor:
