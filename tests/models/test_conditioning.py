@@ -200,6 +200,40 @@ def test_training_takes_the_arrays_that_the_network_names():
     assert all(scale is None for _, _, scale in net.seen)
 
 
+def test_the_unconditional_branch_is_guidance_at_scale_0():
+    net = sf.nets.MLP(2, hidden=8, layers=1, num_classes=3, null_label=True)
+    torch.nn.init.normal_(net.label_emb.weight)
+    made = sf.Denoiser(net, PROCESS, data=sf.DataSpec((2,), classes=("a", "b", "c")))
+    x = normal(4)
+    with torch.no_grad():
+        expected = sf.guidance.ClassifierFree(made, [0, 1, 2, 0], 0.0)(x, 20).x0
+        assert not torch.allclose(made.given([0, 1, 2, 0])(x, 20).x0, expected)
+        for model in (made, made.given(2), sf.guidance.ClipX0(made, -50, 50)):
+            torch.testing.assert_close(model.unconditional()(x, 20).x0, expected)
+    sample = sf.sample(made.unconditional(), sf.samplers.DDIM(), [50, 20, 0], n=3, noise=sf.NoiseSource(0))
+    assert sample.shape == (3, 2)
+
+
+def test_the_unconditional_branch_drops_arrays_with_a_null():
+    net = Shifted()
+    bound = model(net).given(mean=torch.ones(1, 2), scale=torch.full((1, 2), 5.0))
+    bound.unconditional()(normal(2), 20)
+    _, mean, scale = net.seen[-1]
+    assert mean.abs().max() == 0
+    assert scale.unique().tolist() == [5]
+    assert bound.bound["mean"].unique().tolist() == [1]
+
+
+def test_models_without_an_unconditional_branch_say_so():
+    plain = sf.Denoiser(sf.nets.MLP(2, hidden=8, num_classes=3), PROCESS, data=SPEC)
+    dropped = sf.Denoiser(sf.nets.MLP(2, hidden=8, num_classes=3, null_label=True), PROCESS, data=SPEC)
+    for lacking in (model(), plain, plain.given(1)):
+        with pytest.raises(sf.IncompatibleModel, match="train a conditional model with label_dropout"):
+            lacking.unconditional()
+    with pytest.raises(sf.IncompatibleModel, match="inside the guidance"):
+        sf.guidance.ClassifierFree(dropped, 1, 2.0).unconditional()
+
+
 def test_dropout_drops_arrays_with_a_null():
     net = Shifted()
     data = sf.data.tensor(DATA["x"], mean=DATA["mean"] + 1)

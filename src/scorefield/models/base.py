@@ -365,6 +365,16 @@ class GaussianModel(Model, ABC):
         """
         raise IncompatibleModel(f"{self.kind} takes no conditioning, so it has no unconditional branch")
 
+    def unconditional(self) -> GaussianModel:
+        """The unconditional branch of a model that was trained with label dropout.  [Ho & Salimans 2022]
+
+        Labels are the null label, and every bound array that has a null is replaced by it; other arrays stay.
+
+        Raises:
+            IncompatibleModel: For a model without such a branch, and for a guided one.
+        """
+        raise IncompatibleModel(f"{self.kind} takes no conditioning, so it has no unconditional branch")
+
     def score(self, x: Tensor, t: Time | None = None) -> Tensor:
         """∇ log p_t(x) = (α x̂0 − x)/σ², (B, *), with guidance folded in.
 

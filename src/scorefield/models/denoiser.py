@@ -239,6 +239,9 @@ class Denoiser(ModelBase, ConditionalModel):
     def branches(self, batch: int, labels: Tensor | None) -> GaussianModel:
         return Given(self).branches(batch, labels)
 
+    def unconditional(self) -> GaussianModel:
+        return Given(self).unconditional()
+
     def conditioning(self, x0: Tensor, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = super().conditioning(x0, arrays)
         return found if self.low_res is None else {**found, "low_res": reduced(x0, self.low_res)}

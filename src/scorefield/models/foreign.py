@@ -324,6 +324,9 @@ class _ForeignGaussian(_Foreign, ConditionalModel):
     def branches(self, batch: int, labels: Tensor | None) -> GaussianModel:
         return Given(self).branches(batch, labels)
 
+    def unconditional(self) -> GaussianModel:
+        return Given(self).unconditional()
+
     @property
     def log_density(self) -> LogDensity | None:
         return None  # of a level, not of the data

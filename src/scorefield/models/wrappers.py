@@ -24,7 +24,7 @@ from scorefield.models.base import (
 from scorefield.models.network import Null
 from scorefield.process.base import Time
 from scorefield.runtime.checks import brief, did_you_mean
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
     "Given",
@@ -149,6 +149,13 @@ class Wrapper(GaussianModel):
     def branches(self, batch: int, labels: Tensor | None) -> GaussianModel:
         return self._around(self.model.branches(batch, labels))
 
+    def unconditional(self) -> GaussianModel:
+        if self.guided:
+            raise IncompatibleModel(
+                "a guided model has no unconditional branch: take unconditional() of the model inside the guidance"
+            )
+        return self._around(self.model.unconditional())
+
     def _around(self, model: GaussianModel) -> Self:
         new = copy.copy(self)
         new.model = model
@@ -226,6 +233,20 @@ class Given(Wrapper):
         new.labels = labels
         new.bound = {
             name: _two_branches(array.expand(batch, *array.shape[1:]), self.nulls.get(name))
+            for name, array in self.bound.items()
+        }
+        return new
+
+    def unconditional(self) -> GaussianModel:
+        null, dropped = self.model.null_label, self.bound.keys() & self.nulls.keys()
+        if null is None and not dropped:
+            raise IncompatibleModel(
+                "this model has no unconditional branch: train a conditional model with label_dropout=0.1"
+            )
+        new = copy.copy(self)
+        new.labels = self.labels if null is None else torch.tensor(null)
+        new.bound = {
+            name: torch.as_tensor(self.nulls[name]).to(array).expand_as(array) if name in dropped else array
             for name, array in self.bound.items()
         }
         return new
