@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scorefield import nets as nets
     from scorefield import objectives as objectives
     from scorefield import oracle as oracle
+    from scorefield import planning as planning
     from scorefield import plots as plots
     from scorefield import process as process
     from scorefield import samplers as samplers
@@ -78,6 +79,7 @@ _MODULES = {
     "noise": "scorefield.core.noise",
     "objectives": "scorefield.objectives",
     "oracle": "scorefield.oracle",
+    "planning": "scorefield.planning",
     "plots": "scorefield.plots",
     "process": "scorefield.process",
     "samplers": "scorefield.samplers",

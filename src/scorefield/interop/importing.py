@@ -29,7 +29,7 @@ __all__ = ["Imported", "Request", "import_run", "write_run"]
 
 @dataclass(frozen=True)
 class Imported:
-    """What a run is written from.
+    """What a run is written from when it is imported.
 
     Attributes:
         model: Its network has a `config`, and it knows its data.
@@ -76,15 +76,19 @@ def import_run(
     flags: Mapping[str, object] | None = None,
     classifier: bool = False,
 ) -> Imported:
-    """Read a checkpoint of another implementation and write it as a new run.
+    """Read a checkpoint of another implementation and write it as a new run, as `scorefield import` does.
 
     Args:
-        origin: The implementation, one of `ORIGINS`.
+        origin: The implementation: "guided-diffusion", "improved-diffusion", "ddpm", "ncsn" or "diffusers".
         path: The checkpoint's file, or a folder of diffusers.
         run: The folder to make.
         card: Name of a published checkpoint, whose flags are known.
         flags: Names and values of the original scripts, alone or in place of the card's.
         classifier: Whether the checkpoint is a classifier; a card knows.
+
+    Returns:
+        What the run was written from: its model, and notes on what a reader should know.
+
     Raises:
         InputError: For a file that cannot be read or would run code, flags that do not describe it, and a
             `run` that is not free.

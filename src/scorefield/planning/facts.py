@@ -176,10 +176,12 @@ def _machine() -> dict[str, str]:
 
 
 class Cost(NamedTuple):
-    """Of one example in float32. evaluation, training: floating-point operations forward, and forward and
-    backward.
+    """What the network costs for one example in float32.
 
-    kept: bytes that autograd keeps between the two.
+    Attributes:
+        evaluation: Floating-point operations of the forward pass.
+        training: Floating-point operations of the forward and the backward pass.
+        kept: Bytes that autograd keeps between the two.
     """
 
     evaluation: int
@@ -190,10 +192,16 @@ class Cost(NamedTuple):
 def cost(model: ModelBase) -> Cost:
     """What one evaluation of the network costs, and one step of training, for one example.
 
-    model: on the meta device, so that nothing is allocated. Operations are those of matrix products and
-    convolutions, nearly all there are; a multiplication and an addition are two. kept: what is saved on the
-    way forward for the way back, each tensor once and no parameters. It grows in proportion to the batch;
-    what lives only while it is computed comes on top.
+    Operations are those of matrix products and convolutions, nearly all there are; a multiplication and an addition
+    are two. Of the memory that autograd keeps for the backward pass every tensor counts once, without parameters. It
+    grows in proportion to the batch; tensors that live only while they are computed come on top.
+
+    Args:
+        model: A model with a network, which knows its data (`data=`). It is copied, and nothing is computed; one on
+            the meta device needs no memory.
+
+    Returns:
+        The cost of one example.
     """
     inputs, model = model.network_inputs(1), copy.deepcopy(model)
     with FakeTensorMode():
