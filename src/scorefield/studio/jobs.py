@@ -137,6 +137,7 @@ class Jobs:
     def __init__(self) -> None:
         self.device = threading.Lock()
         self._waiting: deque[Job] = deque()
+        self._prepared: deque[Callable[[], object]] = deque()
         self._jobs: dict[str, Job] = {}  # in the order in which they came
         self._changed = threading.Condition()
         self._closed = False
@@ -172,6 +173,17 @@ class Jobs:
             self._waiting.append(job)
             self._changed.notify()
         return job
+
+    def prepare(self, work: Callable[[], object]) -> None:
+        """Do a little on the device as soon as no job waits, so that the next job need not; its errors are the job's to
+        report.
+
+        Args:
+            work: What is done.
+        """
+        with self._changed:
+            self._prepared.append(work)
+            self._changed.notify()
 
     def find(self, key: str) -> Job:
         """A job by its id. Refusal where there is none."""
@@ -223,14 +235,18 @@ class Jobs:
         while True:
             with self._changed:
                 self._running = None
-                while not self._waiting and not self._closed:
+                while not (self._waiting or self._prepared or self._closed):
                     self._changed.wait()
                 if self._closed:
                     return
-                job = self._running = self._waiting.popleft()
+                job = self._running = self._waiting.popleft() if self._waiting else None
                 for k, other in enumerate(self._waiting, start=1):
                     other.report("state", state="queued", behind=k)
-            self._run(job)
+            if job is not None:
+                self._run(job)
+            else:
+                with suppress(ScorefieldError, RuntimeError, MemoryError):
+                    self._prepared.popleft()()
             del job
 
     def _run(self, job: Job) -> None:

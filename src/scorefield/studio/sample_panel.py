@@ -8,7 +8,7 @@ import json
 import shlex
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from time import perf_counter
 from typing import Any, Unpack
@@ -309,6 +309,7 @@ def controls(studio: Studio, number: int) -> dict[str, Any]:
     if card["can"]["sample"] is not None:
         raise InputError(card["can"]["sample"])
     own = run.sampling()
+    studio.recall("prepared", (number, run.weights_sha256), lambda: _prepare(studio, own), most=10)
     recipe, options, process = run.recipe, own.options, own.model.process
     registry = CATEGORICAL_SAMPLERS if own.model.family == "categorical" else SAMPLERS
     discrete = process is not None and process.is_discrete
@@ -370,6 +371,12 @@ def controls(studio: Studio, number: int) -> dict[str, Any]:
     }
 
 
+def _prepare(studio: Studio, sampling: Sampling) -> None:
+    """Let the device thread load what the first step of a run takes, before it is asked for."""
+    block = SampleRequest.model_fields["block"].default
+    studio.jobs.prepare(lambda: next(sampling.together(block, 0, [0], block)))
+
+
 def _refused(run: Run, **how: Unpack[SampleKeywords]) -> str | None:
     """The library's sentence on these options, or None."""
     try:
@@ -428,11 +435,10 @@ def detail(studio: Studio, job: Job, k: int) -> dict[str, Any]:
 
 def _neighbours(studio: Studio, drawn: _Drawn, k: int, train: _Training) -> list[dict[str, Any]]:
     query = torch.from_numpy(drawn.values[k : k + 1]).permute(0, 3, 1, 2).contiguous()
-    low, high = train.spec.range
-    scale = (high - low) / 255  # from levels of a picture to the data's units
-    distances, indices = nearest(query, train.pixels, _NEIGHBOURS)
+    numbers = nearest(query, train.pixels, _NEIGHBOURS)[1][0]
+    distances, order = nearest(_values(query, train.spec), train.data.batch(numbers)[0], _NEIGHBOURS)
     found = []
-    for distance, index in zip((distances[0] * scale).tolist(), indices[0].tolist(), strict=True):
+    for distance, index in zip(distances[0].tolist(), numbers[order[0]].tolist(), strict=True):
         label = None if train.labels is None else int(train.labels[index])
         found.append(
             {
@@ -452,14 +458,20 @@ def _probabilities(studio: Studio, drawn: _Drawn, k: int) -> list[dict[str, Any]
         return None
     run = studio.catalogue.run(drawn.request.classifier)
     spec = run.data_spec
-    levels = torch.from_numpy(drawn.values[k : k + 1]).permute(0, 3, 1, 2).to(torch.float32)
-    low, high = spec.range
+    x = _values(torch.from_numpy(drawn.values[k : k + 1]).permute(0, 3, 1, 2), spec)
     with studio.jobs.device, torch.no_grad():
         model = run.model(kind=NoisyClassifier)
-        logits = model((low + (high - low) / 255 * levels).to(model.device), model.process.t_min)
+        logits = model(x.to(model.device), model.process.t_min)
     chances = logits.softmax(dim=1)[0].tolist()
     named = [{"class": _class_name(spec.classes, label), "p": chance} for label, chance in enumerate(chances)]
     return sorted(named, key=lambda one: -one["p"])
+
+
+def _values(pixels: Tensor, spec: DataSpec) -> Tensor:
+    """uint8 images as the values in the data's range that they show."""
+    bins = 256 if spec.bins is None else spec.bins
+    levels = (pixels.to(torch.float64) * ((bins - 1) / 255)).round().to(torch.int64)
+    return replace(spec, bins=bins).from_bins(levels)
 
 
 def _class_name(classes: tuple[str, ...], label: int) -> str:
@@ -472,15 +484,19 @@ class _Training:
 
     pixels: Tensor
     labels: Tensor | None
-    spec: DataSpec
+    data: Dataset
+
+    @property
+    def spec(self) -> DataSpec:
+        return self.data.spec
 
 
 def _training_images(studio: Studio, number: int, run: Run) -> _Training:
     """The training images of a run, kept for the next call. InputError where they cannot be searched."""
-    key = ("training images", number, run.weights_sha256)
-    if key in studio.kept:
-        found: _Training = studio.kept[key]
-        return found
+    return studio.recall("training images", (number, run.weights_sha256), lambda: _read_training_images(run))
+
+
+def _read_training_images(run: Run) -> _Training:
     if not are_images(run.data_spec.shape):
         raise InputError("neighbours are shown of images")
     train: Dataset = run_data(run)[0]
@@ -491,8 +507,7 @@ def _training_images(studio: Studio, number: int, run: Run) -> _Training:
         )
     parts = [train.batch(part)[0] for part in torch.arange(len(train)).split(4096)]
     pixels = torch.cat([train.spec.to_uint8(part) for part in parts])
-    studio.kept[key] = _Training(pixels, train.labels, train.spec)
-    return studio.kept[key]
+    return _Training(pixels, train.labels, train)
 
 
 def _drawn(job: Job, k: int = 0) -> _Drawn:

@@ -14,20 +14,21 @@ import torch
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scorefield import __version__
-from scorefield.planning.facts import recipe_facts
+from scorefield.runs.build import expected_data
+from scorefield.runs.recipe import read_recipe, recipe_names
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.precision import autocast_dtype, pick_device
 from scorefield.runtime.registry import TOYS
 from scorefield.studio import sample_panel
 from scorefield.studio.answers import Refusal, answer, as_json, read_object, refuse
 from scorefield.studio.assets import page_routes, read_assets
-from scorefield.studio.guard import Guard
+from scorefield.studio.guard import LARGEST_BODY, Guard
 from scorefield.studio.jobs import Job
 from scorefield.studio.sample_panel import pixels
 from scorefield.studio.session import Studio
@@ -55,6 +56,7 @@ def build_app(studio: Studio, port: int, token: str) -> ASGIApp:
         Refusal: lambda request, error: refuse(error.status, str(error)),
         ScorefieldError: lambda request, error: refuse(400, str(error)),
         HTTPException: lambda request, error: refuse(error.status_code, _HTTP.get(error.status_code, "no")),
+        ClientDisconnect: lambda request, error: refuse(413, f"a request has at most {LARGEST_BODY:,} bytes"),
         Exception: _failed,
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), port, token)
@@ -140,11 +142,6 @@ def _state(studio: Studio) -> dict[str, Any]:
     device = pick_device(None)
     names = ["digits", "portraits", *(f"toy:{name}" for name in TOYS), *studio.data]
     root = studio.catalogue.root
-    if "recipes" not in studio.kept:
-        studio.kept["recipes"] = [
-            {"name": facts["name"], "summary": facts["title"], "shape": facts["shape"]}
-            for facts in recipe_facts()
-        ]
     return {
         "version": __version__,
         "read_only": studio.read_only,
@@ -154,10 +151,23 @@ def _state(studio: Studio) -> dict[str, Any]:
         "root": None if root is None else str(root),
         "can_write": not studio.read_only and root is not None,
         "data": [{"id": k, "name": name} for k, name in enumerate(names)],
-        "recipes": studio.kept["recipes"],
+        "recipes": studio.recall("recipes", None, _recipes),
         "demo": {"recipe": _DEMO, "minutes_text": "about five minutes on two cores"},
         "runs": studio.catalogue.cards(),
     }
+
+
+def _recipes() -> list[dict[str, Any]]:
+    found = [read_recipe(name) for name in recipe_names()]
+    return [
+        {
+            "name": recipe.name,
+            "summary": recipe.title,
+            "shape": list(expected_data(recipe).shape),
+            "data": recipe.data.source,
+        }
+        for recipe in found
+    ]
 
 
 def _job_routes(studio: Studio) -> list[Route]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,7 +46,6 @@ class Studio:
     Attributes:
         kinds: Kind of a job -> what plans it; panels add theirs.
         pace: Seconds of a network call, by what was measured.
-        kept: What panels keep between two requests.
     """
 
     def __init__(
@@ -56,12 +56,30 @@ class Studio:
         self.data, self.read_only = list(data), read_only
         self.kinds: dict[str, Callable[[Studio, Mapping[str, Any]], Planned]] = {}
         self.pace: dict[object, float] = {}
-        self.kept: dict[object, Any] = {}
+        self._kept: dict[str, OrderedDict[object, Any]] = {}
         self._aside = ThreadPoolExecutor(2, thread_name_prefix="scorefield-reads")
 
     async def aside(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         """What reads files or computes a little, in a thread of its own, so that the server goes on answering."""
         return await asyncio.get_running_loop().run_in_executor(self._aside, lambda: work(*given, **named))
+
+    def recall(self, kind: str, key: object, make: Callable[[], T], most: int = 2) -> T:
+        """What was made for this key before, or is made now.
+
+        Args:
+            kind: What it is.
+            key: Of which one.
+            make: Makes it.
+            most: How many of this kind are kept.
+        """
+        kept = self._kept.setdefault(kind, OrderedDict())
+        if key not in kept:
+            kept[key] = make()
+        kept.move_to_end(key)
+        while len(kept) > most:
+            kept.popitem(last=False)
+        found: T = kept[key]
+        return found
 
     def check_writes(self) -> None:
         """Refusal where the server was started read-only."""
