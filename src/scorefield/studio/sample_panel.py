@@ -1,54 +1,46 @@
-"""The Sample panel: what a run's samples can be asked for, what that costs, and the job that draws them."""
+"""The Sample panel: what a run's samples can be asked for, one of them by itself, and pictures that carry their settings."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import shlex
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from time import perf_counter
 from typing import Any, Unpack
 
 import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from torch import Tensor
 
-from scorefield.core.shapes import DataSpec, are_images, expand
+from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data import Dataset
 from scorefield.evaluation.copies import copied, nearest
 from scorefield.evaluation.statistics import COPIED_WITHIN
 from scorefield.generation.sampling import Sampling
 from scorefield.models.noisy_classifier import NoisyClassifier
-from scorefield.process import GaussianProcess
 from scorefield.runs.evaluating import run_data
-from scorefield.runs.opened import SampleKeywords, StepKeywords
+from scorefield.runs.opened import SampleKeywords
 from scorefield.runs.run import Run
 from scorefield.runs.settings import Setting, settings_of, settings_of_kind, summary_of
 from scorefield.runtime.errors import InputError, ScorefieldError
-from scorefield.runtime.parsing import Options, parse
+from scorefield.runtime.parsing import parse
 from scorefield.runtime.reading import reading
 from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, GRIDS, SAMPLERS
-from scorefield.samplers.base import Step, as_sampler
-from scorefield.samplers.grids import as_floats, full, staircase
+from scorefield.samplers.grids import full, staircase
 from scorefield.store.outputs import MARK
 from scorefield.store.picture_grid import picture_grid
 from scorefield.studio.answers import Refusal, answer, read_object
 from scorefield.studio.jobs import Job
+from scorefield.studio.sample_jobs import MOST, Drawn, SampleRequest, plan_request
 from scorefield.studio.session import Planned, Studio
 
-__all__ = ["SampleRequest", "plan_sample", "routes"]
+__all__ = ["controls", "pixels", "plan_sample", "routes"]
 
-_MOST = 64  # samples on the page
 _STEPS = 1000  # on the page, of a process without a number of levels
 _NEIGHBOURS = 5  # training images that are shown beside a sample
 _SEARCHED = 2**29  # bytes of training images, as uint8, that are searched for neighbours
@@ -57,86 +49,8 @@ _OWN_CONTROLS = ("sampler", "grid", "steps", "guidance")  # of [sampling], besid
 _WHOLE_GRIDS: Mapping[str, Callable[..., Any]] = {"full": full, "staircase": staircase}
 
 
-class SampleRequest(Options):
-    """What the page asks for; what it leaves out is the run's own."""
-
-    run: int
-    sampler: str | None = None
-    settings: dict[str, Any] = Field({}, description="of the sampler, such as eta")
-    options: dict[str, Any] = Field({}, description="of the [sampling] table, such as clip")
-    grid: str | None = None
-    steps: int | None = Field(None, ge=1)
-    labels: list[int] | None = None
-    guidance: float | None = None
-    classifier: int | None = Field(None, description="the run of a classifier")
-    n: int = Field(16, ge=1, le=_MOST)
-    seed: int = Field(0, ge=0)
-    block: int = Field(8, ge=1, le=_MOST)
-    indices: list[int] | None = Field(None, description="the samples of the seed that are wanted alone")
-
-    @property
-    def count(self) -> int:
-        """How many samples the seed has in the command that makes these."""
-        return self.n if self.indices is None else max(self.indices) + 1
-
-    @property
-    def numbers(self) -> list[int]:
-        """Which samples of the seed are wanted."""
-        return list(range(self.n)) if self.indices is None else self.indices
-
-    @property
-    def blocks(self) -> list[int]:
-        """The blocks that hold them."""
-        return sorted({number // self.block for number in self.numbers})
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What a job has drawn: values as the page has them, uint8 (n, H, W, C) or float32 (n, 2)."""
-
-    request: SampleRequest
-    run: Run
-    values: np.ndarray
-    labels: list[int] | None
-
-
-def read_request(values: Mapping[str, Any]) -> SampleRequest:
-    """A request of the page.
-
-    Raises:
-        InputError: For a field that is unknown or out of range.
-    """
-    request = parse(SampleRequest, values)
-    if request.indices is not None:
-        wrong = [number for number in request.indices if not 0 <= number < 2**20]
-        if not 1 <= len(request.indices) <= _MOST or wrong:
-            raise InputError(f"indices are 1 to {_MOST} numbers of samples from 0 on")
-    return request
-
-
-def keywords(request: SampleRequest, studio: Studio) -> SampleKeywords:
-    """The keywords of `Run.sample` for a request, but for n, seed, labels and block."""
-    given: dict[str, Any] = {name: value for name, value in request.settings.items() if name in _FLAGS}
-    others = {f"sampler.{name}": value for name, value in request.settings.items() if name not in _FLAGS}
-    others |= request.options
-    classifier = None if request.classifier is None else studio.catalogue.run(request.classifier)
-    found = {
-        "sampler": request.sampler,
-        "steps": None if request.grid == "full" else request.steps,
-        "grid": request.grid,
-        **given,
-        "settings": others or None,
-        "guidance": request.guidance,
-        "classifier": classifier,
-    }
-    return SampleKeywords(**{name: value for name, value in found.items() if value is not None})  # type: ignore[typeddict-item]
-
-
-_FLAGS = frozenset(StepKeywords.__annotations__) - {"sampler", "steps", "grid", "settings", "classifier"}
-
-
 def plan_sample(studio: Studio, values: Mapping[str, Any]) -> Planned:
-    """What a request costs and the job that answers it. Nothing is computed on the network.
+    """What a request costs and the job that answers it.
 
     Args:
         studio: The server's state.
@@ -144,158 +58,9 @@ def plan_sample(studio: Studio, values: Mapping[str, Any]) -> Planned:
 
     Raises:
         InputError: For a request that cannot be read.
-        Refusal: For a run that is not there, or that the page draws no samples of.
+        Refusal: As `plan_request`.
     """
-    request = read_request(values)
-    run = studio.catalogue.run(request.run)
-    refused = studio.catalogue.card(request.run)["can"]["sample"]
-    sampling = None
-    if refused is None:
-        try:
-            sampling = run.sampling(request.labels, **keywords(request, studio))
-            sampling.check()
-        except ScorefieldError as error:
-            refused = str(error)
-    facts = {
-        "calls": None,
-        "blocks": len(request.blocks),
-        "seconds": None,
-        "times": [],
-        "refused": refused,
-        "caution": None,
-        "command": _command(request, studio),
-        "python": _python(request, studio),
-    }
-    if sampling is None or refused is not None:
-        return Planned(facts, None, None)
-    pace = studio.pace.get(_pace_key(request))
-    facts["calls"], facts["times"] = sampling.calls, as_floats(sampling.grid)
-    facts["caution"] = sampling.caution()
-    facts["seconds"] = None if pace is None else sampling.calls * len(request.blocks) * pace
-    return Planned(facts, lambda job: _draw(studio, job, request, run, sampling), request.model_dump())
-
-
-def _draw(studio: Studio, job: Job, request: SampleRequest, run: Run, sampling: Sampling) -> dict[str, Any]:
-    """The job: every step is kept as frames; the last one is what `Run.sample` returns."""
-    how = {"n": request.count, "seed": request.seed, "blocks": request.blocks, "size": request.block}
-    rows = _rows(request)
-    spec, calls = sampling.spec, _calls_by_step(sampling)
-    with studio.jobs.device:
-        x_T = sampling.first_states(**how)[rows]
-        job.frames.keep(0, *[_pixels(_unit(sampling, x_T, float(sampling.grid[0])), spec)] * 2)
-        steps = sampling.together(**how)
-    paces: list[float] = []
-    last: Step | None = None
-    for i in range(1, sampling.steps + 1):
-        job.check()
-        with studio.jobs.device:
-            before = perf_counter()
-            last = next(steps)
-            x, x0 = last.x[rows], last.x0[rows]
-            job.frames.keep(i, _pixels(_unit(sampling, x, last.s), spec), _pixels(x0, spec))
-            seconds = perf_counter() - before
-        made = calls[i] - calls[i - 1]
-        if i > 1 and made:  # the first one also pays for what is prepared once
-            paces.append(seconds / (made * len(request.blocks)))
-        job.report("step", i=i, t=last.t, s=last.s, calls=calls[i], ms=round(1000 * seconds, 1))
-        studio.jobs.thin()
-    if paces:
-        studio.pace[_pace_key(request)] = statistics.median(paces)
-    values = job.frames.at(job.frames.last, "x")
-    numbers = request.numbers
-    labels = None if sampling.labels is None else [sampling.labels[i % len(sampling.labels)] for i in numbers]
-    job.details = _Drawn(request, run, values, labels)
-    digest = hashlib.sha256(values.tobytes()).hexdigest()
-    return {"calls": sampling.calls, "sha256": digest, "labels": labels}
-
-
-def _rows(request: SampleRequest) -> Tensor:
-    """Where the wanted samples are among those of their blocks."""
-    held = [
-        number
-        for k in request.blocks
-        for number in range(k * request.block, min(request.count, (k + 1) * request.block))
-    ]
-    place = {number: row for row, number in enumerate(held)}
-    return torch.tensor([place[number] for number in request.numbers])
-
-
-def _calls_by_step(sampling: Sampling) -> list[int]:
-    """Network calls made after each step, from 0 on; they end at `sampling.calls`."""
-    sampler, process = as_sampler(sampling.sampler), sampling.model.process
-    try:
-        each = [sampler.calls_on(process, pair) for pair in pairwise(as_floats(sampling.grid))]
-    except InputError:  # of a sampler that takes whole grids only
-        each = []
-    if sum(each) != sampling.calls:
-        return [sampling.calls * i // sampling.steps for i in range(sampling.steps + 1)]
-    return [0, *(sum(each[:i]) for i in range(1, len(each) + 1))]
-
-
-def _unit(sampling: Sampling, x: Tensor, t: float) -> Tensor:
-    """x_t / √(α_t² + σ_t²), which has the scale of data at every level: x_t itself where noise preserves the variance."""
-    process = sampling.model.process
-    if not isinstance(process, GaussianProcess) or t == 0:
-        return x
-    level = process.level(t)
-    return x / expand((level.alpha**2 + level.sigma**2).sqrt(), x)
-
-
-def _pixels(x: Tensor, spec: DataSpec) -> np.ndarray:
-    """uint8 (n, H, W, C) of images, float32 (n, *) of anything else."""
-    if are_images(spec.shape):
-        return spec.to_uint8(x).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return x.to(torch.float32).cpu().numpy()
-
-
-def _pace_key(request: SampleRequest) -> tuple[object, ...]:
-    return request.run, request.block, request.guidance is not None, request.classifier
-
-
-# The same in a terminal and in Python
-
-
-def _asked(request: SampleRequest, studio: Studio) -> dict[str, Any]:
-    """The keywords of `Run.sample` that the request gives, by name, with paths in the place of runs."""
-    how: dict[str, Any] = dict(keywords(request, studio))
-    if "classifier" in how:
-        how["classifier"] = str(how["classifier"].path)
-    return how
-
-
-def _command(request: SampleRequest, studio: Studio) -> str:
-    path = studio.catalogue.path(request.run)
-    how = _asked(request, studio)
-    words = ["scorefield", "sample", str(path), "-n", str(request.count)]
-    for name, value in how.items():
-        if name == "settings":
-            words += [word for key, item in value.items() for word in ("--set", f"{key}={_toml(item)}")]
-        else:
-            words += [f"--{name}", str(value)]
-    if request.labels is not None:
-        words += ["--label", ",".join(map(str, _names(request, studio)))]
-    words += ["--seed", str(request.seed), "--block", str(request.block), "--out", "samples.npz"]
-    return shlex.join(words)
-
-
-def _python(request: SampleRequest, studio: Studio) -> str:
-    path = studio.catalogue.path(request.run)
-    given: dict[str, Any] = {"n": request.count, "seed": request.seed}
-    given |= {} if request.labels is None else {"labels": request.labels}
-    given |= {**_asked(request, studio), "block": request.block}
-    arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    return f"import scorefield as sf\n\nsamples = sf.Run({str(path)!r}).sample({arguments})"
-
-
-def _names(request: SampleRequest, studio: Studio) -> list[object]:
-    """The labels as the command takes them: by name, since a class may be called by the number of another one."""
-    run = studio.catalogue.run(request.run if request.classifier is None else request.classifier)
-    classes = run.data_spec.classes
-    return [classes[label] if 0 <= label < len(classes) else label for label in request.labels or ()]
-
-
-def _toml(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return plan_request(studio, parse(SampleRequest, values))
 
 
 # What the controls are made of
@@ -366,7 +131,7 @@ def controls(studio: Studio, number: int) -> dict[str, Any]:
             "block": SampleRequest.model_fields["block"].default,
         },
         "levels": levels,
-        "largest": {"n": _MOST, "steps": levels or max(_STEPS, steps), "block": _MOST},
+        "largest": {"n": MOST, "steps": levels or max(_STEPS, steps), "block": MOST},
         "recipe": recipe.name,
     }
 
@@ -433,7 +198,7 @@ def detail(studio: Studio, job: Job, k: int) -> dict[str, Any]:
     return {**found, "nearest": _neighbours(studio, drawn, k, train)}
 
 
-def _neighbours(studio: Studio, drawn: _Drawn, k: int, train: _Training) -> list[dict[str, Any]]:
+def _neighbours(studio: Studio, drawn: Drawn, k: int, train: _Training) -> list[dict[str, Any]]:
     query = torch.from_numpy(drawn.values[k : k + 1]).permute(0, 3, 1, 2).contiguous()
     numbers = nearest(query, train.pixels, _NEIGHBOURS)[1][0]
     distances, order = nearest(_values(query, train.spec), train.data.batch(numbers)[0], _NEIGHBOURS)
@@ -452,7 +217,7 @@ def _neighbours(studio: Studio, drawn: _Drawn, k: int, train: _Training) -> list
     return found
 
 
-def _probabilities(studio: Studio, drawn: _Drawn, k: int) -> list[dict[str, Any]] | None:
+def _probabilities(studio: Studio, drawn: Drawn, k: int) -> list[dict[str, Any]] | None:
     """p(class) of the sample at the classifier's smallest level, the likeliest first."""
     if drawn.request.classifier is None:
         return None
@@ -510,8 +275,8 @@ def _read_training_images(run: Run) -> _Training:
     return _Training(pixels, train.labels, train)
 
 
-def _drawn(job: Job, k: int = 0) -> _Drawn:
-    if job.kind != "sample" or not isinstance(job.details, _Drawn):
+def _drawn(job: Job, k: int = 0) -> Drawn:
+    if not isinstance(job.details, Drawn):
         raise Refusal(404, "this job has no samples yet")
     if not 0 <= k < len(job.details.values):
         raise Refusal(404, f"this job has samples 0 … {len(job.details.values) - 1}")
@@ -532,13 +297,17 @@ def picture(job: Job, k: int | None) -> bytes:
     labels = None if drawn.labels is None or k is not None else drawn.labels
     said, file = PngInfo(), io.BytesIO()
     said.add_text("Comment", MARK)
+    if job.kind == "sample":
+        said.add_text(_CHUNK, json.dumps(_settings(drawn, k)))
+    picture_grid(images, None, labels, spec.classes).save(file, format="PNG", pnginfo=said)
+    return file.getvalue()
+
+
+def _settings(drawn: Drawn, k: int | None) -> dict[str, Any]:
     settings = drawn.request.model_dump(exclude={"run", "classifier"}, exclude_defaults=True)
     if k is not None:
         settings["indices"] = [drawn.request.numbers[k]]
-    about = {"run": drawn.run.path.name, "weights": drawn.run.weights_sha256, "request": settings}
-    said.add_text(_CHUNK, json.dumps(about))
-    picture_grid(images, None, labels, spec.classes).save(file, format="PNG", pnginfo=said)
-    return file.getvalue()
+    return {"run": drawn.run.path.name, "weights": drawn.run.weights_sha256, "request": settings}
 
 
 def settings_in(studio: Studio, content: bytes) -> dict[str, Any]:
@@ -557,7 +326,7 @@ def settings_in(studio: Studio, content: bytes) -> dict[str, Any]:
     number = studio.catalogue.number(name)
     if number is None:
         raise InputError(f"the picture is of the run {name}, which is not among the runs of this page")
-    found = read_request({**request, "run": number})
+    found = parse(SampleRequest, {**request, "run": number})
     same = studio.catalogue.run(number).weights_sha256 == weights
     note = None if same else f"the weights of {name} have changed since: the same settings give other samples"
     return {"request": found.model_dump(exclude_defaults=True), "note": note}
