@@ -4,10 +4,15 @@ import os
 import sys
 from pathlib import Path
 
+from jupyter_client.manager import KernelManager
+
 import scorefield
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "_ext"))
+sys.path[:0] = [
+    str(HERE / "_ext"),
+    str(HERE.parent / "tools"),
+]  # public names are those of the docstring check
 
 project = "scorefield"
 author = "the scorefield authors"
@@ -39,6 +44,8 @@ nb_execution_raise_on_error = True
 # tqdm warns of a missing widget library, with the path of this environment, in the first output of a notebook.
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 nb_merge_streams = True
+# This build and the kernels of the notebooks talk through TCP, which other users of the machine could read otherwise.
+KernelManager.transport_encryption.default_value = "auto"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 
 autodoc_member_order = "bysource"

@@ -93,20 +93,36 @@ def mistakes(name: str, text: str, wanted: list[str], also: set[str], said: set[
 
 
 def public_objects(package: str) -> dict[str, Any]:
-    """{name: function or class} of a package's public names, each under the first name that it is reached by."""
+    """{name: function or class} of a package's public names; those of other packages document themselves."""
+    return {
+        name: thing
+        for name, thing in public_names(package).items()
+        if inspect.isfunction(thing) or (inspect.isclass(thing) and bases(thing))
+    }
+
+
+def public_names(package: str) -> dict[str, Any]:
+    """{name: object} of all public names but modules, each object under the first name that it is reached by."""
     found: dict[int, tuple[str, Any]] = {}
-    waiting, seen = [(package, importlib.import_module(package))], set()
-    for path, module in waiting:
-        if module.__name__ in seen:
-            continue
-        seen.add(module.__name__)
+    for path, module in public_modules(package).items():
         for name in module.__all__:
             thing = getattr(module, name)
-            if isinstance(thing, ModuleType):
-                waiting.append((f"{path}.{name}", thing))
-            elif inspect.isfunction(thing) or (inspect.isclass(thing) and bases(thing)):
+            if not isinstance(thing, ModuleType):
                 found.setdefault(id(thing), (f"{path}.{name}", thing))
     return dict(found.values())
+
+
+def public_modules(package: str) -> dict[str, ModuleType]:
+    """{name: module} of a package and of the modules that its `__all__`, and theirs, name."""
+    found = {package: importlib.import_module(package)}
+    waiting = [package]
+    for path in waiting:
+        for name in found[path].__all__:
+            thing = getattr(found[path], name)
+            if isinstance(thing, ModuleType) and thing not in found.values():
+                found[f"{path}.{name}"] = thing
+                waiting.append(f"{path}.{name}")
+    return found
 
 
 def bases(cls: type) -> list[type]:

@@ -220,8 +220,12 @@ def marks_in_tests() -> tuple[Mark, ...]:
 
 
 def tests_of(mark: Mark) -> list[Mark]:
-    """The tests with a mark of the same paper and one of its places, each once."""
-    found = [t for t in marks_in_tests() if t.tag == mark.tag and set(t.places) & set(mark.places)]
+    """The tests with a mark of the same paper and one of its places, each once; where it names equations and a section,
+    only those of the equations.
+    """
+    sections = {place for place in mark.places if place.startswith("§")}
+    wanted = set(mark.places) - sections or sections
+    found = [t for t in marks_in_tests() if t.tag == mark.tag and set(t.places) & wanted]
     return list({(t.file, t.owner): t for t in found}.values())
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
 from typing import Any
 
-import scorefield
+import check_docstrings
 
 __all__ = ["entries", "modules", "names_of", "short_names"]
 
@@ -16,30 +14,15 @@ __all__ = ["entries", "modules", "names_of", "short_names"]
 @cache
 def modules() -> dict[str, ModuleType]:
     """Public module -> itself: "scorefield.grids", "scorefield.interop.ncsn", …."""
-    return dict(_modules("scorefield", scorefield))
-
-
-def _modules(name: str, module: ModuleType) -> Iterator[tuple[str, ModuleType]]:
-    for word in module.__all__:
-        inner = getattr(module, word)
-        if inspect.ismodule(inner):
-            path = f"{name}.{word}"
-            yield path, inner
-            yield from _modules(path, inner)
+    found = check_docstrings.public_modules("scorefield")
+    return {name: module for name, module in found.items() if name != "scorefield"}
 
 
 @cache
 def entries() -> dict[str, Any]:
     """Name -> object. A name of `scorefield` itself goes before the same object's name in a module."""
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
-    for place, module in {"scorefield": scorefield, **modules()}.items():
-        for name in module.__all__:
-            thing = getattr(module, name)
-            if name != "__version__" and not inspect.ismodule(thing) and id(thing) not in seen:
-                found[f"{place}.{name}"] = thing
-                seen.add(id(thing))
-    return found
+    found = check_docstrings.public_names("scorefield")
+    return {name: thing for name, thing in found.items() if name != "scorefield.__version__"}
 
 
 def names_of(module: str) -> list[str]:

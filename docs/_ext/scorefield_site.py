@@ -17,6 +17,7 @@ from typing import Any
 import public_names
 from docstrings import paragraphs
 from docutils import nodes
+from formulas import Formulas
 from from_code import commands_page, recipes_page, settings_page
 from offline import requests_of
 from papers import internals_page, paper_page, tests_page
@@ -108,6 +109,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("all-names", AllNames)
     for name, text in PAGES.items():
         app.add_directive(name, _page(text))
+    app.add_post_transform(Formulas)
     app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon reads the sections
     app.connect("build-finished", _check)
     return {"parallel_read_safe": True}

@@ -20,9 +20,11 @@ LINEAGE = {"SM", "DSM", "SSM", "NCSN", "DDPM", "DDIM", "Improved DDPM", "ADM"}
 
 @pytest.fixture(scope="module", autouse=True)
 def path():
-    sys.path.insert(0, str(DOCS / "_ext"))
+    added = [str(DOCS / "_ext"), str(DOCS.parent / "tools")]
+    sys.path[:0] = added
     yield
-    sys.path.remove(str(DOCS / "_ext"))
+    for folder in added:
+        sys.path.remove(folder)
 
 
 def module(name: str) -> Any:
@@ -95,6 +97,27 @@ def test_places_of_a_mark(text, places):
 def test_a_mark_of_no_paper_is_refused(text):
     with pytest.raises(ValueError, match="names no paper"):
         list(module("marks")._papers(text.strip("[]")))
+
+
+def test_a_mark_with_an_equation_has_the_tests_of_the_equation_alone():
+    marks = module("marks")
+    equations = {mark: {p for p in mark.places if not p.startswith("§")} for mark in marks.marks_in_source()}
+    both = [mark for mark, named in equations.items() if named and named < set(mark.places)]
+    assert both
+    for mark in both:
+        assert all(equations[mark] & set(test.places) for test in marks.tests_of(mark))
+
+
+def test_formulas_wrap_and_keep_their_labels_apart():
+    lines = module("formulas").formula_lines
+    assert lines("x_s = α_s x̂_0 + ς z        [DDIM Eq. 12]\n\nς   = η") == [
+        ("x_s = α_s x̂_0 + ς z", "[DDIM Eq. 12]"),
+        ("", ""),
+        ("ς   = η", ""),
+    ]
+    assert lines("scorefield sample RUN   # the learned Σ") is None
+    assert lines("data ──► x_t = α_t x_0") is None
+    assert lines("x = 1") is None
 
 
 def test_two_papers_in_one_mark():

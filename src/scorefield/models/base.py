@@ -366,7 +366,7 @@ class GaussianModel(Model, ABC):
         raise IncompatibleModel(f"{self.kind} takes no conditioning, so it has no unconditional branch")
 
     def unconditional(self) -> GaussianModel:
-        """The unconditional branch of a model that was trained with label dropout.  [Ho & Salimans 2022]
+        """The unconditional branch of a model that was trained with label dropout.
 
         Labels are the null label, and every bound array that has a null is replaced by it; other arrays stay.
 
