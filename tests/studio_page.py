@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 from starlette.testclient import TestClient
 
 from scorefield.studio.server import build_app
@@ -50,3 +51,12 @@ class Page:
     def run(self, name: str) -> int:
         """The number of the run of this name."""
         return next(card["id"] for card in self.get("/api/runs") if card["name"] == name)
+
+
+def frame(page: Page, job: str, i: int, what: str = "x") -> np.ndarray:
+    """Step i of a job: uint8 (n, H, W, C) of images, float32 (n, 2) of points."""
+    answer = page.client.get(f"/api/jobs/{job}/frame/{i}?what={what}")
+    assert answer.status_code == 200, answer.text
+    shape = tuple(int(size) for size in answer.headers["X-Shape"].split(","))
+    kind = np.uint8 if len(shape) == 4 else np.dtype("<f4")
+    return np.frombuffer(answer.content, kind).reshape(shape)

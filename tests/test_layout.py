@@ -175,6 +175,7 @@ WITHOUT_A_PATH = {  # what these open is no file, an open file, or the package's
     "interop/cards.py: (files('scorefield.interop') / 'cards.json').read_text",
     "cli/studio.py: webbrowser.open",
     "studio/assets.py: entry.read_bytes",
+    "studio/edited_images.py: Image.open",
     "studio/sample_panel.py: Image.open",
     "runs/recipe.py: (_recipes() / f'{name}.toml').read_text",
 }
@@ -258,6 +259,7 @@ BY_A_TEMPORARY_NAME = {  # a library writes to what `atomic_write` or `atomic_fo
     "store/outputs.py: zipfile.ZipFile",
     "store/writers.py: first.save",
     "store/writers.py: grid.save",
+    "studio/edited_images.py: Image.fromarray(pixels[..., 0] if grey else pixels).save",
     "studio/sample_panel.py: picture_grid(images, None, labels, spec.classes).save",
     "training/checkpoint.py: save_file",
 }

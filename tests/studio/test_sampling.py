@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from studio_page import Page
+from studio_page import Page, frame
 from support import TinyRun, call
 
 import scorefield as sf
@@ -20,14 +20,6 @@ from scorefield.evaluation.copies import nearest
 from scorefield.runs.evaluating import run_data
 from scorefield.runtime.registry import GRIDS, SAMPLERS
 from scorefield.studio.session import Studio
-
-
-def frame(page: Page, job: str, i: int, what: str = "x") -> np.ndarray:
-    answer = page.client.get(f"/api/jobs/{job}/frame/{i}?what={what}")
-    assert answer.status_code == 200, answer.text
-    shape = tuple(int(size) for size in answer.headers["X-Shape"].split(","))
-    kind = np.uint8 if len(shape) == 4 else np.dtype("<f4")
-    return np.frombuffer(answer.content, kind).reshape(shape)
 
 
 def test_frames_are_the_steps_of_the_library(page: Page, root: Path) -> None:

@@ -79,9 +79,7 @@ def encode(
     model: Model, x0: Tensor, labels: Sequence[int] | None, grid: Tensor, progress: Reporter = SILENT
 ) -> Tensor:
     """Latents of images x0 (N, *) under labels, one per image; float32 on the CPU."""
-    return _in_parts(
-        "encoding", lambda bound, part: latents.encode(bound, part, grid), model, x0, labels, progress
-    )
+    return _in_parts("encoding", latents.encode, model, x0, labels, grid, progress)
 
 
 def decode(
@@ -93,23 +91,24 @@ def decode(
     what: str = "decoding",
 ) -> Tensor:
     """Images of latents x_T (N, *) under labels, one per latent; float32 on the CPU."""
-    return _in_parts(
-        what, lambda bound, part: latents.decode(bound, part, grid), model, x_T, labels, progress
-    )
+    return _in_parts(what, latents.decode, model, x_T, labels, grid, progress)
 
 
 def _in_parts(
     what: str,
-    walk: Callable[[Model, Tensor], Tensor],
+    walk: Callable[..., Tensor],
     model: Model,
     x: Tensor,
     labels: Sequence[int] | None,
+    grid: Tensor,
     progress: Reporter,
 ) -> Tensor:
+    """All of x walked along the grid. The bar counts steps, since a part takes as many as the grid has."""
     parts = []
-    with progress.progress(what, len(x)) as bar:
-        for indices in torch.arange(len(x)).split(AT_ONCE):
-            bound = given(model, None if labels is None else [labels[i] for i in indices.tolist()])
-            parts.append(walk(bound, x[indices].to(model.device)).cpu())
-            bar.update(int(indices[-1]) + 1)
+    indices = torch.arange(len(x)).split(AT_ONCE)
+    with progress.progress(what, len(indices) * (len(grid) - 1)) as bar:
+        for part in indices:
+            bound = given(model, None if labels is None else [labels[i] for i in part.tolist()])
+            start = x[part].to(model.device)
+            parts.append(walk(bound, start, grid, on_step=lambda step: bar.advance()).cpu())
     return torch.cat(parts)

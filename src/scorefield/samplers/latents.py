@@ -8,6 +8,7 @@ guides, and the network runs in fp32: the flow is inverted as the grid becomes f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from scorefield.models.base import AnyModel, GaussianModel
 from scorefield.models.foreign import as_gaussian
 from scorefield.runtime.checks import LARGEST, brief, number, numbers, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
-from scorefield.samplers.base import Grid, Sampler, as_sampler, sample
+from scorefield.samplers.base import Grid, Sampler, Step, as_sampler, trajectory
 from scorefield.samplers.ddim import DDIM, grid_direction
 from scorefield.samplers.grids import as_grid
 
@@ -28,7 +29,13 @@ _MOST_FRAMES = 100_000
 _STRAIGHT = 1e-6  # radians from 0 or π, where the plane of two vectors is lost in rounding
 
 
-def encode(model: AnyModel, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
+def encode(
+    model: AnyModel,
+    x0: Tensor,
+    grid: Grid,
+    sampler: Sampler = _FLOW,
+    on_step: Callable[[Step], object] | None = None,
+) -> Tensor:
     """x_T (B, *) of images x0 (B, *): the deterministic flow from the grid's last time up to its first.
     [DDIM Eq. 14]
 
@@ -39,6 +46,7 @@ def encode(model: AnyModel, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) ->
         x0: Images in the data's range, (B, *).
         grid: The grid that `decode` is to walk down.
         sampler: DDIM(0), Euler or Heun, the same for both ways.
+        on_step: Receives every step. Default: nothing does.
 
     Returns:
         Latents x_T, (B, *).
@@ -48,10 +56,16 @@ def encode(model: AnyModel, x0: Tensor, grid: Grid, sampler: Sampler = _FLOW) ->
         IncompatibleModel: For a model or a sampler without such a flow.
     """
     _, times = _checked(model, grid, sampler)
-    return sample(model, sampler, times[::-1], x_T=x0)
+    return _walked(trajectory(model, sampler, times[::-1], x0), x0, on_step)
 
 
-def decode(model: AnyModel, x_T: Tensor, grid: Grid, sampler: Sampler = _FLOW) -> Tensor:
+def decode(
+    model: AnyModel,
+    x_T: Tensor,
+    grid: Grid,
+    sampler: Sampler = _FLOW,
+    on_step: Callable[[Step], object] | None = None,
+) -> Tensor:
     """The images (B, *) of latents x_T (B, *): the deterministic flow down the grid.
 
     `sf.sample(model, sampler, grid, x_T=x_T)` starts any other sampler, or a clipped or guided model, from a
@@ -62,6 +76,7 @@ def decode(model: AnyModel, x_T: Tensor, grid: Grid, sampler: Sampler = _FLOW) -
         x_T: Latents, (B, *).
         grid: Times from T, or the first time of the encoding, down.
         sampler: DDIM(0), Euler or Heun, the same as in `encode`.
+        on_step: Receives every step. Default: nothing does.
 
     Returns:
         Images in the data's range, (B, *).
@@ -71,7 +86,7 @@ def decode(model: AnyModel, x_T: Tensor, grid: Grid, sampler: Sampler = _FLOW) -
         IncompatibleModel: For a model or a sampler without such a flow.
     """
     _, times = _checked(model, grid, sampler)
-    return sample(model, sampler, times, x_T=x_T)
+    return _walked(trajectory(model, sampler, times, x_T), x_T, on_step)
 
 
 def interpolate(
@@ -182,6 +197,15 @@ def _half_circle(unit_a: Tensor, a: Tensor, b: Tensor, w: Tensor) -> Tensor:
     turned = turned / turned.norm(dim=1, keepdim=True).clamp_min(1e-300)
     length = (1 - w) * a.norm(dim=1, keepdim=True) + w * b.norm(dim=1, keepdim=True)
     return length * (torch.cos(math.pi * w) * unit_a + torch.sin(math.pi * w) * turned)
+
+
+def _walked(steps: Iterator[Step], x: Tensor, on_step: Callable[[Step], object] | None) -> Tensor:
+    """The last x of these steps."""
+    for step in steps:
+        x = step.x
+        if on_step is not None:
+            on_step(step)
+    return x
 
 
 def _checked(model: AnyModel, grid: Grid, sampler: Sampler) -> tuple[GaussianModel, list[int] | list[float]]:
