@@ -134,7 +134,8 @@ class CommandCalls:
                 if p.required:
                     words += self._given(dice, p)
         if working and dice.random() < 0.02:
-            return Case(words=tuple(words), full=True, expect="ok" if tuple(words) in working else "")
+            known = tuple(words) in working
+            return Case(words=tuple(words), unbounded=not known, full=True, expect="ok" if known else "")
         for _ in range(dice.choice([1, 1, 1, 2, 3])):
             words = self._changed(dice, name, words, parameters)
         return Case(words=tuple(word[:200_000] for word in words), unbounded=True)

@@ -54,6 +54,10 @@ def test_what_once_failed(fuzzer, case):
 # What the judge takes for no fault, beside what it must still see.
 NO_FAULT: list[tuple[Case, dict[str, Any]]] = [
     (Case(code='use(Run("digits").save_samples(target="v"))'), {"changes": {"work/v": "made"}}),
+    (
+        Case(code=r'use(Run("digits").save_samples(target="a\nb"))'),
+        {"changes": {"work/a\nb": "made"}},
+    ),
     (Case(words=("export", "diffusers", "unet", "~")), {"changes": {"work/~": "made"}}),
     (Case(words=("sample", "digits", "--out", "a.npz")), {"changes": {"work/a.npz": "filled"}}),
     (

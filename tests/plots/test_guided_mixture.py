@@ -18,7 +18,7 @@ def test_a_panel_a_scale_with_its_points():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(sf.InputError, match="y, the component"):
         sf.plots.draw_guided_mixture(MIXTURE, 2, {1.0: torch.zeros(3, 2)})
-    with pytest.raises(sf.InputError, match=r"points \(N, 2\)"):
+    with pytest.raises(sf.InputError, match=r"\(N, 2\), got shape"):
         sf.plots.draw_guided_mixture(MIXTURE, 1, {1.0: torch.zeros(3, 3)})
     line = sf.oracle.GaussianMixture([[0.0]], [[[1.0]]])
     with pytest.raises(sf.InputError, match="two dimensions, this one has 1"):

@@ -19,12 +19,32 @@ from scorefield.planning.facts import info_facts
 from scorefield.runs.recipe import read_recipe, with_overrides
 from scorefield.runtime.bounds import LEVELS, check_bounds
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.parsing import build, keyword_options, parse
+from scorefield.runtime.parsing import Options, build, keyword_options, parse
 from scorefield.runtime.registry import NETS, OBJECTIVES, PROCESSES, SAMPLERS, TIMES
 from scorefield.training import TrainingOptions
 
 OLD = Path(__file__).parent.parent / "old_runs"
 MEMORY = 8 * 2**30
+
+
+class Inner(Options):
+    steps: int = 1
+
+
+class Outer(Options):
+    names: dict[str, int] = {}
+    inner: Inner = Inner()
+
+
+@pytest.mark.parametrize("key", ["a[b]", "\x1b[31m", "[", "list[int]"])
+def test_an_unknown_option_is_named_whatever_it_holds(key: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"no option table.{key}; there are names, inner")):
+        parse(Outer, {key: 1}, "table")
+    with pytest.raises(InputError, match=re.escape(f"no option table.inner.{key}; there are steps")):
+        parse(Outer, {"inner": {key: 1}}, "table")
+    with pytest.raises(InputError, match=re.escape("option table.names: ")):
+        parse(Outer, {"names": {key: "word"}}, "table")
+
 
 UNET: dict[str, object] = {
     "kind": "unet",

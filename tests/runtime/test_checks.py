@@ -125,6 +125,11 @@ def test_tables_of_numbers():
             numbers("betas", torch.ones(shape), 1)
 
 
+def test_a_list_too_long_to_be_read_number_by_number_is_refused_at_once():
+    with pytest.raises(InputError, match="got a range of 1,000,000,000: give a tensor"):
+        numbers("betas", range(10**9), 1)
+
+
 def test_flags_and_kinds():
     assert flag("energy", False) is False
     for wrong in (0, 1, None, "yes"):

@@ -15,7 +15,7 @@ from scorefield.models.network import ModelSettings, NetworkFacts, NetworkInputs
 from scorefield.nets.blocks import pieces
 from scorefield.process.base import Process
 from scorefield.runtime.checks import brief, did_you_mean, instance_of
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import InputError, first_reason
 from scorefield.runtime.precision import Precision, is_compiled
 
 __all__ = ["ModelBase", "checked_labels", "need_classes"]
@@ -383,6 +383,6 @@ def _need_compiler() -> None:
         cpp_builder.get_cpp_compiler()
     except Exception as error:
         raise InputError(
-            f"torch.compile needs a C++ compiler on a CPU ({str(error).splitlines()[0]}): install g++, set CXX to "
+            f"torch.compile needs a C++ compiler on a CPU ({first_reason(error)}): install g++, set CXX to "
             "another compiler, or remove compile"
         ) from None

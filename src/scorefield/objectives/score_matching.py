@@ -35,6 +35,7 @@ from scorefield.runtime.checks import LARGEST, brief, number, one_of, positive_i
 from scorefield.runtime.errors import InputError
 
 __all__ = [
+    "MOST_PROJECTIONS",
     "NormalSource",
     "ProjectionKind",
     "Score",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 Score = Callable[[Tensor], Tensor]
-_MOST_PROJECTIONS = 10**7
+MOST_PROJECTIONS = 10_000
 
 ProjectionKind = Literal["rademacher", "gaussian", "sphere"]
 
@@ -220,7 +221,7 @@ def projections(kind: ProjectionKind, x: Tensor, noise: NormalSource, count: int
     check_batch(x)
     one_of("projection", kind, ("rademacher", "gaussian", "sphere"))
     if count is not None:
-        positive_int("count, the number of projections,", count, at_most=_MOST_PROJECTIONS)
+        positive_int("count, the number of projections,", count, at_most=MOST_PROJECTIONS)
     if not isinstance(noise, NormalSource) or isinstance(noise, type):
         raise InputError(
             f"noise must be a noise source, such as sf.noise.NoiseSource(seed=0); got {brief(noise)}"

@@ -16,6 +16,7 @@ from scorefield.models.score_model import ScoreModel
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import weighted_error
 from scorefield.objectives.score_matching import (
+    MOST_PROJECTIONS,
     ProjectionKind,
     Score,
     denoising_score_matching,
@@ -31,7 +32,6 @@ from scorefield.runtime.errors import InputError
 __all__ = ["NCSN", "ScoreMatching"]
 
 _SLICED = {"sliced": sliced_score_matching, "sliced-vr": sliced_score_matching_vr}
-_MOST_PROJECTIONS = 10_000
 _PROJECTIONS = ("rademacher", "gaussian", "sphere")
 
 
@@ -169,5 +169,5 @@ def _implicit_or_sliced(objective: ScoreMatching | NCSN, score: Score, x: Tensor
 
 
 def _check_projections(count: int, kind: str) -> None:
-    positive_int("projections", count, at_most=_MOST_PROJECTIONS)
+    positive_int("projections", count, at_most=MOST_PROJECTIONS)
     one_of("projection", kind, _PROJECTIONS)

@@ -12,6 +12,7 @@ import torch
 from scorefield.evaluation import Evaluation, NoisyAccuracy
 from scorefield.evaluation import MetricValue as Measured
 from scorefield.evaluation.metric_value import stamp_lines
+from scorefield.plots.arguments import check_text
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
 from scorefield.runtime.checks import check_mapping, instance_of
 
@@ -36,6 +37,7 @@ def draw_accuracy(parts: Mapping[str, NoisyAccuracy], name: str) -> Figure:
     from matplotlib.ticker import PercentFormatter
 
     check_mapping("parts", parts, NoisyAccuracy, "accuracies (NoisyAccuracy)")
+    check_text("name", name)
     first = next(iter(parts.values()))
     with plot_style():
         figure = new_figure(9, 4.2)
@@ -80,6 +82,7 @@ def draw_bound(bound: Measured, name: str) -> Figure:
         name: What the title calls the run.
     """
     instance_of("bound", bound, Measured, "the metric bpd of an evaluation")
+    check_text("name", name)
     times, terms = (torch.tensor(bound.parts[part], dtype=torch.float64) for part in ("times", "terms"))
     shown = (terms > 0) & (torch.arange(len(terms)) > 0)
     error = "" if bound.error is None else f" ± {bound.error:.3f}"
@@ -125,7 +128,8 @@ def draw_guidance(scales: Mapping[float, Evaluation], name: str) -> Figure:
         scales: The evaluation of each scale.
         name: What the title calls the run.
     """
-    check_mapping("scales", scales, Evaluation, "evaluations, by their scales")
+    check_mapping("scales", scales, Evaluation, "evaluations", "scales")
+    check_text("name", name)
     found = {scale: {figure.name: figure for figure in result.figures} for scale, result in scales.items()}
     measured = next(iter(found.values()))
     panels = [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.oracle import GaussianMixture
+from scorefield.plots.arguments import as_points
 from scorefield.plots.style import ACCENT, DARK, new_figure, plot_style
 from scorefield.runtime.checks import check_mapping, instance_of, positive_int
 from scorefield.runtime.errors import InputError
@@ -38,13 +39,11 @@ def draw_guided_mixture(mixture: GaussianMixture, y: int, samples: Mapping[float
         InputError: For a mixture of other dimensions, a component that it does not have, and points of another shape.
     """
     instance_of("mixture", mixture, GaussianMixture, "a sf.oracle.GaussianMixture")
-    check_mapping("samples", samples, Tensor, "points (N, 2), by their scales")
+    check_mapping("samples", samples, Tensor, "points (N, 2)", "scales")
     if mixture.D != 2:
         raise InputError(f"a picture needs a mixture of two dimensions, this one has {mixture.D}")
     positive_int("y, the component,", y, at_least=0, at_most=len(mixture.weights) - 1)
-    for scale, points in samples.items():
-        if points.ndim != 2 or points.shape[1] != 2:
-            raise InputError(f"the samples at s = {scale:g} must be points (N, 2), got {tuple(points.shape)}")
+    sets = {float(scale): as_points(f"the samples at s = {scale:g}", x) for scale, x in samples.items()}
     exact = mixture.sample(_EXACT, NoiseSource(0))
     low, high = exact.amin(dim=0), exact.amax(dim=0)
     low, high = low - _REACH * (high - low), high + _REACH * (high - low)
@@ -56,11 +55,11 @@ def draw_guided_mixture(mixture: GaussianMixture, y: int, samples: Mapping[float
             2.3 * len(samples) + 0.2, 2.3 * float((high[1] - low[1]) / (high[0] - low[0])) + 0.4
         )
         panels = figure.subplots(1, len(samples), squeeze=False, sharex=True, sharey=True)[0]
-        for axes, (scale, points) in zip(panels, samples.items(), strict=True):
+        for axes, (scale, points) in zip(panels, sets.items(), strict=True):
             guided = _relative(log_p + scale * log_class)
             axes.contourf(across, up, guided, levels=_SHADES, colors=[_tint(share) for share in _SHADES[:-1]])
             axes.contour(across, up, _relative(log_p), levels=_SHADES[:-1], colors="0.6", linewidths=0.6)
-            axes.plot(*points.detach().cpu().T, ".", color=DARK, markersize=2.6, alpha=0.5, markeredgewidth=0)
+            axes.plot(*points.T, ".", color=DARK, markersize=2.6, alpha=0.5, markeredgewidth=0)
             axes.set(title=f"s = {scale:g}", aspect="equal", xticks=[], yticks=[])
             axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
             axes.spines[:].set_visible(False)

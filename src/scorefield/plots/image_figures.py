@@ -10,8 +10,9 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.models.base import Denoise
+from scorefield.models.foreign import as_gaussian
+from scorefield.plots.arguments import check_function, check_span
 from scorefield.plots.style import drawable, new_figure, plot_style
-from scorefield.process.base import Process
 from scorefield.runtime.checks import brief, check_mapping, is_list
 from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import AnySampler, Grid, sample
@@ -54,7 +55,9 @@ def draw_step_counts(
     check_mapping("samplers", samplers, object, "samplers")
     if not is_list(steps) or not steps:
         raise InputError(f"steps must be a list of one or more numbers of steps, got {brief(steps)}")
-    process: Process = model.process
+    check_function("grid", grid, "the process and a number of steps to times")
+    check_span(span)
+    process = as_gaussian(model, "a sheet of images").process
     with plot_style():
         margin = _LETTER * max(map(len, samplers))
         width = (9.5 - margin) / len(steps)

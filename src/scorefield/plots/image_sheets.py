@@ -5,15 +5,16 @@ An image is enlarged by a whole number of pixels, nearest neighbour, so that eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.core.shapes import DataSpec, are_images
+from scorefield.core.shapes import DataSpec, are_images, check_batch_of
 from scorefield.generation.samples import Samples
+from scorefield.plots.arguments import check_text, check_texts
 from scorefield.plots.style import drawable, new_figure, plot_style
 from scorefield.runtime.checks import brief, check_mapping, positive_int
 from scorefield.runtime.errors import InputError
@@ -56,6 +57,10 @@ def draw_images(
         InputError: For no rows, for what are no images, and for images of different sizes.
     """
     positive_int("columns", columns, at_most=_MOST_COLUMNS)
+    check_text("title", title)
+    check_texts("heads", heads)
+    if isinstance(rows, Mapping):
+        check_texts("the names of rows", [*rows])
     lines: list[tuple[str, np.ndarray]] = []
     for name, images in (rows if isinstance(rows, Mapping) else {"": rows}).items():
         pictures = _pictures(name, images, span)
@@ -74,12 +79,12 @@ def draw_guidance_scales(samples: Mapping[float, Images], *, title: str = "") ->
     Raises:
         InputError: As `draw_images`, and for rows of different lengths, which are not of the same seeds.
     """
-    check_mapping("samples", samples, Sized, "images, by their scales")
-    if len({len(images) for images in samples.values()}) > 1:
-        counts = ", ".join(f"{len(images)} at s = {scale:g}" for scale, images in samples.items())
+    check_mapping("samples", samples, Images, "images", "scales")
+    rows = {f"s = {scale:g}": _pictures(f"s = {scale:g}", x, (-1.0, 1.0)) for scale, x in samples.items()}
+    if len({len(images) for images in rows.values()}) > 1:
+        counts = ", ".join(f"{len(images)} at {scale}" for scale, images in rows.items())
         raise InputError(f"every scale needs the same seeds, and so the same number of images; got {counts}")
-    rows = {f"s = {scale:g}": images for scale, images in samples.items()}
-    return draw_images(rows, max(map(len, samples.values()), default=1), title=title)
+    return draw_images(rows, max(map(len, rows.values())), title=title)
 
 
 def draw_walks(images: Tensor, latents: Tensor, frames: Tensor, *, title: str = "") -> Figure:
@@ -96,7 +101,9 @@ def draw_walks(images: Tensor, latents: Tensor, frames: Tensor, *, title: str = 
     Raises:
         InputError: For tensors of other shapes.
     """
+    check_text("title", title)
     for name, x, ends in (("images", images, 2), ("latents", latents, 2), ("frames", frames, None)):
+        check_batch_of(name, x)
         if x.ndim != 5 or len(x) != len(images) or (ends is not None and x.shape[1] != ends):
             expected = "(W, F, C, H, W)" if ends is None else "(W, 2, C, H, W)"
             raise InputError(f"{name} of {len(images)} walks must be {expected}; got {tuple(x.shape)}")

@@ -11,6 +11,7 @@ from torch import nn
 from scorefield.core.shapes import DataSpec
 from scorefield.models.denoiser import Denoiser
 from scorefield.planning.facts import cost, readable
+from scorefield.plots.arguments import check_text
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
 from scorefield.process import cosine
 from scorefield.runtime.checks import check_mapping
@@ -38,6 +39,7 @@ def draw_network_costs(nets: Mapping[str, nn.Module], data: DataSpec, *, title: 
         InputError: For no networks, and for networks that do not take such data.
     """
     check_mapping("nets", nets, nn.Module, "networks")
+    check_text("title", title)
     counts = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
     flops = {name: _operations(net, data) for name, net in nets.items()}
     with plot_style():

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scorefield.core.shapes import check_real
+from scorefield.plots.arguments import Limits, as_limits, as_points, check_function
 from scorefield.plots.style import DARK, drawable, new_figure, plot_style
-from scorefield.runtime.checks import brief, check_mapping
+from scorefield.runtime.checks import brief, check_finite, check_mapping, positive_int
 from scorefield.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "Limits",
     "add_arrows",
     "add_paths",
     "draw_fields",
@@ -26,8 +27,6 @@ __all__ = [
     "limits_of",
     "shade",
 ]
-
-Limits = Sequence[tuple[float, float]]
 
 _BINS, _ARROWS, _MARGIN = 80, 23, 0.1
 _LATTICE = 120  # points along a side, for contours
@@ -46,8 +45,8 @@ def draw_points(points: Mapping[str, Tensor], limits: Limits | None = None) -> F
         InputError: For what are no points in the plane.
     """
     check_mapping("points", points, Tensor, "points (N, 2)")
-    sets = {title: _plane(title, x) for title, x in points.items()}
-    shown = limits or limits_of(_first(sets, "points"))
+    sets = {title: as_points(title, x) for title, x in points.items()}
+    shown = limits_of(next(iter(sets.values()))) if limits is None else as_limits(limits)
     with plot_style():
         figure, panels = _panels(list(sets), shown)
         for axes, x in zip(panels, sets.values(), strict=True):
@@ -77,7 +76,12 @@ def draw_fields(
         InputError: For points or scores of another shape.
     """
     check_mapping("scores", scores, object, "functions from points (N, 2) to scores")
-    shown = limits or limits_of(_plane("points", points))
+    for title, score in scores.items():
+        check_function(title, score, "points (N, 2) to scores (N, 2)")
+    if log_density is not None:
+        check_function("log_density", log_density, "points (N, 2) to ln p (N,)")
+    points = as_points("points", points)
+    shown = limits_of(points) if limits is None else as_limits(limits)
     with plot_style():
         figure, panels = _panels(list(scores), shown)
         scale = None
@@ -108,16 +112,21 @@ def draw_paths(
         InputError: For points or paths of another shape.
     """
     check_mapping("paths", paths, Tensor, "states (times, N, 2)")
-    shown = limits or limits_of(_plane("points", points))
+    positive_int("count", count)
+    points = as_points("points", points)
+    shown = limits_of(points) if limits is None else as_limits(limits)
+    for title, states in paths.items():
+        check_real(title, states, "states (times, N, 2)")
+        if states.ndim != 3 or states.shape[2] != 2 or len(states) < 2:
+            raise InputError(
+                f"{title}: paths are states (times, N, 2) of two times or more, got {brief(states)}"
+            )
+        check_finite(states, f"times of {title}", "remove these paths first")
     with plot_style():
         figure, panels = _panels(list(paths), shown)
-        for axes, (title, states) in zip(panels, paths.items(), strict=True):
-            if not isinstance(states, Tensor) or states.ndim != 3 or states.shape[2] != 2 or len(states) < 2:
-                raise InputError(
-                    f"{title}: paths are states (times, N, 2) of two times or more, got {brief(states)}"
-                )
+        for axes, states in zip(panels, paths.values(), strict=True):
             shade(axes, points, shown, faint=True)
-            add_paths(axes, states[:, :count], shown)
+            add_paths(axes, states[:, :count].detach().cpu(), shown)
     return figure
 
 
@@ -216,8 +225,6 @@ def add_paths(axes: Axes, states: Tensor, limits: Limits) -> None:
 
 def _panels(titles: Sequence[str], limits: Limits) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each title, in rows of up to four."""
-    if not titles:
-        raise InputError("there is nothing to draw: give at least one panel, by its title")
     columns = min(len(titles), _COLUMNS)
     rows = -(-len(titles) // columns)
     (left, right), (low, high) = limits
@@ -243,21 +250,12 @@ def _contours(axes: Axes, log_density: Callable[[Tensor], Tensor], limits: Limit
     """Contours of a density, where it is at least a thousandth of the largest value."""
     x, y = (torch.linspace(*pair, _LATTICE) for pair in limits)
     with torch.no_grad():
-        values = log_density(torch.cartesian_prod(x, y)).reshape(_LATTICE, _LATTICE).T.double()
+        found = log_density(torch.cartesian_prod(x, y))
+    if not isinstance(found, Tensor) or found.numel() != _LATTICE**2:
+        raise InputError(
+            f"log_density of points (N, 2) must be ln p (N,), N {_LATTICE**2}; got {brief(found)}"
+        )
+    values = found.reshape(_LATTICE, _LATTICE).T.double()
     below = (values - values.max()).clamp_min(-6.9)
     axes.contourf(x.numpy(), y.numpy(), below.numpy(), levels=9, cmap="Greys", vmax=6)
     axes.set(xlim=limits[0], ylim=limits[1])
-
-
-def _plane(name: str, x: object) -> Tensor:
-    """Points of the plane as float64 on the CPU. InputError for anything else."""
-    if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != 2 or not len(x):
-        got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else brief(x)
-        raise InputError(f"{name}: points of the plane are a tensor (N, 2), got {got}")
-    return x.detach().cpu().double()
-
-
-def _first(sets: Mapping[str, Tensor], what: str) -> Tensor:
-    if not sets:
-        raise InputError(f"there are no {what} to draw")
-    return next(iter(sets.values()))

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
+from scorefield.core.shapes import are_images, check_batch_of, check_real
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_gaussian
 from scorefield.objectives.times import ImportanceTimes
+from scorefield.plots.arguments import check_span
 from scorefield.plots.image_figures import pixels, show_image
 from scorefield.plots.style import ACCENT, DARK, SERIES, drawable, new_figure, plot_style
 from scorefield.process import transitions
@@ -57,8 +59,10 @@ def draw_noising(
     """
     columns = positive_int("columns", columns, at_least=2, at_most=_MOST_COLUMNS)
     check_mapping("processes", processes, GaussianProcess, "processes")
-    if not isinstance(x0, Tensor) or x0.ndim != 3:
-        raise InputError(f"x0 must be one image (C, H, W), got {brief(x0)}")
+    check_span(span)
+    if not isinstance(x0, Tensor) or not are_images(x0.shape):
+        raise InputError(f"x0 must be one image (C, H, W) with 1 or 3 channels, got {brief(x0)}")
+    check_batch_of("x0", x0)
     eps = NoiseSource(seed).normal((1, *x0.shape)).to(x0)
     shares = torch.linspace(0, 1, columns, dtype=torch.float64)
     with plot_style():
@@ -135,7 +139,7 @@ def draw_terms(terms: Mapping[str, Tensor]) -> Figure:
         axes = figure.subplots()
         decoders = []
         for (name, values), (color, line) in zip(terms.items(), SERIES, strict=False):
-            if not isinstance(values, Tensor) or values.ndim != 2 or values.shape[1] < 2:
+            if check_real(name, values, "a tensor (B, T)").ndim != 2 or values.shape[1] < 2:
                 raise InputError(f"{name}: the terms of a bound are a tensor (B, T), got {brief(values)}")
             mean = values.double().mean(dim=0)
             t = torch.arange(1, len(mean) + 1)

@@ -18,8 +18,9 @@ from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import are_images
 from scorefield.generation.sampling import Sampling
 from scorefield.models.foreign import as_gaussian
+from scorefield.plots.arguments import Limits
 from scorefield.plots.image_figures import draw_step_counts
-from scorefield.plots.plane_figures import Limits, add_arrows, add_paths, limits_of, shade
+from scorefield.plots.plane_figures import add_arrows, add_paths, limits_of, shade
 from scorefield.plots.process_figures import draw_noising, draw_variances
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style, save_figure
 from scorefield.process.base import GaussianProcess

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeGuard, TypeVar
 
 from scorefield.runtime.errors import InputError
@@ -35,6 +36,7 @@ Kind = TypeVar("Kind")
 LARGEST = 1e18  # whose square fits float32, in which networks and samplers compute
 _SMALL = 10_000
 _SHOWN = 100  # characters of a value in a message
+_LONGEST_LIST = 10**7  # numbers outside a tensor, which torch reads one by one
 
 
 def positive_int(name: str, value: object, at_least: int = 1, at_most: int = 2**63 - 1) -> int:
@@ -115,6 +117,10 @@ def numbers(name: str, values: Any, dimensions: int | None = None) -> Tensor:
 
     shapes = {None: "", 0: "one number, ", 1: "a one-dimensional list of "}
     expected = shapes.get(dimensions, f"a {dimensions}-dimensional table of ")
+    if is_list(values) and len(values) > _LONGEST_LIST:
+        raise InputError(
+            f"{name} must be {expected}finite numbers, got a {type(values).__name__} of {len(values):,}: give a tensor"
+        )
     try:
         if torch.as_tensor(values).dtype in (torch.bool, torch.complex64, torch.complex128):
             raise TypeError
@@ -158,18 +164,27 @@ def instance_of(name: str, value: object, kind: type[Kind], expected: str) -> Ki
     raise InputError(f"{name} must be {expected}, got {brief(value)}")
 
 
-def check_mapping(name: str, value: object, kind: type, expected: str) -> None:
-    """InputError unless value is a mapping with at least one entry whose values are of this kind.
+def check_mapping(
+    name: str, value: object, kind: type | UnionType, expected: str, keys: str = "names"
+) -> None:
+    """InputError unless value is a mapping with at least one entry whose keys and values are of these kinds.
 
     Args:
         name: What the value is, for the message.
         value: Anything.
         kind: The class that every value of the mapping must have.
         expected: What they are, in words, such as "tensors (B, T)".
+        keys: What the keys are: "names", which are text, or "scales", which are finite numbers.
     """
-    if not isinstance(value, Mapping) or not value or not all(isinstance(v, kind) for v in value.values()):
+    known = (
+        isinstance(value, Mapping)
+        and value
+        and all(isinstance(v, kind) for v in value.values())
+        and all(isinstance(k, str) if keys == "names" else math.isfinite(_real(k)) for k in value)
+    )
+    if not known:
         raise InputError(
-            f"{name} must be a mapping of names to {expected}, with at least one, got {brief(value)}"
+            f"{name} must be a mapping of {keys} to {expected}, with at least one, got {brief(value)}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
@@ -176,16 +176,17 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
     )  # of a value that may be a function or something else, what the something else lacks
     first = next((one for one in found if one["type"] != "callable_type"), found[0])
     # In a union pydantic names the type that was tried, "list[int]" or "is-instance[Sampler]"; no option has brackets.
-    parts = [part for part in first["loc"] if "[" not in str(part)]
-    while len(parts) > 1 and isinstance(parts[-1], str) and not _fields_at(table, [*map(str, parts[:-1])]):
+    # The last part of an unknown option is the user's own word, whatever it holds.
+    unknown, place = first["type"] == "extra_forbidden", list(enumerate(first["loc"], 1))
+    parts = [part for i, part in place if "[" not in str(part) or (unknown and i == len(place))]
+    while not unknown and len(parts) > 1 and isinstance(parts[-1], str) and not _fields_at(table, parts[:-1]):
         parts.pop()  # the name of one of several types that an option may have
     path = [str(part) for part in parts]
     name = ".".join([where, *path] if where else path)
-    if first["type"] == "extra_forbidden":
+    if unknown:
         known = _fields_at(table, path[:-1])
-        return (
-            f"there is no option {name}{did_you_mean(path[-1], known) or '; there are ' + ', '.join(known)}"
-        )
+        near = did_you_mean(path[-1], known) or f"; there are {', '.join(known)}"
+        return f"there is no option {name}{near}"
     if first["type"] == "missing":
         return f"option {name} is missing"
     said = first["msg"].removeprefix("Value error, ")  # of a check of this library
@@ -195,10 +196,12 @@ def _explain(table: type[BaseModel], error: ValidationError, where: str) -> str:
     return f"option {name}: {said[0].lower()}{said[1:]}, got {brief(first['input'])}"
 
 
-def _fields_at(table: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
+def _fields_at(table: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    for part in map(str, path):
         if part.isdecimal():  # of a list of tables
             continue
+        if part not in table.model_fields:
+            return []
         annotation = table.model_fields[part].annotation
         annotation = next((kind for kind in get_args(annotation) if inspect.isclass(kind)), annotation)
         if not (inspect.isclass(annotation) and issubclass(annotation, BaseModel)):
