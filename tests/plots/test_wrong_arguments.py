@@ -51,7 +51,7 @@ WALK = torch.zeros(1, 2, 1, 4, 4)
 LIMITS = [(-1.0, 1.0), (-1.0, 1.0)]
 LEARNED = sf.Denoiser(sf.nets.MLP(2, hidden=8, out_dim=4), sf.process.cosine(10), variance="range").eval()
 LEVELS = tuple(0.5 for _ in range(2))
-ACCURACY = sf.evaluation.NoisyAccuracy((1, 2), *[LEVELS] * 5, examples=5, chance=0.5, entropy=0.6)
+ACCURACY = sf.evaluation.NoisyAccuracy((1, 2), LEVELS, LEVELS, LEVELS, LEVELS, LEVELS, 5, 0.5, 0.6)
 CASES: dict[str, Case] = {
     "draw_accuracy": Case(sf.plots.draw_accuracy, {"parts": {"a": ACCURACY}, "name": "a run"}),
     "draw_guided_mixture": Case(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.runtime.checks import brief, instance_of, is_list, positive_int
+from scorefield.runtime.checks import brief, check_length, instance_of, is_list, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = ["Noise", "NoiseSource", "Recorded", "as_noise", "check_noise", "fresh_seed"]
@@ -174,6 +174,7 @@ class Recorded:
         wanted = "a list of tensors, in the order in which they are drawn"
         if not isinstance(tensors, Iterable) or (isinstance(tensors, Tensor) and not tensors.ndim):
             raise InputError(f"recorded noise must be {wanted}, got {brief(tensors)}")
+        check_length("recorded noise", tensors)
         self._tensors = list(tensors)
         for tensor in self._tensors:
             instance_of("what is recorded", tensor, Tensor, wanted)
@@ -257,6 +258,7 @@ def check_noise(noise: object) -> Noise:
 
 def _identities(samples: Tensor | Iterable[int]) -> np.ndarray:
     expected = "the identities of samples are a list of integers from 0 up"
+    check_length("the identities of samples", samples)
     try:
         found = np.asarray(samples.cpu() if isinstance(samples, Tensor) else list(samples))
     except (TypeError, ValueError, OverflowError, RuntimeError):

@@ -9,6 +9,7 @@ import numpy as np
 from scorefield.data import Dataset
 from scorefield.data.class_names import class_numbers, split_names
 from scorefield.models.base import Model
+from scorefield.runtime.checks import check_length
 from scorefield.runtime.errors import InputError
 
 __all__ = ["ClassNames", "class_labels", "labels_of_images"]
@@ -49,6 +50,7 @@ def class_labels(
     if labels is None:
         left_out = unseen if labelled is model else ()
         return [label for label in range(labelled.num_classes) if label not in left_out]
+    check_length("labels", labels)
     listed = np.asarray(labels, dtype=object).tolist()  # of one label that label itself
     chosen = listed if isinstance(listed, list) else [listed]
     if not chosen:

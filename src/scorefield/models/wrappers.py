@@ -23,7 +23,7 @@ from scorefield.models.base import (
 )
 from scorefield.models.network import Null
 from scorefield.process.base import Time
-from scorefield.runtime.checks import brief, did_you_mean
+from scorefield.runtime.checks import brief, check_length, did_you_mean
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
@@ -330,6 +330,7 @@ def as_labels(y: Labels, classes: int, names: Sequence[str] = ()) -> Tensor:
 
     y: one class or (B,) of them, by number or by one of the `names`.
     """
+    check_length("labels", y)
     if isinstance(y, np.ndarray):
         y = y.tolist()
     if isinstance(y, str):

@@ -23,7 +23,7 @@ from scorefield.evaluation.extractors import Extractor
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.runs.build import open_data
 from scorefield.runs.opened import OpenedRun, SamplingKeywords, note
-from scorefield.runtime.checks import number
+from scorefield.runtime.checks import check_length, number
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
@@ -71,6 +71,7 @@ def evaluate_run(
             "images",
             command="scorefield sample RUN --low-res FILE",
         )
+    check_length("guidance", guidance)
     several = guidance is not None and not isinstance(guidance, int | float)
     scales = list(guidance) if isinstance(guidance, Sequence) else [guidance]
     wanted = {name: options[name] for name in _WANTED if name in options}  # type: ignore[literal-required]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from scorefield.runtime.checks import brief
+from scorefield.runtime.checks import brief, is_list
 from scorefield.runtime.errors import InputError
 
 __all__ = ["COUNT", "LEVELS", "SEED", "SIDE", "SIZE", "TEXT", "VALUES", "check_bounds", "few_modules"]
@@ -44,7 +44,7 @@ def check_bounds(value: object, where: str, largest: int = SEED, depth: int = _D
                 f"option {place}: an integer of at most {largest:,} is expected, got {brief(value)}"
             )
         return
-    if not isinstance(value, Mapping | list | tuple):
+    if not isinstance(value, Mapping) and not is_list(value):
         return
     if depth == 0:
         raise InputError(f"option {place}: tables and lists are nested too deeply")

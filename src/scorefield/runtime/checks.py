@@ -18,6 +18,7 @@ __all__ = [
     "LARGEST",
     "brief",
     "check_finite",
+    "check_length",
     "check_mapping",
     "did_you_mean",
     "flag",
@@ -36,7 +37,7 @@ Kind = TypeVar("Kind")
 LARGEST = 1e18  # whose square fits float32, in which networks and samplers compute
 _SMALL = 10_000
 _SHOWN = 100  # characters of a value in a message
-_LONGEST_LIST = 10**7  # numbers outside a tensor, which torch reads one by one
+_LONGEST_LIST = 10**7  # entries of a list, which Python reads one by one
 
 
 def positive_int(name: str, value: object, at_least: int = 1, at_most: int = 2**63 - 1) -> int:
@@ -117,10 +118,7 @@ def numbers(name: str, values: Any, dimensions: int | None = None) -> Tensor:
 
     shapes = {None: "", 0: "one number, ", 1: "a one-dimensional list of "}
     expected = shapes.get(dimensions, f"a {dimensions}-dimensional table of ")
-    if is_list(values) and len(values) > _LONGEST_LIST:
-        raise InputError(
-            f"{name} must be {expected}finite numbers, got a {type(values).__name__} of {len(values):,}: give a tensor"
-        )
+    check_length(name, values)
     try:
         if torch.as_tensor(values).dtype in (torch.bool, torch.complex64, torch.complex128):
             raise TypeError
@@ -191,6 +189,19 @@ def check_mapping(
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether this is a list or another sequence, and not text or bytes, which are sequences too."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def check_length(name: str, values: object) -> None:
+    """InputError for a list of more than 10⁷ entries, which Python would read one by one; tensors may have more.
+
+    Args:
+        name: What the list is, for the message.
+        values: Anything.
+    """
+    if is_list(values) and len(values) > _LONGEST_LIST:
+        raise InputError(
+            f"{name}: a list may have {_LONGEST_LIST:,} entries, got {brief(values)}: give a tensor"
+        )
 
 
 def brief(value: object) -> str:

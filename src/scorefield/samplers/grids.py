@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import check_real
 from scorefield.process.base import GaussianProcess, Process, check_process, count_levels
-from scorefield.runtime.checks import LARGEST, brief, flag, is_list, number, positive_int
+from scorefield.runtime.checks import LARGEST, brief, check_length, flag, is_list, number, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
 __all__ = [
@@ -179,6 +179,7 @@ def sections(process: Process, counts: int | Sequence[int]) -> Tensor:
     """
     if not isinstance(counts, int) and not is_list(counts):
         raise InputError(f"counts are the steps of each section, a list of integers; got {brief(counts)}")
+    check_length("counts", counts)
     counts = [counts] if isinstance(counts, int) else list(counts)
     T, kept, start = count_levels(process, "a grid of sections"), [], 0
     if not counts or len(counts) > T:
@@ -312,6 +313,7 @@ def as_floats(grid: Tensor | Sequence[float]) -> list[float]:
     """The times of a grid as Python numbers: tensors hash and compare by identity."""
     if not isinstance(grid, Tensor) and (not isinstance(grid, Iterable) or isinstance(grid, str)):
         raise InputError(f"a grid is a list or tensor of times, got {brief(grid)}")
+    check_length("a grid", grid)
     times = grid.tolist() if isinstance(grid, Tensor) else list(grid)
     if not isinstance(times, list) or not all(isinstance(t, int | float | np.number | Tensor) for t in times):
         raise InputError(f"a grid is a list or tensor of times, got {brief(grid)}")
@@ -320,6 +322,7 @@ def as_floats(grid: Tensor | Sequence[float]) -> list[float]:
 
 def _as_tensor(times: Tensor | Sequence[float]) -> Tensor:
     """Times as they are: of a list of Python floats torch would make float32."""
+    check_length("times", times)
     try:
         found = (
             check_real("times", times) if isinstance(times, Tensor) else torch.as_tensor(np.asarray(times))
