@@ -279,7 +279,7 @@ def _targets(case: Case) -> list[str]:
     found = ["runs", "__pycache__"]
     for i, word in enumerate(words):
         name, _, value = word.partition("=")
-        if name in ("--run", "--out", "--trajectory"):
+        if name in ("--run", "--out", "--trajectory", "--reference"):
             found.append(value or (words[i + 1] if i + 1 < len(words) else ""))
     if words[0] in ("sample", "evaluate", "plot", "encode", "interpolate", "decode"):
         found += words[1:2]

@@ -22,6 +22,7 @@ from scorefield.runtime.atomic import (
     atomic_write,
     drop_abandoned,
     make_folder,
+    make_folders,
     make_numbered,
     write_file,
 )
@@ -244,6 +245,29 @@ def test_a_fixed_name_is_a_regular_file_or_refused(tmp_path, what):
         append(file, "{}\n")
     assert other.read_text() == "chapter 1"
     assert not (tmp_path / "new").exists()
+
+
+def test_folders_are_all_made_or_none(tmp_path):
+    make_folders(tmp_path / "a" / "b")
+    make_folders(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    for impossible in (Path("c", "d", "x" * 300), Path("e", *["x"] * 3000), Path("a", "g", "\0")):
+        with pytest.raises(OSError, match=r"too long|not a valid"):
+            make_folders(tmp_path / impossible)
+    with pytest.raises(OSError, match=r"exists|Not a directory"):
+        make_folders(tmp_path / "file" / "f")
+    assert sorted(os.listdir(tmp_path)) == ["a", "file"]
+    assert os.listdir(tmp_path / "a") == ["b"]
+
+
+def test_a_folder_that_fails_leaves_none_above_it(tmp_path):
+    with pytest.raises(RuntimeError):
+        fail_to_write(atomic_folder(tmp_path / "a" / "b" / "c"), "file")
+    assert not os.listdir(tmp_path)
+    with atomic_folder(tmp_path / "a" / "b" / "c"):
+        pass
+    assert (tmp_path / "a" / "b" / "c").is_dir()
 
 
 def test_a_fixed_folder_is_no_link(tmp_path):

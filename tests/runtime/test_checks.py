@@ -126,7 +126,10 @@ def test_tables_of_numbers():
 
 
 def test_a_list_too_long_to_be_read_number_by_number_is_refused_at_once():
-    with pytest.raises(InputError, match=r"betas: a list may have 10,000,000 entries, got range\(0, 1000000000\): give a tensor"):
+    with pytest.raises(
+        InputError,
+        match=r"betas: a list may have 10,000,000 entries, got range\(0, 1000000000\): give a tensor",
+    ):
         numbers("betas", range(10**9), 1)
 
 

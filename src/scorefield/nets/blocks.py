@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scorefield.core.shapes import check_batch_of
 from scorefield.nets.fused import fused_norm, is_fused, plain_norm
-from scorefield.runtime.checks import brief, flag, is_list, number, positive_int
+from scorefield.runtime.checks import brief, check_length, flag, is_list, number, positive_int
 from scorefield.runtime.errors import InputError
 
 __all__ = [
@@ -273,6 +273,7 @@ def level_widths(
             raise InputError(
                 f"{name} must be a list of numbers, one for each of its levels; got {brief(values)}"
             )
+        check_length(name, values)
     check_sizes(channels=channels)
     if not channel_mult:
         raise InputError("channel_mult is empty: give one multiplier for each level, such as (1, 2, 2)")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_step_counts", "pixels", "show_image"]
 
 _LETTER = 0.09  # inches of a letter of a name
+_MOST_COLUMNS = 40
 _GAP = 1  # pixels between the images of one cell
 
 
@@ -53,8 +54,8 @@ def draw_step_counts(
     """
     _images("x_T", x_T)
     check_mapping("samplers", samplers, object, "samplers")
-    if not is_list(steps) or not steps:
-        raise InputError(f"steps must be a list of one or more numbers of steps, got {brief(steps)}")
+    if not is_list(steps) or not 1 <= len(steps) <= _MOST_COLUMNS:
+        raise InputError(f"steps must be a list of 1 to {_MOST_COLUMNS} numbers of steps, got {brief(steps)}")
     check_function("grid", grid, "the process and a number of steps to times")
     check_span(span)
     process = as_gaussian(model, "a sheet of images").process

@@ -16,7 +16,7 @@ from scorefield.core.noise import Noise, as_noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import check_batch_of, check_real, expand
 from scorefield.process import transitions
-from scorefield.runtime.checks import LARGEST, brief, number
+from scorefield.runtime.checks import LARGEST, brief, check_length, number
 from scorefield.runtime.description import Described
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -265,6 +265,8 @@ def count_levels(process: Process, what: str) -> int:
 
 def as_time(t: Time) -> Tensor:
     """t as a CPU tensor, () or (B,). InputError for NaN, booleans or more dimensions."""
+    if not isinstance(t, Tensor | int | float):
+        check_length("times", t)
     try:
         # A Python float keeps its digits: torch would make it float32.
         tensor = torch.as_tensor(t, dtype=torch.float64 if isinstance(t, float) else None).detach().cpu()

@@ -6,6 +6,7 @@ Nothing else in the library changes the file system (tests/test_layout.py).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import itertools
@@ -18,7 +19,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -127,23 +128,27 @@ def atomic_folder(path: Path, replace: bool = False, last: str = "") -> Iterator
         if any(path.iterdir()):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
     parent = path if fill else path.parent
-    make_folders(parent)
-    partial, permissions = _make_partial(parent, path.name)
+    made = make_folders(parent)
     try:
-        yield partial
-        for inner in partial.rglob("*"):
-            if not inner.is_dir():
-                _set_permissions(inner, permissions)
-            sync_to_disk(inner)
-        sync_to_disk(partial)
-        if fill:
-            for inner in sorted(partial.iterdir(), key=lambda inner: (inner.name == last, inner.name)):
-                os.rename(inner, path / inner.name)
-        else:
-            _put_folder(partial, path, replace)
-        sync_to_disk(parent)
-    finally:
-        _end(partial)
+        partial, permissions = _make_partial(parent, path.name)
+        try:
+            yield partial
+            for inner in partial.rglob("*"):
+                if not inner.is_dir():
+                    _set_permissions(inner, permissions)
+                sync_to_disk(inner)
+            sync_to_disk(partial)
+            if fill:
+                for inner in sorted(partial.iterdir(), key=lambda inner: (inner.name == last, inner.name)):
+                    os.rename(inner, path / inner.name)
+            else:
+                _put_folder(partial, path, replace)
+            sync_to_disk(parent)
+        finally:
+            _end(partial)
+    except BaseException:
+        _remove_empty(made)
+        raise
 
 
 def _put_folder(partial: Path, path: Path, replace: bool) -> None:
@@ -240,16 +245,35 @@ def overwrite(file: BinaryIO, content: str) -> None:
     file.write(content.encode())
 
 
-def make_folders(path: Path) -> None:
-    """A folder that the user named, and those above it, made where there are none; it may be a link."""
+def make_folders(path: Path) -> list[Path]:
+    """A folder that the user named, and those above it, made where there are none; it may be a link. Where one cannot be
+    made, none is.
+
+    Returns:
+        Those that were made, the outermost first.
+    """
+    made: list[Path] = []
     try:
-        for folder in (
-            *reversed(path.parents),
-            path,
-        ):  # parents=True recurses, of a path of a thousand parts too deeply
-            folder.mkdir(exist_ok=True)
-    except ValueError:  # a NUL, or characters that no file name has
-        raise OSError(errno.EINVAL, "this is not a valid file name", str(path)) from None
+        # parents=True recurses, of a path of a thousand parts too deeply.
+        for folder in (*reversed(path.parents), path):
+            try:
+                folder.mkdir()
+                made.append(folder)
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
+    except (OSError, ValueError) as error:
+        _remove_empty(made)
+        if isinstance(error, ValueError):  # a NUL, or characters that no file name has
+            raise OSError(errno.EINVAL, "this is not a valid file name", str(path)) from None
+        raise
+    return made
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):  # another process has made use of it
+            folder.rmdir()
 
 
 def make_folder(path: Path) -> Path:

@@ -201,6 +201,8 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and len(value) > LEVELS:
+        return Unwritable(f"list of {len(value):,} entries")
     if isinstance(value, Sequence):
         items = [_plain(item) for item in value]
         wrong = next((item for item in items if isinstance(item, Unwritable)), None)

@@ -75,8 +75,10 @@ class ImageOptions:
             raise InputError(
                 f"the image size must be at least 1 pixel and at most {SIDE:,}, got {brief(self.size)}"
             )
-        if self.channels not in (None, 1, 3):
-            raise InputError(f"images have 1 channel (grey) or 3 (RGB), got channels = {self.channels}")
+        if self.channels is not None and (not _is_whole(self.channels, 3) or self.channels == 2):
+            raise InputError(
+                f"images have 1 channel (grey) or 3 (RGB), got channels = {brief(self.channels)}"
+            )
         if not _is_whole(self.white, WHITE):
             raise InputError(f"white is a value of 16-bit images, 1 … {WHITE:,}; got {brief(self.white)}")
 
