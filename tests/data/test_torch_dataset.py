@@ -271,7 +271,7 @@ def at(bad: int, value: object, usual: object = IMAGE) -> Made:
     ("data", "options", "message"),
     [
         (Endless(), {}, r"Endless is iterable-style.*sf\.data\.stream"),
-        (Unsized(), {}, "Unsized has no __len__"),
+        (Unsized(), {}, r"Unsized object.* has no __len__"),
         (DataLoader(TensorDataset(IMAGE)), {}, r"loader\.dataset"),
         (Made(lambda k: IMAGE, 0), {}, "Made is empty"),
         (at(2, ValueError("no such\nfile")), {}, r"Made: item 2 cannot be read \(ValueError: no such file\)"),

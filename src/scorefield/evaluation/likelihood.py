@@ -107,6 +107,7 @@ def bits_per_dim(
         The bound and its terms.
     """
     as_model(model).refuse_missing()
+    check_noise(noise)
     bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
     with torch.no_grad():
         columns = [
@@ -140,6 +141,7 @@ def categorical_bits_per_dim(
             f"{asked.kind} is not a categorical model: its bound is sf.likelihood.bits_per_dim(model, x0, noise)"
         )
     asked.refuse_missing()
+    check_noise(noise)
     process, steps, columns = model.process, _descending(model.process, grid).flip(0), []
     levels = asked.categories(x0)
     with torch.no_grad():

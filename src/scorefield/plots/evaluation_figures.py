@@ -12,7 +12,7 @@ import torch
 from scorefield.evaluation import Evaluation, NoisyAccuracy
 from scorefield.evaluation import MetricValue as Measured
 from scorefield.evaluation.metric_value import stamp_lines
-from scorefield.plots.arguments import check_text
+from scorefield.plots.figure_arguments import check_text
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
 from scorefield.runtime.checks import check_mapping, instance_of
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield.core.noise import NoiseSource
 from scorefield.oracle import GaussianMixture
-from scorefield.plots.arguments import as_points
+from scorefield.plots.figure_arguments import as_points
 from scorefield.plots.style import ACCENT, DARK, new_figure, plot_style
 from scorefield.runtime.checks import check_mapping, instance_of, positive_int
 from scorefield.runtime.errors import InputError

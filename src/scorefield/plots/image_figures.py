@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.core.noise import NoiseSource
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_gaussian
-from scorefield.plots.arguments import check_function, check_span
+from scorefield.plots.figure_arguments import check_function, check_span
 from scorefield.plots.style import drawable, new_figure, plot_style
 from scorefield.runtime.checks import brief, check_mapping, is_list
 from scorefield.runtime.errors import InputError

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, are_images, check_batch_of
 from scorefield.generation.samples import Samples
-from scorefield.plots.arguments import check_text, check_texts
+from scorefield.plots.figure_arguments import check_text, check_texts
 from scorefield.plots.style import drawable, new_figure, plot_style
 from scorefield.runtime.checks import brief, check_mapping, positive_int
 from scorefield.runtime.errors import InputError

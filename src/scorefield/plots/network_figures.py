@@ -11,7 +11,7 @@ from torch import nn
 from scorefield.core.shapes import DataSpec
 from scorefield.models.denoiser import Denoiser
 from scorefield.planning.facts import cost, readable
-from scorefield.plots.arguments import check_text
+from scorefield.plots.figure_arguments import check_text
 from scorefield.plots.style import ACCENT, DARK, drawable, new_figure, plot_style
 from scorefield.process import cosine
 from scorefield.runtime.checks import check_mapping

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import check_real
-from scorefield.plots.arguments import Limits, as_limits, as_points, check_function
+from scorefield.plots.figure_arguments import Limits, as_limits, as_points, check_function
 from scorefield.plots.style import DARK, drawable, new_figure, plot_style
 from scorefield.runtime.checks import brief, check_finite, check_mapping, positive_int
 from scorefield.runtime.errors import InputError

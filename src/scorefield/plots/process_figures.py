@@ -16,7 +16,7 @@ from scorefield.core.shapes import are_images, check_batch_of, check_real
 from scorefield.models.base import Denoise
 from scorefield.models.foreign import as_gaussian
 from scorefield.objectives.times import ImportanceTimes
-from scorefield.plots.arguments import check_span
+from scorefield.plots.figure_arguments import check_span
 from scorefield.plots.image_figures import pixels, show_image
 from scorefield.plots.style import ACCENT, DARK, SERIES, drawable, new_figure, plot_style
 from scorefield.process import transitions

@@ -18,7 +18,7 @@ from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import are_images
 from scorefield.generation.sampling import Sampling
 from scorefield.models.foreign import as_gaussian
-from scorefield.plots.arguments import Limits
+from scorefield.plots.figure_arguments import Limits
 from scorefield.plots.image_figures import draw_step_counts
 from scorefield.plots.plane_figures import add_arrows, add_paths, limits_of, shade
 from scorefield.plots.process_figures import draw_noising, draw_variances
@@ -30,7 +30,7 @@ from scorefield.runs.run import Run
 from scorefield.runtime.atomic import make_folder
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import InputError
-from scorefield.runtime.reading import read_bytes, reading
+from scorefield.runtime.reading import as_path, read_bytes, reading
 from scorefield.samplers.base import trajectory
 from scorefield.samplers.ddim import DDIM
 from scorefield.store.outputs import check_output
@@ -68,9 +68,10 @@ def plot_run(run: Run | str | Path, out: Path | None = None, figure: str | None 
     plane = run.data_spec.shape == (2,) and not run.recipe.is_classifier
     name = figure or ("plane" if plane else "training")
     one_of("figure", name, FIGURES)
-    if out is not None and out.suffix.lower() != ".png":
-        raise InputError(f"{out}: a figure is written as .png")
     if out is not None:
+        out = as_path(out, "a figure")
+        if out.suffix.lower() != ".png":
+            raise InputError(f"{out}: a figure is written as .png")
         check_output(out)
     if (name == "plane" and not plane) or (name in _OF_IMAGES and not are_images(run.data_spec.shape)):
         what = "points of the plane" if name == "plane" else "images"

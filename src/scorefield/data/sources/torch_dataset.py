@@ -22,7 +22,7 @@ from scorefield.data.images.unreadable import UnreadableLog
 from scorefield.data.loading.epoch_order import EpochBatches, EpochOrder
 from scorefield.data.sources.torch_items import MapStyle, as_array, as_class, as_values, read_item
 from scorefield.data.summary import examples_in_words
-from scorefield.runtime.checks import positive_int
+from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import reading
 
@@ -256,10 +256,13 @@ def _map_style(dataset: MapStyle | MapDataset[object]) -> MapStyle:
             "makes the batches"
         )
     if not isinstance(dataset, Sized):
-        raise InputError(f"{kind} has no __len__: a map-style data set needs it")
+        raise InputError(
+            f"a map-style data set has __len__ and __getitem__, and {brief(dataset)} has no __len__"
+        )
     if not hasattr(dataset, "__getitem__"):
         raise InputError(
-            f"{kind} has no __getitem__: a map-style data set needs it (train on data of sf.data as they are)"
+            f"a map-style data set has __len__ and __getitem__, and {brief(dataset)} has no __getitem__ (train on data of "
+            "sf.data as they are)"
         )
     return dataset
 
