@@ -107,7 +107,8 @@ def test_no_answer_allows_other_origins(page: Page) -> None:
 
 
 def routes(page: Page) -> list[Route]:
-    found = page.client.app._app.routes
+    guard: Any = page.client.app
+    found: list[Route] = guard._app.routes
     assert all(type(route) is Route for route in found), "no mounts, no static files, no websockets"
     return found
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def moved(job: Job) -> bool:
+    return job.state != "queued"
+
+
+def gone(job: Job) -> bool:
+    return job.ended
 
 
 def waits(gate: threading.Event) -> Any:
@@ -134,7 +143,7 @@ def test_200_cancelled_jobs_leave_nothing(page: Page) -> None:
     for k in range(200):
         job = jobs.start("page", "sample", request, work)
         if k % 3:
-            until(lambda job=job: job.state != "queued")
+            until(partial(moved, job))
         if k % 2:
             jobs.cancel(job)
     page.client.delete(f"/api/jobs/{job.id}")
@@ -182,7 +191,7 @@ def test_50_closed_streams_stop_their_jobs(root: Path) -> None:
                 text = b""
                 while b'"step"' not in text:
                     text += stream.recv(2**16)
-            until(lambda job=job: job.ended)
+            until(partial(gone, job))
             assert job.state == "cancelled"
             assert not job._watchers
             before = before or facts()

@@ -121,7 +121,7 @@ class Plan:
 
 
 def make_plan(
-    what: str,
+    what: str | Recipe,
     devices: int = 1,
     memory: float | None = None,
     batch: int | None = None,
@@ -132,7 +132,7 @@ def make_plan(
     """The plan of training a recipe or a run.
 
     Args:
-        what: Name or file of a recipe, or the folder of a run.
+        what: Name or file of a recipe, the folder of a run, or a recipe.
         devices: How many devices.
         memory: GiB of one device. Default: memory is counted and not compared.
         batch: Examples of a step, over all devices. Default: the recipe's own.
@@ -144,7 +144,7 @@ def make_plan(
         InputError: For unknown recipes, a batch that the devices cannot share equally, and numbers that are
             not positive.
     """
-    recipe, is_run = recipe_of(what, allow)
+    recipe, is_run = (what, False) if isinstance(what, Recipe) else recipe_of(what, allow)
     kind = device or ("cuda" if devices > 1 else pick_device(None).type)
     spec = expected_data(recipe)
     recipe = recipe.on(kind, spec)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
+import sys
 import time
 from datetime import datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,10 +23,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RunLock", "holder_of"]
+__all__ = ["RunLock", "holder_of", "holder_pid"]
 
 _HELD: dict[Path, RunLock] = {}
 _LONGEST_TURN = 60.0  # seconds; it takes milliseconds
+_FLOCK = "@hhqqi4x"  # struct flock of Linux: type, whence, start, length, process
 _LONGEST, _BEGINNING = 4096, '{"pid": '  # of the text
 
 
@@ -115,10 +119,38 @@ def holder_of(path: Path) -> str | None:
         return f"process {os.getpid()}"
     try:
         with open_file(path, "a lock", _LONGEST, follow=False) as file:
-            holder = _Holder(file)
+            holder, pid = _Holder(file), _kernel_holder(file)
     except InputError:
         return None
-    return None if not holder.pid or holder.has_ended() else holder.name
+    return None if pid == 0 or not holder.pid or holder.has_ended() else holder.name
+
+
+def holder_pid(path: Path) -> int | None:
+    """The process of this machine that the kernel says holds a lock; None where it holds none, or cannot say.
+
+    Args:
+        path: The file of the lock.
+    """
+    own = _HELD.get(Path(os.path.realpath(path.parent)) / path.name)
+    if own is not None and own._is_held():
+        return os.getpid()
+    try:
+        with open_file(path, "a lock", _LONGEST, follow=False) as file:
+            return _kernel_holder(file) or None
+    except InputError:
+        return None
+
+
+def _kernel_holder(file: BufferedReader) -> int | None:
+    """The process that holds the kernel's lock on an open file, 0 for none; None where the kernel does not say."""
+    if fcntl is None or sys.platform != "linux":
+        return None
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    except OSError:  # a file system without locks
+        return None
+    return 0 if kind == fcntl.F_UNLCK else int(pid)
 
 
 def _acquire(path: Path) -> tuple[BinaryIO, str]:

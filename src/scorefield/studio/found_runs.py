@@ -91,7 +91,7 @@ class Catalogue:
             recipe, spec = self._description(number, path)
         except (InputError, OSError) as error:
             sentence = str(error)
-            nothing = {
+            nothing: dict[str, Any] = {
                 "recipe": None,
                 "kind": "other",
                 "shape": [],

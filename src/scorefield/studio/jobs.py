@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
@@ -93,7 +93,7 @@ class Job:
         for wake in watchers:
             wake()
 
-    async def follow(self) -> AsyncIterator[Event]:
+    async def follow(self) -> AsyncGenerator[Event, None]:
         """Its events from the first one on, until it ends. Who stops following cancels it, unless another one follows."""
         woken, loop = asyncio.Event(), asyncio.get_running_loop()
 

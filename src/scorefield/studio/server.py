@@ -24,8 +24,7 @@ from scorefield.runs.build import expected_data
 from scorefield.runs.recipe import read_recipe, recipe_names
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.precision import autocast_dtype, pick_device
-from scorefield.runtime.registry import TOYS
-from scorefield.studio import edit_panel, sample_panel
+from scorefield.studio import edit_panel, sample_panel, training_panel
 from scorefield.studio.answers import Refusal, answer, as_json, read_object, refuse
 from scorefield.studio.assets import page_routes, read_assets
 from scorefield.studio.guard import LARGEST_BODY, Guard
@@ -36,7 +35,7 @@ from scorefield.studio.session import Studio
 __all__ = ["ADDRESS", "PANELS", "build_app", "serve"]
 
 ADDRESS = "127.0.0.1"
-PANELS = (sample_panel, edit_panel)
+PANELS = (sample_panel, training_panel, edit_panel)
 _LONGEST_NAME = 64  # characters of a page's own id
 _DEMO = "portraits"
 _GRACE = 2  # seconds in which open answers may end
@@ -140,7 +139,6 @@ def _common(studio: Studio) -> list[Route]:
 
 def _state(studio: Studio) -> dict[str, Any]:
     device = pick_device(None)
-    names = ["digits", "portraits", *(f"toy:{name}" for name in TOYS), *studio.data]
     root = studio.catalogue.root
     return {
         "version": __version__,
@@ -150,7 +148,7 @@ def _state(studio: Studio) -> dict[str, Any]:
         "precision": "fp32" if autocast_dtype("auto", device) is None else "bf16",
         "root": None if root is None else str(root),
         "can_write": not studio.read_only and root is not None,
-        "data": [{"id": k, "name": name} for k, name in enumerate(names)],
+        "data": [{"id": k, "name": name} for k, name in enumerate(studio.data_names)],
         "recipes": studio.recall("recipes", None, _recipes),
         "demo": {"recipe": _DEMO, "minutes_text": "about five minutes on two cores"},
         "runs": studio.catalogue.cards(),

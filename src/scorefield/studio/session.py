@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from scorefield.runtime.registry import TOYS
 from scorefield.studio.answers import Refusal
 from scorefield.studio.found_runs import Catalogue
 from scorefield.studio.jobs import Jobs, Work
@@ -44,6 +45,7 @@ class Studio:
         read_only: Whether everything that starts, stops or writes is refused.
 
     Attributes:
+        data_names: The sources of data that a training may have.
         kinds: Kind of a job -> what plans it; panels add theirs.
         pace: Seconds of a network call, by what was measured.
     """
@@ -53,7 +55,8 @@ class Studio:
     ) -> None:
         self.catalogue = Catalogue(roots)
         self.jobs = Jobs()
-        self.data, self.read_only = list(data), read_only
+        self.data_names = ["digits", "portraits", *(f"toy:{name}" for name in TOYS), *data]
+        self.read_only = read_only
         self.kinds: dict[str, Callable[[Studio, Mapping[str, Any]], Planned]] = {}
         self.pace: dict[object, float] = {}
         self._kept: dict[str, OrderedDict[object, Any]] = {}

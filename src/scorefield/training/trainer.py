@@ -502,6 +502,8 @@ class Trainer(Iterator[TrainStep]):
         if self._writer is None:
             return
         values = {**self._meter.read(), "lr": done.lr, "skipped": done.skipped}
+        if self._state.lr_factor != 1:  # after a roll-back
+            values["lr_factor"] = self._state.lr_factor
         every, before, self._line = self.options.checkpoint_every, self._line, done.step
         if self._heldout is not None and (last or done.step // every > before // every):
             values["heldout_loss"] = self._heldout()
