@@ -143,7 +143,7 @@ def _draw_plane(run: Run) -> Figure:
         bottom_left.set_title(_arrows(bottom_left, model, data, limits))
         shade(bottom_right, data, limits, faint=True)
         add_paths(bottom_right, paths, limits)
-        bottom_right.set_title(f"{_PATHS} paths{begin}: pale at the start, dark at the end")
+        bottom_right.set_title(f"{_PATHS} paths{begin}, pale to dark")
         figure.suptitle(drawable(f"{recipe.name}: {_trained_by(recipe)}"), x=0.01, ha="left", fontsize=12)
     return figure
 

@@ -59,7 +59,9 @@ class RunFolder:
             InputError: Where it holds none.
         """
         if not self.config.is_file():
-            raise InputError(f"{self.path} is not a run: it has no config.toml")
+            inside = Path("runs") / self.path
+            meant = f", did you mean {inside}?" if (inside / self.config.name).is_file() else ""
+            raise InputError(f"{self.path} is not a run: it has no config.toml{meant}")
         return self
 
     def check_free(self) -> None:
