@@ -71,5 +71,6 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#3b4cc0", "color-brand-content": "#3b4cc0"},
     "dark_css_variables": {"color-brand-primary": "#9db2ff", "color-brand-content": "#9db2ff"},
 }
+highlight_language = "none"  # of blocks that name no language: commands and formulas
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
