@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import public_names
 from docstrings import paragraphs
@@ -70,8 +70,12 @@ def _entry(name: str) -> str:
         return f".. autoclass:: {name}\n   :members:\n   :show-inheritance:\n"
     if callable(thing) and not hasattr(thing, "__args__"):
         return f".. autofunction:: {name}\n"
-    short = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(thing))
-    return f".. py:type:: {name}\n   :canonical: {short}\n"
+    return f".. py:type:: {name}\n   :canonical: {_short(thing)}\n"
+
+
+def _short(alias: object) -> str:
+    """A type without the modules of its parts: "Tensor | Sequence[float]"."""
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(alias))
 
 
 def _page(text: Callable[[], str]) -> type[SphinxDirective]:
@@ -83,7 +87,8 @@ def _page(text: Callable[[], str]) -> type[SphinxDirective]:
 
 
 def _docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = paragraphs(lines)
+    is_alias = get_origin(obj) is not None  # whose docstring is that of every union
+    lines[:] = [f"The type ``{_short(obj)}``."] if is_alias else paragraphs(lines)
 
 
 def _loaded_from_elsewhere(folder: Path) -> Iterator[str]:

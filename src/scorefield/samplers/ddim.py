@@ -25,7 +25,7 @@ __all__ = ["DDIM", "grid_direction", "predict_x0_eps"]
 
 @dataclass(frozen=True)
 class DDIM(Sampler[int]):
-    """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z, by default with ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
+    """x_s = α_s x̂0 + √(σ_s² − ς²) ε̂ + ς z, of variance ς², by default ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 12, 16]
 
     A classifier's gradient shifts ε̂.  [ADM Algorithm 2]
 
