@@ -260,6 +260,7 @@ BY_A_TEMPORARY_NAME = {  # a library writes to what `atomic_write` or `atomic_fo
     "store/writers.py: first.save",
     "store/writers.py: grid.save",
     "studio/edited_images.py: Image.fromarray(pixels[..., 0] if grey else pixels).save",
+    "studio/compare_panel.py: figure.savefig",
     "studio/sample_panel.py: picture_grid(images, None, labels, spec.classes).save",
     "training/checkpoint.py: save_file",
 }

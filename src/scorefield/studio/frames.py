@@ -18,9 +18,14 @@ What = Literal["x", "x0"]
 
 
 class Frames:
-    """x and x̂0 after each step: uint8 (n, H, W, C) of images, float32 (n, 2) of points. Frame 0 is x_T."""
+    """x and x̂0 after each step: uint8 (n, H, W, C) of images, float32 (n, 2) of points. Frame 0 is x_T.
+
+    Attributes:
+        whole: Whether all of them are kept, whatever memory they take.
+    """
 
     def __init__(self) -> None:
+        self.whole = False
         self._kept: dict[int, dict[What, np.ndarray]] = {}
         self._stride = 1
         self._lock = threading.Lock()
@@ -63,7 +68,7 @@ class Frames:
         """Drop every second step but the first and the last one; whether there was one to drop."""
         with self._lock:
             ends = {0, max(self._kept, default=0)}
-            if not self._kept.keys() - ends:
+            if self.whole or not self._kept.keys() - ends:
                 return False
             self._stride *= 2
             self._kept = {i: frame for i, frame in self._kept.items() if i in ends or i % self._stride == 0}

@@ -7,7 +7,7 @@ import json
 import shlex
 import statistics
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from time import perf_counter
 from typing import Annotated, Any, NamedTuple
 
@@ -227,7 +227,7 @@ def _calls_by_step(sampling: Sampling) -> list[int]:
         each = []
     if sum(each) != sampling.calls:
         return [sampling.calls * i // sampling.steps for i in range(sampling.steps + 1)]
-    return [0, *(sum(each[:i]) for i in range(1, len(each) + 1))]
+    return [0, *accumulate(each)]
 
 
 def unit_scale(process: object, x: Tensor, t: float) -> Tensor:
