@@ -99,6 +99,7 @@ async function start() {
       "`scorefield studio` prints an address that ends in #token=…, which lets this page speak to it. Open that address.",
     );
   }
+  notice("Loading…");
   let server;
   try {
     server = await get("/api/state");

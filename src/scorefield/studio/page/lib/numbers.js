@@ -2,8 +2,8 @@
 
 /** Seconds: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min. */
 export function seconds(value) {
-  if (value < 10) return `${value.toFixed(1)} s`;
-  if (value < 60) return `${Math.round(value)} s`;
+  if (value < 10) return `${value.toFixed(1)}\u00a0s`;
+  if (value < 60) return `${Math.round(value)}\u00a0s`;
   const whole = Math.round(value);
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;

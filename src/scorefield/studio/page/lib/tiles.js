@@ -8,7 +8,7 @@ const CAPTION = 20;
 const BELOW = 150; // CSS pixels that the scrubber below takes
 
 /**
- * tiles({ label, onpick }) -> { element, shape(of), paint(frames), pick(k), chosen }.
+ * tiles({ label, onpick }) -> { element, shape(of), paint(frames), pick(k) }.
  *
  * shape: { n, w, h, across, captions, names, classes } lays the grid out before there are images, so that nothing
  * moves when they come. paint draws one frame for each image across. onpick(k) is called when the user chooses one.
@@ -17,7 +17,6 @@ export function tiles({ label, onpick }) {
   const element = h("div", { class: "tiles", role: "group", "aria-label": label });
   let of = { n: 0 };
   let buttons = [];
-  let chosen = null;
   let layout = "";
 
   function lay() {
@@ -50,9 +49,6 @@ export function tiles({ label, onpick }) {
 
   return {
     element,
-    get chosen() {
-      return chosen;
-    },
     shape(next) {
       const { n, w, h: high, across = 1, captions = null, names = [] } = next;
       of = { ...next, across };
@@ -85,11 +81,7 @@ export function tiles({ label, onpick }) {
         });
       });
     },
-    clear() {
-      for (const canvas of element.querySelectorAll("canvas")) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    },
     pick(k) {
-      chosen = k;
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === k)));
       if (k !== null) focus(k);
     },

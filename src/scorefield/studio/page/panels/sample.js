@@ -139,10 +139,7 @@ async function change(name, changes) {
   const { redraw, ...kept } = changes;
   if (kept.run !== undefined && kept.run !== state.run) return adopt({ ...empty(), run: kept.run, n: state.n, seed: state.seed });
   Object.assign(state, kept);
-  if (name === "sampler" || redraw) {
-    draw();
-    view.form.focus(name);
-  }
+  if (redraw) draw();
   keep();
   later();
 }
@@ -163,13 +160,13 @@ async function ask() {
   const beside = view.form.say(said.refused ? changed : null, said.refused) && said.refused;
   view.refusal.hidden = !said.refused || beside;
   say(view.refusal, said.refused ?? "");
+  say(view.command, said.command ?? "");
   if (!running) face();
+  if (!running && !job) preview();
   if (said.refused) return;
   view.form.implied(said);
   view.caution.hidden = !said.caution;
   say(view.caution, said.caution ?? "");
-  say(view.command, said.command);
-  if (!running && !job) preview();
 }
 
 /** What a plan costs, in words. Blocks share no calls. */
@@ -192,8 +189,8 @@ const size = (request) => request.indices?.length ?? request.n ?? offers?.defaul
 function preview() {
   lay(state, null);
   view.stage.title(card(state.run).name);
-  view.stage.empty(`Press Run, or Ctrl+Enter, to see ${size(state)} samples of ${card(state.run).name} take shape.`);
-  view.stage.scrub.times(plan.times);
+  view.stage.empty(plan.refused ? "" : `Press Run, or Ctrl+Enter, to see ${size(state)} samples of ${card(state.run).name} take shape.`);
+  view.stage.scrub.times(plan.times ?? []);
 }
 
 function lay(request, labels) {
@@ -260,6 +257,7 @@ async function follow(mine, signal) {
     if (event.event === "done") {
       Object.assign(mine, { ms: event.ms, calls: event.calls, sha256: event.sha256, labels: event.labels, done: true });
       view.save.disabled = false;
+      await view.stage.settled();
       say(view.ended, `Done: ${count(size(mine.request), "sample")}, seed ${mine.request.seed ?? 0}.`);
       lay(mine.request, event.labels);
       keep();
@@ -347,9 +345,9 @@ async function reopen(earlier) {
 /** After a reload: the last run that this state made, where the server still has it. */
 async function comeBack(params) {
   const jobs = await list();
-  const same = jobs.findLast(({ request }) => same(request, state, offers.defaults));
-  if (!same) return;
-  await reopen(same);
+  const found = jobs.find(({ request }) => same(request, state, offers.defaults));
+  if (!found) return;
+  await reopen(found);
   if (params.step) view.stage.at(Math.min(Number(params.step), job.ready));
   if (params.sample) pick(Math.min(Number(params.sample), size(job.request) - 1));
 }

@@ -6,7 +6,7 @@ import { h, icon } from "/assets/lib/dom.js";
 const MANY = 24; // classes, above which they are typed and not ticked
 
 /**
- * form({ onchange, onrun, onlock }) -> { element, show(state, runs, offers), say(name, sentence), implied(plan) }.
+ * form({ onchange, locked, onlock }) -> { element, show(state, runs, offers), say(name, sentence), implied(plan) }.
  *
  * onchange(name, change) receives what the user changed. offers: what GET /api/runs/ID/sampling says.
  */
@@ -36,25 +36,42 @@ export function form({ onchange, locked, onlock }) {
     return h("div", { class: "group" }, add("run", field({ label: "Run", control })), told);
   }
 
-  function samplerGroup(state, { samplers, grids, defaults, largest }) {
+  function samplerGroup(state, offers) {
+    const { samplers, defaults } = offers;
     const options = samplers.map(({ name, refused }) => ({ value: name, text: name, refused }));
-    const chosen = state.sampler ?? defaults.sampler;
-    const found = samplers.find(({ name }) => name === chosen);
+    const about = (state) => samplers.find(({ name }) => name === (state.sampler ?? defaults.sampler))?.summary;
+    const own = h("div", { class: "group" }, ...ofSampler(state, offers));
     const sampler = field({
       label: "Sampler",
-      control: select(options, chosen, (name) => onchange("sampler", { sampler: name === defaults.sampler ? null : name, settings: {} })),
-      hint: found?.summary,
+      control: select(options, state.sampler ?? defaults.sampler, (name) => {
+        Object.assign(state, { sampler: name === defaults.sampler ? null : name, settings: {} });
+        sampler.about(about(state));
+        own.replaceChildren(...ofSampler(state, offers)); // the list of samplers itself keeps the focus
+        onchange("sampler", {});
+      }),
+      hint: about(state),
     });
+    return h("div", { class: "group" }, add("sampler", sampler), refusals(options, "not possible with this run"), own);
+  }
+
+  /** What depends on the sampler: steps, grid, and its settings. */
+  function ofSampler(state, { samplers, grids, defaults, largest }) {
+    const found = samplers.find(({ name }) => name === (state.sampler ?? defaults.sampler));
     const steps = field({
       label: "Steps",
       control: number({ value: state.steps, placeholder: state.sampler ? "" : (defaults.steps ?? ""), min: 1, max: largest?.steps, step: 1 }, (value) => onchange("steps", { steps: value })),
     });
     const named = grids.map(({ name, refused }) => ({ value: name, text: name, refused }));
     const counts = state.grid && !named.some(({ value }) => value === state.grid) ? [{ value: state.grid, text: state.grid }] : [];
-    steps.control.disabled = grids.some((one) => one.name === state.grid && one.fixes_steps);
+    const fixed = () => { steps.control.disabled = grids.some((one) => one.name === state.grid && one.fixes_steps); };
+    fixed();
     const grid = field({
       label: "Grid",
-      control: select([{ value: "", text: state.sampler ? "default" : defaults.grid }, ...named.filter(({ value }) => state.sampler || value !== defaults.grid), ...counts], state.grid ?? "", (name) => onchange("grid", { grid: name || null, redraw: true })),
+      control: select([{ value: "", text: state.sampler ? "default" : defaults.grid }, ...named.filter(({ value }) => state.sampler || value !== defaults.grid), ...counts], state.grid ?? "", (name) => {
+        state.grid = name || null;
+        fixed();
+        onchange("grid", {});
+      }),
     });
     const settings = (found?.settings ?? []).filter(hasControl).map((one) => {
       const made = setting({ ...one, default: text(state.sampler ? null : defaults.settings?.[one.name], one.default) }, state.settings[one.name], (value) => {
@@ -64,15 +81,8 @@ export function form({ onchange, locked, onlock }) {
       });
       return add(one.name, made);
     });
-    return h(
-      "div",
-      { class: "group" },
-      add("sampler", sampler),
-      refusals(options, "not possible with this run"),
-      h("div", { class: "two" }, add("steps", steps), add("grid", grid)),
-      refusals(named, "not possible with this run"),
-      settings.length ? h("div", { class: "two settings" }, ...settings) : null,
-    );
+    const parts = [h("div", { class: "two" }, add("steps", steps), add("grid", grid)), refusals(named, "not possible with this run")];
+    return [...parts, settings.length ? h("div", { class: "two" }, ...settings) : null].filter(Boolean);
   }
 
   function conditionGroup(state, runs, { labels, guidance, defaults }) {
@@ -85,6 +95,7 @@ export function form({ onchange, locked, onlock }) {
         control: number({ value: state.guidance, placeholder: guidance.default ?? defaults.guidance ?? "none", step: 0.1 }, (value) => onchange("guidance", { guidance: value })),
       });
       made.control.disabled = Boolean(guidance.refused);
+      if (guidance.refused) made.element.append(h("p", { class: "soft" }, guidance.refused));
       const line = [add("guidance", made)];
       if (guidance.classifiers?.length) {
         const named = guidance.classifiers.map((id) => ({ value: String(id), text: runs.find((run) => run.id === id)?.name ?? String(id) }));
@@ -94,7 +105,6 @@ export function form({ onchange, locked, onlock }) {
         })));
       }
       parts.push(h("div", { class: line.length > 1 ? "two" : "" }, ...line));
-      made.say(guidance.refused);
     }
     return parts.length ? [h("div", { class: "group" }, ...parts)] : [];
   }
@@ -177,12 +187,8 @@ export function form({ onchange, locked, onlock }) {
     show,
     /** Put a sentence below the control of this name; false where there is none. */
     say(name, sentence) {
-      for (const [other, made] of Object.entries(fields)) if (other !== "guidance" || other === name) made.say(other === name ? sentence : null);
+      for (const [other, made] of Object.entries(fields)) made.say(other === name ? sentence : null);
       return name in fields;
-    },
-    /** Put the focus on a control again, after the form was drawn anew. */
-    focus(name) {
-      fields[name]?.control?.focus();
     },
     /** What the plan says that an empty control stands for. */
     implied({ times }) {

@@ -30,16 +30,17 @@ export function stage({ onpick, onview, onstep }) {
   let view = "x0";
   let ready = 0;
   let follow = true; // whether the newest step is shown as it comes
-  let shown = 0;
   let wanted = null;
-  let fetching = false;
+  let fetching = null; // the promise of the fetches under way
   let extent = 1;
 
   /** Show step i as soon as it is here. Steps asked for meanwhile are skipped, all but the last. */
-  async function want(i) {
+  function want(i) {
     wanted = i;
-    if (fetching || !job) return;
-    fetching = true;
+    if (job) fetching ??= fetchWanted().finally(() => { fetching = null; });
+  }
+
+  async function fetchWanted() {
     while (wanted !== null) {
       const [id, at, now] = [job, wanted, view];
       wanted = null;
@@ -52,9 +53,7 @@ export function stage({ onpick, onview, onstep }) {
       }
       if (id !== job || now !== view) continue;
       paint(frames);
-      shown = at;
     }
-    fetching = false;
   }
 
   function paint(frames) {
@@ -90,16 +89,13 @@ export function stage({ onpick, onview, onstep }) {
     get view() {
       return view;
     },
-    get job() {
-      return job;
-    },
     title(text) {
       say(heading, text);
     },
     /** A new job: its grid of times, and nothing shown yet but what was there. */
     begin(id, times) {
       job = id;
-      ready = shown = 0;
+      ready = 0;
       follow = true;
       extent = 1;
       wanted = null;
@@ -128,13 +124,9 @@ export function stage({ onpick, onview, onstep }) {
       say(hint, sentence ?? "");
     },
     pick: grid.pick,
-    clear() {
-      job = null;
-      ready = 0;
-      scrub.ready(0);
-      scrub.times([]);
-      grid.clear();
-      grid.pick(null);
+    /** When what was asked for is drawn. */
+    async settled() {
+      await fetching;
     },
   };
 }
