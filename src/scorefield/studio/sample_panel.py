@@ -79,7 +79,7 @@ def controls(studio: Studio, number: int) -> dict[str, Any]:
     registry = CATEGORICAL_SAMPLERS if own.model.family == "categorical" else SAMPLERS
     discrete = process is not None and process.is_discrete
     levels = int(process.T) if process is not None and discrete else None
-    steps = own.steps
+    steps = own.steps if levels is None else min(own.steps, levels)  # a staircase has several at a level
     spec = own.spec
     conditional = bool(own.model.num_classes)
     guided = _refused(run, guidance=1.0)
@@ -122,7 +122,7 @@ def controls(studio: Studio, number: int) -> dict[str, Any]:
             "settings": {name: value for name, value in options.sampler.items() if name != "kind"},
             "options": options.model_dump(exclude=set(_OWN_CONTROLS)),
             "grid": options.grid,
-            "steps": steps,
+            "steps": own.steps,
             "labels": None,
             "guidance": options.guidance,
             "classifier": None,
