@@ -19,6 +19,7 @@ let locked = true;
 let changed = null; // the control that was changed last, beside which a refusal stands
 let view; // { form, stage, detail, strip, run, cost, … }
 let asked = 0;
+let adopted = 0;
 let front = false;
 
 const card = (id) => ctx.server.runs.find((run) => run.id === id);
@@ -80,7 +81,9 @@ function mount(root, context) {
 async function show(params) {
   front = true;
   const wanted = fromParams(params);
+  const before = adopted;
   const runs = await ctx.runs(state.run === null);
+  if (adopted !== before) return; // a picture was dropped meanwhile
   const possible = runs.filter(({ can, problem }) => !problem && !can.sample);
   if (!possible.length) return nothing(runs);
   if (wanted.run === null || !possible.some(({ id }) => id === wanted.run)) wanted.run = possible[0].id;
@@ -113,12 +116,16 @@ function nothing(runs) {
 
 /** Take a state, and ask what its run offers. */
 async function adopt(next, write = true) {
+  const mine = ++adopted;
   const other = next.run !== state.run || offers === null;
   state = { ...empty(), ...fromRequest(next) };
   if (other) {
     try {
-      offers = await get(`/api/runs/${state.run}/sampling`);
+      const found = await get(`/api/runs/${state.run}/sampling`);
+      if (mine !== adopted) return;
+      offers = found;
     } catch (error) {
+      if (mine !== adopted) return;
       offers = null;
       view.form.show(state, ctx.server.runs, null);
       view.form.say("run", error.message);
