@@ -194,6 +194,8 @@ def _refuse(constant: str) -> None:
 
 def _of_files(case: Case, outcome: Outcome, place: Path) -> Iterator[Fault]:
     targets = _targets(case)
+    at_home = [target for target in targets if target.partition("/")[0] == "~"]
+    targets = [target for target in targets if target not in at_home]
     stem = _stem(case)
     failed = bool(outcome.status) or outcome.status is None
     stopped = outcome.timeout or outcome.status in (75, 130)
@@ -203,7 +205,7 @@ def _of_files(case: Case, outcome: Outcome, place: Path) -> Iterator[Fault]:
         name = path.rpartition("/")[2]
         if top == "outside":
             yield Fault("outside the target", f"{stem} {how}", f"{how}: {path}")
-        elif top == "home" and "cache" not in rest:
+        elif top == "home" and "cache" not in rest and not at_home:
             yield Fault("outside the target", f"{stem} home", f"{how}: {path}")
         elif top == "tmp":
             if not stopped and "torchinductor" not in rest:

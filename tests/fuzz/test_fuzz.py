@@ -58,7 +58,7 @@ NO_FAULT: list[tuple[Case, dict[str, Any]]] = [
         Case(code=r'use(Run("digits").save_samples(target="a\nb"))'),
         {"changes": {"work/a\nb": "made"}},
     ),
-    (Case(words=("export", "diffusers", "unet", "~")), {"changes": {"work/~": "made"}}),
+    (Case(words=("export", "diffusers", "unet", "~")), {"changes": {"home/unet": "made"}}),
     (Case(words=("sample", "digits", "--out", "a.npz")), {"changes": {"work/a.npz": "filled"}}),
     (
         Case(code="use(sf.guidance.ClipX0(D, -1.0, 1.0).score(x=torch.full((4, 2), nan)))"),
@@ -74,6 +74,8 @@ NO_FAULT: list[tuple[Case, dict[str, Any]]] = [
 FAULTS: list[tuple[Case, dict[str, Any]]] = [
     (Case(code='use(Run("digits").save_samples(target="v"))'), {"changes": {"work/w": "made"}}),
     (Case(words=("export", "diffusers", "unet", "new")), {"changes": {"work/new~": "made"}}),
+    (Case(words=("export", "diffusers", "unet", "~")), {"changes": {"work/~": "made"}}),
+    (Case(words=("export", "diffusers", "unet", "new")), {"changes": {"home/unet": "made"}}),
     (Case(words=("sample", "digits", "--out", "a.npz")), {"changes": {"work/a.npz": "changed"}}),
     (Case(words=("sample", "digits", "--out", "a.npz")), {"changes": {"work/a.npz": "filled"}, "status": 1}),
     (

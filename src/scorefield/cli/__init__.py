@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -16,6 +17,7 @@ from scorefield.cli.console import complain, print_line, speaking
 from scorefield.cli.malloc import keep_memory
 from scorefield.runtime.errors import ScorefieldError
 from scorefield.runtime.free_memory import is_out_of_memory
+from scorefield.runtime.reading import as_path
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -44,13 +46,22 @@ COMMANDS = {
 }
 
 
+def _at_home(value: Any) -> Any:
+    """A path, or several, with ~ as the home folder, which a shell leaves in --out=~/samples and in quotes."""
+    if isinstance(value, Path):
+        return as_path(value, "a file")
+    return type(value)(map(_at_home, value)) if isinstance(value, list | tuple) else value
+
+
 def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with a word on Ctrl-C, which typer turns into an exit status without one."""
+    """The command with paths as `_at_home` gives them, and a word on Ctrl-C, which typer turns into an exit status
+    without one.
+    """
 
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
         try:
-            return command(*arguments, **options)
+            return command(*arguments, **{name: _at_home(value) for name, value in options.items()})
         except KeyboardInterrupt:
             complain("interrupted")
             raise typer.Exit(_INTERRUPTED) from None

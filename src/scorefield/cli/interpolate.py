@@ -14,6 +14,7 @@ from scorefield.generation.ddim_latents import check_walk_target
 from scorefield.runs.run import Run
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import whole_number
+from scorefield.runtime.reading import as_path
 
 __all__ = ["interpolate"]
 
@@ -59,6 +60,7 @@ def _end(word: str) -> int | Path:
     seed = whole_number(word)
     if seed is not None:
         return seed
-    if not Path(word).exists():
+    path = as_path(word, "an image")
+    if not path.exists():
         raise InputError(f"{word!r} is neither an image file nor a seed (an integer)")
-    return Path(word)
+    return path

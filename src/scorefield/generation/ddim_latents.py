@@ -14,6 +14,7 @@ from scorefield.generation.sample_blocks import given
 from scorefield.models.base import Model
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.runtime.reading import as_path
 from scorefield.samplers import latents
 from scorefield.store.writers import (
     channels_last,
@@ -52,7 +53,7 @@ class Interpolation:
 
     def save(self, path: str | Path) -> None:
         """Write a .gif (an animation) or a .png (the frames in a grid). InputError where that is not possible."""
-        target = Path(path)
+        target = as_path(path, "a walk")
         check_walk_target(target)
         if target.suffix.lower() == ".gif":
             save_animation(target, list(self.frames.split(1)))

@@ -12,6 +12,7 @@ from torch import Tensor
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.runtime.checks import brief, instance_of, is_list
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import as_path
 from scorefield.store.block_store import Block, finite
 from scorefield.store.file_store import write_samples
 from scorefield.store.outputs import is_folder_name
@@ -107,7 +108,7 @@ class Samples:
         Raises:
             InputError: Where that is not possible.
         """
-        target = Path(path)
+        target = as_path(path, "samples")
         check_target(target, self.spec.shape)
         self.write(target)
 

@@ -38,7 +38,7 @@ from scorefield.runtime.bounds import LEVELS
 from scorefield.runtime.checks import brief, unwritable
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import Options, build, parse
-from scorefield.runtime.reading import read_json
+from scorefield.runtime.reading import as_path, read_json
 from scorefield.runtime.registry import NETS
 from scorefield.runtime.weights import check_tensors, misfit, open_tensors
 from scorefield.store.outputs import is_free
@@ -89,7 +89,7 @@ def export(model: Denoiser, folder: str | Path, sampling: SamplingOptions | None
         IncompatibleModel: Naming everything that diffusers cannot express exactly.
         InputError: Where the folder is not free or cannot be written.
     """
-    path, sampling = Path(folder), sampling or SamplingOptions()
+    path, sampling = as_path(folder, "a folder of diffusers"), sampling or SamplingOptions()
     net, structure, data = _expressible(model)
     scheduler = scheduler_config(model, sampling)
     notes = usage(model, sampling)

@@ -20,6 +20,7 @@ from scorefield.nets import DDPMUNet
 from scorefield.runtime import description
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
+from scorefield.runtime.reading import as_path
 from scorefield.runtime.registry import ORIGINS
 from scorefield.store.run_folder import RunFolder, fitting_name
 from scorefield.training.checkpoint import save_weights
@@ -94,14 +95,15 @@ def import_run(
             `run` that is not free.
     """
     read: Callable[[Request], Imported] = ORIGINS.find(origin, "the origin")
-    RunFolder(Path(run)).check_free()
-    imported = read(Request(Path(path), card, flags or {}, classifier))
+    path, run = as_path(path, "a checkpoint"), as_path(run, "a run")
+    RunFolder(run).check_free()
+    imported = read(Request(path, card, flags or {}, classifier))
     if isinstance(
         imported.model, Denoiser
     ):  # a run that could not be sampled is refused before it is written
         options = parse(SamplingOptions, imported.sampling, "sampling")
         build_sampling(options, imported.model).check()
-    write_run(imported, Path(run))
+    write_run(imported, run)
     return imported
 
 

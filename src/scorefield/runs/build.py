@@ -90,7 +90,7 @@ def read_run(run: str | Path, allow: Sequence[str] = ()) -> tuple[Recipe, DataSp
     Raises:
         InputError: Where there is no run, or the file is broken.
     """
-    folder = RunFolder(Path(run))
+    folder = RunFolder(as_path(run, "a run"))
     with reading(folder.config):
         tables = folder.read_config()
     with naming(folder.config):
@@ -134,7 +134,7 @@ def naming(file: Path | str | None, table: str = "") -> Iterator[None]:
 
 def recipe_of(what: str, allow: Sequence[str] = ()) -> tuple[Recipe, bool]:
     """The recipe of this name, of a .toml file, or of a run's folder; and whether it is a run's."""
-    folder = Path(what)
+    folder = as_path(what, "a recipe or a run")
     if RunFolder(folder).config.is_file():
         return read_run(what, allow)[0], True
     if what not in recipe_names() and (
@@ -319,7 +319,7 @@ def load(
         IncompatibleModel: If the run holds another kind of model.
     """
     check_given(run, net, process)
-    folder, (recipe, spec) = RunFolder(Path(run)), read_run(run, allow)
+    folder, (recipe, spec) = RunFolder(as_path(run, "a run")), read_run(run, allow)
     weights = open_weights(folder)
     return of_kind(load_model(recipe, spec, weights, net, process), kind, folder)
 

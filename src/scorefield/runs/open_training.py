@@ -34,6 +34,7 @@ from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.own_code import allowing, is_own
 from scorefield.runtime.precision import pick_device
 from scorefield.runtime.progress import SILENT, Reporter, check_reporter
+from scorefield.runtime.reading import as_path
 from scorefield.runtime.weights import misfit
 from scorefield.store.picture_grid import picture_grid
 from scorefield.store.run_folder import RunFolder
@@ -75,7 +76,7 @@ def open_training(
     if limit is not None and resume:
         raise InputError("a resumed run keeps its number of steps: remove limit")
     check_reporter(progress)
-    place = Path(folder)
+    place = as_path(folder, "a run")
     processes = join_training(device)
     timed = None if limit is None else {"minutes": limit.minutes, "at_most": limit.at_most}
     facts = {
@@ -219,7 +220,7 @@ def _check_first(recipe: Recipe, device: str | None, init: str | Path | None) ->
     """Refuse what the recipe alone shows to be wrong: reading the data may take minutes."""
     kind = pick_device(device).type
     if init is not None:
-        open_weights(RunFolder(Path(init)).require())
+        open_weights(RunFolder(as_path(init, "a run")).require())
     known, spec = knows_size(recipe.data), expected_data(recipe)
     recipe = recipe.on(kind, spec)
     options = recipe.training

@@ -42,6 +42,7 @@ from scorefield.runtime.own_code import allowed_modules, allowing
 from scorefield.runtime.parsing import whole_number
 from scorefield.runtime.precision import autocast_dtype, pick_device
 from scorefield.runtime.progress import Reporter
+from scorefield.runtime.reading import as_path
 from scorefield.runtime.weights import SHOWN, WeightsFile
 from scorefield.samplers import Inpaint, Sampler
 from scorefield.samplers.base import Grid
@@ -113,7 +114,7 @@ class OpenedRun:
             process: The process, likewise.
         """
         check_given(path, net, process)
-        self.path = Path(path)
+        self.path = as_path(path, "a run")
         self.allow = allowed_modules(allow)
         self._net, self._process = net, process
         self._models: dict[tuple[torch.device, torch.dtype | None, bool], ModelBase] = {}
@@ -314,7 +315,7 @@ class OpenedRun:
         if conditions is None:
             return {}
         if isinstance(conditions, str | Path):
-            path, takes = Path(conditions), model.arrays
+            path, takes = as_path(conditions, "an archive of arrays"), model.arrays
             names = [name for name in array_headers(path, str(path)) if name in takes]
             if not names:
                 known = ", ".join(sorted(takes)) or "none"

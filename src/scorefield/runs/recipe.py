@@ -28,7 +28,7 @@ from scorefield.runtime.checks import brief, did_you_mean, is_list
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.own_code import allowed_modules, allowing, find_class, is_own, loaded_class
 from scorefield.runtime.parsing import Options, parse
-from scorefield.runtime.reading import parse_toml, read_text, reading
+from scorefield.runtime.reading import as_path, parse_toml, read_text, reading
 from scorefield.runtime.registry import NOISE_INPUTS, OBJECTIVES, PARAMETRIZATIONS
 from scorefield.store.formats import upgraded
 from scorefield.store.run_folder import check_name
@@ -343,7 +343,7 @@ def recipe_names() -> list[str]:
 def recipe_text(name: str) -> str:
     """The TOML of a recipe of the package, or of a .toml file. InputError for an unknown name or an unreadable file."""
     if name.endswith(".toml"):
-        return read_text(name, "a recipe", TEXT)
+        return read_text(as_path(name, "a recipe"), "a recipe", TEXT)
     known = recipe_names()
     if name not in known:
         raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack, overload
@@ -203,15 +202,13 @@ class Run(OpenedRun):
         """
         check_reporter(progress)
         processes = processes or Processes(device=pick_device(None))
-        for name, path in (("target", target), ("trajectory", trajectory)):
-            if path is not None and not isinstance(path, str | PathLike):
-                raise InputError(f"{name} must be the path of a file to write, got {brief(path)}")
-        animation = None if trajectory is None else Path(trajectory)
+        animation = None if trajectory is None else as_path(trajectory, "trajectory, a file to write,")
+        named = None if target is None else as_path(target, "target, a file to write,")
         how.setdefault("device", processes.device)
 
         def prepare() -> tuple[Sampling, int, int]:
-            if target is not None:
-                check_target(Path(target), self.data_spec.shape)
+            if named is not None:
+                check_target(named, self.data_spec.shape)
             if animation is not None:
                 check_animation(animation, self.data_spec.shape)
             made = self.sampling(labels, **how)
@@ -219,7 +216,7 @@ class Run(OpenedRun):
 
         # What one process alone cannot open, none goes on without.
         sampling, count, size = processes.on_all(prepare, "opening the run")
-        where = self._target(f"seed-{seed}-n-{count}") if target is None else Path(target)
+        where = self._target(f"seed-{seed}-n-{count}") if named is None else named
         if not is_folder_name(where):
             self._check_memory(count, "a folder takes any number")
         note(sampling.caution(), progress)

@@ -14,6 +14,7 @@ from scorefield.runtime.array_files import ArrayHeader, read_arrays
 from scorefield.runtime.atomic import atomic_write
 from scorefield.runtime.checks import check_finite, unwritable
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.reading import as_path
 from scorefield.runtime.weights import SHOWN
 from scorefield.store.outputs import check_output, save_npz
 
@@ -55,7 +56,7 @@ class Latents:
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all. InputError where it cannot be written."""
-        path = Path(path)
+        path = as_path(path, "a file of latents")
         check_latents_target(path)
         arrays = {"latents": self.latents.cpu().to(torch.float32).numpy(), "grid": np.asarray(self.grid)}
         if self.labels is not None:

@@ -30,6 +30,7 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
 from scorefield.runtime.precision import autocast_dtype
 from scorefield.runtime.progress import Bar, Reporter, check_reporter, notebook_or_silent
+from scorefield.runtime.reading import as_path
 from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import BatchLoader, check_data, trained_arrays
@@ -219,7 +220,7 @@ class Trainer(Iterator[TrainStep]):
         self._state = TrainingState(self.objective, self._optimizer, self.ema)
         self._meter = Meter(accelerator.device)
         self._heldout = None if heldout is None or run is None else self._heldout_loss(heldout)
-        self.folder = None if run is None else RunFolder(Path(run))
+        self.folder = None if run is None else RunFolder(as_path(run, "a run"))
         self._writer = None if self.folder is None else self._open(self.folder, resume, tables or further)
         self._recovery = Recovery(options, self._state, self._writer, self._processes)
         if resume and self.step == options.steps:
