@@ -186,3 +186,21 @@ def test_transition_and_posterior_are_bayes_rule(process):
 def test_bad_input_teaches(make, message):
     with pytest.raises(sf.InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "t", [5, 5.0, torch.tensor(5), torch.tensor(5, dtype=torch.int32), torch.tensor([5.0])]
+)
+def test_a_time_means_the_same_as_a_number_and_as_a_tensor(t):
+    process = sf.process.cosine(10)
+    level, expected = process.level(t), process.level(torch.arange(11))
+    assert [float(part) for part in level] == [float(part[5]) for part in expected]
+    assert process.positive_time(t).ndim == (1 if isinstance(t, torch.Tensor) and t.ndim else 0)
+
+
+@pytest.mark.parametrize(
+    "t", [-1, 11, 2**63, -(10**30), torch.tensor(-1), torch.tensor(11), torch.tensor([3, 11]), True]
+)
+def test_a_time_that_is_none_is_refused(t):
+    with pytest.raises(sf.InputError, match=r"must lie in 0 … 10|a time is a finite number"):
+        sf.process.cosine(10).level(t)

@@ -265,6 +265,8 @@ def count_levels(process: Process, what: str) -> int:
 
 def as_time(t: Time) -> Tensor:
     """t as a CPU tensor, () or (B,). InputError for NaN, booleans or more dimensions."""
+    if (whole := _whole(t)) is not None:
+        return torch.tensor(whole)
     if not isinstance(t, Tensor | int | float):
         check_length("times", t)
     try:
@@ -276,7 +278,7 @@ def as_time(t: Time) -> Tensor:
         tensor.ndim > 1
         or tensor.dtype in _NO_TIMES
         or not tensor.numel()
-        or not bool(torch.isfinite(tensor).all())
+        or (tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()))
     ):
         raise InputError(f"a time is a finite number or a one-dimensional tensor of them, got {brief(t)}")
     return tensor
@@ -296,18 +298,28 @@ def table_index(t: Time, T: int) -> Tensor:
     """t as int64 entries of a table of T + 1 levels, () or (B,). InputError for what lies between levels or
     outside 0 … T.
     """
+    if (whole := _whole(t)) is not None and 0 <= whole <= T:
+        return torch.tensor(whole)
     time = as_time(t)
     index = time.round().long() if time.is_floating_point() else time.long()
-    if bool((index != time).any()):
+    if time.is_floating_point() and bool((index != time).any()):
         raise InputError(
             f"this process has levels at t = 0, 1, …, {T} only, got t = {_first(time, index != time)}"
         )
-    outside = (index < 0) | (index > T)
-    if bool(outside.any()):
+    lowest, highest = index.aminmax()
+    if int(lowest) < 0 or int(highest) > T:
+        outside = (index < 0) | (index > T)
         raise InputError(
             f"t must lie in 0 … {T} (0 is the data, {T} the noisiest), got {_first(time, outside)}"
         )
     return index
+
+
+def _whole(t: Time) -> int | None:
+    """t, where it is one integer: samplers give these at every step, and then there is less to check than of tensors."""
+    if isinstance(t, Tensor):
+        return int(t) if t.ndim == 0 and t.dtype == torch.int64 and t.device.type == "cpu" else None
+    return t if type(t) is int and abs(t) < 2**63 else None
 
 
 def check_moments(mean: float, std: float) -> None:

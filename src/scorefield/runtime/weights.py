@@ -232,9 +232,14 @@ def read_pickled(file: BufferedReader, path: Path) -> object:
             "tensors. Nothing in it was run. If you trust the author, save its state dict as .safetensors and "
             "import that"
         ) from None
-    except Exception as error:  # damaged archives and streams raise half a dozen kinds
-        reason = one_line(re.split(r"\. |\n", str(error))[0]) or type(error).__name__
-        raise InputError(f"{path} is damaged, cut off or not a PyTorch checkpoint ({reason})") from None
+    except (
+        Exception
+    ) as error:  # damaged archives and streams raise half a dozen kinds, of which two say what is wrong
+        told = isinstance(error, RuntimeError | zipfile.BadZipFile)
+        reason = one_line(re.split(r"\. |\n", str(error))[0]) if told else ""
+        raise InputError(
+            f"{path} is damaged, cut off or not a PyTorch checkpoint{reason and f' ({reason})'}"
+        ) from None
 
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], str]:
