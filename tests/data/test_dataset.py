@@ -9,6 +9,7 @@ from support import loaded
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset, Prefetcher, digits, tensor
+from scorefield.runtime import free_memory
 from scorefield.runtime.errors import InputError
 
 
@@ -324,3 +325,13 @@ def test_fingerprint_covers_the_arrays_that_are_named() -> None:
 def test_arrays_that_are_refused(arrays: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tensor(torch.zeros(4, 2), **arrays)  # type: ignore[arg-type]
+
+
+def test_a_split_that_memory_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tensor(torch.zeros(10, 1, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(free_memory, "free_memory", lambda: 9 * 64 - 1)
+    with pytest.raises(InputError, match="a copy of 9 of its 10 examples: this needs"):
+        data.split(0.1, 0)
+    assert data.split(0, 0)[0].values is data.values
+    monkeypatch.setattr(free_memory, "free_memory", lambda: 9 * 64)
+    assert [len(part) for part in data.split(0.1, 0)] == [9, 1]

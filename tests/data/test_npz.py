@@ -10,6 +10,7 @@ import torch
 from support import loaded
 
 from scorefield.data import npz
+from scorefield.runtime import free_memory
 from scorefield.runtime.errors import InputError
 
 
@@ -232,3 +233,11 @@ def test_pipes_are_refused_and_what_is_no_images_is_not_loaded(tmp_path: Path, m
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("an array was loaded"))
     with pytest.raises(InputError, match="channels come last"):
         npz(path)
+
+
+def test_colour_images_that_memory_does_not_hold_twice_are_refused(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8, 3), np.uint8))
+    free = [4 * 8 * 8 * 3, 4 * 8 * 8 * 3 - 1]  # once they are read, less is left than they need
+    monkeypatch.setattr(free_memory, "free_memory", lambda: free.pop(0))
+    with pytest.raises(InputError, match="4 images with their channels first: this needs"):
+        npz(tmp_path / "a.npz")

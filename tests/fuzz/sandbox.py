@@ -31,7 +31,7 @@ GIB = 2**30
 class Case:
     """One call: the words of a command, or Python code; before it, edits of the files around it.
 
-    unbounded: it may work for long honestly, which SIGTERM must then end: its numbers ask for it, or it measures a speed.
+    unbounded: it may work for long honestly, which SIGTERM must then end: its numbers ask for it.
     expect: "error", "ok", or "" for either.   full: what it says to stderr goes to a full disk.
     """
 

@@ -220,9 +220,12 @@ class Dataset:
             indices: (M,) int64.
 
         Raises:
-            InputError: For indices of examples that there are not.
+            InputError: For indices of examples that there are not, and where memory does not hold the copy.
         """
         _check_indices(indices, len(self))
+        if isinstance(self.values, Tensor):
+            size = len(indices) * self.spec.dimensions * self.values.dtype.itemsize
+            needs_memory(size, f"{self.source}: a copy of {len(indices):,} of its {len(self):,} examples")
         labels = None if self.labels is None else self.labels[indices]
         values = self.values[indices] if isinstance(self.values, Tensor) else self.values.subset(indices)
         return replace(self, values=values, labels=labels, arrays=self.arrays_at(indices), read_as={})
@@ -285,7 +288,8 @@ class Dataset:
         read_as: dict[str, object] = {}
         if self.read_as and "holdout" not in self.read_as:  # a recipe splits once
             read_as = {**self.read_as, "holdout": fraction, "split_seed": seed}
-        return replace(self.subset(train), read_as=read_as), self.subset(heldout)
+        kept = self.subset(train) if len(heldout) else self
+        return replace(kept, read_as=read_as), self.subset(heldout)
 
     def fingerprint(self, arrays: Iterable[str] = ()) -> str:
         """16 hexadecimal digits of SHA-256 over values and labels with their types and shapes.

@@ -21,6 +21,7 @@ from scorefield.data.images.scan import text
 from scorefield.data.sources.opener import Opener, SourceOptions
 from scorefield.runtime.array_files import ArrayHeader, array_headers, read_arrays
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.free_memory import needs_memory
 from scorefield.runtime.reading import as_path
 
 __all__ = ["from_arrays", "npz"]
@@ -154,7 +155,10 @@ def _fit_all(images: np.ndarray, source: str, options: ImageOptions) -> np.ndarr
     count, height, width, depth = images.shape
     size, channels = options.size, options.channels
     if channels in (None, depth) and size in (None, height) and size in (None, width):
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        turned = images.transpose(0, 3, 1, 2)
+        if not turned.flags.c_contiguous:
+            needs_memory(images.nbytes, f"{source}: {count:,} images with their channels first")
+        return np.ascontiguousarray(turned)
     fitted = []
     for array in images:
         image = Image.fromarray(array[..., 0] if depth == 1 else array)
