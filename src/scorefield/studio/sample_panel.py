@@ -39,7 +39,7 @@ from scorefield.studio.jobs import Job
 from scorefield.studio.sample_jobs import MOST, Drawn, SampleRequest, plan_request
 from scorefield.studio.session import Planned, Studio
 
-__all__ = ["controls", "pixels", "plan_sample", "routes"]
+__all__ = ["as_control", "controls", "pixels", "plan_sample", "routes"]
 
 _STEPS = 1000  # on the page, of a process without a number of levels
 _NEIGHBOURS = 5  # training images that are shown beside a sample
@@ -89,7 +89,7 @@ def controls(studio: Studio, number: int) -> dict[str, Any]:
                 "name": name,
                 "summary": summary_of(registry[name]),
                 "refused": _refused(run, sampler=name, steps=None if name == "langevin" else steps),
-                "settings": [_control(one) for one in settings_of_kind("sampling.sampler", registry[name])],
+                "settings": [as_control(one) for one in settings_of_kind("sampling.sampler", registry[name])],
             }
             for name in registry
         ],
@@ -107,7 +107,7 @@ def controls(studio: Studio, number: int) -> dict[str, Any]:
             }.items()
         ],
         "options": [
-            _control(one)
+            as_control(one)
             for one in settings_of("sampling")
             if one.name.removeprefix("sampling.") not in _OWN_CONTROLS
         ],
@@ -151,7 +151,7 @@ def _refused(run: Run, **how: Unpack[SampleKeywords]) -> str | None:
     return None
 
 
-def _control(setting: Setting) -> dict[str, Any]:
+def as_control(setting: Setting) -> dict[str, Any]:
     """A setting as a form's control."""
     name = setting.name.rpartition(".")[2]
     words = setting.type.split(" | ")

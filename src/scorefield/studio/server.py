@@ -24,7 +24,7 @@ from scorefield.runs.build import expected_data
 from scorefield.runs.recipe import read_recipe, recipe_names
 from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.precision import autocast_dtype, pick_device
-from scorefield.studio import compare_panel, edit_panel, run_panel, sample_panel, training_panel
+from scorefield.studio import compare_panel, edit_panel, field_panel, run_panel, sample_panel, training_panel
 from scorefield.studio.answers import Refusal, answer, as_json, read_object, refuse
 from scorefield.studio.assets import page_routes, read_assets
 from scorefield.studio.guard import LARGEST_BODY, Guard
@@ -35,7 +35,7 @@ from scorefield.studio.session import Studio
 __all__ = ["ADDRESS", "PANELS", "build_app", "serve"]
 
 ADDRESS = "127.0.0.1"
-PANELS = (sample_panel, training_panel, compare_panel, edit_panel, run_panel)
+PANELS = (sample_panel, training_panel, field_panel, compare_panel, edit_panel, run_panel)
 _LONGEST_NAME = 64  # characters of a page's own id
 _DEMO = "portraits"
 _GRACE = 2  # seconds in which open answers may end
