@@ -44,8 +44,8 @@ from scorefield.studio.plane_walks import (
     Pane,
     PaneRequest,
     Walk,
-    describe,
     drop,
+    expected,
     facts,
     log_density,
     probe,
@@ -118,11 +118,7 @@ def plan_training(studio: Studio, values: Mapping[str, Any]) -> Planned:
 def _train(
     studio: Studio, job: Job, request: TrainingRequest, source: PlaneSource, steps: int
 ) -> dict[str, Any]:
-    learned = Learned(source, {})
-    studio.kept["field", job.id] = learned
-    older = [key for key in studio.kept if isinstance(key, tuple) and key[0] == "field"]
-    for key in older[:-_TRAININGS]:
-        del studio.kept[key]
+    learned = studio.recall("field", job.id, lambda: Learned(source, {}), _TRAININGS)
     start = perf_counter()
     training = (learn if request.trains == "levels" else learn_scores)(source, learned, steps, job.check)
     found: dict[str, Any] = {}
@@ -175,7 +171,7 @@ def _walk(job: Job, request: WalkRequest, panes: Sequence[Pane]) -> dict[str, An
         walks.append(walk(pane, pane.start(request.n, noise), noise, report))
         found.append({"times": walks[-1].times, **facts(pane, walks[-1])})
     job.details = walks
-    return {"panes": found}
+    return {"panes": found, "expected": expected(panes[0])}
 
 
 def _pane(studio: Studio, request: PaneRequest, source: PlaneSource, training: str | None) -> Pane:
@@ -193,14 +189,16 @@ def _model(studio: Studio, name: str, source: PlaneSource, training: str | None)
         return exact_model(source)
     if name == EXACT_DATA:
         return source.exact()
-    learned = studio.kept.get(("field", training))
-    if not isinstance(learned, Learned):
-        raise InputError("there is no learned model yet: train one first")
+    learned = studio.recall("field", training, _no_training, _TRAININGS)
     if learned.source is not source:
         raise InputError("this model was trained on other points: train it again")
     if name not in learned.models:
         raise InputError("this model is not there yet: wait for the first steps of its training")
     return learned.models[name]
+
+
+def _no_training() -> Learned:
+    raise InputError("there is no learned model yet: train one first")
 
 
 def offers() -> dict[str, Any]:
@@ -271,8 +269,6 @@ def _source_facts(request: SourceRequest) -> dict[str, Any]:
         "exact": mixture is not None,
         "reach": source.reach,
         "components": None if mixture is None else len(mixture.weights),
-        "weights": None if mixture is None or len(mixture.weights) > 8 else mixture.weights.tolist(),
-        **describe(source.points, mixture),
     }
 
 

@@ -25,7 +25,7 @@ from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.parsing import Options
 from scorefield.samplers.base import Step, as_sampler, trajectory
 from scorefield.samplers.grids import as_floats
-from scorefield.studio.plane_learning import PlaneModel
+from scorefield.studio.plane_learning import METHODS, PlaneModel, smoothed
 from scorefield.studio.plane_sources import PlaneSource
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Walk",
     "describe",
     "drop",
+    "expected",
     "facts",
     "log_density",
     "probe",
@@ -46,6 +47,7 @@ __all__ = [
 EXACT = "exact"  # the exact model of every level
 EXACT_DATA = "exact-data"  # the exact score of the data alone, without levels
 _MOST_STEPS = 5000
+_DRAWS = 8000
 _KEPT = 240  # states of a walk that are kept, evenly spaced
 
 
@@ -114,6 +116,11 @@ class Pane:
         """That of the model; None for a score without levels."""
         found = as_model(self.model).process
         return found if isinstance(found, GaussianProcess) else None
+
+    @property
+    def density(self) -> GaussianMixture:
+        """What the model is of: the source's density, of scores that were learned without levels that of x_0 + σε."""
+        return smoothed(self.source) if self.request.model in METHODS else self.source.density
 
     @property
     def times(self) -> list[float]:
@@ -245,7 +252,7 @@ def log_density(pane: Pane, x: Tensor, t: float) -> Tensor:
         x: Points, (n, 2).
         t: The time.
     """
-    density, process, request = pane.source.density, pane.process, pane.request
+    density, process, request = pane.density, pane.process, pane.request
     at = density if process is None or t <= 0 else density.at(process.level(t))
     found = at.log_prob(x)
     if request.guidance is not None:
@@ -305,8 +312,15 @@ def facts(pane: Pane, made: Walk) -> dict[str, Any]:
         "seconds": round(made.seconds, 3),
         "refused": made.refused,
         "from_the_flow": from_the_flow(pane, made),
-        **describe(made.x[-1], pane.source.mixture),
+        **describe(made.x[-1], None if pane.source.mixture is None else pane.density),
     }
+
+
+def expected(pane: Pane) -> dict[str, Any]:
+    """What `describe` says of draws of the pane's density, of a toy of its points."""
+    if pane.source.mixture is None:
+        return describe(pane.source.points, None)
+    return describe(pane.density.sample(_DRAWS, NoiseSource(0)).float(), pane.density)
 
 
 def describe(x: Tensor, mixture: GaussianMixture | None) -> dict[str, Any]:

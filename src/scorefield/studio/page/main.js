@@ -17,9 +17,10 @@
 import { get, hasToken, keepToken } from "/assets/lib/api.js";
 import { h, say } from "/assets/lib/dom.js";
 import { format, parse } from "/assets/lib/state.js";
+import field from "/assets/panels/field.js";
 import sample from "/assets/panels/sample.js";
 
-const PANELS = [sample];
+const PANELS = [sample, field];
 
 const main = document.querySelector("main");
 const nav = document.querySelector("nav");
@@ -27,6 +28,7 @@ const toast = document.querySelector(".toast");
 const last = {}; // panel -> the fragment that it had when it was left
 let current = null;
 let roots = null;
+let first = PANELS[0]; // of an address that names no panel
 let hiding = 0;
 
 function notice(title, ...sentences) {
@@ -47,7 +49,7 @@ function face(server) {
 
 function follow() {
   const { panel, params } = parse(location.hash);
-  const next = PANELS.find(({ id }) => id === panel) ?? PANELS[0];
+  const next = PANELS.find(({ id }) => id === panel) ?? first;
   if (current !== next) {
     current?.hide();
     for (const [id, root] of Object.entries(roots)) root.hidden = id !== next.id;
@@ -108,6 +110,7 @@ async function start() {
     return notice("The server does not answer", error.message);
   }
   face(server);
+  if (!server.runs.length) first = field;
   roots = Object.fromEntries(PANELS.map(({ id }) => [id, h("div", { class: `panel panel-${id}`, hidden: true })]));
   main.replaceChildren(...Object.values(roots));
   for (const one of PANELS) one.mount(roots[one.id], context(server, one.id));

@@ -47,6 +47,12 @@ export async function pixels(path, signal) {
   return { shape, bytes: await answer.arrayBuffer() };
 }
 
+/** The raw numbers that answer a body: { shape, data: Float32Array }. */
+export async function numbers(path, body, signal) {
+  const answer = await ask("POST", path, { body, signal });
+  return { shape: answer.headers.get("X-Shape").split(",").map(Number), data: new Float32Array(await answer.arrayBuffer()) };
+}
+
 /** Each event of a stream of JSON lines, until it ends or `signal` aborts it. */
 export async function* events(path, signal) {
   const reader = (await ask("GET", path, { signal })).body.pipeThrough(new TextDecoderStream()).getReader();

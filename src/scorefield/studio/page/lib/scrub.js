@@ -3,33 +3,36 @@
 import { h, icon, reducedMotion, say } from "/assets/lib/dom.js";
 import { time } from "/assets/lib/numbers.js";
 
+const LABELS = [1, 2, 5, 10, 20, 25, 50, 100, 200]; // steps between two labelled ticks
 const PASS = 3000; // ms that playing all steps takes, within the limits below
 
 /**
- * scrubber({ label, onstep }) -> { element, times(list), ready(count), show(i), value, playing, stop() }.
+ * scrubber({ label, onstep, text, pass }) -> { element, times(list), ready(count), show(i), value, playing, toggle(), stop() }.
  *
+ * text(i): what is said of step i; its number and time if left out. pass(): milliseconds that playing all steps takes.
  * onstep(i) is called when the user, or playing, moves to step i. times: one a step and one more, from T down; the
  * ticks. ready: steps that are there already; the slider goes no further.
  */
-export function scrubber({ label, onstep }) {
+export function scrubber({ label, onstep, text, pass = () => PASS }) {
   const slider = h("input", { type: "range", min: 0, max: 1, step: 1, value: 0, "aria-label": label, disabled: true });
   const button = h("button", { type: "button", class: "round", "aria-label": "Play", disabled: true, onclick: toggle }, icon("play"));
   const ticks = h("div", { class: "ticks", "aria-hidden": "true" });
   const place = h("span", { class: "place" });
   const element = h("div", { class: "scrubber" }, button, h("div", { class: "track" }, slider, ticks), place);
+  const words = text ?? said;
   let list = [];
   let there = 0;
   let timer = 0;
 
-  function text(i) {
+  function said(i) {
     if (!list.length) return "";
     return `step ${i} of ${list.length - 1}, t = ${time(list[i])}`;
   }
 
   function show(i) {
     slider.value = i;
-    slider.setAttribute("aria-valuetext", text(i));
-    say(place, text(i));
+    slider.setAttribute("aria-valuetext", words(i));
+    say(place, words(i));
     slider.style.setProperty("--at", `${list.length > 1 ? (100 * i) / (list.length - 1) : 0}%`);
   }
 
@@ -53,7 +56,7 @@ export function scrubber({ label, onstep }) {
   function toggle() {
     if (timer) return stop();
     if (Number(slider.value) >= there) move(0);
-    const every = Math.max(reducedMotion() ? 500 : 40, Math.min(400, PASS / Math.max(there, 1)));
+    const every = Math.max(reducedMotion() ? 500 : 40, Math.min(400, pass() / Math.max(there, 1)));
     timer = setInterval(() => {
       move(Number(slider.value) + 1);
       if (Number(slider.value) >= there) stop();
@@ -74,6 +77,7 @@ export function scrubber({ label, onstep }) {
   return {
     element,
     show,
+    toggle,
     stop,
     get value() {
       return Number(slider.value);
@@ -86,7 +90,7 @@ export function scrubber({ label, onstep }) {
       const last = Math.max(list.length - 1, 1);
       slider.max = last;
       const every = Math.ceil(last / 100); // at most a hundred ticks
-      const named = Math.ceil(last / 8);
+      const named = LABELS.find((size) => size >= last / 8) ?? Math.ceil(last / 8);
       // The last label would touch the one before it unless that is far enough away.
       const says = (i) => i === last || (i % named === 0 && last - i >= named / 2);
       ticks.replaceChildren(
