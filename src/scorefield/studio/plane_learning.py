@@ -119,7 +119,7 @@ def learn(
     """
     data = tensor(source.points)
     model = Denoiser(
-        MLP(dim=2, hidden=128, layers=4),
+        _network(layers=4),
         plane_process(),
         parametrization="edm",
         noise_input="log_sigma",
@@ -153,7 +153,7 @@ def learn_scores(
     target, spec = smoothed(source), tensor(source.points).spec
     trainers = {}
     for method in METHODS:
-        model = ScoreModel(MLP(dim=2, hidden=128, layers=2, noise_levels=False), spec)
+        model = ScoreModel(_network(layers=2, noise_levels=False), spec)
         if method == "explicit":
             objective: Objective = _Explicit(model, target)
         else:
@@ -176,6 +176,13 @@ class _Explicit(Objective):
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         x = x0 + _SIGMA * noise.normal_like(x0)
         return Loss(explicit_score_matching(self.model.score, x, self._target.score(x)), None, {})
+
+
+def _network(layers: int, noise_levels: bool = True) -> MLP:
+    """A network whose weights are always the same, so that a training can be repeated."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLP(dim=2, hidden=128, layers=layers, noise_levels=noise_levels)
 
 
 def _trainer(objective: Objective, points: Tensor, steps: int) -> Trainer:
