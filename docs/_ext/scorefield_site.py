@@ -88,6 +88,8 @@ def _page(text: Callable[[], str]) -> type[SphinxDirective]:
 
 def _docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     is_alias = get_origin(obj) is not None  # whose docstring is that of every union
+    if lines and lines[0].startswith("Alias for field number"):  # Python's text on a field of a NamedTuple
+        lines[:] = []
     lines[:] = [f"The type ``{_short(obj)}``."] if is_alias else paragraphs(lines)
 
 
