@@ -28,7 +28,7 @@ from scorefield.runs.build import (
     build_process,
 )
 from scorefield.runs.opened import OpenedRun, SampleKeywords, hardly_begun, note, values_of
-from scorefield.runtime.atomic import make_folder
+from scorefield.runtime.atomic import make_folder, remove_empty
 from scorefield.runtime.checks import brief, positive_int
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import IncompatibleModel, InputError
@@ -228,7 +228,12 @@ class Run(OpenedRun):
         progress.say(f"{self.path}: EMA weights, {', '.join(facts)}")
         start = perf_counter()
         job = SampleJob(sampling, seed, count, where, size, animation, progress)
-        job.run(processes)
+        try:
+            job.run(processes)
+        except BaseException:
+            if named is None:
+                remove_empty(where.parent)
+            raise
         return SavedSamples(where, count, seed, sampling, perf_counter() - start, job.kept)
 
     def trajectory(

@@ -6,7 +6,6 @@ Nothing else in the library changes the file system (tests/test_layout.py).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import glob
 import itertools
@@ -19,7 +18,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -147,7 +146,8 @@ def atomic_folder(path: Path, replace: bool = False, last: str = "") -> Iterator
         finally:
             _end(partial)
     except BaseException:
-        _remove_empty(made)
+        for folder in reversed(made):
+            remove_empty(folder)
         raise
 
 
@@ -263,17 +263,12 @@ def make_folders(path: Path) -> list[Path]:
                 if not folder.is_dir():
                     raise
     except (OSError, ValueError) as error:
-        _remove_empty(made)
+        for folder in reversed(made):
+            remove_empty(folder)
         if isinstance(error, ValueError):  # a NUL, or characters that no file name has
             raise OSError(errno.EINVAL, "this is not a valid file name", str(path)) from None
         raise
     return made
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    for folder in reversed(folders):
-        with contextlib.suppress(OSError):  # another process has made use of it
-            folder.rmdir()
 
 
 def make_folder(path: Path) -> Path:
