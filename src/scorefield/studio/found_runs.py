@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.runs.recipe import Recipe
@@ -23,6 +23,20 @@ _MOST = 1000  # runs
 _OPENED = 3  # runs whose models are kept
 
 
+class _Description(NamedTuple):
+    """What config.toml says of a run.
+
+    Attributes:
+        recipe: What it was made of.
+        spec: What one example is.
+        no_latents: Why its images have no latents; None where they have.
+    """
+
+    recipe: Recipe
+    spec: DataSpec
+    no_latents: str | None
+
+
 class Catalogue:
     """Runs by number. A number is given once and never to another run.
 
@@ -34,7 +48,7 @@ class Catalogue:
         self.roots = [Path(root) for root in roots] or [Path("runs")]
         self._paths: list[Path] = []
         self._opened: OrderedDict[int, tuple[object, Run]] = OrderedDict()
-        self._described: dict[int, tuple[object, Recipe, DataSpec]] = {}
+        self._described: dict[int, tuple[object, _Description]] = {}
         self._lock = threading.RLock()
         self.rescan()
 
@@ -88,7 +102,7 @@ class Catalogue:
         path = self.path(number)
         known: dict[str, Any] = {"id": number, "name": path.name}
         try:
-            recipe, spec = self._description(number, path)
+            recipe, spec, no_latents = self._description(number, path)
         except (InputError, OSError) as error:
             sentence = str(error)
             nothing: dict[str, Any] = {
@@ -114,19 +128,20 @@ class Catalogue:
             "problem": None,
             "can": {
                 "sample": _no_samples(path, recipe, spec),
-                "edit": _refusal(path),
+                "edit": no_latents,
                 "field": _no_field(recipe, spec),
             },
         }
 
-    def _description(self, number: int, path: Path) -> tuple[Recipe, DataSpec]:
-        """Recipe and data of a run, read again where config.toml has changed."""
+    def _description(self, number: int, path: Path) -> _Description:
+        """What config.toml says, read again where it has changed."""
         version = RunFolder(path).config_version()
         with self._lock:
             if number not in self._described or self._described[number][0] != version:
                 run = Run(path)
-                self._described[number] = (version, run.recipe, run.data_spec)
-            return self._described[number][1:]
+                described = _Description(run.recipe, run.data_spec, _without_latents(run))
+                self._described[number] = (version, described)
+            return self._described[number][1]
 
 
 def _runs(folder: Path, depth: int) -> Iterator[Path]:
@@ -200,10 +215,10 @@ def _no_field(recipe: Recipe, spec: DataSpec) -> str | None:
     return None
 
 
-def _refusal(path: Path) -> str | None:
+def _without_latents(run: Run) -> str | None:
     """Why images of a run cannot be edited; None where they can."""
     try:
-        Run(path).check_latents()
+        run.check_latents()
     except (IncompatibleModel, InputError) as error:
         return str(error)
     return None

@@ -223,7 +223,8 @@ def _probabilities(studio: Studio, drawn: Drawn, k: int) -> list[dict[str, Any]]
         return None
     run = studio.catalogue.run(drawn.request.classifier)
     spec = run.data_spec
-    x = _values(torch.from_numpy(drawn.values[k : k + 1]).permute(0, 3, 1, 2), spec)
+    value = torch.from_numpy(drawn.values[k : k + 1])
+    x = _values(value.permute(0, 3, 1, 2), spec) if are_images(spec.shape) else value
     with studio.jobs.device, torch.no_grad():
         model = run.model(kind=NoisyClassifier)
         logits = model(x.to(model.device), model.process.t_min)

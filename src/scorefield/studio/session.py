@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,7 @@ class Studio:
         self.read_only = read_only
         self.kinds: dict[str, Callable[[Studio, Mapping[str, Any]], Planned]] = {}
         self.pace: dict[object, float] = {}
+        self._lock = threading.Lock()
         self._kept: dict[str, OrderedDict[object, Any]] = {}
         self._aside = ThreadPoolExecutor(2, thread_name_prefix="scorefield-reads")
 
@@ -75,13 +77,17 @@ class Studio:
             make: Makes it.
             most: How many of this kind are kept.
         """
-        kept = self._kept.setdefault(kind, OrderedDict())
-        if key not in kept:
-            kept[key] = make()
-        kept.move_to_end(key)
-        while len(kept) > most:
-            kept.popitem(last=False)
-        found: T = kept[key]
+        with self._lock:
+            kept = self._kept.setdefault(kind, OrderedDict())
+            if key in kept:
+                kept.move_to_end(key)
+                found: T = kept[key]
+                return found
+        found = make()
+        with self._lock:
+            kept[key] = found
+            while len(kept) > most:
+                kept.popitem(last=False)
         return found
 
     def check_writes(self) -> None:

@@ -293,7 +293,7 @@ def read_start(studio: Studio, values: Mapping[str, Any]) -> tuple[Recipe, list[
         if not 0 <= asked.data < len(names):
             raise InputError(f"data is one of 0 … {len(names) - 1}: {', '.join(names)}")
         words += ["--data", names[asked.data]]
-    given = {"training.steps": asked.steps, "training.seed": asked.seed}
+    given: dict[str, Any] = {"training.steps": asked.steps, "training.seed": asked.seed}
     given |= {} if asked.data is None else {"data.source": studio.data_names[asked.data]}
     chosen = with_overrides(recipe, asked.settings)
     chosen = with_overrides(chosen, {name: value for name, value in given.items() if value is not None})
@@ -309,7 +309,7 @@ def planned(studio: Studio, values: Mapping[str, Any]) -> dict[str, Any]:
         studio: The server's state.
         values: As of `read_start`.
     """
-    nothing = {"rows": [], "memory": None, "seconds": None, "steps": None, "command": None}
+    nothing: dict[str, Any] = {"rows": [], "memory": None, "seconds": None, "steps": None, "command": None}
     try:
         recipe, words = read_start(studio, values)
         key = json.dumps(recipe.model_dump(), sort_keys=True, default=str)
