@@ -59,6 +59,8 @@ def test_fillings_keep_the_known_part_and_are_those_of_the_command(
     filled, known = frame(page, planned["id"], 4), np.ones(64, bool).reshape(8, 8)
     known[:3, 3:5] = False
     assert (filled[:, known] == pixels(page, image["id"])[known]).all()
+    estimate = frame(page, planned["id"], 2, "x0")
+    assert (estimate[:, known] == pixels(page, image["id"])[known]).all()
     assert (filled[:, ~known] != pixels(page, image["id"])[~known]).any()
 
     monkeypatch.chdir(tmp_path)

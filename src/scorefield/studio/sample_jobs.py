@@ -89,6 +89,11 @@ class Inpainted(NamedTuple):
     image: np.ndarray
     mask: np.ndarray
 
+    def held(self, frame: np.ndarray) -> np.ndarray:
+        """uint8 (n, H, W, C) with the image where it is kept."""
+        image = self.image if self.image.ndim == 3 else self.image[..., None]
+        return np.where(self.mask[..., None] > 0, frame, image)
+
 
 _FILES = ("image.png", "mask.png")  # what a command and Python read in their place
 
@@ -161,11 +166,20 @@ def plan_request(studio: Studio, request: SampleRequest, inpaint: Inpainted | No
     facts["calls"], facts["times"] = sampling.calls, as_floats(sampling.grid)
     facts["caution"] = sampling.caution()
     facts["seconds"] = None if pace is None else sampling.calls * len(request.blocks) * pace
-    return Planned(facts, lambda job: _draw(studio, job, request, run, sampling), request.model_dump())
+    return Planned(facts, lambda job: _draw(studio, job, request, run, sampling, inpaint), request.model_dump())
 
 
-def _draw(studio: Studio, job: Job, request: SampleRequest, run: Run, sampling: Sampling) -> dict[str, Any]:
-    """The job: every step is kept as frames; the last one is what `Run.sample` returns."""
+def _draw(
+    studio: Studio,
+    job: Job,
+    request: SampleRequest,
+    run: Run,
+    sampling: Sampling,
+    inpaint: Inpainted | None,
+) -> dict[str, Any]:
+    """The job: every step is kept as frames; the last one is what `Run.sample` returns. What is known of an image stands
+    in its x̂0 too.
+    """
     how: dict[str, Any] = {
         "n": request.count,
         "seed": request.seed,
@@ -188,9 +202,8 @@ def _draw(studio: Studio, job: Job, request: SampleRequest, run: Run, sampling: 
             before = perf_counter()
             last = next(steps)
             x, x0 = last.x[rows], last.x0[rows]
-            job.frames.keep(
-                i, frame_of(unit_scale(sampling.model.process, x, last.s), spec), frame_of(x0, spec)
-            )
+            estimate = frame_of(x0, spec) if inpaint is None else inpaint.held(frame_of(x0, spec))
+            job.frames.keep(i, frame_of(unit_scale(sampling.model.process, x, last.s), spec), estimate)
             seconds = perf_counter() - before
         made = calls[i] - calls[i - 1]
         if i > 1 and made:  # the first one also pays for what is prepared once
