@@ -154,8 +154,9 @@ def header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"no image", "the image"),
-        (as_file(np.zeros((9, 9), np.uint8), "GIF"), "the image"),
+        (b"no image", "the image is damaged, or no PNG, JPEG or WebP file"),
+        (as_file(np.zeros((9, 9), np.uint8), "GIF"), "no PNG, JPEG or WebP file"),
+        (as_file(np.eye(400, dtype=np.uint8))[:400], "the image: cannot be read"),
         (as_file(np.zeros((9, 5), np.uint8)), "this run's images have 8×8"),
         (header(9_000, 9_000), "at most 50,000,000 are decoded"),
     ],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from scorefield.core.shapes import DataSpec
 from scorefield.data import Dataset
@@ -103,8 +103,11 @@ def sent(studio: Studio, number: int, content: bytes) -> EditedImage:
     """
     spec = _spec(studio.catalogue.run(number))
     with reading(_SENT):
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-            width, height = opened.size
+        try:
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
+                width, height = opened.size
+        except UnidentifiedImageError:  # whose message shows the open file
+            raise InputError(f"{_SENT} is damaged, or no PNG, JPEG or WebP file") from None
         if width * height > _PIXELS:
             raise InputError(
                 f"{_SENT} has {width:,}×{height:,} pixels, and at most {_PIXELS:,} are decoded: reduce it first"

@@ -166,7 +166,9 @@ def plan_request(studio: Studio, request: SampleRequest, inpaint: Inpainted | No
     facts["calls"], facts["times"] = sampling.calls, as_floats(sampling.grid)
     facts["caution"] = sampling.caution()
     facts["seconds"] = None if pace is None else sampling.calls * len(request.blocks) * pace
-    return Planned(facts, lambda job: _draw(studio, job, request, run, sampling, inpaint), request.model_dump())
+    return Planned(
+        facts, lambda job: _draw(studio, job, request, run, sampling, inpaint), request.model_dump()
+    )
 
 
 def _draw(

@@ -17,10 +17,11 @@
 import { get, hasToken, keepToken } from "/assets/lib/api.js";
 import { h, say } from "/assets/lib/dom.js";
 import { format, parse } from "/assets/lib/state.js";
+import edit from "/assets/panels/edit.js";
 import field from "/assets/panels/field.js";
 import sample from "/assets/panels/sample.js";
 
-const PANELS = [sample, field];
+const PANELS = [sample, field, edit];
 
 const main = document.querySelector("main");
 const nav = document.querySelector("nav");

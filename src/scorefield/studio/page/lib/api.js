@@ -38,7 +38,7 @@ export const get = async (path, signal) => (await ask("GET", path, { signal })).
 export const post = async (path, body, signal) => (await ask("POST", path, { body, signal })).json();
 export const send = async (path, file) => (await ask("POST", path, { raw: file })).json();
 export const remove = async (path) => ask("DELETE", path);
-export const blob = async (path) => (await ask("GET", path)).blob();
+export const blob = async (path, body) => (await ask(body === undefined ? "GET" : "POST", path, { body })).blob();
 
 /** Raw pixels or points: { shape, bytes }. */
 export async function pixels(path, signal) {

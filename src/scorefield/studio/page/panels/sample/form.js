@@ -6,11 +6,11 @@ import { h, icon } from "/assets/lib/dom.js";
 const MANY = 24; // classes, above which they are typed and not ticked
 
 /**
- * form({ onchange, locked, onlock }) -> { element, show(state, runs, offers), say(name, sentence), implied(plan) }.
+ * form({ onchange, locked, onlock, cannot }) -> { element, show(state, runs, offers), say(name, sentence), implied(plan) }.
  *
- * onchange(name, change) receives what the user changed. offers: what GET /api/runs/ID/sampling says.
+ * onchange(name, change) receives what the user changed. cannot: what is said of runs that are refused. offers: what GET /api/runs/ID/sampling says.
  */
-export function form({ onchange, locked, onlock }) {
+export function form({ onchange, locked, onlock, cannot = "of the runs here cannot be sampled" }) {
   const element = h("div", { class: "groups" });
   let fields = {};
 
@@ -31,7 +31,7 @@ export function form({ onchange, locked, onlock }) {
 
   function runField(state, runs) {
     const options = runs.map(({ id, name, can, problem }) => ({ value: String(id), text: name, refused: problem ?? can.sample }));
-    const told = refusals(options, "of the runs here cannot be sampled");
+    const told = refusals(options, cannot);
     const control = select(options, String(state.run), (id) => onchange("run", { run: Number(id) }));
     return h("div", { class: "group" }, add("run", field({ label: "Run", control })), told);
   }

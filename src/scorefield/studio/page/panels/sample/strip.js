@@ -10,7 +10,7 @@ export function strip({ onopen }) {
   const element = h("section", { class: "strip", "aria-label": "Last runs of this page", hidden: true }, h("h2", {}, "Last runs"), list);
 
   async function refresh(current, describe) {
-    const jobs = (await get(`/api/jobs?page=${pageName()}`)).filter(({ state }) => state === "done");
+    const jobs = (await get(`/api/jobs?page=${pageName()}`)).filter(({ kind, state }) => kind === "sample" && state === "done");
     const known = new Map([...list.children].map((button) => [button.dataset.job, button]));
     const buttons = await Promise.all(jobs.map((job) => known.get(String(job.id)) ?? made(job, describe)));
     list.replaceChildren(...buttons);
