@@ -245,3 +245,9 @@ def test_what_is_no_path_is_refused(path):
 def test_a_path_may_begin_at_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(as_path("~/runs", "a run")) == "/home/someone/runs"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "a\0b", "\ud800"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(InputError, match="a run is named by its path, and no file can have "):
+        as_path(name, "a run")

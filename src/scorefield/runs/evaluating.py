@@ -23,7 +23,7 @@ from scorefield.evaluation.extractors import Extractor
 from scorefield.models.noisy_classifier import NoisyClassifier
 from scorefield.runs.build import open_data
 from scorefield.runs.opened import OpenedRun, SamplingKeywords, note
-from scorefield.runtime.checks import check_length, number
+from scorefield.runtime.checks import brief, check_length, is_list, number
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import parse
@@ -62,6 +62,8 @@ def evaluate_run(
     options: EvaluateKeywords,
 ) -> Evaluation | list[Evaluation]:
     """What `Run.evaluate` does; arguments and errors are explained there."""
+    if metrics is not None and not isinstance(metrics, str) and not is_list(metrics):
+        raise InputError(f'metrics must be names, such as ["fd", "pr"], got {brief(metrics)}')
     names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
     if run.recipe.is_classifier:
         return _accuracy(run, names, guidance, options)

@@ -81,13 +81,19 @@ def as_path(path: object, what: str) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise InputError(f"{what} is named by its path, got {brief(path)}")
+    found = os.path.expanduser(path)
     try:
-        possible = b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        possible = False
-    if not possible:
-        raise InputError(f"{what} is named by its path, and no file can have the name {brief(path)}")
-    return Path(os.path.expanduser(path))
+        os.lstat(found)
+    except ValueError:  # a NUL, or characters that no file name has
+        raise InputError(
+            f"{what} is named by its path, and no file can have the name {brief(path)}"
+        ) from None
+    except OSError as error:  # most often there is no such file, which may be right
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(
+                f"{what} is named by its path, and no file can have a name of {len(str(path)):,} characters"
+            ) from None
+    return Path(found)
 
 
 @contextmanager
