@@ -161,3 +161,16 @@ def test_narrow_screens_and_the_dark(visits: Visits, scheme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.wait_for_timeout(500)
     assert colours(page) > 50
+
+
+def test_one_step_goes_to_the_next_state_of_a_walk(visits: Visits) -> None:
+    page = visits.open("#/field?show=solvers", **QUIET)
+    button(page, "Run").click()
+    expect(page.get_by_role("table", name="Figures")).to_be_visible()
+    slider = page.get_by_role("slider", name="Time")
+    button(page, "One step back").click()
+    expect(slider).to_have_attribute("aria-valuetext", "t = 20")
+    button(page, "One step back").click()
+    expect(slider).to_have_attribute("aria-valuetext", "t = 40")
+    button(page, "One step").click()
+    expect(slider).to_have_attribute("aria-valuetext", "t = 20")

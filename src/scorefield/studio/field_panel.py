@@ -57,7 +57,8 @@ from scorefield.studio.session import Planned, Studio
 
 __all__ = ["plan_training", "plan_walk", "routes"]
 
-_MOST = 2000  # points that are walked
+_MOST = 1000  # points that are walked
+_SHOWN = 1200  # of the source, on the page
 _DROPPED = 64
 _SIDE = 128  # points along a side of a lattice
 _TIMES = 16  # of one request
@@ -306,7 +307,7 @@ def routes(studio: Studio) -> list[Route]:
 
     async def points(request: Request) -> Response:
         values = await read_object(request)
-        found = await studio.aside(lambda: open_source(parse(SourceRequest, values)).points[:_MOST])
+        found = await studio.aside(lambda: open_source(parse(SourceRequest, values)).points[:_SHOWN])
         return pixels(found.numpy())
 
     async def scores(request: Request) -> Response:

@@ -1,20 +1,21 @@
 // Field: scores, densities, samples and paths in the plane. Squares side by side share their points and their noise.
 
-import { events, get, numbers, pageName, pixels, post, remove } from "/assets/lib/api.js";
+import { get, numbers, pixels, post } from "/assets/lib/api.js";
 import { segments } from "/assets/lib/controls.js";
 import { debounced, h, reducedMotion, say } from "/assets/lib/dom.js";
 import { count, seconds } from "/assets/lib/numbers.js";
 import { scrubber } from "/assets/lib/scrub.js";
-import { clock, lastAtLeast } from "/assets/panels/field/clock.js";
-import { fields, scaleOf } from "/assets/panels/field/fields.js";
+import { clock } from "/assets/panels/field/clock.js";
+import { ahead, fields, scaleOf } from "/assets/panels/field/fields.js";
 import { form, modelName } from "/assets/panels/field/form.js";
+import { runner } from "/assets/panels/field/jobs.js";
 import { plane } from "/assets/panels/field/plane.js";
+import { caption, legend, particle, whyEmpty } from "/assets/panels/field/scene.js";
 import { fromParams, fromPreset, hasLevels, isLearned, toParams } from "/assets/panels/field/state.js";
 import { figures, pair, pointTable } from "/assets/panels/field/tables.js";
 
 const LAYERS = { density: "ln p", arrows: "score", data: "data", samples: "samples", paths: "paths" };
 const PASSES = { normal: 4000, slow: 16000 }; // ms that playing takes
-const AHEAD = [100, 95, 90, 85, 80, 75, 70, 65, 60, 55, 50, 45, 40, 35, 30, 25, 20, 15, 10, 5, 0]; // levels fetched before they are looked at
 const DRAWN = 500;
 
 let ctx;
@@ -24,13 +25,14 @@ let source = null; // what the server says of the points
 let data = null; // Float32Array of some of them
 let view;
 let lattices;
+let fetchSoon;
 let hands = null; // the clock
 let walks = null; // [{ count, n, values, times, steps }]
 let facts = null; // what is known of their last states, a square each
 let expected = null; // the same of exact draws
 let training = null; // { id, source, trains, version, differences, done } of the model that is learned
 let differences = []; // of each square at the level that is shown
-let job = null; // { abort, id, kind } under way
+let jobs; // the training or the walk under way
 let drops = []; // { x, y, paths: [{ times, points }], from }
 let probe = null; // { x, y, found: [ … ] }
 let speed = "normal";
@@ -45,12 +47,12 @@ const ready = (pane) => usable() && (!isLearned(pane) || learnedHere()) && (sour
 
 function mount(root, context) {
   ctx = context;
-  const button = h("button", { type: "button", class: "run", disabled: true, onclick: () => (job ? stop() : run()) }, "Run");
+  const button = h("button", { type: "button", class: "run", disabled: true, onclick: () => (jobs.kind ? jobs.stop() : run()) }, "Run");
   const cost = h("span", { class: "cost", role: "status" });
   const refusal = h("p", { class: "refusal", hidden: true });
-  const side = h("form", { class: "side", "aria-label": "What to show", onsubmit: (event) => { event.preventDefault(); if (state && !job) run(); } });
+  const side = h("form", { class: "side", "aria-label": "What to show", onsubmit: (event) => { event.preventDefault(); if (state && !jobs.kind) run(); } });
   const picture = plane({ label: "The plane. Arrow keys move a cross, Enter acts at it.", onact: act, onmove: (x, y) => say(view.here, pair([x, y])) });
-  const scrub = scrubber({ label: "Time", onstep: draw, text: (i) => hands?.text(Math.min(i, hands.last)) ?? "", pass: () => PASSES[speed] });
+  const scrub = scrubber({ label: "Time", onstep: moved, text: (i) => hands?.text(Math.min(i, hands.last)) ?? "", pass: () => PASSES[speed] });
   const tools = segments({ legend: "What a click does", options: [{ value: "look", text: "Look" }, { value: "drop", text: "Drop a particle" }, { value: "draw", text: "Draw points" }], value: tool, onchange: choose });
   const pace = segments({ legend: "Speed", options: [{ value: "normal", text: "Normal" }, { value: "slow", text: "Slow" }], value: speed, onchange: (value) => { speed = value; } });
   const boxes = h("fieldset", { class: "chips layers" }, h("legend", { class: "unseen" }, "Layers"), ...Object.entries(LAYERS).map(([name, text]) =>
@@ -82,9 +84,11 @@ function mount(root, context) {
   addEventListener("keydown", (event) => {
     if (!front || !state) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); run(); }
-    if (event.key === "Escape" && job) stop();
+    if (event.key === "Escape") jobs.stop();
   });
   lattices = fields(() => draw());
+  jobs = runner({ onchange: face, onwait: (text) => say(view.cost, text), onrefused: refuse });
+  fetchSoon = ahead(lattices, wanted, refuse);
 }
 
 async function show(params) {
@@ -116,7 +120,7 @@ function offerDemo() {
 
 /** Take a state and show its fields. */
 async function adopt(next, at = null) {
-  stop();
+  jobs.stop();
   const other = !state || JSON.stringify(next.source) !== JSON.stringify(state.source);
   state = next;
   forget();
@@ -148,7 +152,7 @@ async function readSource() {
     const [said, points] = await Promise.all([post("/api/field/source", asked), numbers("/api/field/points", asked)]);
     if (asked !== state.source) return;
     source = said;
-    data = points.data.subarray(0, 2400);
+    data = points.data;
     view.form.say("source", null);
   } catch (error) {
     view.form.say("source", error.message);
@@ -195,7 +199,7 @@ async function change(changes, name) {
 
 /** Show other points. */
 async function reopen(name) {
-  stop();
+  jobs.stop();
   forget();
   await readSource();
   if (source && !source.exact) state.panes = ["ddim", "dpm-solver"].map((sampler) => ({ ...offers.defaults.pane, model: "learned", sampler, steps: 10 }));
@@ -230,7 +234,7 @@ const settled = debounced(async () => {
 }, 250);
 
 function redraw(points) {
-  if (job) stop();
+  jobs.stop();
   state = { ...state, show: null, source: { kind: "drawn", points } };
   forget();
   setClock();
@@ -257,10 +261,21 @@ function place(i) {
   view.scrub.show(Math.max(0, Math.min(hands.last, i)));
 }
 
+/** To the next state of a walk, or to the next level where nothing is walked. */
 function step(by) {
   view.scrub.stop();
-  place(view.scrub.value + by);
+  const states = (i) => walks?.map((_, k) => hands.state(k, i)).join();
+  const was = view.scrub.value;
+  let i = Math.max(0, Math.min(was + by, hands.last));
+  if (walks && by < 0) while (i > 0 && states(i - 1) === states(i)) i -= 1;
+  if (walks && by > 0) while (i < hands.last && states(i) === states(was)) i += 1;
+  place(i);
+  moved();
+}
+
+function moved() {
   draw();
+  if (probe) look();
 }
 
 // What is drawn
@@ -278,90 +293,33 @@ function draw() {
     return {
       name: ["A", "B", "C", "D"][k],
       title: modelName(pane.model, offers.methods),
-      subtitle: caption(pane, k, t),
-      density: usable() ? lattices.at("density", pane.model.startsWith("exact") && !source.exact ? { ...pane, model: "learned" } : pane, t, where()) : null,
+      subtitle: caption(pane, t),
+      density: usable() ? lattices.at("density", pane, t, where()) : null,
       arrows,
       states: walks?.[k] ?? null,
       at: walks ? hands.state(k, i) : 0,
-      drops: drops.map((one) => dropped(one, k, i)),
+      drops: drops.map((one) => particle(one, pane, k, i, hands)),
       marks: probe ? { point: [probe.x, probe.y], x0: probe.found[k]?.x0 } : null,
-      empty: emptyOf(pane),
+      empty: whyEmpty(pane, { points: usable(), exact: source.exact, learned: learnedHere(), training: jobs.kind === "training" }),
     };
   });
   for (const pane of panes) pane.scale = scale ?? 1;
   view.picture.show({ reach: source.reach, layers, data, drawn: state.source.kind === "drawn" ? state.source.points : null, panes });
   view.clear.hidden = !drops.length;
-  say(view.legend, legend());
+  say(view.legend, legend(state.panes, source.exact));
   fetchSoon();
   measureSoon();
 }
 
-function caption(pane, k, t) {
-  const how = pane.guidance === null ? "" : `guidance ${pane.guidance}, `;
-  const steps = count(pane.steps, pane.sampler === "langevin" ? "update" : "step");
-  return `${how}${pane.sampler}, ${steps}${hasLevels(pane) ? `, t = ${t}` : ""}`;
-}
-
-function emptyOf(pane) {
-  if (!usable()) return "Click or drag to draw points. By keyboard: arrow keys move the cross, Enter draws.";
-  if (!source.exact && pane.model.startsWith("exact")) return "The exact score of this toy is not known.";
-  if (isLearned(pane) && !learnedHere()) return job?.kind === "training" ? "The first steps…" : "Nothing is learned yet: press Run.";
-  return null;
-}
-
-function dropped({ paths, from }, k, i) {
-  const path = paths[k];
-  if (!path) return { points: [], at: -1 };
-  if (i < from) return { points: path.points, at: -1 };
-  if (hands.long || !hasLevels(state.panes[k])) return { points: path.points, at: Math.round(((i - from) / Math.max(hands.last - from, 1)) * (path.points.length - 1)) };
-  return { points: path.points, at: lastAtLeast(path.times, hands.list[i]) };
-}
-
-function legend() {
-  const shading = source.exact ? "Shading: the exact ln p, 8 nats deep" : "Shading: ln p, estimated from 600 points by Gaussian kernels";
-  const guided = state.panes.some(({ guidance }) => guidance !== null) ? ", times p(y|x)^s where a square is guided" : "";
-  return `${shading}${guided}. Arrows: the score; its length is |s|/(|s| + m), m a quarter of the median in the first square.`;
-}
-
-/** Fetch what is looked at now; then, where nothing is under way, what will be. */
-async function fetchNow() {
-  for (const [k, pane] of state.panes.entries()) {
-    if (!ready(pane)) continue;
-    for (const what of ["score", "density"]) {
-      if (what === "density" && pane.model.startsWith("exact") && !source.exact) continue;
-      const refused = await lattices.want(what, pane, [levelOf(k)], where());
-      if (refused) return refuse(refused);
-    }
-  }
-  if (job?.kind === "training") return;
-  for (const pane of state.panes.filter((one) => ready(one) && hasLevels(one))) {
-    for (const what of ["score", "density"]) {
-      const next = AHEAD.filter((t) => !lattices.has(what, pane, t, where()));
-      if (next.length && !view.scrub.playing) {
-        if (!(await lattices.want(what, pane, next, where()))) fetchSoon();
-        return;
-      }
-    }
-  }
-}
-let fetching = false;
-let again = false;
-async function fetchSoon() {
-  if (fetching) {
-    again = true;
-    return;
-  }
-  fetching = true;
-  await new Promise(requestAnimationFrame);
-  try {
-    await fetchNow();
-  } finally {
-    fetching = false;
-    if (again) {
-      again = false;
-      fetchSoon();
-    }
-  }
+/** What is looked at now, and what may be next. */
+function wanted() {
+  const shown = state.panes.flatMap((pane, k) => (ready(pane) ? [["score", pane, k], ["density", pane, k]] : []));
+  return {
+    now: shown.map(([what, pane, k]) => [what, pane, levelOf(k)]),
+    next: shown.filter(([, pane]) => hasLevels(pane)),
+    where: where(),
+    later: jobs.kind !== "training" && !view.scrub.playing,
+  };
 }
 
 // Figures
@@ -465,18 +423,6 @@ async function drop(x, y) {
 
 // Jobs: train, walk
 
-function stop() {
-  if (!job) return;
-  const { id, abort } = job;
-  abort.abort();
-  if (id) remove(`/api/jobs/${id}`).catch(() => {});
-  job = null;
-  if (view.form && state) {
-    sayTraining();
-    face();
-  }
-}
-
 /** Learn what the squares need, then walk samples in each. */
 async function run() {
   if (!usable()) return refuse("Draw some points first.");
@@ -486,39 +432,10 @@ async function run() {
 }
 
 async function train() {
-  if (job) return stop();
+  if (jobs.kind) return jobs.stop();
   if (!usable()) return refuse("Draw some points first.");
   refuse(null);
   await learn();
-}
-
-/** Start a job and hand each of its events on; the last one, or null where it did not end well. */
-async function follow(kind, request, onevent) {
-  stop();
-  const mine = (job = { abort: new AbortController(), id: null, kind });
-  face();
-  try {
-    const { id } = await post("/api/jobs", { page: `${pageName()}.${kind}`, kind: `field-${kind}`, request });
-    mine.id = id;
-    if (job !== mine) {
-      remove(`/api/jobs/${id}`).catch(() => {});
-      return null;
-    }
-    for await (const event of events(`/api/jobs/${id}/events`, mine.abort.signal)) {
-      if (job !== mine) return null;
-      if (event.event === "refused") refuse(event.error);
-      if (event.event === "state" && event.state === "queued" && event.behind) say(view.cost, `Waiting behind ${count(event.behind, "job")}`);
-      onevent(event, id);
-      if (event.event === "done") return event;
-    }
-  } catch (error) {
-    if (error.name !== "AbortError") refuse(error.message);
-  } finally {
-    if (job === mine) job = null;
-    face();
-    sayTraining();
-  }
-  return null;
 }
 
 async function learn() {
@@ -528,7 +445,7 @@ async function learn() {
   walks = facts = expected = null;
   setClock();
   draw();
-  const ended = await follow("training", { source: state.source, trains: state.trains }, (event, id) => {
+  const ended = await jobs.follow("training", { source: state.source, trains: state.trains }, (event, id) => {
     mine.id = id;
     if (event.event !== "step") return;
     mine.version = event.i;
@@ -546,7 +463,7 @@ async function walk() {
   const request = { source: state.source, training: learnedHere() ? training.id : null, panes: state.panes, n: state.n, seed: state.seed };
   const mine = state;
   let id = null;
-  const ended = await follow("walk", request, (event, which) => {
+  const ended = await jobs.follow("walk", request, (event, which) => {
     id = which;
     if (event.event === "step") say(view.cost, `${["A", "B", "C", "D"][event.pane]}: step ${event.i.toLocaleString("en")} of ${event.of.toLocaleString("en")}`);
   });
@@ -572,7 +489,7 @@ async function walk() {
 }
 
 function sayTraining() {
-  if (!learnedHere() && !(job?.kind === "training")) return view.form.training(`A small network, trained here on ${usable() ? "these points" : "the points that you draw"}: some 10 seconds on two cores.`, null, false);
+  if (!learnedHere() && !(jobs.kind === "training")) return view.form.training(`A small network, trained here on ${usable() ? "these points" : "the points that you draw"}: some 10 seconds on two cores.`, null, false);
   const { progress, done } = training;
   if (!progress) return view.form.training("Starting…", 0, true);
   const { i, of, ms, differences: by } = progress;
@@ -581,13 +498,15 @@ function sayTraining() {
   const parts = [`Step ${i.toLocaleString("en")} of ${of.toLocaleString("en")}, ${seconds(ms / 1000)}.`];
   if (loss.length === 1) parts.push(`Loss ${loss[0].toFixed(3)}.`);
   if (off.length) parts.push(`Difference from the exact score: ${off.join(", ")}.`);
-  view.form.training(parts.join(" "), done ? 1 : i / of, job?.kind === "training");
+  view.form.training(parts.join(" "), done ? 1 : i / of, jobs.kind === "training");
 }
 
 function face() {
-  say(view.button, job ? "Stop" : "Run");
-  view.button.classList.toggle("stop", Boolean(job));
-  if (job) return say(view.cost, job.kind === "training" ? "Training" : "Sampling");
+  if (!state || !view.form) return;
+  sayTraining();
+  say(view.button, jobs.kind ? "Stop" : "Run");
+  view.button.classList.toggle("stop", Boolean(jobs.kind));
+  if (jobs.kind) return say(view.cost, jobs.kind === "training" ? "Training" : "Sampling");
   const needs = state.panes.some(isLearned) && !(learnedHere() && training.done);
   say(view.cost, needs ? "Trains first, then samples" : `${state.n.toLocaleString("en")} samples in each square`);
 }

@@ -5,10 +5,11 @@ import { hasLevels } from "/assets/panels/field/state.js";
 
 const SIDES = { score: 21, density: 72 };
 const AT_ONCE = 8; // levels of one request
+const AHEAD = Array.from({ length: 21 }, (_, i) => 100 - 5 * i); // levels that are fetched before they are looked at
 const MOST = 600; // lattices that are kept
 const NEAR = 3; // levels, within which a neighbour is drawn while the right one is on its way
 
-/** fields(onready) -> { forget(), at(what, pane, t, where), want(what, pane, times, where) }. where: { source, training, version }. */
+/** fields(onready) -> { at(what, pane, t, where), want(what, pane, times, where), has(what, pane, t, where) }. where: { source, training, version }. */
 export function fields(onready) {
   const kept = new Map();
   const waiting = new Set();
@@ -47,6 +48,52 @@ export function fields(onready) {
   }
 
   return { at, want, has: (what, pane, t, where) => kept.has(`${key(what, pane, where)}@${t}`) };
+}
+
+/**
+ * ahead(lattices, wanted, refuse) -> a function to call whenever something is drawn. One request at a time: first what is
+ * looked at, then, where `later` is true, what may be looked at next.
+ *
+ * wanted(): { now: [[what, pane, t]], next: [[what, pane]], where, later }.
+ */
+export function ahead(lattices, wanted, refuse) {
+  let busy = false;
+  let again = false;
+
+  /** Whether something was fetched. */
+  async function once() {
+    const { now, next, where, later } = wanted();
+    for (const [what, pane, t] of now) {
+      const refused = await lattices.want(what, pane, [t], where);
+      if (refused) {
+        refuse(refused);
+        return false;
+      }
+    }
+    for (const [what, pane] of later ? next : []) {
+      const missing = AHEAD.filter((t) => !lattices.has(what, pane, t, where));
+      if (missing.length) return !(await lattices.want(what, pane, missing, where));
+    }
+    return false;
+  }
+
+  return async function fetch() {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    await new Promise(requestAnimationFrame);
+    try {
+      again = (await once()) || again;
+    } finally {
+      busy = false;
+    }
+    if (again) {
+      again = false;
+      fetch();
+    }
+  };
 }
 
 /** The length of a score whose arrow is half as long as the longest ones: a quarter of the median. */

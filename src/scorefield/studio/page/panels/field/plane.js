@@ -77,7 +77,7 @@ export function plane({ label, onact, onmove }) {
     pen.clip();
     const on = (layer) => scene.layers.has(layer);
     if (on("density") && pane.density) pen.drawImage(shade(pane.density), x, y, side, side);
-    if (on("data") && scene.data && !pane.empty) dots(pen, scene.data, to, 1.1, colours.soft, 0.4);
+    if (on("data") && scene.data) dots(pen, scene.data, to, 1.1, colours.soft, 0.4);
     if (on("arrows") && pane.arrows) arrows(pen, pane, to, side);
     if (pane.states) {
       if (on("paths")) paths(pen, pane.states, pane.at, to);
