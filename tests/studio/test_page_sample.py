@@ -205,7 +205,7 @@ def test_points_and_a_folder_without_runs(visits: Visits, tmp_path: Path) -> Non
     assert dots > 50
     with served([tmp_path / "runs"]) as address:
         nothing = Visits(visits.browser, address)
-        page = nothing.open()
+        page = nothing.open("#/sample")
         expect(page.get_by_text("scorefield train portraits", exact=False)).to_be_visible()
         expect(button(page, "Run")).to_be_disabled()
         nothing.close()

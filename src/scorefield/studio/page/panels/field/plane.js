@@ -250,11 +250,11 @@ export function plane({ label, onact, onmove }) {
     pen.globalAlpha = 0.92;
     pen.fillStyle = colours.card;
     pen.beginPath();
-    pen.roundRect(x + (side - wide) / 2, y + (side - high) / 2 - 5, wide, high, 6);
+    pen.roundRect(x + (side - wide) / 2, y + side - high - 12, wide, high, 6);
     pen.fill();
     pen.globalAlpha = 1;
     pen.fillStyle = colours.ink;
-    lines.forEach((line, i) => pen.fillText(line, x + side / 2, y + side / 2 + 20 * (i - (lines.length - 1) / 2)));
+    lines.forEach((line, i) => pen.fillText(line, x + side / 2, y + side - high + 16 + 20 * i));
     pen.textAlign = "start";
   }
 

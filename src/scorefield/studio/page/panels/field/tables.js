@@ -3,7 +3,7 @@
 import { h } from "/assets/lib/dom.js";
 
 const NAMES = ["A", "B", "C", "D"];
-const fixed = (digits) => (value) => (value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−"));
+const fixed = (digits) => (value) => (value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−"));
 
 /** A point or a vector as text. */
 export const pair = (value) => (value ? `(${value.map(fixed(2)).join(", ")})` : "–");
