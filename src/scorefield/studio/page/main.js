@@ -19,9 +19,11 @@ import { h, say } from "/assets/lib/dom.js";
 import { format, parse } from "/assets/lib/state.js";
 import edit from "/assets/panels/edit.js";
 import field from "/assets/panels/field.js";
+import run from "/assets/panels/run.js";
 import sample from "/assets/panels/sample.js";
+import training from "/assets/panels/training.js";
 
-const PANELS = [sample, field, edit];
+const PANELS = [sample, training, field, edit, run];
 
 const main = document.querySelector("main");
 const nav = document.querySelector("nav");

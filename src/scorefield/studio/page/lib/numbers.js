@@ -19,7 +19,7 @@ export function short(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0 || Number.isInteger(value)) return Math.abs(value) < 1e7 ? value.toLocaleString("en") : value.toExponential(2);
   const size = Math.abs(value);
-  return size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  return size >= 1e5 || size < 1e-4 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
 /** A time of the grid: a level's number, or three digits in continuous time. */

@@ -1,0 +1,62 @@
+"""The panels Training and Run in a browser, found by role and label."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from studio_browser import WAIT, Visits, served
+
+import scorefield as sf
+
+expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=WAIT)
+
+
+def test_curves_grow_with_the_file_and_its_last_values_are_shown(
+    visits: Visits, root: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(root / "digits", tmp_path / "runs" / "grows"))
+    with served([run.parent], read_only=True) as address:
+        reader = Visits(visits.browser, address)
+        page = reader.open("#/training?runs=0", viewport={"width": 360, "height": 740})
+        loss = page.get_by_role("figure").filter(has=page.get_by_role("heading", name="Loss"))
+        expect(loss.locator("path").first).to_be_attached()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({**last, "step": last["step"] + 1, "loss": 0.0625, "skipped": 1}) + "\n")
+        expect(loss).to_contain_text("0.0625")
+        expect(loss.get_by_text("skipped", exact=False)).to_have_count(1)
+        loss.get_by_role("img", name="Loss").press("ArrowRight")
+        page.get_by_role("radio", name="linear").check(force=True)
+        assert "axes=linear" in page.url
+        expect(page.get_by_role("checkbox", name="grows")).to_be_checked()
+        assert page.get_by_text("Start a training").count() == 0, "--read-only starts nothing"
+        reader.close()
+
+
+def test_a_plan_stands_before_start_and_a_refusal_beside_it(visits: Visits) -> None:
+    page = visits.open("#/training")
+    page.get_by_text("Start a training", exact=True).click()
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    page.get_by_label("Recipe", exact=True).select_option("toy-moons")
+    page.get_by_label("Settings, one a line").fill("training.lr=fast")
+    page.get_by_role("button", name="Plan", exact=True).click()
+    expect(page.get_by_role("form", name="Start a training").get_by_text("training.lr")).to_be_visible()
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+
+
+def test_a_run_says_what_it_is_as_the_library_does(visits: Visits, root: Path) -> None:
+    page = visits.open("#/run?run=1")
+    run = sf.Run(root / "digits")
+    expect(page.get_by_role("heading", name="digits", exact=True)).to_be_visible()
+    expect(page.get_by_text(run.weights_sha256[:12], exact=True)).to_be_visible()
+    expect(page.get_by_role("img", name="ln σ/α by t").locator("path")).to_be_attached()
+    page.get_by_label("Run", exact=True).select_option(label="moons")
+    expect(page.get_by_role("heading", name="moons", exact=True)).to_be_visible()
+    assert "run=2" in page.url
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
