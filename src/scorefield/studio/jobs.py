@@ -209,14 +209,18 @@ class Jobs:
             frames = [job.frames for job in self._jobs.values()]
         thin(frames)
 
-    def close(self) -> None:
-        """Cancel everything and end the thread."""
+    def end(self) -> None:
+        """Cancel everything, and let the thread end after the step in hand."""
         with self._changed:
             self._closed = True
             for job in self._jobs.values():
                 job.cancel()
             self._drop_cancelled()
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Cancel everything and wait for the thread to end."""
+        self.end()
         self._thread.join(timeout=30)
 
     def _drop_cancelled(self) -> None:

@@ -104,9 +104,22 @@ def serve(
                 timeout_graceful_shutdown=_GRACE,
             )
             started(f"http://{ADDRESS}:{number}/#token={token}")
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, studio).run(sockets=[listener])
         finally:
             studio.close()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends its jobs, and with them the streams that follow them, before it waits for its connections."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
+        super().__init__(config)
+        self._studio = studio
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is under way, then close."""
+        self._studio.jobs.end()
+        await super().shutdown(sockets)
 
 
 def _listening(port: int) -> socket.socket:
