@@ -1,0 +1,45 @@
+"""The pictures of the page in docs/howto/studio.md, of the run that `make demo` trains.
+
+    python tools/studio_pictures.py runs docs/figures
+
+It needs Chromium and playwright, as the page's tests do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from studio_browser import CHROMIUM, FLAGS, Visits, served
+
+WAIT = 300_000  # ms
+
+
+def main() -> None:
+    """Take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, help="the folder that holds the run portraits")
+    parser.add_argument("figures", type=Path, help="where the pictures go")
+    given = parser.parse_args()
+    with served([given.runs]) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        visits = Visits(browser, address)
+        page = visits.open("#/sample?run=0&sampler=ddim&steps=20&n=32&seed=3&guidance=1.5")
+        page.set_default_timeout(WAIT)
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_text("Done:").wait_for(state="attached")
+        page.screenshot(path=given.figures / "studio-sample.png")
+        page = visits.open("#/training?runs=0", color_scheme="dark")
+        page.set_default_timeout(WAIT)
+        page.get_by_role("figure").first.locator("path").first.wait_for(state="attached")
+        page.screenshot(path=given.figures / "studio-training.png")
+        visits.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
