@@ -206,9 +206,11 @@ def _followed(
     steps: int,
     before_step: Callable[[], None],
 ) -> Iterator[Progress]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # steps this small lose more by waiting for threads than they gain
     losses: dict[str, list[float]] = {name: [] for name in trainers}
-    draws = _draws(source, with_levels="learned" in trainers)
     try:
+        draws = _draws(source, with_levels="learned" in trainers)
         for step in range(1, steps + 1):
             before_step()
             for name, trainer in trainers.items():
@@ -224,6 +226,7 @@ def _followed(
             yield Progress(step, means, found)
             losses = {name: [] for name in trainers}
     finally:
+        torch.set_num_threads(threads)
         for trainer in trainers.values():
             trainer.close()
 
