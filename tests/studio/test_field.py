@@ -112,14 +112,15 @@ def test_both_panes_walk_the_librarys_steps_from_the_same_noise(field: Page) -> 
     process = sf.process.cosine(100)
     model, noise = mixture.denoiser(process), sf.NoiseSource(3)
     x_T = process.prior((5, 2), noise.at(0))
-    for k, (sampler, grid) in enumerate((
+    walks: tuple[tuple[sf.Sampler, torch.Tensor], ...] = (
         (sf.samplers.DDIM(0.5), sf.grids.uniform(process, 4)),
         (sf.samplers.DPMSolver2M(), sf.grids.log_snr(process, 6)),
-    )):  # fmt: skip
+    )
+    for k, (sampler, grid) in enumerate(walks):
         steps = list(sf.trajectory(model, sampler, grid, x_T, noise))
         assert np.array_equal(states(field, job, k)[0], x_T.numpy())
-        for what, i in (("x", 2), ("x0", 3)):
-            assert np.allclose(states(field, job, k, what)[1:], torch.stack([step[i] for step in steps]))
+        assert np.allclose(states(field, job, k, "x")[1:], torch.stack([step.x for step in steps]))
+        assert np.allclose(states(field, job, k, "x0")[1:], torch.stack([step.x0 for step in steps]))
         said = done["panes"][k]
         assert said["times"] == grid.tolist()
         assert said["calls"] == sampler.calls(grid)
@@ -213,6 +214,10 @@ def test_guidance_at_a_large_scale_overshoots() -> None:
 # Learning
 
 
+def _not_kept() -> Learned:
+    raise AssertionError("the models of a training are kept")
+
+
 def test_a_small_model_learns_the_exact_score(field: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scorefield.studio.field_panel.STEPS", 120)
     job = field.start({"source": CLUSTERS}, "field-training")["id"]
@@ -222,7 +227,7 @@ def test_a_small_model_learns_the_exact_score(field: Page, monkeypatch: pytest.M
     first, last = (event["differences"]["learned"] for event in (steps[0], steps[-1]))
     assert all(last[t] < 0.6 * first[t] for t in ("5", "20", "50"))
     asked = {"source": CLUSTERS, "training": job, "pane": {"model": "learned"}, "t": 50, "x": [[0.3, 0.2]]}
-    model = field.studio.recall("field", job, lambda: None).models["learned"]
+    model = field.studio.recall("field", job, _not_kept).models["learned"]
     assert field.post("/api/field/difference", asked)["difference"] == pytest.approx(last["50"], rel=1e-5)
     found, x = field.post("/api/field/probe", asked), torch.tensor([[0.3, 0.2]])
     with torch.no_grad():
