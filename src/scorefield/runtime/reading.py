@@ -46,6 +46,7 @@ _FLAGS = os.O_RDONLY | sum(
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _PARTS = 100  # of a key with dots
+_ROOM = 200  # bytes of a path for what may lie in the folder that it names
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_PARTS}}}")
 _KINDS = (
@@ -83,7 +84,7 @@ def as_path(path: object, what: str) -> Path:
         raise InputError(f"{what} is named by its path, got {brief(path)}")
     found = os.path.expanduser(path)
     try:
-        os.lstat(found)
+        os.lstat(os.path.join(found, "x" * _ROOM))
     except ValueError:  # a NUL, or characters that no file name has
         raise InputError(
             f"{what} is named by its path, and no file can have the name {brief(path)}"
