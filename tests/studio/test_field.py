@@ -232,6 +232,7 @@ def test_a_small_model_learns_the_exact_score(field: Page, monkeypatch: pytest.M
     found, x = field.post("/api/field/probe", asked), torch.tensor([[0.3, 0.2]])
     with torch.no_grad():
         assert found["x0"] == pytest.approx(model(x, 50).x0[0].tolist())
+    assert isinstance(model, sf.Denoiser)
     by_ode = sf.likelihood.ode_log_prob(model, x, t_min=50, trace="exact").log_prob
     assert found["log_p"] == pytest.approx(float(by_ode))
     other = {**asked, "source": TRIANGLE}

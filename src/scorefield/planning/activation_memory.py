@@ -17,6 +17,8 @@ from scorefield.core.shapes import DataSpec
 from scorefield.models.network_model import ModelBase
 from scorefield.nets import fused
 from scorefield.runs.build import Recipe, build_net, build_process, meta_model
+from scorefield.runtime.bounds import COUNT
+from scorefield.runtime.checks import instance_of, one_of, positive_int
 
 __all__ = ["largest_block", "step_memory"]
 
@@ -35,9 +37,18 @@ def step_memory(
         spec: What one example is.
         batch: Examples at once.
         dtype: Of autocast, None for float32.
-        kind: "cpu", or "cuda", where normalization is not fused and keeps float32; attention counts as the
+        kind: "cpu", or "cuda" or "mps", where normalization is not fused and keeps float32; attention counts as the
             CPU's, which keeps its weights.
+
+    Raises:
+        InputError: For arguments of another kind.
     """
+    instance_of("recipe", recipe, Recipe, "a sf.Recipe")
+    instance_of("spec", spec, DataSpec, "a sf.DataSpec")
+    positive_int("batch", batch, at_most=COUNT)
+    if dtype is not None:
+        instance_of("dtype", dtype, torch.dtype, "a torch.dtype, or None for float32")
+    one_of("kind", kind, ("cpu", "cuda", "mps"))
     inputs, process = meta_model(recipe, spec).network_inputs(batch), build_process(recipe)
     autocast: AbstractContextManager[Any] = nullcontext() if dtype is None else torch.autocast("cpu", dtype)
     with FakeTensorMode():

@@ -25,6 +25,7 @@ from scorefield.runs.build import (
     recipe_of,
 )
 from scorefield.runs.opened import OpenedRun
+from scorefield.runtime.checks import instance_of
 from scorefield.runtime.precision import bf16_units, pick_device
 
 __all__ = [
@@ -202,7 +203,11 @@ def cost(model: ModelBase) -> Cost:
 
     Returns:
         The cost of one example.
+
+    Raises:
+        InputError: For what is no such model.
     """
+    instance_of("model", model, ModelBase, "a model with a network, such as a sf.Denoiser")
     inputs, model = model.network_inputs(1), copy.deepcopy(model)
     with FakeTensorMode():
         return _counted(_as_on_cpu(model.train()), inputs)

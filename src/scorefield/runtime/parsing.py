@@ -28,6 +28,7 @@ class _Explained(ModelMetaclass):
     """Mistakes in the call of a class of options are InputErrors, as those in a file are."""
 
     def __call__(cls, *args: Any, **values: Any) -> Any:
+        check_bounds(values, "")  # before pydantic reads lists one by one
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:

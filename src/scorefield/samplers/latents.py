@@ -201,6 +201,8 @@ def _half_circle(unit_a: Tensor, a: Tensor, b: Tensor, w: Tensor) -> Tensor:
 
 def _walked(steps: Iterator[Step], x: Tensor, on_step: Callable[[Step], object] | None) -> Tensor:
     """The last x of these steps."""
+    if on_step is not None and (not callable(on_step) or isinstance(on_step, type)):
+        raise InputError(f"on_step is called with every step, a sf.Step, got {brief(on_step)}")
     for step in steps:
         x = step.x
         if on_step is not None:
