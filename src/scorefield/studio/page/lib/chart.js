@@ -4,7 +4,8 @@ import { h, say, svg } from "/assets/lib/dom.js";
 import { short } from "/assets/lib/numbers.js";
 
 const HEIGHT = 190;
-const MARGIN = { left: 64, right: 20, top: 8, bottom: 22 };
+const MARGIN = { right: 20, top: 8, bottom: 22 };
+const LETTER = 6.7; // CSS pixels of a digit of a tick's label
 
 /** A cursor that several charts share. */
 export function cursor() {
@@ -36,8 +37,9 @@ export function chart({ label, shared, unit = short }) {
       plot.replaceChildren(svg("text", { x: width / 2, y: HEIGHT / 2, class: "none", "text-anchor": "middle" }, "no values yet"));
       return;
     }
-    const x = axis(all.map(([value]) => value), what.logX, MARGIN.left, width - MARGIN.right, Math.max(2, Math.floor(width / 90)));
     const y = axis(all.map(([, value]) => value), what.logY, HEIGHT - MARGIN.bottom, MARGIN.top, 4);
+    const left = Math.max(48, 12 + LETTER * Math.max(...y.ticks.map((t) => unit(t).length)));
+    const x = axis(all.map(([value]) => value), what.logX, left, width - MARGIN.right, Math.max(2, Math.floor(width / 90)));
     scale = { x, width };
     const lines = what.series.flatMap((series, i) => {
       const kind = `line line-${(i % 4) + 1}`;
@@ -46,8 +48,8 @@ export function chart({ label, shared, unit = short }) {
     });
     plot.replaceChildren(
       ...y.ticks.flatMap((t) => [
-        svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y.place(t), y2: y.place(t), class: "rule" }),
-        svg("text", { x: MARGIN.left - 8, y: y.place(t) + 4, "text-anchor": "end" }, unit(t)),
+        svg("line", { x1: left, x2: width - MARGIN.right, y1: y.place(t), y2: y.place(t), class: "rule" }),
+        svg("text", { x: left - 8, y: y.place(t) + 4, "text-anchor": "end" }, unit(t)),
       ]),
       ...x.ticks.map((t) => svg("text", { x: x.place(t), y: HEIGHT - 5, "text-anchor": "middle" }, short(t))),
       ...(what.marks ?? []).filter((mark) => usable(mark.x, what.logX)).map((mark) => svg("line", { x1: x.place(mark.x), x2: x.place(mark.x), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, class: "mark" }, svg("title", {}, mark.text))),

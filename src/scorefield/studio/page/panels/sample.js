@@ -195,6 +195,7 @@ const size = (request) => request.indices?.length ?? request.n ?? offers?.defaul
 /** Lay the stage out for what the state would make. */
 function preview() {
   lay(state, null);
+  view.save.hidden = card(state.run).shape.length !== 3;
   view.stage.title(card(state.run).name);
   view.stage.empty(plan.refused ? "" : `Press Run, or Ctrl+Enter, to see ${size(state)} samples of ${card(state.run).name} take shape.`);
   view.stage.scrub.times(plan.times ?? []);
@@ -238,6 +239,7 @@ async function run() {
     view.stage.begin(made.id, made.times);
     view.stage.title(title(request, made.times));
     view.save.disabled = true;
+    view.save.hidden = card(state.run).shape.length !== 3;
     view.take.hidden = true;
     if (innerWidth < 760) view.stage.element.scrollIntoView({ block: "start" });
     await follow(job, abort.signal);
@@ -345,6 +347,7 @@ async function reopen(earlier) {
   view.stage.title(title(job.request, times));
   view.stage.step(job.ready, true);
   view.save.disabled = false;
+  view.save.hidden = card(job.request.run).shape.length !== 3;
   view.take.hidden = same(state, job.request, offers.defaults);
   list();
 }
