@@ -17,13 +17,14 @@
 import { get, hasToken, keepToken } from "/assets/lib/api.js";
 import { h, say } from "/assets/lib/dom.js";
 import { format, parse } from "/assets/lib/state.js";
+import compare from "/assets/panels/compare.js";
 import edit from "/assets/panels/edit.js";
 import field from "/assets/panels/field.js";
 import run from "/assets/panels/run.js";
 import sample from "/assets/panels/sample.js";
 import training from "/assets/panels/training.js";
 
-const PANELS = [sample, training, field, edit, run];
+const PANELS = [sample, training, field, compare, edit, run];
 
 const main = document.querySelector("main");
 const nav = document.querySelector("nav");

@@ -6,11 +6,12 @@ import { h, icon } from "/assets/lib/dom.js";
 const MANY = 24; // classes, above which they are typed and not ticked
 
 /**
- * form({ onchange, locked, onlock, cannot }) -> { element, show(state, runs, offers), say(name, sentence), implied(plan) }.
+ * form({ onchange, locked, onlock, cannot, first }) -> { element, show(state, runs, offers), say(name, sentence), implied(plan) }.
  *
- * onchange(name, change) receives what the user changed. cannot: what is said of runs that are refused. offers: what GET /api/runs/ID/sampling says.
+ * onchange(name, change) receives what the user changed. cannot: what is said of runs that are refused.
+ * first: further controls below the run; then every run has the same seed. offers: what GET /api/runs/ID/sampling says.
  */
-export function form({ onchange, locked, onlock, cannot = "of the runs here cannot be sampled" }) {
+export function form({ onchange, locked, onlock, cannot = "of the runs here cannot be sampled", first = null }) {
   const element = h("div", { class: "groups" });
   let fields = {};
 
@@ -19,7 +20,7 @@ export function form({ onchange, locked, onlock, cannot = "of the runs here cann
     fields = {};
     const groups = [runField(state, runs)];
     if (offers) {
-      groups.push(samplerGroup(state, offers), ...conditionGroup(state, runs, offers), countGroup(state, offers), more(state, offers, open));
+      groups.push(...(first ? [first] : []), samplerGroup(state, offers), ...conditionGroup(state, runs, offers), countGroup(state, offers), more(state, offers, open));
     }
     element.replaceChildren(...groups);
   }
@@ -160,7 +161,7 @@ export function form({ onchange, locked, onlock, cannot = "of the runs here cann
     const only = one
       ? h("p", { class: "only" }, `Only sample ${state.indices.join(", ")} of this seed. `, h("button", { type: "button", class: "link", onclick: () => onchange("indices", { indices: null, redraw: true }) }, "All samples again"))
       : null;
-    return h("div", { class: "group" }, h("div", { class: "two" }, add("n", n), add("seed", field({ label: "Seed", control: seed, beside: [die, lock] }))), only);
+    return h("div", { class: "group" }, h("div", { class: "two" }, add("n", n), add("seed", field({ label: "Seed", control: seed, beside: onlock ? [die, lock] : [die] }))), only);
   }
 
   function more(state, { defaults, options = [] }, open) {

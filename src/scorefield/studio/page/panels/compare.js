@@ -1,0 +1,334 @@
+// Compare: the same seeds under settings along two axes, with what each cell costs and how far it is from a reference.
+
+import { blob, events, get, pageName, post, remove, save } from "/assets/lib/api.js";
+import { chart, cursor } from "/assets/lib/chart.js";
+import { debounced, h, say } from "/assets/lib/dom.js";
+import { address, frame } from "/assets/lib/frames.js";
+import { count, seconds } from "/assets/lib/numbers.js";
+import * as axes from "/assets/panels/compare/axes.js";
+import { closer } from "/assets/panels/compare/closer.js";
+import { table } from "/assets/panels/compare/table.js";
+import { form } from "/assets/panels/sample/form.js";
+import { empty, fromParams, fromRequest, toParams, toRequest } from "/assets/panels/sample/request.js";
+
+const LARGEST = 16; // samples of a cell
+const REFERENCE = "reference";
+
+let ctx;
+let state = { ...empty(), n: 4 }; // what all cells have in common
+let wish = null; // { rows, columns, reference }
+let offers = null;
+let plan = null;
+let running = null;
+let job = null; // { id, plan, request, found: [events of cells], frames, done } of the table that is shown
+let picked = null; // { a, b }: the cell that is shown large, and the one beside it or REFERENCE
+let view;
+let asked = 0;
+let adopted = 0;
+
+const card = (id) => ctx.server.runs.find((run) => run.id === id);
+
+function mount(root, context) {
+  ctx = context;
+  const button = h("button", { type: "button", class: "run", disabled: true, onclick: () => (running ? stop() : run()) }, "Run");
+  const distances = chart({ label: "Distance by network calls", shared: cursor() });
+  view = {
+    button,
+    cost: h("span", { class: "cost" }),
+    ended: h("p", { class: "unseen", role: "status" }),
+    refusal: h("p", { class: "refusal", hidden: true }),
+    title: h("h1", {}, "Compare"),
+    hint: h("p", { class: "empty" }),
+    axes: axes.axesForm({ onchange: () => { keep(); later(); } }),
+    table: table({ onpick: (i) => pick(i) }),
+    closer: closer({ onclose: () => pick(null), onother: (b) => pick(picked.a, b), oncopy: copy }),
+    chart: distances,
+    legend: h("p", { class: "legend soft" }),
+    curves: h("section", { class: "curves", "aria-label": "Distances", hidden: true }),
+    png: h("button", { type: "button", disabled: true, onclick: () => download("png") }, "Save picture"),
+    csv: h("button", { type: "button", disabled: true, onclick: () => download("csv") }, "Save table (CSV)"),
+  };
+  view.form = form({ cannot: "of the runs here cannot be compared", onchange: change, locked: () => true, onlock: null, first: view.axes.element });
+  view.curves.append(view.legend, distances.element);
+  root.append(
+    h("form", { class: "side", "aria-label": "What to compare", onsubmit: (event) => { event.preventDefault(); run(); } }, view.form.element, h("div", { class: "launch" }, button, view.cost, view.refusal, view.ended)),
+    h("div", { class: "work" },
+      h("div", { class: "bar" }, view.title),
+      view.hint,
+      view.table.element,
+      h("div", { class: "actions" }, view.png, view.csv, h("button", { type: "button", onclick: () => copy(commands()) }, "Copy as commands")),
+      view.closer.element,
+      view.curves),
+  );
+}
+
+async function show(params) {
+  const wanted = fromParams(params);
+  const runs = await ctx.runs(state.run === null);
+  const possible = runs.filter(({ can, problem }) => !problem && !can.sample);
+  if (!possible.length) {
+    view.form.show({ ...state, run: null }, runs, null);
+    say(view.title, "No run to compare yet");
+    return say(view.hint, runs.length ? "None of the runs here can be sampled; the list on the left says why." : `There is no run in ${ctx.server.root}/. Train one with \`scorefield train\`, and load this page again.`);
+  }
+  if (!possible.some(({ id }) => id === wanted.run)) wanted.run = state.run ?? possible[0].id;
+  const first = offers === null;
+  if (!first && params.rows === undefined) return;
+  wanted.n = Math.min(wanted.n ?? state.n, LARGEST);
+  await adopt(wanted, axes.fromParams(params) ?? wish, first);
+}
+
+function hide() {}
+
+/** Take a state and its axes, and ask what the run offers. */
+async function adopt(next, nextWish, back = false) {
+  const mine = ++adopted;
+  const other = next.run !== state.run || offers === null;
+  state = { ...fromRequest(next), indices: null };
+  if (other) {
+    let found;
+    try {
+      found = await get(`/api/runs/${state.run}/sampling`);
+    } catch (error) {
+      if (mine !== adopted) return;
+      offers = null;
+      view.form.show(state, ctx.server.runs, null);
+      view.form.say("run", error.message);
+      return;
+    }
+    if (mine !== adopted) return;
+    offers = { ...found, largest: { ...found.largest, n: LARGEST } };
+  }
+  wish = nextWish ?? axes.suggested(state, ctx.server.runs, offers);
+  view.axes.show(wish, state, ctx.server.runs, offers);
+  view.form.show(state, ctx.server.runs, offers);
+  keep();
+  await ask();
+  if (back) await comeBack();
+}
+
+function change(name, { redraw, ...kept }) {
+  if (kept.run !== undefined && kept.run !== state.run) return adopt({ ...empty(), run: kept.run, n: state.n, seed: state.seed }, null);
+  Object.assign(state, kept);
+  if (name === "sampler") view.axes.show(wish, state, ctx.server.runs, offers);
+  keep();
+  later();
+}
+
+const later = debounced(() => ask(), 200);
+
+/** The CompareRequest of what is chosen. */
+function request() {
+  const { rows, columns, reference } = wish;
+  return { base: toRequest(state), rows: { ...rows }, columns: columns.name ? { ...columns } : null, reference };
+}
+
+function wrong() {
+  const { rows, columns } = wish;
+  if (rows.name === columns.name) return "Rows and columns have the same setting: choose another one for the columns.";
+  for (const [title, { name, values }] of [["rows", rows], ["columns", columns]]) if (name && !values.length) return `Choose at least one value for the ${title}.`;
+  return null;
+}
+
+/** What the cells cost, and whether they go. */
+async function ask() {
+  const mine = ++asked;
+  const now = request();
+  let said = { refused: wrong() };
+  if (!said.refused) {
+    try {
+      said = await post("/api/compare/plan", now);
+    } catch (error) {
+      said = { refused: error.message };
+    }
+  }
+  if (mine !== asked) return;
+  plan = said;
+  view.refusal.hidden = !said.refused;
+  say(view.refusal, said.refused ?? "");
+  face();
+  if (job) return;
+  say(view.title, card(state.run).name);
+  if (said.refused) return;
+  lay(said, now);
+  say(view.hint, `Press Run to fill the ${count(said.cells.length, "cell")}. All of them start from the same noise.`);
+}
+
+function face() {
+  view.button.disabled = !running && (!plan || Boolean(plan.refused));
+  say(view.button, running ? "Stop" : "Run");
+  view.button.classList.toggle("stop", Boolean(running));
+  if (running) return;
+  if (!plan || plan.refused) return say(view.cost, "");
+  const made = `${count(plan.calls, "network call")} in ${count(plan.cells.length, "cell")}`;
+  say(view.cost, plan.seconds === null ? made : `${made}, about ${seconds(plan.seconds)}`);
+}
+
+function shapeOf(asked, { row, column }) {
+  const { base, rows, columns } = asked;
+  const id = rows.name === "run" ? rows.values[row] : columns?.name === "run" ? columns.values[column] : base.run;
+  return card(id).shape;
+}
+
+function lay(of, asked) {
+  view.table.lay({ plan: of, n: asked.base.n ?? offers.defaults.n, shapes: of.cells.map((cell) => shapeOf(asked, cell)) });
+}
+
+async function run() {
+  if (running || !plan || plan.refused) return;
+  const abort = new AbortController();
+  running = { abort };
+  const now = request();
+  face();
+  say(view.cost, "starting");
+  say(view.ended, "");
+  try {
+    const made = await post("/api/jobs", { page: pageName(), kind: "compare", request: now });
+    running.id = made.id;
+    if (innerWidth < 760) view.title.parentElement.scrollIntoView({ block: "start" });
+    await follow(made.id, made, now, abort.signal);
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error.message);
+  } finally {
+    running = null;
+    face();
+    if (job?.done) say(view.cost, told(job));
+  }
+}
+
+const told = ({ calls, ms }) => `${count(calls, "network call")} in ${seconds(ms / 1000)}`;
+
+/** Show the table of a job, and fill it as its cells come. */
+async function follow(id, made, now, signal) {
+  job = { id, plan: made, request: now, found: [], done: false };
+  const mine = job;
+  pick(null);
+  lay(made, now);
+  say(view.title, `${made.rows.length} × ${made.columns.length} cells, seed ${now.base.seed ?? 0}`);
+  view.hint.hidden = true;
+  view.png.hidden = shapeOf(now, made.cells[0]).length !== 3;
+  view.png.disabled = view.csv.disabled = true;
+  draw();
+  const frames = [];
+  for await (const event of events(`/api/jobs/${id}/events`, signal)) {
+    if (job !== mine) return;
+    if (event.event === "state" && event.state === "queued" && event.behind) say(view.cost, `waits for ${count(event.behind, "other job")}`);
+    if (event.event === "progress" && event.row !== null) view.table.progress(event, `step ${event.i} of ${event.steps}`);
+    if (event.event === "progress") say(view.cost, event.row === null ? `reference: step ${event.i} of ${event.steps}` : `cell ${mine.found.length + 1} of ${made.cells.length}`);
+    if (event.event === "cell") {
+      mine.found.push(event);
+      frames.push(filled(mine, event));
+    }
+    if (event.event === "done") {
+      await Promise.all(frames);
+      Object.assign(mine, { done: true, calls: event.calls, ms: event.ms });
+      view.png.disabled = view.csv.disabled = false;
+      draw();
+      say(view.ended, `Done: ${count(mine.found.length, "cell")}.`);
+    }
+    if (event.event === "refused") fail(event.error);
+    if (event.event === "cancelled") ctx.toast(`Stopped after ${count(mine.found.length, "cell")}.`);
+  }
+}
+
+async function filled(mine, event) {
+  const samples = event.refused ? null : await frame(address(mine.id, event.i, "x"));
+  if (job === mine) view.table.fill(event, samples);
+}
+
+function fail(sentence) {
+  view.refusal.hidden = false;
+  say(view.refusal, sentence);
+}
+
+function stop() {
+  const { id, abort } = running;
+  if (id) remove(`/api/jobs/${id}`).catch(() => {});
+  else abort.abort();
+}
+
+/** After a reload: the table of this state, where the server still has it. */
+async function comeBack() {
+  const now = JSON.stringify(request());
+  const jobs = await get(`/api/jobs?page=${pageName()}`);
+  const found = jobs.find(({ kind, state: how, request: of }) => kind === "compare" && how === "done" && JSON.stringify(of) === now);
+  if (!found || running || !plan || plan.refused) return;
+  await follow(found.id, plan, request());
+  say(view.cost, told(job));
+}
+
+/** The distances over the calls: a line for each row or column along which the calls differ. */
+function draw() {
+  const { plan: { rows, columns }, found, request: { rows: axis }, done } = job;
+  const there = found.filter(({ refused, distance }) => !refused && distance !== null);
+  const down = ["steps", "grid"].includes(axis.name) || columns.length === 1;
+  const lines = (down ? columns : rows).map((name, k) => {
+    const own = there.filter(({ row, column }) => (down ? column : row) === k).sort((a, b) => a.calls - b.calls);
+    return { name: name || "distance", x: own.map(({ calls }) => calls), y: own.map(({ distance }) => distance) };
+  });
+  view.curves.hidden = !done || lines.length > 4 || !lines.some(({ x }) => new Set(x).size > 1);
+  if (view.curves.hidden) return;
+  view.legend.replaceChildren(...(lines.length > 1 ? lines.map(({ name }, i) => h("span", { class: `key line-${i + 1}` }, name)) : []));
+  view.chart.draw({ series: lines, logX: true, logY: true });
+}
+
+// Two cells, large
+
+/** Show cell a beside b: another cell, or the reference of a. */
+async function pick(a, b) {
+  if (a === null || (picked?.a === a && b === undefined)) {
+    picked = null;
+    view.table.pick(null);
+    return view.closer.close();
+  }
+  const mine = job;
+  const own = mine.found.find(({ i }) => i === a);
+  const name = (event) => [mine.plan.rows[event.row], mine.plan.columns[event.column]].filter(Boolean).join(", ");
+  const shape = shapeOf(mine.request, own);
+  const alike = mine.found.filter((event) => event.i !== a && !event.refused && String(shapeOf(mine.request, event)) === String(shape));
+  const many = own.reference_frame === null ? [] : [{ value: REFERENCE, text: `reference: DDIM, ${count(mine.request.reference, "step")}` }];
+  const others = [...many, ...alike.map((event) => ({ value: String(event.i), text: name(event) }))];
+  const other = [b, picked?.b, others[0]?.value].find((value) => others.some((one) => one.value === value)) ?? null;
+  picked = { a, b: other };
+  view.table.pick(a);
+  const facts = ({ calls, ms, distance }) => `${count(calls, "call")} · ${seconds(ms / 1000)}`;
+  const beside = mine.found.find(({ i }) => String(i) === other);
+  const [left, right] = await Promise.all([a, other === REFERENCE ? own.reference_frame : beside?.i].map((i) => (i === undefined ? null : frame(address(mine.id, i, "x")))));
+  if (job !== mine || picked?.a !== a || picked.b !== other) return;
+  view.closer.open({
+    a: { name: name(own), facts: facts(own), frame: left },
+    b: right && { name: beside ? name(beside) : many[0].text, facts: beside ? facts(beside) : "from the same noise", frame: right },
+    n: left.n,
+    shape,
+    others,
+    other,
+    command: mine.plan.cells[a].command,
+  });
+  if (b === undefined) view.closer.element.scrollIntoView({ block: "nearest" });
+}
+
+// Out
+
+async function download(kind) {
+  try {
+    save(await blob(`/api/jobs/${job.id}/compare.${kind}`), `comparison-seed-${job.request.base.seed ?? 0}.${kind}`);
+  } catch (error) {
+    ctx.toast(error.message);
+  }
+}
+
+/** The commands of the cells, a line each. */
+const commands = () => (job?.plan ?? plan)?.cells?.filter(({ refused }) => !refused).map(({ command }) => command).join("\n");
+
+async function copy(text) {
+  if (!text) return ctx.toast("There is nothing to copy: what is chosen does not go together.");
+  await navigator.clipboard.writeText(text);
+  ctx.toast(text.includes("\n") ? "The commands are copied, a line for each cell." : "The command is copied. It writes the same bytes.");
+}
+
+/** Write the state into the address. */
+function keep() {
+  if (state.run !== null && wish) ctx.keep({ ...toParams(state), ...axes.toParams(wish) });
+}
+
+export default { id: "compare", title: "Compare", mount, show, hide };
