@@ -24,6 +24,8 @@ LONGEST = (
     "device/test_device.py",
     "test_public_types.py",
     "fuzz",
+    "studio",
+    "test_examples.py",
     "cli",
     "runs",
     "training",

@@ -24,6 +24,7 @@ WITHOUT_NETWORK = (
     "command options",
     "command import",
     "command export",
+    "command studio",
 )
 ON_THE_CPU = ("command info", "command plan", "command plot", "command evaluate")
 

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 Score = Callable[[Tensor], Tensor]
-MOST_PROJECTIONS = 10_000
+MOST_PROJECTIONS = 2**16
 
 ProjectionKind = Literal["rademacher", "gaussian", "sphere"]
 
