@@ -84,6 +84,7 @@ def test_a_table_is_saved(page: Page) -> None:
         "columns": {"name": "labels", "values": [0, 7]},
     }
     job, found = cells(page, request)
+    assert page.post("/api/compare/plan", request)["columns"] == ["class 0", "class 7"]
     assert [cell["distance"] for cell in found] == [None] * 4
     saved = page.client.get(f"/api/jobs/{job}/compare.png")
     assert Image.open(io.BytesIO(saved.content)).size[0] > 4 * 8

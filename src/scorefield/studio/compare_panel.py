@@ -119,13 +119,14 @@ def plan_compare(studio: Studio, values: Mapping[str, Any]) -> Planned:
         for column in range(columns):
             request = _request(asked, row, column)
             cells.append(_Cell(row, column, request, plan_request(studio, request).facts))
+    first = cells[0].request.run
     seconds = [cell.facts["seconds"] for cell in cells if cell.facts["refused"] is None]
     facts = {
         "cells": [{"row": cell.row, "column": cell.column, **cell.facts} for cell in cells],
-        "rows": [_said(studio, asked.rows, value) for value in asked.rows.values],
+        "rows": [_said(studio, first, asked.rows, value) for value in asked.rows.values],
         "columns": [""]
         if asked.columns is None
-        else [_said(studio, asked.columns, v) for v in asked.columns.values],
+        else [_said(studio, first, asked.columns, v) for v in asked.columns.values],
         "calls": sum(cell.facts["calls"] or 0 for cell in cells),
         "seconds": None if None in seconds else sum(seconds),
         "refused": None if seconds else cells[0].facts["refused"],
@@ -173,13 +174,16 @@ def _settings_of(sampler: object, was: object, settings: object) -> object:
     return {name: value for name, value in settings.items() if name in declared}
 
 
-def _said(studio: Studio, axis: Axis, value: Any) -> str:
-    """The head of a row or column."""
+def _said(studio: Studio, run: int, axis: Axis, value: Any) -> str:
+    """The head of a row or column. run: whose classes have names."""
     name = axis.name.rpartition(".")[2]
     if value is None:
         return f"{name}: the run's own"
     if axis.name in ("run", "classifier") and isinstance(value, int):
         return studio.catalogue.path(value).name
+    if axis.name == "labels" and isinstance(value, int):
+        classes = studio.catalogue.run(run).data_spec.classes
+        return f"class {classes[value] if 0 <= value < len(classes) else value}"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 

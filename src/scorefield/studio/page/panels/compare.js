@@ -1,13 +1,13 @@
 // Compare: the same seeds under settings along two axes, with what each cell costs and how far it is from a reference.
 
 import { blob, events, get, pageName, post, remove, save } from "/assets/lib/api.js";
-import { chart, cursor } from "/assets/lib/chart.js";
 import { debounced, h, say } from "/assets/lib/dom.js";
 import { address, frame } from "/assets/lib/frames.js";
 import { count, seconds } from "/assets/lib/numbers.js";
 import * as axes from "/assets/panels/compare/axes.js";
 import { closer } from "/assets/panels/compare/closer.js";
-import { table } from "/assets/panels/compare/table.js";
+import { distances } from "/assets/panels/compare/distances.js";
+import { table, took } from "/assets/panels/compare/table.js";
 import { form } from "/assets/panels/sample/form.js";
 import { empty, fromParams, fromRequest, toParams, toRequest } from "/assets/panels/sample/request.js";
 
@@ -31,7 +31,6 @@ const card = (id) => ctx.server.runs.find((run) => run.id === id);
 function mount(root, context) {
   ctx = context;
   const button = h("button", { type: "button", class: "run", disabled: true, onclick: () => (running ? stop() : run()) }, "Run");
-  const distances = chart({ label: "Distance by network calls", shared: cursor() });
   view = {
     button,
     cost: h("span", { class: "cost" }),
@@ -42,14 +41,11 @@ function mount(root, context) {
     axes: axes.axesForm({ onchange: () => { keep(); later(); } }),
     table: table({ onpick: (i) => pick(i) }),
     closer: closer({ onclose: () => pick(null), onother: (b) => pick(picked.a, b), oncopy: copy }),
-    chart: distances,
-    legend: h("p", { class: "legend soft" }),
-    curves: h("section", { class: "curves", "aria-label": "Distances", hidden: true }),
+    distances: distances(),
     png: h("button", { type: "button", disabled: true, onclick: () => download("png") }, "Save picture"),
     csv: h("button", { type: "button", disabled: true, onclick: () => download("csv") }, "Save table (CSV)"),
   };
   view.form = form({ cannot: "of the runs here cannot be compared", onchange: change, locked: () => true, onlock: null, first: view.axes.element });
-  view.curves.append(view.legend, distances.element);
   root.append(
     h("form", { class: "side", "aria-label": "What to compare", onsubmit: (event) => { event.preventDefault(); run(); } }, view.form.element, h("div", { class: "launch" }, button, view.cost, view.refusal, view.ended)),
     h("div", { class: "work" },
@@ -58,7 +54,7 @@ function mount(root, context) {
       view.table.element,
       h("div", { class: "actions" }, view.png, view.csv, h("button", { type: "button", onclick: () => copy(commands()) }, "Copy as commands")),
       view.closer.element,
-      view.curves),
+      view.distances.element),
   );
 }
 
@@ -99,18 +95,17 @@ async function adopt(next, nextWish, back = false) {
     if (mine !== adopted) return;
     offers = { ...found, largest: { ...found.largest, n: LARGEST } };
   }
-  wish = nextWish ?? axes.suggested(state, ctx.server.runs, offers);
-  view.axes.show(wish, state, ctx.server.runs, offers);
+  wish = nextWish ?? axes.suggested(ctx.server.runs, offers);
+  view.axes.show(wish, ctx.server.runs, offers);
   view.form.show(state, ctx.server.runs, offers);
   keep();
   await ask();
   if (back) await comeBack();
 }
 
-function change(name, { redraw, ...kept }) {
+function change(_, { redraw, ...kept }) {
   if (kept.run !== undefined && kept.run !== state.run) return adopt({ ...empty(), run: kept.run, n: state.n, seed: state.seed }, null);
   Object.assign(state, kept);
-  if (name === "sampler") view.axes.show(wish, state, ctx.server.runs, offers);
   keep();
   later();
 }
@@ -208,7 +203,7 @@ async function follow(id, made, now, signal) {
   view.hint.hidden = true;
   view.png.hidden = shapeOf(now, made.cells[0]).length !== 3;
   view.png.disabled = view.csv.disabled = true;
-  draw();
+  view.distances.draw(mine);
   const frames = [];
   for await (const event of events(`/api/jobs/${id}/events`, signal)) {
     if (job !== mine) return;
@@ -223,7 +218,7 @@ async function follow(id, made, now, signal) {
       await Promise.all(frames);
       Object.assign(mine, { done: true, calls: event.calls, ms: event.ms });
       view.png.disabled = view.csv.disabled = false;
-      draw();
+      view.distances.draw(mine);
       say(view.ended, `Done: ${count(mine.found.length, "cell")}.`);
     }
     if (event.event === "refused") fail(event.error);
@@ -257,21 +252,6 @@ async function comeBack() {
   say(view.cost, told(job));
 }
 
-/** The distances over the calls: a line for each row or column along which the calls differ. */
-function draw() {
-  const { plan: { rows, columns }, found, request: { rows: axis }, done } = job;
-  const there = found.filter(({ refused, distance }) => !refused && distance !== null);
-  const down = ["steps", "grid"].includes(axis.name) || columns.length === 1;
-  const lines = (down ? columns : rows).map((name, k) => {
-    const own = there.filter(({ row, column }) => (down ? column : row) === k).sort((a, b) => a.calls - b.calls);
-    return { name: name || "distance", x: own.map(({ calls }) => calls), y: own.map(({ distance }) => distance) };
-  });
-  view.curves.hidden = !done || lines.length > 4 || !lines.some(({ x }) => new Set(x).size > 1);
-  if (view.curves.hidden) return;
-  view.legend.replaceChildren(...(lines.length > 1 ? lines.map(({ name }, i) => h("span", { class: `key line-${i + 1}` }, name)) : []));
-  view.chart.draw({ series: lines, logX: true, logY: true });
-}
-
 // Two cells, large
 
 /** Show cell a beside b: another cell, or the reference of a. */
@@ -291,7 +271,7 @@ async function pick(a, b) {
   const other = [b, picked?.b, others[0]?.value].find((value) => others.some((one) => one.value === value)) ?? null;
   picked = { a, b: other };
   view.table.pick(a);
-  const facts = ({ calls, ms, distance }) => `${count(calls, "call")} · ${seconds(ms / 1000)}`;
+  const facts = ({ calls, ms }) => `${count(calls, "call")} · ${took(ms)}`;
   const beside = mine.found.find(({ i }) => String(i) === other);
   const [left, right] = await Promise.all([a, other === REFERENCE ? own.reference_frame : beside?.i].map((i) => (i === undefined ? null : frame(address(mine.id, i, "x")))));
   if (job !== mine || picked?.a !== a || picked.b !== other) return;

@@ -9,22 +9,22 @@ const STEPS = [5, 10, 20, 50];
 const NUMBERS = "Numbers, separated by commas.";
 
 /** The state of two axes that suits a run. */
-export function suggested(state, runs, offers) {
-  const known = axes(state, runs, offers);
+export function suggested(runs, offers) {
+  const known = axes(runs, offers);
   const of = (name) => ({ name, values: known.find((axis) => axis.name === name).usual });
   return { rows: of("sampler"), columns: of("steps"), reference: Math.min(100, offers.levels ?? 100) };
 }
 
 /** What can differ: [{ name, text, choices: [{ value, text, refused }] | null, usual: [values] }]. */
-function axes(state, runs, { samplers, grids, labels, guidance, options = [], levels, defaults }) {
+function axes(runs, { samplers, grids, labels, guidance, options = [], levels }) {
   const declared = (list) => list.map(({ name, refused }) => ({ value: name, text: name, refused }));
-  const sampler = samplers.find(({ name }) => name === (state.sampler ?? defaults.sampler));
+  const settings = samplers.filter(({ refused }) => !refused).flatMap(({ name, settings: own }) => own.filter(numeric).map((one) => ofSetting("settings", one, ` of ${name}`)));
   const cards = runs.map(({ id, name, can, problem }) => ({ value: id, text: name, refused: problem ?? can.sample }));
   const made = [
     { name: "sampler", text: "Sampler", choices: declared(samplers) },
     { name: "steps", text: "Steps", choices: null, usual: STEPS.filter((steps) => !levels || steps <= levels) },
     { name: "grid", text: "Grid", choices: declared(grids.filter((grid) => !grid.fixes_steps)) },
-    ...(sampler?.settings ?? []).filter(numeric).map((one) => ofSetting("settings", one, ` of ${sampler.name}`)),
+    ...settings.filter(({ name }, i) => settings.findIndex((one) => one.name === name) === i),
   ];
   if (labels) made.push({ name: "labels", text: "Class", choices: labels.classes.map((text, value) => ({ value, text })) });
   if (guidance && !guidance.refused) made.push({ name: "guidance", text: "Guidance scale", choices: null, usual: [1, 1.5, 3] });
@@ -43,12 +43,12 @@ function ofSetting(table, { name, type, choices }, of) {
   return { name: `${table}.${name}`, text: `${words[0].toUpperCase()}${words.slice(1)}${of}`, choices: listed, ...(listed ? {} : { usual: name === "eta" ? [0, 0.5, 1] : [] }) };
 }
 
-/** axesForm({ onchange }) -> { element, show(wish, state, runs, offers) }. wish: { rows, columns, reference }, which it writes. */
+/** axesForm({ onchange }) -> { element, show(wish, runs, offers) }. wish: { rows, columns, reference }, which it writes. */
 export function axesForm({ onchange }) {
   const element = h("div", { class: "group" });
 
-  function show(wish, state, runs, offers) {
-    const known = axes(state, runs, offers);
+  function show(wish, runs, offers) {
+    const known = axes(runs, offers);
     for (const side of ["rows", "columns"]) {
       if (wish[side].name && !known.some(({ name }) => name === wish[side].name)) wish[side] = { name: side === "rows" ? "sampler" : "", values: known[0].usual };
     }

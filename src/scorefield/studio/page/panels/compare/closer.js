@@ -55,6 +55,7 @@ export function closer({ onclose, onother, oncopy }) {
     const now = b && (images || view !== "difference") ? view : "beside";
     views.set(now);
     views.element.hidden = !b;
+    views.element.lastChild.hidden = !images; // points have no difference to draw
     pair.hidden = now !== "beside";
     over.hidden = now !== "wipe";
     apart.hidden = now !== "difference";

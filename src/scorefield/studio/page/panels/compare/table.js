@@ -9,6 +9,9 @@ const HEAD = 120; // CSS pixels of the heads of rows
 const GAP = 12;
 const [LEAST, MOST] = [104, 232]; // CSS pixels of a cell
 
+/** The time of a cell: 45 ms, 1.2 s. */
+export const took = (ms) => (ms < 100 ? `${Math.round(ms)}\u00a0ms` : seconds(ms / 1000));
+
 /**
  * table({ onpick }) -> { element, lay(of), progress(event, text), fill(event, frame), pick(place) }.
  *
@@ -75,7 +78,7 @@ export function table({ onpick }) {
     fill({ i, calls, ms, distance, refused: sentence }, frame) {
       const one = cells[i];
       Object.assign(one, { frame, sentence });
-      say(one.cost, sentence ? "not possible" : `${count(calls, "call")} · ${seconds(ms / 1000)}`);
+      say(one.cost, sentence ? "not possible" : `${count(calls, "call")} · ${took(ms)}`);
       say(one.far, sentence || distance === null ? "\u00a0" : `distance ${short(distance)}`);
       one.button.disabled = Boolean(sentence);
       if (sentence) told();
