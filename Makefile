@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed  ## train on portraits in colour (a second time: go on), then sample, edit and evaluate
 	$(BIN)/scorefield train portraits --run "$(RUN)" $$(test ! -e "$(RUN)/config.toml" || echo --resume)
-	$(BIN)/scorefield sample "$(RUN)" -n 40 --guidance 1.5 --out "$(RUN)/portraits.png" --trajectory "$(RUN)/denoising.gif"
+	$(BIN)/scorefield sample "$(RUN)" -n 40 --out "$(RUN)/portraits.png" --trajectory "$(RUN)/denoising.gif"
 	$(BIN)/scorefield interpolate "$(RUN)" 1 2 --frames 16 --label glasses --out "$(RUN)/walk.gif"
 	$(BIN)/python examples/paint_a_hat.py "$(RUN)" --out "$(RUN)/hats.png"
 	$(BIN)/scorefield evaluate "$(RUN)" --metrics fd,copies,palette --features classifier -n 500 --sets 1

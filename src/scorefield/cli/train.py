@@ -197,7 +197,7 @@ def _what_next(trainer: Trainer, recipe: Recipe, folder: Path) -> str:
     if spec.shape == (2,):
         return f"plot its samples and score with: scorefield plot {run}"
     model = trainer.objective.model
-    guided = " --guidance 2" if model.null_label is not None else ""
+    guided = " --guidance 2" if model.null_label is not None and recipe.sampling.guidance is None else ""
     one = " (of one class: --label NAME)" if model.num_classes else ""
     return (
         f"sample it with: scorefield sample {run}{guided}{one}; evaluate it with: scorefield evaluate {run}"

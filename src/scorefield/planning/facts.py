@@ -25,7 +25,8 @@ from scorefield.runs.build import (
     recipe_of,
 )
 from scorefield.runs.opened import OpenedRun
-from scorefield.runtime.checks import instance_of
+from scorefield.runtime.checks import brief
+from scorefield.runtime.errors import InputError
 from scorefield.runtime.precision import bf16_units, pick_device
 
 __all__ = [
@@ -207,7 +208,8 @@ def cost(model: ModelBase) -> Cost:
     Raises:
         InputError: For what is no such model.
     """
-    instance_of("model", model, ModelBase, "a model with a network, such as a sf.Denoiser")
+    if not isinstance(model, ModelBase):
+        raise InputError(f"model must be a model with a network, such as a sf.Denoiser, got {brief(model)}")
     inputs, model = model.network_inputs(1), copy.deepcopy(model)
     with FakeTensorMode():
         return _counted(_as_on_cpu(model.train()), inputs)
