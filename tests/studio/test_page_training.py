@@ -49,6 +49,16 @@ def test_a_plan_stands_before_start_and_a_refusal_beside_it(visits: Visits) -> N
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
 
 
+def test_a_page_without_runs_leads_to_the_training_of_the_demo(visits: Visits, tmp_path: Path) -> None:
+    with served([tmp_path]) as address:
+        reader = Visits(visits.browser, address)
+        page = reader.open()
+        page.get_by_role("button", name="Train the demo").click()
+        expect(page.get_by_role("button", name="Plan", exact=True)).to_be_focused()
+        assert page.get_by_label("Recipe", exact=True).input_value() == "portraits"
+        reader.close()
+
+
 def test_a_run_says_what_it_is_as_the_library_does(visits: Visits, root: Path) -> None:
     page = visits.open("#/run?run=1")
     run = sf.Run(root / "digits")

@@ -36,11 +36,12 @@ function mount(root, context) {
     charts: CURVES.map((curve) => ({ ...curve, chart: chart({ label: curve.label, shared, unit: curve.unit ?? short }) })),
     legend: h("p", { class: "legend soft" }),
     previews: previews(),
+    form: ctx.server.can_write ? startForm() : null,
   };
   const scale = segments({ legend: "Axes", options: [{ value: "log", text: "log" }, { value: "linear", text: "linear" }], value: axes, onchange: (value) => { axes = value; keep(); draw(); } });
   view.scale = scale;
   root.append(
-    h("div", { class: "side" }, h("div", { class: "groups" }, h("div", { class: "group" }, h("h2", {}, "Runs"), view.list, view.starting), ctx.server.can_write ? startForm() : null)),
+    h("div", { class: "side" }, h("div", { class: "groups" }, h("div", { class: "group" }, h("h2", {}, "Runs"), view.list, view.starting), view.form?.element ?? null)),
     h("div", { class: "work" }, h("div", { class: "bar" }, h("h1", {}, "Training"), scale.element), view.empty, view.legend, h("div", { class: "charts" }, ...view.charts.map((one) => one.chart.element)), view.previews.element),
   );
 }
@@ -48,6 +49,7 @@ function mount(root, context) {
 async function show(params) {
   front = true;
   if (params.runs !== undefined) chosen = params.runs.split(",").filter(Boolean).map(Number);
+  if (params.recipe !== undefined) view.form?.open(params.recipe);
   if (params.axes === "linear" || params.axes === "log") view.scale.set((axes = params.axes));
   await look();
 }
@@ -245,13 +247,24 @@ function startForm() {
     plan.replaceChildren(...(said.refused ? [] : [h("p", {}, `${bytes(said.memory)} of memory${said.seconds === null ? "" : `, about ${seconds(said.seconds)}`}`), h("details", {}, h("summary", {}, "All figures"), h("dl", { class: "facts" }, ...said.rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]))), h("code", { class: "command", tabindex: 0 }, said.command)]));
   }
 
-  return h(
+  const element = h(
     "details",
     { class: "more" },
     h("summary", {}, "Start a training"),
     h("form", { class: "group", "aria-label": "Start a training", onsubmit: async (event) => { event.preventDefault(); if (await order("/api/training", wish, refusal)) changed(); } },
       recipe.element, source.element, h("div", { class: "two" }, steps.element, minutes.element), settings.element, h("div", { class: "actions" }, ask, go), plan, refusal),
   );
+  /** Show the form with a recipe chosen, as from a link of another panel. */
+  function open(name) {
+    element.open = true;
+    if (recipes.some((one) => one.name === name)) {
+      recipe.element.querySelector("select").value = wish.recipe = name;
+      recipe.about(about(name));
+    }
+    changed();
+    ask.focus();
+  }
+  return { element, open };
 }
 
 export default { id: "training", title: "Training", mount, show, hide };
