@@ -58,8 +58,10 @@ function follow() {
     current?.hide();
     for (const [id, root] of Object.entries(roots)) root.hidden = id !== next.id;
     for (const link of nav.children) {
-      if (link.dataset.panel === next.id) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.panel === next.id) {
+        link.setAttribute("aria-current", "page");
+        link.scrollIntoView({ block: "nearest", inline: "nearest" }); // a narrow screen has no room for all
+      } else link.removeAttribute("aria-current");
     }
     current = next;
     document.title = `${next.title} · scorefield studio`;

@@ -489,7 +489,7 @@ async function walk() {
 }
 
 function sayTraining() {
-  if (!learnedHere() && !(jobs.kind === "training")) return view.form.training(`A small network, trained here on ${usable() ? "these points" : "the points that you draw"}: some 10 seconds on two cores.`, null, false);
+  if (!learnedHere() && !(jobs.kind === "training")) return view.form.training(`A small network, trained here on ${usable() ? "these points" : "the points that you draw"}: about 15 seconds.`, null, false);
   const { progress, done } = training;
   if (!progress) return view.form.training("Starting…", 0, true);
   const { i, of, ms, differences: by } = progress;
