@@ -33,7 +33,7 @@ ON_THE_CPU = ("command info", "command plan", "command plot", "command evaluate"
 def results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    """What the job says of the cases that this session of pytest has chosen."""
+    """What the job says of the cases that pytest has chosen."""
     here = [item for item in request.session.items if item.path == request.path]
     chosen = [item.callspec.params["name"] for item in here]  # type: ignore[attr-defined]
     folder = tmp_path_factory.mktemp("device")
