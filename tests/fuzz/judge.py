@@ -214,7 +214,7 @@ def _of_files(case: Case, outcome: Outcome, place: Path) -> Iterator[Fault]:
             named = any(rest == target or target.startswith(f"{rest}/") for target in targets)
             if how == "made" and _PARTIAL.search(name) and not stopped and not named:
                 yield Fault("left over", f"{stem} {_no_digits(name)}", f"{how}: {path}")
-            if stopped and _PARTIAL.search(name):
+            if stopped and any(_PARTIAL.search(part) for part in rest.split("/")):
                 continue  # of a plain command that a signal ended at once; the next writer clears it away
             if not any(_within(rest, target) for target in targets):
                 yield Fault(

@@ -584,6 +584,11 @@ def test_bad_sigma_is_explained(sigma: float | Tensor) -> None:
         sm.denoising_score_matching(lambda y: y, torch.zeros(4, 3), torch.zeros(4, 3), sigma)
 
 
+def test_an_exact_trace_in_too_many_dimensions_is_refused() -> None:
+    with pytest.raises(InputError, match=r"12,289 dimensions .*at most 12,288 .*sliced_score_matching_vr"):
+        sm.implicit_score_matching(lambda x: -x, torch.zeros(1, 3 * 64 * 64 + 1))
+
+
 def test_other_bad_arguments_are_explained() -> None:
     x = torch.zeros(4, 3)
     with pytest.raises(InputError, match="one value per example"):

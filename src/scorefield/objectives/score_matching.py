@@ -35,6 +35,7 @@ from scorefield.runtime.checks import LARGEST, brief, number, one_of, positive_i
 from scorefield.runtime.errors import InputError
 
 __all__ = [
+    "MOST_DIMENSIONS",
     "MOST_PROJECTIONS",
     "NormalSource",
     "ProjectionKind",
@@ -51,6 +52,7 @@ __all__ = [
 
 Score = Callable[[Tensor], Tensor]
 MOST_PROJECTIONS = 2**16
+MOST_DIMENSIONS = 3 * 64 * 64  # of an exact trace: each takes a backward pass, and memory for its graph
 
 ProjectionKind = Literal["rademacher", "gaussian", "sphere"]
 
@@ -116,15 +118,20 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
 
     Args:
         score: s, a callable x (B, *) -> (B, *), differentiable in x.
-        x: (B, *).
+        x: (B, *), D up to 12,288.
 
     Returns:
         (B,).
 
     Raises:
-        InputError: Where x is not a batch of floats, or on the score's shape.
+        InputError: Where x is not a batch of floats, on more dimensions, or on the score's shape.
     """
     check_batch(x)
+    if (dimensions := x[0].numel()) > MOST_DIMENSIONS:
+        raise InputError(
+            f"the exact trace in {dimensions:,} dimensions takes as many backward passes, and at most "
+            f"{MOST_DIMENSIONS:,} are allowed: use sliced_score_matching_vr"
+        )
     with recording() as create_graph:
         x_in = differentiable(x, create_graph)
         s = _call(score, x_in)
