@@ -22,7 +22,7 @@ class Level(NamedTuple):
 
     @property
     def r(self):
-        return self.sigma / self.alpha
+        return self.sigma / self.alpha if self.alpha else math.inf
 
 
 # q(x_t | x_0) at a time
@@ -81,6 +81,25 @@ def between(levels):
 def vp_level(t, low=0.1, high=20.0):
     integral = t * low + t * t * (high - low) / 2
     return Level(math.exp(-integral / 2), math.sqrt(-math.expm1(-integral)))
+
+
+def sub_vp_level(t, low=0.1, high=20.0):
+    integral = t * low + t * t * (high - low) / 2
+    return Level(math.exp(-integral / 2), -math.expm1(-integral))
+
+
+def sub_vp_at(r):
+    """α with (1 − α²)/α = r."""
+    alpha = 2 / (r + math.hypot(r, 2))
+    return Level(alpha, r * alpha)
+
+
+def flow_level(t):
+    return Level(1 - t, t)
+
+
+def flow_at(r):
+    return Level(1 / (1 + r), r / (1 + r)) if r < math.inf else Level(0.0, 1.0)
 
 
 def edm_level(t, low=0.002, high=80.0, rho=7.0):

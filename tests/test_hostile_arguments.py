@@ -182,6 +182,8 @@ CASES: dict[str, Case] = {
         sf.process.from_sigmas, {"sigmas": [0.1, 1.0], "mean": 0.0, "std": 1.0}, levels_of
     ),
     "process.vp": Case(sf.process.vp, {"beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-3}, levels_of),
+    "process.flow": Case(sf.process.flow, {"t_min": 1e-3}, levels_of),
+    "process.sub_vp": Case(sf.process.sub_vp, {"beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-3}, levels_of),
     "process.ve": Case(
         sf.process.ve,
         {"sigma_min": 0.1, "sigma_max": 10.0, "mean": 0.0, "std": 1.0, "t_min": 1e-3},

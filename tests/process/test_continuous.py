@@ -19,7 +19,9 @@ TABLES = {
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(50.0, 0.01, 10), mean=0.1, std=0.4),
 }
 CONTINUOUS = {
+    "flow": sf.process.flow(),
     "vp": sf.process.vp(),
+    "sub-vp": sf.process.sub_vp(),
     "constant": sf.process.vp(8.0, 8.0),
     "ve": sf.process.ve(0.01, 50.0, std=0.5),
     **{name: sf.process.Interpolated(table) for name, table in TABLES.items()},
@@ -34,6 +36,57 @@ def test_vp_is_the_integral_of_beta(t):
     alpha, sigma = process.level(t)
     assert alpha.item() == pytest.approx(math.exp(-integral / 2), rel=1e-12)
     assert sigma.item() ** 2 == pytest.approx(1 - math.exp(-integral), rel=1e-9)
+
+
+@pytest.mark.parametrize("t", [1e-3, 0.2, 0.77, 1.0])
+def test_sub_vp_has_the_variance_of_its_sde(t):
+    """dσ²/dt = −β σ² + g², g² = β (1 − e^{−2∫β}), solved numerically from σ² = 0."""
+    # [Song et al. 2021 Eq. 12, 29]
+
+    def beta(u):
+        return 0.1 + u * 19.9
+
+    def slope(u, var):
+        return -beta(u) * var + beta(u) * (1 - math.exp(-2 * (0.1 * u + 19.9 * u**2 / 2)))
+
+    solved = integrate.solve_ivp(slope, (0, t), [0.0], method="LSODA", rtol=1e-11, atol=1e-15)
+    alpha, sigma = sf.process.sub_vp(0.1, 20.0).level(t)
+    assert float(sigma) ** 2 == pytest.approx(solved.y[0, -1], rel=1e-6)
+    assert torch.equal(alpha, sf.process.vp(0.1, 20.0).level(t).alpha)
+
+
+def test_flow_is_the_straight_path():
+    """Its velocity is ε − x_0 at every t, and the network of parametrization "flow" is that velocity."""
+    # [Lipman et al. 2023 Eq. 22, 23; Liu et al. 2023 Eq. 1]
+    process = sf.process.flow()
+    x0, eps = (sf.noise.NoiseSource(i).normal((5, 3)).double() for i in range(2))
+    t = torch.tensor([1e-3, 0.25, 0.5, 0.999, 1.0], dtype=torch.float64)
+    x_t = process.sample(x0, t, eps)
+    assert torch.equal(x_t, torch.lerp(x0, eps, t[:, None]))
+
+    def net(x, c, y=None):
+        assert torch.equal(x, x_t)
+        assert torch.equal(c, 1000 * t)
+        return eps - x0
+
+    pred = sf.Denoiser(net, process, "flow", noise_input="scaled")(x_t, t)
+    torch.testing.assert_close(pred.x0, x0, rtol=0, atol=1e-14)
+    torch.testing.assert_close(pred.eps, eps, rtol=0, atol=1e-12)
+    assert [float(c) for c in process.level(1.0)] == [0.0, 1.0]
+    assert (process.prior_mean, process.prior_std, process.is_discrete) == (0.0, 1.0, False)
+
+
+def test_plain_error_of_the_velocity_is_the_weighting_network():
+    """mean|F − (ε − x_0)|², with times uniform on [t_min, 1].  [Lipman et al. 2023 Eq. 23]"""
+    process, noise = sf.process.flow(), sf.noise.NoiseSource(0)
+    x0 = sf.noise.NoiseSource(3).normal((64, 2)).double()
+    model = sf.Denoiser(lambda x, c, y=None: x.sin(), process, "flow", noise_input="scaled")
+    loss = sf.objectives.Simple(model, "network")(x0, None, noise)
+    again = sf.noise.NoiseSource(0)
+    t = 1e-3 + (1 - 1e-3) * again.uniform((64, 1)).double()
+    eps = again.normal_like(x0)
+    expected = (((1 - t) * x0 + t * eps).sin() - (eps - x0)).square().mean(dim=1)
+    torch.testing.assert_close(loss.per_example, expected, rtol=1e-12, atol=0)
 
 
 def test_discrete_linear_tends_to_vp():
@@ -126,7 +179,7 @@ def test_what_needs_neighbours_is_refused(process):
             sf.Denoiser(lambda x, c: x, process, noise_input="scaled", **options)
 
 
-@pytest.mark.parametrize("name", ["vp", "ve", "linear"])
+@pytest.mark.parametrize("name", ["flow", "vp", "sub-vp", "ve", "linear"])
 def test_grids(name):
     process = CONTINUOUS[name]
     grid = sf.grids.uniform(process, 5)
@@ -140,7 +193,7 @@ def test_grids(name):
         sf.grids.uniform(process, 0)
 
 
-@pytest.mark.parametrize("name", ["vp", "ve", "linear"])
+@pytest.mark.parametrize("name", ["flow", "vp", "sub-vp", "ve", "linear"])
 def test_samplers_recover_the_data_on_them(name):
     process = CONTINUOUS[name]
     mixture = sf.oracle.GaussianMixture([[0.4]], [[[0.04]]])
@@ -161,8 +214,9 @@ def test_refusals():
         sf.process.vp(0.0, 1.0)
     with pytest.raises(sf.InputError, match="sigma_min"):
         sf.process.ve(1.0, 0.5)
-    with pytest.raises(sf.InputError, match="t_min"):
-        sf.process.vp(t_min=0.0)
+    for make in (sf.process.vp, sf.process.sub_vp, sf.process.flow):
+        with pytest.raises(sf.InputError, match="t_min"):
+            make(t_min=0.0)
     with pytest.raises(sf.InputError, match="table of levels"):
         sf.process.Interpolated(vp)  # type: ignore[arg-type]
 
@@ -174,6 +228,7 @@ def test_refusals():
         lambda: sf.process.edm(std=math.inf),
         lambda: sf.process.edm(sigma_max=math.inf),
         lambda: sf.process.vp(beta_max=math.inf),
+        lambda: sf.process.sub_vp(beta_min=-1.0),
         lambda: sf.process.ve(0.1, math.inf),
         lambda: sf.process.from_sigmas([1.0, 2.0], mean=math.nan),
         lambda: sf.process.from_sigmas([1.0, 2.0], std=-1.0),

@@ -16,7 +16,9 @@ PROCESSES = {
     "betas": lambda: sf.process.from_betas([0.5, 0.9, 0.99]),
     "geometric": lambda: sf.process.geometric(7.3, 0.013, 12, mean=0.2, std=0.3),
     "sigmas": lambda: sf.process.from_sigmas([0.1, 0.5, 0.6]),
+    "flow": lambda: sf.process.flow(t_min=0.01),
     "vp": lambda: sf.process.vp(),
+    "sub-vp": lambda: sf.process.sub_vp(0.2, 15.0),
     "ve": lambda: sf.process.ve(0.01, 50.0),
     "interpolated": lambda: sf.process.Interpolated(sf.process.cosine(50)),
 }

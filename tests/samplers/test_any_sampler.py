@@ -61,6 +61,7 @@ CASES: dict[str, Any] = {
         plain.ve_at,
     ),
     "continuous vp": Case(sf.process.vp(), plain.vp_level, plain.vp_at),
+    "continuous sub-vp": Case(sf.process.sub_vp(t_min=0.01), plain.sub_vp_level, plain.sub_vp_at),
     "interpolated": Case(Interpolated(COSINE), plain.between(plain.cosine_table(100)), plain.vp_at),
 }
 
@@ -94,6 +95,7 @@ def network_says(name, x, x0, level, below):
         "score": ((a * x0 - x) / s**2, 1),
         "v": ((a * (x - a * x0) / s - s * x0) / n, 1 / n),
         "edm": ((x0 - a * SIGMA_DATA**2 / k**2 * x) * k / (s * SIGMA_DATA), 1 / k),
+        "flow": ((x - a * x0) / s - x0, 1),
     }[name]
 
 
@@ -205,14 +207,15 @@ def grids(process):
     return {**named, **counts, **lists}
 
 
-def exact_line(process, head=False):
+def exact_line(case, head=False):
     """The exact model of N(M, V), with a variance head that always says FRACTION."""
+    process = case.process
     if not head:
         return sf.oracle.GaussianMixture([[plain.M]], [[[plain.V]]]).denoiser(process)
 
     def net(x, c, y=None):
         r = (4 * c[:, None]).exp()
-        alpha = torch.ones_like(r) if process.level(process.T).alpha == 1 else (1 + r**2).rsqrt()
+        alpha = torch.tensor([case.at(ratio).alpha for ratio in r[:, 0].tolist()], dtype=F64)[:, None]
         x0 = plain.M + plain.V / (plain.V + r**2) * (x / alpha - plain.M)
         return torch.cat([x0, torch.full_like(x0, 2 * FRACTION - 1)], dim=1)
 
@@ -244,7 +247,7 @@ def test_b_mean_and_variance_follow_the_recursion(case, name):
         mean, root = walk.start()[:2]
         x_T = mean + root * units[:, 1:2]
         tape = Recorded([units[:, j : j + 1] for j in range(2, len(units))])
-        model = exact_line(process, head="learned" in name)
+        model = exact_line(case, head="learned" in name)
         # Particle 0 is the constant, so that the others differ from it by the coefficient of their own
         # normal.
         library = sf.trajectory(model, sampler, times, x_T, tape)

@@ -43,7 +43,7 @@ class Denoiser(ModelBase, ConditionalModel):
             `low_res`, are its conditioning: training takes them from the data, `given` binds them for sampling. With
             a variance head it gives twice the channels, the second half for Σ.
         process: Whose levels it was made for.
-        parametrization: What F means: "eps", "x0", "v", "score", "mean" or "edm".
+        parametrization: What F means: "eps", "x0", "v", "score", "mean", "edm" or "flow".
         variance: None, "range" (ln Σ interpolated between ln β̃ and ln β by (F_v + 1)/2, Improved DDPM Eq. 15) or
             "direct" (F_v = ln Σ).
         noise_input: What the network receives as c: "index", "scaled", "rank" or "log_sigma".

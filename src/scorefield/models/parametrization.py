@@ -88,6 +88,14 @@ def edm(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
     return Affine(alpha * sigma_data**2 / k2, sigma * sigma_data / k2.sqrt(), 1 / k2.sqrt())
 
 
+def flow(process: GaussianProcess, t: Tensor, sigma_data: float) -> Affine:
+    """F = ε̂ − x̂0, the velocity dx_t/dt of x_t = (1 − t) x_0 + t ε: x̂0 = (x_t − σ F)/(α + σ), on any process.
+    [Lipman et al. 2023, Eq. 23; Liu et al. 2023, Eq. 1]
+    """
+    alpha, sigma = process.level(t)
+    return Affine(1 / (alpha + sigma), -sigma / (alpha + sigma), torch.ones_like(alpha))
+
+
 def coefficients(name: str, process: GaussianProcess, t: Tensor, sigma_data: float = 0.5) -> Affine:
     """The coefficients of parametrization `name` at t > 0, float64, in t's shape. Unknown names: InputError."""
     make: Coefficients = PARAMETRIZATIONS[name]

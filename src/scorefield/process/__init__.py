@@ -8,7 +8,7 @@ from scorefield.process.categorical import (
     uniform_categorical,
     uniform_categories,
 )
-from scorefield.process.continuous import ContinuousProcess, Interpolated, edm, ve, vp
+from scorefield.process.continuous import ContinuousProcess, Interpolated, edm, flow, sub_vp, ve, vp
 from scorefield.process.discrete import DiscreteProcess, cosine, from_betas, from_sigmas, geometric, linear
 from scorefield.process.schedules import (
     cosine_betas,
@@ -32,6 +32,7 @@ __all__ = [
     "cosine_betas",
     "cosine_kappas",
     "edm",
+    "flow",
     "from_betas",
     "from_sigmas",
     "geometric",
@@ -40,6 +41,7 @@ __all__ = [
     "linear",
     "linear_betas",
     "linear_kappas",
+    "sub_vp",
     "uniform_categorical",
     "uniform_categories",
     "ve",

@@ -1,5 +1,5 @@
-"""Processes with a level at every real t: the continuous VP, VE and EDM, and a table of levels read between
-its entries.
+"""Processes with a level at every real t: the straight path of flow matching, the SDEs VP, sub-VP and VE, EDM, and a
+table of levels read between its entries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import PROCESSES
 
-__all__ = ["ContinuousProcess", "Interpolated", "edm", "ve", "vp"]
+__all__ = ["ContinuousProcess", "Interpolated", "edm", "flow", "sub_vp", "ve", "vp"]
 
 
 # Where grids on an EDM process stop short of t = 0: σ is σ_min there to five digits and more.
@@ -61,6 +61,19 @@ class ContinuousProcess(GaussianProcess):
         """(α_t, σ_t) for float64 t within [0, T]."""
 
 
+class _Flow(ContinuousProcess):
+    """x_t = (1 − t) x_0 + t ε."""
+
+    def __init__(self, t_min: float) -> None:
+        self.T, self.t_min = 1.0, t_min
+
+    def _level(self, t: Tensor) -> Level:
+        return Level(1 - t, t.clone())
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        return torch.sigmoid(-as_log_ratio(log_ratio))
+
+
 class _ContinuousVP(ContinuousProcess):
     """The SDE dx = −½ β(t) x dt + √β(t) dw with β(t) = β_min + t (β_max − β_min)."""
 
@@ -69,13 +82,33 @@ class _ContinuousVP(ContinuousProcess):
         self._beta_min, self._beta_max = beta_min, beta_max
 
     def _level(self, t: Tensor) -> Level:
-        integral = t * self._beta_min + t**2 * (self._beta_max - self._beta_min) / 2  # ∫_0^t β = −ln ᾱ_t
+        integral = self._integral(t)
         return Level((-integral / 2).exp(), (-torch.expm1(-integral)).sqrt())
 
     def time(self, log_ratio: Tensor) -> Tensor:
-        # ∫β = −ln α² = ln(1 + e^{−2λ}); the quadratic in t is solved in the form that does not cancel.
-        integral, slope = softplus(-2 * as_log_ratio(log_ratio)), self._beta_max - self._beta_min
+        # ∫β = −ln α² = ln(1 + e^{−2λ})
+        return self._time(softplus(-2 * as_log_ratio(log_ratio)))
+
+    def _integral(self, t: Tensor) -> Tensor:
+        """∫_0^t β = −2 ln α_t."""
+        return t * self._beta_min + t**2 * (self._beta_max - self._beta_min) / 2
+
+    def _time(self, integral: Tensor) -> Tensor:
+        """The t at which ∫_0^t β has these values: the quadratic is solved in the form that does not cancel."""
+        slope = self._beta_max - self._beta_min
         return 2 * integral / (self._beta_min + (self._beta_min**2 + 2 * slope * integral).sqrt())
+
+
+class _SubVP(_ContinuousVP):
+    """The SDE dx = −½ β(t) x dt + √(β(t)(1 − e^{−2∫β})) dw: σ_t = 1 − α_t² with the α_t of VP."""
+
+    def _level(self, t: Tensor) -> Level:
+        integral = self._integral(t)
+        return Level((-integral / 2).exp(), -torch.expm1(-integral))
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        # r = σ/α = α^{−1} − α = 2 sinh(½∫β)
+        return self._time(2 * torch.asinh((-as_log_ratio(log_ratio)).exp() / 2))
 
 
 class _ContinuousVE(ContinuousProcess):
@@ -179,6 +212,20 @@ class Interpolated(ContinuousProcess):
 
 
 @recorded()
+def flow(t_min: float = 1e-3) -> ContinuousProcess:
+    """The straight path of flow matching and rectified flow, x_t = (1 − t) x_0 + t ε on 0 ≤ t ≤ 1.  [Lipman et al. 2023,
+    Eq. 22; Liu et al. 2023, Eq. 1]
+
+    α_t = 1 − t and σ_t = t, so that x_1 is noise alone and dx_t/dt = ε − x_0, which parametrization "flow" predicts.
+    Both papers have noise at t = 0 and data at t = 1; here, as everywhere, t = 0 is the data.
+
+    Args:
+        t_min: Where grids and likelihoods stop short of the data, in (0, 1).
+    """
+    return _Flow(_check_start(t_min))
+
+
+@recorded()
 def vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> ContinuousProcess:
     """The variance-preserving process of dx = −½ β(t) x dt + √β(t) dw, β linear, on 0 ≤ t ≤ 1.  [Song et al.
     2021, Eq. 32–33]
@@ -191,13 +238,24 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Co
         beta_max: β(1), at least beta_min.
         t_min: Where grids and likelihoods stop short of the data, in (0, 1).
     """
-    for name, value in (("beta_min", beta_min), ("beta_max", beta_max)):
-        number(name, value, above=0, at_most=LARGEST)
-    if not beta_min <= beta_max:
-        raise InputError(
-            f"a variance-preserving process needs 0 < beta_min ≤ beta_max, got {beta_min} and {beta_max}"
-        )
+    _check_betas("a variance-preserving process", beta_min, beta_max)
     return _ContinuousVP(beta_min, beta_max, _check_start(t_min))
+
+
+@recorded()
+def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> ContinuousProcess:
+    """The sub-variance-preserving process of dx = −½ β(t) x dt + √(β(t)(1 − e^{−2∫β})) dw, β linear, on 0 ≤ t ≤ 1.
+    [Song et al. 2021, Eq. 12, 29]
+
+    α_t = exp(−½ ∫β) as of `vp`, and σ_t = 1 − α_t², never above the σ_t of `vp`.
+
+    Args:
+        beta_min: β(0), positive.
+        beta_max: β(1), at least beta_min.
+        t_min: Where grids and likelihoods stop short of the data, in (0, 1).
+    """
+    _check_betas("a sub-variance-preserving process", beta_min, beta_max)
+    return _SubVP(beta_min, beta_max, _check_start(t_min))
 
 
 @recorded()
@@ -240,6 +298,13 @@ def edm(
     number("rho, the power,", rho, at_least=0.01, at_most=1000)
     check_moments(mean, std)
     return _EDM(sigma_min, sigma_max, rho, mean, std)
+
+
+def _check_betas(what: str, beta_min: float, beta_max: float) -> None:
+    for name, value in (("beta_min", beta_min), ("beta_max", beta_max)):
+        number(name, value, above=0, at_most=LARGEST)
+    if not beta_min <= beta_max:
+        raise InputError(f"{what} needs 0 < beta_min ≤ beta_max, got {beta_min} and {beta_max}")
 
 
 def _check_start(t_min: float) -> float:

@@ -110,7 +110,9 @@ PROCESSES = Registry(
         "geometric": "scorefield.process.discrete:geometric",
         "betas": "scorefield.process.discrete:from_betas",
         "sigmas": "scorefield.process.discrete:from_sigmas",
+        "flow": "scorefield.process.continuous:flow",
         "vp": "scorefield.process.continuous:vp",
+        "sub-vp": "scorefield.process.continuous:sub_vp",
         "ve": "scorefield.process.continuous:ve",
         "edm": "scorefield.process.continuous:edm",
         "interpolated": "scorefield.process.continuous:Interpolated",
@@ -207,6 +209,7 @@ PARAMETRIZATIONS = Registry(
         "score": "scorefield.models.parametrization:score",
         "mean": "scorefield.models.parametrization:mean",
         "edm": "scorefield.models.parametrization:edm",
+        "flow": "scorefield.models.parametrization:flow",
     },
 )
 
