@@ -122,6 +122,19 @@ def test_errors_speak_of_python():
     assert not found
 
 
+def test_errors_show_values_by_one_function():
+    """`brief` shows None as None; the name of its type, NoneType, says nothing to a user."""
+    found = [
+        f"{path.relative_to(SRC).as_posix()}: {text}"
+        for path in SRC.rglob("*.py")
+        for node in nodes(path)
+        if isinstance(node, ast.JoinedStr)
+        for text in [ast.unparse(node)]
+        if re.search(r"got \{type\(", text)
+    ]
+    assert not found
+
+
 def test_a_file_name_has_one_meaning():
     """No two modules share a name, but for `base`, which holds the base classes of its folder."""
     stems = [path.stem for path in SRC.rglob("*.py") if path.stem not in ("__init__", "__main__", "base")]

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset as MapDataset
 from scorefield.data.base import Source
 from scorefield.data.dataset import tensor
 from scorefield.data.sources.torch_dataset import torch_dataset
+from scorefield.runtime.checks import brief
 from scorefield.runtime.errors import InputError
 
 __all__ = ["TrainingData", "as_source"]
@@ -35,6 +36,6 @@ def as_source(data: TrainingData) -> Source:
         return data
     raise InputError(
         f"data must be a source of sf.data, a tensor, a pair of tensors (examples, labels), or a map-style "
-        f"torch.utils.data.Dataset; got {type(data).__name__} (sf.data.torch_dataset takes anything with "
+        f"torch.utils.data.Dataset; got {brief(data)} (sf.data.torch_dataset takes anything with "
         "__len__ and __getitem__)"
     )

@@ -153,7 +153,7 @@ class ModuleFeatures:
     def _checked(self, value: object, what: str, count: int) -> Tensor:
         if isinstance(value, Tensor) and value.ndim == 2 and len(value) == count:
             return value
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        got = tuple(value.shape) if isinstance(value, Tensor) else brief(value)
         raise InputError(
             f"{self.name}: expected {what} of {count} images, got {got}: flatten or pool what it gives"
         )

@@ -36,7 +36,7 @@ from scorefield.runs.build import (
 )
 from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runtime.array_files import array_headers, read_arrays
-from scorefield.runtime.checks import flag, is_list
+from scorefield.runtime.checks import brief, flag, is_list
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.own_code import allowed_modules, allowing
 from scorefield.runtime.parsing import whole_number
@@ -327,12 +327,12 @@ class OpenedRun:
         if not isinstance(conditions, Mapping):
             raise InputError(
                 "conditions are arrays by name, such as {'mask': array}, or the path of an .npz of them; "
-                f"got {type(conditions).__name__}"
+                f"got {brief(conditions)}"
             )
         for name, array in conditions.items():
             if not isinstance(name, str) or not isinstance(array, np.ndarray | Tensor):
                 raise InputError(
-                    f"conditions are arrays or tensors by name; got {type(array).__name__} under {name!r}"
+                    f"conditions are arrays or tensors by name; got {brief(array)} under {name!r}"
                 )
         tensors = {name: numeric_tensor(name, array, "conditions") for name, array in conditions.items()}
         return {name: Condition.of(name, tensor) for name, tensor in tensors.items()}
