@@ -269,6 +269,8 @@ FRONT = {
 }  # fmt: skip
 # Nothing that `evaluate` is given bounds its time: that is samples × steps × what a call of the network takes.
 UNBOUNDED = {"evaluate"}
+# Arguments that ask for as much work as they say.
+COUNTS = {("measure_speed", "seconds"), ("PredictorCorrector", "repeats")}
 CALLED = {"D", "DI", "DV", "clf", "O", "DU"}  # instances whose call is public, beside objectives
 
 
@@ -359,7 +361,7 @@ class ApiCalls:
             good = self._good(text, short, name)
             values = self._hostile(dice, parameters[name][0], front) if name in wrong or not good else good
             words.append(f"{name}={dice.choice(values or good or ['None'])}")
-        honest = short in UNBOUNDED or (short == "measure_speed" and "seconds" in wrong)
+        honest = short in UNBOUNDED or any((short, name) in COUNTS for name in wrong)
         return Case(code=f"use({text}({', '.join(words)}))", unbounded=honest)
 
     def _good(self, text: str, short: str, name: str) -> list[str]:
