@@ -191,18 +191,39 @@ def by_eta(eta):
 
 
 def euler(walk, x, hi, lo, memory):
+    if hi.alpha == 0:
+        return straight(walk, x, hi, lo, None)
     y = x / hi.alpha
     return lo.alpha * (y + (lo.r - hi.r) * walk.slope(y, hi.r)), None
 
 
+def straight(walk, x, hi, lo, memory):
+    """dx = x̂0 dα + ε̂ dσ with both held at hi."""
+    return x + (lo.alpha - hi.alpha) * walk.x0(x, hi) + (lo.sigma - hi.sigma) * walk.eps(x, hi), None
+
+
 def heun(churn=0.0, low=0.0, high=math.inf, scale=1.0):
-    """[Karras et al. 2022, Algorithms 1 and 2], r̂ within the process and Euler's step above r = 80."""
+    """[Karras et al. 2022, Algorithms 1 and 2], r̂ within the process and Euler's step above r = 80; where r of T is
+    infinite, Heun's rule for dx = x̂0 dα + ε̂ dσ.
+    """
+
+    def straight_step(walk, x, hi, lo):
+        ahead, _ = straight(walk, x, hi, lo, None)
+        if lo.sigma == 0:
+            return ahead
+        x0, eps = (walk.x0(x, hi) + walk.x0(ahead, lo)) / 2, (walk.eps(x, hi) + walk.eps(ahead, lo)) / 2
+        return x + (lo.alpha - hi.alpha) * x0 + (lo.sigma - hi.sigma) * eps
 
     def step(walk, x, hi, lo, memory):
+        if hi.alpha == 0:
+            return straight_step(walk, x, hi, lo), None
         y, r = x / hi.alpha, hi.r
         raised = min(r * (1 + min(churn / (len(walk.levels) - 1), math.sqrt(2) - 1)), walk.r_T)
         if raised > r * (1 + 1e-12) and low <= r <= high:
             y, r = y + math.sqrt(raised**2 - r**2) * scale * walk.draw(), raised
+        if walk.r_T == math.inf:
+            hi = walk.at(r)
+            return straight_step(walk, hi.alpha * y, hi, lo), None
         slope = walk.slope(y, r)
         ahead = y + (lo.r - r) * slope
         if lo.r > 0 and r <= 80:
@@ -235,6 +256,8 @@ def two_m(stochastic):
 
 def two_s(walk, x, hi, lo, memory):
     """[Lu et al. 2022b, Algorithm 1 with r = ½]"""
+    if hi.alpha == 0:
+        return straight(walk, x, hi, lo, None)
     D = walk.x0(x, hi)
     if lo.sigma:
         middle = walk.at(math.sqrt(hi.r * lo.r))
@@ -247,6 +270,8 @@ def langevin(share, denoise=False):
     """[NCSN Algorithm 1] in y = x/α, whose score is −(y − M)/(V + r²); the step is share·r²."""
 
     def step(walk, x, hi, lo, memory):
+        if hi.alpha == 0:
+            return straight(walk, x, hi, lo, None)
         y, r = x / hi.alpha, hi.r
         h = share * r * r
         y = y - h / 2 * (y - M * walk.constant()) / (V + r * r) + math.sqrt(h) * walk.draw()

@@ -62,8 +62,14 @@ CASES: dict[str, Any] = {
     ),
     "continuous vp": Case(sf.process.vp(), plain.vp_level, plain.vp_at),
     "continuous sub-vp": Case(sf.process.sub_vp(t_min=0.01), plain.sub_vp_level, plain.sub_vp_at),
+    "flow": Case(sf.process.flow(), plain.flow_level, plain.flow_at),
     "interpolated": Case(Interpolated(COSINE), plain.between(plain.cosine_table(100)), plain.vp_at),
 }
+
+
+def noise_input(process):
+    """What a network can be told at every level: ln(σ/α)/4, or 1000 t where that may be infinite."""
+    return "scaled" if process.ends_in_noise else "log_sigma"
 
 
 def first_time(process):
@@ -114,7 +120,8 @@ def test_a_every_parametrization_predicts_the_same(case, name):
     times = [
         first_time(process),
         *((round if discrete else float)(share * process.T) for share in shares),
-        process.T,
+        # At α = 0 there is no x̂0 that ε̂ could give.
+        0.999 * process.T if name in ("eps", "score") and process.ends_in_noise else process.T,
     ]
     times = torch.tensor([t for t in times for _ in range(6)])  # type: ignore[assignment]
     a, s = torch.tensor([level(t) for t in times.tolist()], dtype=F64).T[..., None]  # type: ignore[attr-defined]
@@ -127,7 +134,7 @@ def test_a_every_parametrization_predicts_the_same(case, name):
         assert relative_error(scaled, c_in * x) < 1e-10
         return F
 
-    pred = sf.Denoiser(net, process, name, noise_input="log_sigma", sigma_data=SIGMA_DATA)(x, times)
+    pred = sf.Denoiser(net, process, name, noise_input=noise_input(process), sigma_data=SIGMA_DATA)(x, times)
     eps = (x - a * x0) / s
     expected = {
         "x0": x0,
@@ -214,12 +221,16 @@ def exact_line(case, head=False):
         return sf.oracle.GaussianMixture([[plain.M]], [[[plain.V]]]).denoiser(process)
 
     def net(x, c, y=None):
-        r = (4 * c[:, None]).exp()
-        alpha = torch.tensor([case.at(ratio).alpha for ratio in r[:, 0].tolist()], dtype=F64)[:, None]
-        x0 = plain.M + plain.V / (plain.V + r**2) * (x / alpha - plain.M)
+        levels = (
+            map(case.level, (c / 1000).tolist())
+            if process.ends_in_noise
+            else map(case.at, (4 * c).exp().tolist())
+        )
+        a, s = torch.tensor(list(levels), dtype=F64).T[..., None]
+        x0 = plain.M + a * plain.V / (a**2 * plain.V + s**2) * (x - a * plain.M)
         return torch.cat([x0, torch.full_like(x0, 2 * FRACTION - 1)], dim=1)
 
-    return sf.Denoiser(net, process, "x0", variance="range", noise_input="log_sigma")
+    return sf.Denoiser(net, process, "x0", variance="range", noise_input=noise_input(process))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -281,13 +292,14 @@ MIXED = {
     "vp cosine": sf.process.from_betas(sf.process.cosine_betas(1000)),
     "ve": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.01, 1000)),
     "edm": CASES["edm"].process,
+    "flow": CASES["flow"].process,
 }
 
 
-def joint(u, r2):
-    """ln w_k N(u; m_k, v_k + r²), (B, K), for u = x/α."""
-    var = VARIANCES + r2
-    return WEIGHTS.log() - ((u - MEANS) ** 2 / var + var.log()) / 2
+def joint(x, a=1.0, s=0.0):
+    """ln w_k N(x; α m_k, α² v_k + σ²), (B, K)."""
+    var = a**2 * VARIANCES + s**2
+    return WEIGHTS.log() - ((x - a * MEANS) ** 2 / var + var.log()) / 2
 
 
 class Classifier:
@@ -297,8 +309,7 @@ class Classifier:
         self.process = process
 
     def __call__(self, x, t):
-        alpha, sigma = self.process.level(t)
-        return joint(x / alpha, (sigma / alpha) ** 2)
+        return joint(x, *self.process.level(t))
 
 
 def mixture_model(process):
@@ -309,13 +320,17 @@ def mixture_model(process):
     within = torch.tensor([[0.0, -math.inf], [-math.inf, 0.0], [0.0, 0.0]], dtype=F64)
 
     def net(x, c, y=None):
-        r2 = (8 * c[:, None]).exp()
-        u = x if exploding else x * (1 + r2).sqrt()
-        p = torch.softmax(joint(u, r2) + within[2 if y is None else y], dim=1)
-        return (p * (MEANS + VARIANCES / (VARIANCES + r2) * (u - MEANS))).sum(1, keepdim=True)
+        if process.ends_in_noise:
+            a, s = 1 - c[:, None] / 1000, c[:, None] / 1000
+        else:
+            r = (4 * c[:, None]).exp()
+            a, s = (torch.ones_like(r), r) if exploding else ((1 + r**2).rsqrt(), r * (1 + r**2).rsqrt())
+        p = torch.softmax(joint(x, a, s) + within[2 if y is None else y], dim=1)
+        gain = a * VARIANCES / (a**2 * VARIANCES + s**2)
+        return (p * (MEANS + gain * (x - a * MEANS))).sum(1, keepdim=True)
 
     return sf.Denoiser(
-        net, process, "x0", noise_input="log_sigma", data=sf.DataSpec((1,), classes=("a", "b"))
+        net, process, "x0", noise_input=noise_input(process), data=sf.DataSpec((1,), classes=("a", "b"))
     )
 
 
@@ -394,7 +409,7 @@ def statistics(x, law):
     var = (law * (VARIANCES + (MEANS - mean) ** 2)).sum()
     known = {"mean": (x, mean), "variance": ((x - mean) ** 2, var)}
     return (
-        {**known, "share": (torch.softmax(joint(x, 0.0), dim=1)[:, :1], law[0])}
+        {**known, "share": (torch.softmax(joint(x), dim=1)[:, :1], law[0])}
         if law[0] < 1 and law[1] < 1
         else known
     )

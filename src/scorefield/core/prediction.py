@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from scorefield.core.shapes import expand
@@ -29,7 +30,7 @@ class Level(NamedTuple):
 
     @property
     def ratio(self) -> Tensor:
-        """σ/α, the standard deviation of the noise of x_t/α: 0 at t = 0, ascending in t."""
+        """σ/α, the standard deviation of the noise of x_t/α: 0 at t = 0, ascending in t, infinite where α = 0."""
         return self.sigma / self.alpha
 
 
@@ -76,6 +77,7 @@ class Prediction:
         """This prediction with the gradient g = log_p_grad(x_t, t) folded in; itself where there is none.
 
         The score gains g, so ε̂ becomes ε̂ − σ g and x̂0 becomes x̂0 + (σ²/α) g.  [ADM Algorithm 2]
+        Where α = 0 nothing of y is in x_t, so that ∇ log p(y | x_t) is 0: there the prediction is left as it is.
 
         Args:
             t: The time of this prediction, a number or (B,).
@@ -92,7 +94,8 @@ class Prediction:
                 "Ancestral"
             )
         alpha, sigma = self.level
-        shift = expand(sigma**2 / alpha, self.x_t) * self.log_p_grad(self.x_t, t)
+        gain = torch.where(alpha > 0, sigma**2 / alpha, 0)
+        shift = expand(gain, self.x_t) * self.log_p_grad(self.x_t, t)
         return replace(self, x0=self.x0 + shift, log_p_grad=None)
 
     @property

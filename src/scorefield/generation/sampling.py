@@ -262,7 +262,8 @@ class Sampling:
             return None
         if not isinstance(self.model, GaussianModel):
             return None
-        ratio = float(self.model.process.level(float(self.grid[0])).ratio)
+        level = self.model.process.level(self.grid)
+        ratio = float(level.ratio[level.alpha > 0].max())  # at α = 0 no gradient is added
         if ratio <= LARGEST_RATIO:
             return None
         return (

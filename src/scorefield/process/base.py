@@ -140,6 +140,11 @@ class GaussianProcess(Process):
             InputError: For t outside [0, T], and for t between the levels of a table.
         """
 
+    @cached_property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing of the data is left at t = T: α_T = 0."""
+        return bool(self.level(self.T).alpha == 0)
+
     def check_states(self, x: Tensor) -> None:
         check_batch_of("x", x)
 

@@ -18,7 +18,7 @@ from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
-from scorefield.process.base import GaussianProcess
+from scorefield.process.base import GaussianProcess, Process
 from scorefield.runtime.checks import flag
 from scorefield.runtime.errors import IncompatibleModel
 from scorefield.samplers.base import Grid, Sampler
@@ -40,7 +40,7 @@ class DPMSolver2M(Sampler[Before | None]):
     2022b, Alg. 2]
 
     x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1) D,  D = x̂0 + h/(2h')·(x̂0 − x̂0')  with ' of the step before. The
-    first step and the step to 0, where h is infinite, have D = x̂0: they are first order.
+    first step and the steps where h is infinite, to 0 and from α = 0, have D = x̂0: they are first order.
 
     Args:
         stochastic: SDE-DPM-Solver++(2M), x_s = (σ_s/σ_t)e^{−h} x_t + α_s(1 − e^{−2h}) D + σ_s√(1 − e^{−2h})
@@ -80,15 +80,16 @@ class DPMSolver2S(Sampler[None]):
     et al. 2022b, Alg. 1]
 
     x_s = (σ_s/σ_t) x_t − α_s(e^{−h} − 1)·x̂0(x_m, m) with λ_m = (λ_t + λ_s)/2 (r = ½). No step knows of
-    another one. The step to 0, where h is infinite, is first order. The middle lies between the levels of a
-    table, so a discrete process is refused.
+    another one. The steps to 0 and from α = 0, where h is infinite, are first order. The middle lies between
+    the levels of a table, so a discrete process is refused.
     """
 
     guidance = "eps"
     between_levels = True
 
     def calls(self, grid: Grid) -> int:
-        """Two network calls a step, one on the step to 0.
+        """Two network calls a step, one on the step to 0. A step from α = 0 makes one call as well, but only
+        the process knows it.
 
         Args:
             grid: Times that strictly descend.
@@ -97,6 +98,11 @@ class DPMSolver2S(Sampler[None]):
             InputError: Unless the grid strictly descends.
         """
         return 2 * super().calls(grid) - int(as_floats(grid)[-1] == 0)
+
+    def calls_on(self, process: Process | None, grid: Grid) -> int:
+        first, second = as_floats(grid)[:2]
+        one = isinstance(process, GaussianProcess) and second > 0 and bool(process.level(first).alpha == 0)
+        return self.calls(grid) - int(one)
 
     def init(self, model: Denoise, x: Tensor) -> None:
         return None
@@ -108,6 +114,8 @@ class DPMSolver2S(Sampler[None]):
         pred = model(x_t, t).guided(t)
         if s == 0:
             return pred.x0, pred.x0, None
+        if hi.alpha == 0:
+            return _first_order(pred.x0, pred.eps, lo), pred.x0, None
         m = _middle(model.process, hi, lo)
         x_m = _first_order(pred.x0, pred.eps, model.process.level(m))
         bend = model(x_m, m).guided(m).x0 - pred.x0

@@ -105,7 +105,7 @@ def log_snr(
     """n steps evenly spaced in λ = ln(α/σ), the grid of DPM-Solver.  [Lu et al. 2022a]
 
     n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times. How times become levels of
-    a table: as in `karras`.
+    a table, and what is done where σ/α of T is infinite: as in `karras`.
 
     Args:
         process: Any process.
@@ -135,7 +135,8 @@ def karras(
     """n steps evenly spaced in (σ/α)^{1/ρ}, coarse in the noise and fine near the data.  [Karras et al. 2022,
     Eq. 5]
 
-    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times.
+    n times from σ/α = sigma_max to sigma_min, then 0; without the 0, n + 1 times. Where σ/α of T is infinite,
+    the first time is T, and unless sigma_max is given the others descend from σ/α of T − t_min.
     The times are exact where t is continuous. Of a table they are the nearest levels; where two are the same,
     the noisier one moves to the next free level, and the noisiest ones move back if that would take them
     above the first.
@@ -358,6 +359,8 @@ def _spaced(
         )
     positive_int("the number of steps", n, at_most=_MOST_STEPS)
     flag("to_zero", to_zero)
+    if sigma_max is None and process.ends_in_noise:
+        return _after_noise(process, n, scale, sigma_min, to_zero)
     first = process.t_min
     high, low = (
         process.level(end).ratio
@@ -381,6 +384,19 @@ def _spaced(
     return _ended(times) if to_zero else times
 
 
+def _after_noise(
+    process: GaussianProcess, n: int, scale: _Scale, sigma_min: float | None, to_zero: bool
+) -> Tensor:
+    """T, where σ/α is infinite, and then the grid from σ/α of T − t_min on."""
+    others = n - 1 if to_zero else n
+    start = torch.tensor([process.T], dtype=torch.long if process.is_discrete else torch.float64)
+    if not others:
+        return _ended(start)
+    high = float(process.level(process.T - process.t_min).ratio)
+    times = torch.cat([start, _spaced(process, others, scale, sigma_min, high, True)])
+    return times if to_zero else times[:-1]
+
+
 def _exact_times(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> Tensor:
     times = process.time(scale.log_ratio(wanted))
     least = process.level(
@@ -395,7 +411,8 @@ def _exact_times(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> Ten
 
 def _nearest_levels(process: GaussianProcess, wanted: Tensor, scale: _Scale) -> Tensor:
     """Descending levels next to the `wanted` values of the scale, no two of them the same."""
-    table = scale.of(process.level(torch.arange(1, int(process.T) + 1)).ratio)
+    ratios = process.level(torch.arange(1, int(process.T) + 1)).ratio
+    table = scale.of(ratios[ratios.isfinite()])
     slack = _ROUNDING * table.abs().max()
     if wanted[-1] < table[0] - slack or wanted[0] > table[-1] + slack:
         raise _outside(process, wanted, scale, 1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.noise import Noise
+from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand, sum_flat
 from scorefield.models.base import Denoise, GaussianModel, LogDensity, ScoreFunction
 from scorefield.models.foreign import as_gaussian, as_model
@@ -38,6 +39,9 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
     Annealed Langevin dynamics is this on `grids.staircase(process, repeats)`. On a score without levels h =
     step, and `grids.steps(n)` makes n updates. It is stable for h below 4 times the smallest variance of p_t
     along any direction.
+
+    At α_t = 0 there is no x/α, and x_t already has the law of its level, noise: the step is x_s = α_s x̂0 + σ_s ε̂
+    without a draw.
 
     Guidance adds to the score: at level t the updates then sample p_t(x)·p_t(y|x)^s, for any scale s.
 
@@ -145,16 +149,20 @@ class Langevin(Sampler[Kept | None, ScoreFunction]):
         hi, lo, first = process.level(t), process.level(s), process.level(process.t_min)
         r, r_1 = hi.ratio, first.ratio
         h = self.step_size * (r / r_1) ** 2
-        pred, z = model(x_t, t).guided(t), noise.normal_like(x_t)
+        pred = model(x_t, t).guided(t)
+        z = noise.normal_like(x_t) if hi.alpha > 0 else None
 
-        def updated(alpha: Tensor) -> Tensor:
+        def updated(to: Level) -> Tensor:
+            alpha, sigma = to
+            if z is None:
+                return expand(alpha, x_t) * pred.x0 + expand(sigma, x_t) * pred.eps
             drift, std = alpha * h / (2 * r), alpha * h.sqrt()
             return expand(alpha / hi.alpha, x_t) * x_t - expand(drift, x_t) * pred.eps + expand(std, x_t) * z
 
         if s == 0 and self.final_denoise:
-            x0 = model(updated(hi.alpha), t).guided(t).x0
+            x0 = model(updated(hi), t).guided(t).x0
             return x0, x0
-        return updated(lo.alpha), pred.x0
+        return updated(lo), pred.x0
 
     def _adjusted(
         self, model: ScoreFunction, x: Tensor, state: Kept | None, noise: Noise

@@ -71,7 +71,8 @@ class Heun(Sampler[float | None]):
     al. 2022, Alg. 1]
 
     An Euler step is taken to and from t = 0, where no model is called, and where r exceeds 80 at the noisier
-    end.
+    end. Where r is infinite at t = T, the slopes of dx = x̂0 dα + ε̂ dσ, the same equation, are averaged at every
+    r: x_s = x_t + (α_s − α_t)·½(x̂0 + x̂0') + (σ_s − σ_t)·½(ε̂ + ε̂').
 
     With churn each of N steps first adds noise that raises r to r̂ = (1 + γ)·r, γ = min(churn/N, √2 − 1), and then
     goes from there to s, so that errors of earlier steps are forgotten.  [Karras et al. 2022, Alg. 2]  r̂ stays
@@ -115,7 +116,7 @@ class Heun(Sampler[float | None]):
 
     def calls(self, grid: Grid) -> int:
         """At most two network calls a step, one on a step to or from 0: 2S − 1 for S steps to 0. Steps above
-        r = 80 make one call as well, but only the process knows them.
+        r = 80 may make one call as well, but only the process knows them.
 
         Args:
             grid: Times that strictly descend (sampling) or, without churn, strictly ascend (encoding).
@@ -138,7 +139,7 @@ class Heun(Sampler[float | None]):
         for t, s in pairwise(times):
             r_t, r_s = process.level(t).ratio, process.level(s).ratio
             r_t = self._r_hat(process, r_t, gamma) if t > 0 else r_t
-            count += 1 + _is_corrected(t, s, r_t, r_s)
+            count += 1 + _is_corrected(process, t, s, r_t, r_s)
         return count
 
     def init(self, model: Denoise, x: Tensor) -> float | None:
@@ -163,11 +164,16 @@ class Heun(Sampler[float | None]):
         here, lo = model.process.level(t), model.process.level(s)
         x_s = expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps
         r_t, r_s = here.ratio, lo.ratio
-        if not _is_corrected(t, s, r_t, r_s):
+        if not _is_corrected(model.process, t, s, r_t, r_s):
+            return x_s, x0, state
+        there = model(x_s, s).guided(s)
+        if model.process.ends_in_noise:
+            signal, noisy = (lo.alpha - here.alpha) / 2, (lo.sigma - here.sigma) / 2
+            x_s = x_s + expand(signal, x_t) * (there.x0 - x0) + expand(noisy, x_t) * (there.eps - eps)
             return x_s, x0, state
         # Euler's step is kept in its x̂0 form and corrected, because x/α cancels where α is small.
         half = lo.alpha * (r_s - r_t) / 2
-        return x_s + expand(half, x_t) * (model(x_s, s).guided(s).eps - eps), x0, state
+        return x_s + expand(half, x_t) * (there.eps - eps), x0, state
 
     def _raised(
         self, process: GaussianProcess, x_t: Tensor, t: float, gamma: float | None, noise: Noise
@@ -194,6 +200,6 @@ class Heun(Sampler[float | None]):
         return raised if raised > r and self.churn_min <= r <= self.churn_max else r
 
 
-def _is_corrected(t: float, s: float, r_t: Tensor, r_s: Tensor) -> bool:
+def _is_corrected(process: GaussianProcess, t: float, s: float, r_t: Tensor, r_s: Tensor) -> bool:
     """Whether a step asks the model a second time."""
-    return t > 0 and s > 0 and float(max(r_t, r_s)) <= LARGEST_RATIO
+    return t > 0 and s > 0 and (process.ends_in_noise or float(max(r_t, r_s)) <= LARGEST_RATIO)

@@ -82,6 +82,7 @@ def _curve(process: object) -> dict[str, Any] | None:
     first, last = float(process.t_min), float(process.T)
     times = torch.linspace(first, last, _POINTS, dtype=torch.float64)
     times = times.round().unique() if process.is_discrete else times
+    times = times[process.level(times).alpha > 0]  # JSON has no infinite ratio
     level = process.level(times)
     return {
         "t": times.tolist(),
