@@ -53,3 +53,14 @@ export function debounced(then, wait) {
 }
 
 export const reducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** Hand files that are dropped on an element to `take(file, target)`, and mark the element while one is above it. */
+export function dropTarget(element, take) {
+  element.addEventListener("dragover", (event) => { event.preventDefault(); element.classList.add("dropping"); });
+  element.addEventListener("dragleave", (event) => { if (!element.contains(event.relatedTarget)) element.classList.remove("dropping"); });
+  element.addEventListener("drop", (event) => {
+    event.preventDefault();
+    element.classList.remove("dropping");
+    if (event.dataTransfer.files.length) take(event.dataTransfer.files[0], event.target);
+  });
+}

@@ -1,8 +1,9 @@
 // Compare: the same seeds under settings along two axes, with what each cell costs and how far it is from a reference.
 
-import { blob, events, get, pageName, post, remove, save } from "/assets/lib/api.js";
+import { blob, get, pageName, post, save } from "/assets/lib/api.js";
 import { debounced, h, say } from "/assets/lib/dom.js";
 import { address, frame } from "/assets/lib/frames.js";
+import { launcher } from "/assets/lib/job.js";
 import { count, seconds } from "/assets/lib/numbers.js";
 import * as axes from "/assets/panels/compare/axes.js";
 import { closer } from "/assets/panels/compare/closer.js";
@@ -19,7 +20,6 @@ let state = { ...empty(), n: 4 }; // what all cells have in common
 let wish = null; // { rows, columns, reference }
 let offers = null;
 let plan = null;
-let running = null;
 let job = null; // { id, plan, request, found: [events of cells], frames, done } of the table that is shown
 let picked = null; // { a, b }: the cell that is shown large, and the one beside it or REFERENCE
 let view;
@@ -30,12 +30,8 @@ const card = (id) => ctx.server.runs.find((run) => run.id === id);
 
 function mount(root, context) {
   ctx = context;
-  const button = h("button", { type: "button", class: "run", disabled: true, onclick: () => (running ? stop() : run()) }, "Run");
   view = {
-    button,
-    cost: h("span", { class: "cost" }),
-    ended: h("p", { class: "unseen", role: "status" }),
-    refusal: h("p", { class: "refusal", hidden: true }),
+    launch: launcher({ onrun: run, onstopped: () => ctx.toast(`Stopped after ${count(job?.found.length ?? 0, "cell")}.`) }),
     title: h("h1", {}, "Compare"),
     hint: h("p", { class: "empty" }),
     axes: axes.axesForm({ onchange: () => { keep(); later(); } }),
@@ -47,7 +43,7 @@ function mount(root, context) {
   };
   view.form = form({ cannot: "of the runs here cannot be compared", onchange: change, locked: () => true, onlock: null, first: view.axes.element });
   root.append(
-    h("form", { class: "side", "aria-label": "What to compare", onsubmit: (event) => { event.preventDefault(); run(); } }, view.form.element, h("div", { class: "launch" }, button, view.cost, view.refusal, view.ended)),
+    h("form", { class: "side", "aria-label": "What to compare", onsubmit: (event) => { event.preventDefault(); run(); } }, view.form.element, view.launch.element),
     h("div", { class: "work" },
       h("div", { class: "bar" }, view.title),
       view.hint,
@@ -139,8 +135,7 @@ async function ask() {
   }
   if (mine !== asked) return;
   plan = said;
-  view.refusal.hidden = !said.refused;
-  say(view.refusal, said.refused ?? "");
+  view.launch.refuse(said.refused);
   face();
   if (job) return;
   say(view.title, card(state.run).name);
@@ -150,13 +145,8 @@ async function ask() {
 }
 
 function face() {
-  view.button.disabled = !running && (!plan || Boolean(plan.refused));
-  say(view.button, running ? "Stop" : "Run");
-  view.button.classList.toggle("stop", Boolean(running));
-  if (running) return;
-  if (!plan || plan.refused) return say(view.cost, "");
-  const made = `${count(plan.calls, "network call")} in ${count(plan.cells.length, "cell")}`;
-  say(view.cost, plan.seconds === null ? made : `${made}, about ${seconds(plan.seconds)}`);
+  const text = plan.refused ? "" : `${count(plan.calls, "network call")} in ${count(plan.cells.length, "cell")}${plan.seconds === null ? "" : `, about ${seconds(plan.seconds)}`}`;
+  view.launch.offer(!plan.refused, text);
 }
 
 function shapeOf(asked, { row, column }) {
@@ -170,33 +160,26 @@ function lay(of, asked) {
 }
 
 async function run() {
-  if (running || !plan || plan.refused) return;
-  const abort = new AbortController();
-  running = { abort };
+  if (view.launch.busy || !plan || plan.refused) return;
   const now = request();
-  face();
-  say(view.cost, "starting");
-  say(view.ended, "");
-  try {
-    const made = await post("/api/jobs", { page: pageName(), kind: "compare", request: now });
-    running.id = made.id;
-    if (innerWidth < 760) view.title.parentElement.scrollIntoView({ block: "start" });
-    await follow(made.id, made, now, abort.signal);
-  } catch (error) {
-    if (error.name !== "AbortError") fail(error.message);
-  } finally {
-    running = null;
-    face();
-    if (job?.done) say(view.cost, told(job));
-  }
+  let on = null;
+  const each = (name) => (event) => on[name](event);
+  await view.launch.start({ kind: "compare", request: now }, {
+    made(made) {
+      if (innerWidth < 760) view.title.parentElement.scrollIntoView({ block: "start" });
+      on = tableOf(made.id, made, now);
+    },
+    progress: each("progress"),
+    cell: each("cell"),
+    done: each("done"),
+  });
 }
 
-const told = ({ calls, ms }) => `${count(calls, "network call")} in ${seconds(ms / 1000)}`;
-
-/** Show the table of a job, and fill it as its cells come. */
-async function follow(id, made, now, signal) {
+/** Show the table of a job, and what fills it as its cells come. */
+function tableOf(id, made, now) {
   job = { id, plan: made, request: now, found: [], done: false };
   const mine = job;
+  const frames = [];
   pick(null);
   lay(made, now);
   say(view.title, `${made.rows.length} × ${made.columns.length} cells, seed ${now.base.seed ?? 0}`);
@@ -204,26 +187,23 @@ async function follow(id, made, now, signal) {
   view.png.hidden = shapeOf(now, made.cells[0]).length !== 3;
   view.png.disabled = view.csv.disabled = true;
   view.distances.draw(mine);
-  const frames = [];
-  for await (const event of events(`/api/jobs/${id}/events`, signal)) {
-    if (job !== mine) return;
-    if (event.event === "state" && event.state === "queued" && event.behind) say(view.cost, `waits for ${count(event.behind, "other job")}`);
-    if (event.event === "progress" && event.row !== null) view.table.progress(event, `step ${event.i} of ${event.steps}`);
-    if (event.event === "progress") say(view.cost, event.row === null ? `reference: step ${event.i} of ${event.steps}` : `cell ${mine.found.length + 1} of ${made.cells.length}`);
-    if (event.event === "cell") {
+  return {
+    progress(event) {
+      if (event.row !== null) view.table.progress(event, `step ${event.i} of ${event.steps}`);
+      view.launch.progress(event.row === null ? `reference: step ${event.i} of ${event.steps}` : `cell ${mine.found.length + 1} of ${made.cells.length}`);
+    },
+    cell(event) {
       mine.found.push(event);
       frames.push(filled(mine, event));
-    }
-    if (event.event === "done") {
+    },
+    async done() {
       await Promise.all(frames);
-      Object.assign(mine, { done: true, calls: event.calls, ms: event.ms });
+      mine.done = true;
       view.png.disabled = view.csv.disabled = false;
       view.distances.draw(mine);
-      say(view.ended, `Done: ${count(mine.found.length, "cell")}.`);
-    }
-    if (event.event === "refused") fail(event.error);
-    if (event.event === "cancelled") ctx.toast(`Stopped after ${count(mine.found.length, "cell")}.`);
-  }
+      view.launch.ended(`Done: ${count(mine.found.length, "cell")}.`);
+    },
+  };
 }
 
 async function filled(mine, event) {
@@ -231,25 +211,16 @@ async function filled(mine, event) {
   if (job === mine) view.table.fill(event, samples);
 }
 
-function fail(sentence) {
-  view.refusal.hidden = false;
-  say(view.refusal, sentence);
-}
-
-function stop() {
-  const { id, abort } = running;
-  if (id) remove(`/api/jobs/${id}`).catch(() => {});
-  else abort.abort();
-}
-
 /** After a reload: the table of this state, where the server still has it. */
 async function comeBack() {
   const now = JSON.stringify(request());
   const jobs = await get(`/api/jobs?page=${pageName()}`);
   const found = jobs.find(({ kind, state: how, request: of }) => kind === "compare" && how === "done" && JSON.stringify(of) === now);
-  if (!found || running || !plan || plan.refused) return;
-  await follow(found.id, plan, request());
-  say(view.cost, told(job));
+  if (!found || view.launch.busy || !plan || plan.refused) return;
+  const on = tableOf(found.id, plan, request());
+  const mine = job;
+  const done = await view.launch.follow(found.id, on, () => job === mine);
+  if (done) view.launch.took(done);
 }
 
 // Two cells, large

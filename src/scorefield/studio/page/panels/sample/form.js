@@ -2,6 +2,7 @@
 
 import { field, hasControl, number, refusals, select, setting } from "/assets/lib/controls.js";
 import { h, icon } from "/assets/lib/dom.js";
+import { newSeed } from "/assets/panels/sample/request.js";
 
 const MANY = 24; // classes, above which they are typed and not ticked
 
@@ -144,7 +145,7 @@ export function form({ onchange, locked, onlock, cannot = "of the runs here cann
     n.control.disabled = one;
     const seed = number({ value: state.seed, min: 0, step: 1 }, (value) => onchange("seed", { seed: value ?? 0 }));
     const die = h("button", { type: "button", class: "inside", "aria-label": "Draw a new seed", title: "Draw a new seed", onclick: () => {
-      seed.value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+      seed.value = newSeed();
       onchange("seed", { seed: Number(seed.value) });
     } }, icon("die"));
     const lock = h("button", { type: "button", class: "inside", "aria-pressed": String(locked()), "aria-label": "Keep the seed", onclick: turn });

@@ -17,6 +17,9 @@ export const empty = () => ({
   indices: null,
 });
 
+/** A seed by chance. */
+export const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+
 const WHOLE = ["run", "steps", "classifier", "n", "seed", "block"];
 
 /** The state of an address's parameters. Settings of the sampler are named set.NAME, those of [sampling] opt.NAME. */
