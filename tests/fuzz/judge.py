@@ -275,7 +275,7 @@ def _targets(case: Case) -> list[str]:
     """What a call was told to write: values of --run, --out, --trajectory; a run itself; new things of code."""
     words = list(case.words)
     if not words:
-        given = re.findall(r'\b(?:target|trajectory)=("(?:[^"\\]|\\.)+")', case.code)
+        given = re.findall(r'\b(?:target|trajectory|run)=("(?:[^"\\]|\\.)+")', case.code)
         given = [str(Path(ast.literal_eval(text))) for text in given]
         return ["runs", "new", *given, *re.findall(r'Run\("(\w+)"\)\.(?:evaluate|save_samples)', case.code)]
     found = ["runs", "__pycache__"]
