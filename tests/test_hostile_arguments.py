@@ -448,6 +448,14 @@ CASES: dict[str, Case] = {
             (sf.objectives.CategoricalVLB(CATEGORICAL), LEVELS, None),
         )
     },
+    "objectives.LogitNormalTimes": Case(
+        sf.objectives.LogitNormalTimes,
+        {"mean": 0.0, "std": 1.0},
+        lambda times: times.draw(SDE, 3, sf.noise.NoiseSource(0)),
+    ),
+    "objectives.ShiftedTimes": Case(
+        sf.objectives.ShiftedTimes, {"shift": 3.0}, lambda times: times.draw(SDE, 3, sf.noise.NoiseSource(0))
+    ),
     "objectives.UniformTimes": Case(
         sf.objectives.UniformTimes().draw, {"process": P, "batch": 3, "noise": NOISE}
     ),
@@ -540,6 +548,8 @@ CASES: dict[str, Case] = {
             sf.grids.ddim_quadratic,
         )
     },
+    "grids.shifted": Case(sf.grids.shifted, {"process": P, "n": 5, "shift": 3.0}),
+    "grids.shifted of continuous time": Case(sf.grids.shifted, {"process": SDE, "n": 5, "shift": 3.0}),
     "grids.uniform of continuous time": Case(sf.grids.uniform, {"process": SDE, "n": 5}),
     "grids.full": Case(sf.grids.full, {"process": P}),
     "grids.sections": Case(sf.grids.sections, {"process": P, "counts": [2, 3]}),

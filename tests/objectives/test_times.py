@@ -2,6 +2,9 @@
 checkpoints keep.
 """
 
+import math
+from statistics import NormalDist
+
 import pytest
 import torch
 from support import Golden, assert_close
@@ -209,3 +212,58 @@ def test_every_time_is_drawn_equally_often():
     shares = torch.bincount(t, minlength=5).double() / 40_000
     assert shares[0] == 0
     assert ((shares[1:] - 1 / 4).abs() < 4 * (3 / 16 / 40_000) ** 0.5).all()
+
+
+def kolmogorov(values, distribution):
+    """√n·sup|F_n − F|: above 1.95 once in a thousand times."""
+    values = values.sort().values
+    n = len(values)
+    at = torch.tensor([distribution(value) for value in values.tolist()], dtype=torch.float64)
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    return float(torch.maximum((at - steps[:-1]).abs().max(), (at - steps[1:]).abs().max())) * n**0.5
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.7, 0.6), (1.1, 1.5)])
+def test_logit_normal_times_have_their_distribution(mean, std):
+    """P(t ≤ a) = Φ((logit(a) − mean)/std), and its density is the weight: every importance is 1."""
+    # [Esser et al. 2024 Eq. 19]
+    t, importance = sf.objectives.LogitNormalTimes(mean, std).draw(sf.process.flow(), 5000, NoiseSource(1))
+    assert (importance == 1).all()
+    assert kolmogorov(t, lambda a: NormalDist(mean, std).cdf(math.log(a / (1 - a)))) < 1.95
+    z = torch.tensor([[-40.0], [0.0], [40.0]])
+    ends, _ = sf.objectives.LogitNormalTimes().draw(sf.process.flow(), 3, Recorded([z]))
+    assert ends.tolist() == [1e-3, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_shifted_times_multiply_the_ratio(shift):
+    """σ/α is s times that of uniform times, so that P(t ≤ a) = a/(s − (s − 1)a) up to t_min."""
+    # [Esser et al. 2024 Eq. 23]
+    flow = sf.process.flow(t_min=1e-9)
+    t, importance = sf.objectives.ShiftedTimes(shift).draw(flow, 5000, NoiseSource(2))
+    even, _ = UniformTimes().draw(flow, 5000, NoiseSource(2))
+    assert (importance == 1).all()
+    assert_close(flow.level(t).ratio, shift * flow.level(even).ratio, 1e-9)
+    assert kolmogorov(t, lambda a: a / (shift - (shift - 1) * a)) < 1.95
+
+
+def test_a_shift_of_logit_normal_times_is_a_shift_of_their_mean():
+    flow, z = sf.process.flow(), NoiseSource(0).normal((100, 1))
+    moved, _ = sf.objectives.LogitNormalTimes(math.log(3.0)).draw(flow, 100, Recorded([z]))
+    plain, _ = sf.objectives.LogitNormalTimes().draw(flow, 100, Recorded([z]))
+    assert_close(flow.level(moved).ratio, 3 * flow.level(plain).ratio, 1e-12)
+
+
+def test_times_of_continuous_processes_are_built_by_name_and_refuse_tables():
+    flow = sf.process.flow()
+    model = sf.Denoiser(lambda x, c, y=None: x, flow, "flow", noise_input="scaled")
+    objective = sf.objectives.Simple(model, "network", {"kind": "logit-normal", "mean": 0.5})
+    assert objective.config["times"] == {"kind": "logit-normal", "mean": 0.5, "std": 1.0}
+    assert sf.objectives.Simple(model, times="shifted").config["times"] == {"kind": "shifted", "shift": 3.0}
+    assert objective(torch.zeros(4, 2), None, NoiseSource(0)).t.dtype == torch.float64
+    for name in ("logit-normal", "shifted"):
+        with pytest.raises(sf.IncompatibleModel, match="continuous t"):
+            as_times(name, PROCESS).draw(PROCESS, 3, NoiseSource(0))
+    for make in (lambda: sf.objectives.ShiftedTimes(0.0), lambda: sf.objectives.LogitNormalTimes(std=0.0)):
+        with pytest.raises(sf.InputError, match=r"shift|std"):
+            make()

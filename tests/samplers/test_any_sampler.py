@@ -201,7 +201,7 @@ def grids(process):
     T = process.T
     if not isinstance(T, int):
         middle = 50.25 if T > 1 else 0.31
-        named = {name: GRIDS[name](process, N) for name in ("uniform", "log_snr", "karras")}
+        named = {name: GRIDS[name](process, N) for name in ("uniform", "log_snr", "karras", "shifted")}
         lists = {
             "list": [T, 0.9 * T, middle, 0.01 * T, 0],
             "stops": [0.8 * T, middle, 0.05 * T],

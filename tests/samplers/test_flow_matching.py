@@ -176,3 +176,20 @@ def test_grids_in_the_ratio_begin_at_pure_noise(make, n):
     assert (len(open_ended), open_ended[0]) == (n + 1, 1)
     assert (open_ended.diff() < 0).all()
     assert make(FLOW, n, sigma_max=20.0)[0] == pytest.approx(20 / 21)
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_the_shifted_grid(shift):
+    """σ/α of evenly spaced times, multiplied; of a table the nearest levels, for every n."""
+    # [Esser et al. 2024 Eq. 23]
+    grid = sf.grids.shifted(FLOW, 8, shift)
+    ratio = even(8)[1:-1] / (1 - even(8)[1:-1])
+    assert grid[[0, -1]].tolist() == [1.0, 0.0]
+    torch.testing.assert_close(grid[1:-1] / (1 - grid[1:-1]), shift * ratio, rtol=1e-12, atol=0)
+    table = sf.process.cosine(50)
+    wanted = [50 * shift * i / (8 + (shift - 1) * i) for i in range(9)][::-1]
+    assert sf.grids.shifted(table, 8, shift).tolist() == [math.floor(t + 0.5) for t in wanted]
+    for n in range(1, 51):
+        times = sf.grids.shifted(table, n, shift)
+        assert (len(times), times[0], times[-1]) == (n + 1, 50, 0)
+        assert (times.diff() < 0).all()

@@ -15,7 +15,7 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching_vr,
 )
 from scorefield.objectives.scores import NCSN, ScoreMatching
-from scorefield.objectives.times import ImportanceTimes, UniformTimes
+from scorefield.objectives.times import ImportanceTimes, LogitNormalTimes, ShiftedTimes, UniformTimes
 from scorefield.objectives.vlb import VLB, Hybrid
 
 __all__ = [
@@ -25,9 +25,11 @@ __all__ = [
     "Classify",
     "Hybrid",
     "ImportanceTimes",
+    "LogitNormalTimes",
     "Loss",
     "Objective",
     "ScoreMatching",
+    "ShiftedTimes",
     "Simple",
     "UniformTimes",
     "denoising_score_matching",

@@ -64,8 +64,8 @@ class Simple(Objective):
         model: A Denoiser.
         weighting: "eps" (w = 1), "x0", "v", "network", each the plain mean squared error of that quantity;
             or "min-snr", "edm" (see sf.objectives.weighting).
-        times: Which t are drawn: "uniform" (the default), "importance", or an object or table of
-            sf.objectives.times.
+        times: Which t are drawn: "uniform" (the default), "importance", "logit-normal", "shifted", or an object
+            or table of sf.objectives.times.
     """
 
     model: Denoiser

@@ -11,15 +11,18 @@ from torch import Tensor
 from scorefield.core.noise import Noise, check_noise
 from scorefield.core.shapes import shown
 from scorefield.process.base import GaussianProcess, Process, check_process, count_levels
+from scorefield.process.schedules import shifted
 from scorefield.runtime.checks import brief, number, numbers, positive_int
 from scorefield.runtime.description import Described, describe
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import TIMES
 
 __all__ = [
     "ImportanceTimes",
     "LearnedTimes",
+    "LogitNormalTimes",
+    "ShiftedTimes",
     "TimeSampling",
     "Times",
     "UniformTimes",
@@ -41,7 +44,8 @@ class TimeSampling(Protocol):
             noise: Where the draws come from.
 
         Returns:
-            t (B,), and the importance weight 1/(T p_t) of each, (B,) float64, both on the CPU.
+            t (B,), and the importance weight of each, (B,) float64, both on the CPU: 1/(T p_t), or 1 where a
+            time is to count as often as it is drawn.
         """
         ...
 
@@ -78,6 +82,7 @@ Times = TimeSampling | Mapping[str, Any] | str | None
 
 
 _MOST_LEVELS, _LONGEST_HISTORY, _LARGEST_BATCH = 10**7, 10_000, 10**8
+_LARGEST_LOGIT = 100.0
 
 
 def _check_draw(process: object, batch: int, noise: object) -> None:
@@ -106,6 +111,84 @@ class UniformTimes(Described):
             return process.t_min + u * (process.T - process.t_min), one
         T = count_levels(process, "drawing integer times")
         return (u * T).long().clamp_max(T - 1) + 1, one
+
+
+class LogitNormalTimes(Described):
+    """logit(t/T) ~ N(mean, std²) where t is continuous; every importance 1, so that the density is a weight.  [Esser et
+    al. 2024, Eq. 19]
+
+    On the straight path of `sf.process.flow` logit(t) is ln(σ/α), and shifting the times by s adds ln s to `mean`.
+
+    Args:
+        mean: Of logit(t/T); above 0 for more noise.
+        std: Its standard deviation.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        self.mean = number(
+            "mean, that of logit(t/T),", mean, at_least=-_LARGEST_LOGIT, at_most=_LARGEST_LOGIT
+        )
+        self.std = number("std, that of logit(t/T),", std, above=0, at_most=_LARGEST_LOGIT)
+
+    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """t = T/(1 + exp(−(mean + std·z))) from normal draws z, at least t_min.
+
+        Args:
+            process: A process with continuous t.
+            batch: B, the number of times.
+            noise: Where the draws come from.
+
+        Returns:
+            t and ones, (B,) float64, both on the CPU.
+
+        Raises:
+            IncompatibleModel: For a table of levels.
+        """
+        _check_draw(process, batch, noise)
+        _need_continuous(process, "logit-normal times")
+        z = noise.normal((batch, 1))[:, 0].double()
+        t = process.T * torch.sigmoid(self.mean + self.std * z)
+        return t.clamp_min(process.t_min), torch.ones(batch, dtype=torch.float64)
+
+
+class ShiftedTimes(Described):
+    """Uniform times moved by `sf.grids.shifted`'s rule, t/T = s·u/(1 + (s − 1)u), where t is continuous; every importance
+    1.  [Esser et al. 2024, Eq. 23]
+
+    Args:
+        shift: s, from 0.001 to 1000; above 1 for more noise.
+    """
+
+    def __init__(self, shift: float = 3.0) -> None:
+        shifted(torch.ones(()), shift)  # refuses what is no shift
+        self.shift = shift
+
+    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The shifted times of `UniformTimes`.
+
+        Args:
+            process: A process with continuous t.
+            batch: B, the number of times.
+            noise: Where the draws come from.
+
+        Returns:
+            t and ones, (B,) float64, both on the CPU.
+
+        Raises:
+            IncompatibleModel: For a table of levels.
+        """
+        _check_draw(process, batch, noise)
+        _need_continuous(process, "shifted times")
+        t, one = UniformTimes().draw(process, batch, noise)
+        return (process.T * shifted(t / process.T, self.shift)).clamp_min(process.t_min), one
+
+
+def _need_continuous(process: Process, what: str) -> None:
+    if process.is_discrete:
+        raise IncompatibleModel(
+            f"{what} need a process with continuous t, such as sf.process.flow(); for a table of levels use "
+            '"uniform" or "importance" times'
+        )
 
 
 class ImportanceTimes(Described):
@@ -218,9 +301,7 @@ class ImportanceTimes(Described):
 
 
 def as_times(times: Times, process: Process) -> TimeSampling:
-    """The sampling that a name ("uniform", "importance"), a table {"kind": name, **options} or nothing
-    (uniform) describes.
-    """
+    """The sampling that a name such as "uniform", a table {"kind": name, **options} or nothing (uniform) describes."""
     if times is None:
         return UniformTimes()
     if isinstance(times, (str, Mapping)):
@@ -228,7 +309,7 @@ def as_times(times: Times, process: Process) -> TimeSampling:
         return build(TIMES, table, "times", {"T": process.T})
     if not isinstance(times, TimeSampling) or isinstance(times, type):
         raise InputError(
-            f'times must be "uniform", "importance" or an object with draw(...), got {brief(times)}'
+            f"times must be one of {', '.join(TIMES)}, or an object with draw(...), got {brief(times)}"
         )
     return times
 

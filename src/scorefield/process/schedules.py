@@ -18,10 +18,12 @@ __all__ = [
     "kappas_from_betas",
     "linear_betas",
     "linear_kappas",
+    "shifted",
 ]
 
 
 _MOST_LEVELS = 10**7
+_LARGEST_SHIFT = 1000.0
 
 
 def linear_betas(T: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
@@ -84,6 +86,18 @@ def geometric_sigmas(sigma_max: float, sigma_min: float, L: int) -> Tensor:
         sigma_max,
     )  # exact ends, so that a saved description rebuilds the same table
     return sigmas
+
+
+def shifted(u: Tensor, shift: float) -> Tensor:
+    """s·u/(1 + (s − 1)u), which maps [0, 1] to itself: on the straight path of `flow` it multiplies σ/α by s.  [Esser et
+    al. 2024, Eq. 23]
+
+    Args:
+        u: t/T, float64 in any shape.
+        shift: s, above 0; above 1 it moves times towards the noise.
+    """
+    shift = number("shift", shift, at_least=1 / _LARGEST_SHIFT, at_most=_LARGEST_SHIFT)
+    return shift * u / (1 + (shift - 1) * u)
 
 
 def linear_kappas(T: int) -> Tensor:

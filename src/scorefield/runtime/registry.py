@@ -162,6 +162,8 @@ TIMES = Registry(
     {
         "uniform": "scorefield.objectives.times:UniformTimes",
         "importance": "scorefield.objectives.times:ImportanceTimes",
+        "logit-normal": "scorefield.objectives.times:LogitNormalTimes",
+        "shifted": "scorefield.objectives.times:ShiftedTimes",
     },
 )
 
@@ -197,6 +199,7 @@ GRIDS = Registry(  # in a number of steps; "full", "staircase" and counts of sec
         "ddim_quadratic": "scorefield.samplers.grids:ddim_quadratic",
         "log_snr": "scorefield.samplers.grids:log_snr",
         "karras": "scorefield.samplers.grids:karras",
+        "shifted": "scorefield.samplers.grids:shifted",
     },
 )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scorefield.core.shapes import check_real
 from scorefield.process.base import GaussianProcess, Process, check_process, count_levels
+from scorefield.process.schedules import shifted as shifted_times
 from scorefield.runtime.checks import LARGEST, brief, check_length, flag, is_list, number, positive_int
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
@@ -29,6 +30,7 @@ __all__ = [
     "log_snr",
     "quadratic",
     "sections",
+    "shifted",
     "staircase",
     "steps",
     "trailing",
@@ -92,6 +94,34 @@ def quadratic(process: Process, n: int) -> Tensor:
     """
     T = _check(process, n)
     return torch.tensor([max(i, (2 * T * i * i + n * n) // (2 * n * n)) for i in range(n, -1, -1)])
+
+
+def shifted(process: Process, n: int, shift: float = 3.0) -> Tensor:
+    """n steps, t_i = T·s·u/(1 + (s − 1)u) with u = i/n for i = n … 0 and the shift s: finer in the noise for s > 1.
+    [Esser et al. 2024, Eq. 23]
+
+    On the straight path of `sf.process.flow` it multiplies σ/α by s. An image of m pixels keeps more of itself
+    under the same noise than one of n pixels: s = √(m/n) makes up for it. s = 1 gives the even times of flow
+    matching, without a call at t_min. Of a table the times are the nearest levels; where two are the same, the
+    noisier one moves to the next free level.
+
+    Args:
+        process: Any process.
+        n: Number of steps; at most T where the process is a table of levels.
+        shift: s, from 0.001 to 1000.
+
+    Returns:
+        (n + 1,), int64 for a table of levels, otherwise float64.
+    """
+    check_process(process)
+    if not process.is_discrete:
+        positive_int("the number of steps", n, at_most=_MOST_STEPS)
+        return process.T * shifted_times(torch.linspace(1, 0, n + 1, dtype=torch.float64), shift)
+    T, times = _check(process, n), [0]
+    wanted = (T * shifted_times(torch.arange(n + 1, dtype=torch.float64) / n, shift) + 0.5).floor().long()
+    for i, t in enumerate(wanted.tolist()[1:], start=1):
+        times.append(min(max(t, times[-1] + 1), T - (n - i)))  # leaves a level for each noisier time
+    return torch.tensor(times[::-1])
 
 
 def log_snr(
