@@ -19,6 +19,8 @@ PROCESSES = {
     "exploding": sf.process.from_sigmas(sf.process.geometric_sigmas(20.0, 0.05, 30)),
     "continuous vp": sf.process.vp(),
     "continuous ve": sf.process.ve(0.02, 30.0),
+    "sub-vp": sf.process.sub_vp(),
+    "flow": sf.process.flow(),
 }
 
 
@@ -43,6 +45,15 @@ def test_exact_trace_and_prior_give_the_exact_density(name):
     assert (result.error == 0).all()
     assert result.prior_error is None
     assert 10 < result.calls < 1000
+
+
+@pytest.mark.parametrize("t_min", [1e-3, 1e-2, 0.3])
+def test_the_prior_of_the_straight_path_is_exact(t_min):
+    """q(x_1) is N(0, 1) whatever the data are, so that the default prior gives the density too."""
+    model, x, exact, _ = case("flow", t_min=t_min)
+    result = sf.likelihood.ode_log_prob(model, x, t_min=t_min, trace="exact", rtol=1e-6, atol=1e-6)
+    assert (result.log_prob - exact).abs().max() < 1e-3
+    assert (result.prior_error == 0).all()
 
 
 @pytest.mark.parametrize("t_min", [0.4, 3.7])

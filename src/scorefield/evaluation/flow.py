@@ -2,7 +2,8 @@
 
 With n = √(α² + σ²), u = x_t/n, ℓ = ln(σ/α):  du/dℓ = (α/n)(σ/n)·v̂(x_t, t),  d ln p(u)/dℓ = −(α/n)(σ/n)·tr
 ∂v̂/∂u, where v̂ is the velocity. u stays of order one on every process and every ℓ, so that one tolerance
-fits all of the path.
+fits all of the path. Where nothing of the data is left at T, ℓ is infinite there, and τ = ln(σ/(n + α)) takes its
+place: dτ = (α/n) dℓ, so that du/dτ = (σ/n)·v̂, and τ is 0 at α = 0.
 """
 
 from __future__ import annotations
@@ -170,20 +171,29 @@ def ode_bits_per_dim(model: Denoise, x0: Tensor, noise: Noise, **options: Unpack
 
 
 class _Flow:
-    """The right-hand side: state (u, one trace a direction and example) -> its derivative in ℓ."""
+    """The right-hand side: state (u, one trace a direction and example) -> its derivative in ℓ, or in τ where ℓ of T is
+    infinite.
+    """
 
     def __init__(self, process: GaussianProcess, model: Denoise, directions: Tensor) -> None:
         self.process = process
+        self.to_noise = process.ends_in_noise
         self.model = model
         self.directions = directions
         self.calls = 0
 
-    def __call__(self, log_ratio: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        process = self.process
-        t = process.time(-log_ratio.detach().cpu()).clamp_max(process.T)
+    def end(self, t: float) -> Tensor:
+        """ℓ or τ at t, float64."""
+        alpha, sigma = self.process.level(t)
+        return (sigma / (_norm(self.process, t) + alpha) if self.to_noise else sigma / alpha).log()
+
+    def __call__(self, at: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        process, at = self.process, at.detach().cpu()
+        # α/σ = sinh(−τ), which rounding must not make negative.
+        t = process.time((-at).sinh().clamp_min(0).log() if self.to_noise else -at).clamp_max(process.T)
         alpha, sigma = process.level(t)
         norm = (alpha**2 + sigma**2).sqrt()
-        speed = expand(alpha * sigma / norm**2, state[0])
+        speed = expand(sigma / norm if self.to_noise else alpha * sigma / norm**2, state[0])
         self.calls += 1
         with torch.enable_grad():
             u = state[0].detach().requires_grad_()
@@ -206,7 +216,7 @@ def _solve(flow: _Flow, x: Tensor, t_min: float, rtol: float, atol: float) -> tu
             "the ODE likelihood is solved by torchdiffeq, which is not installed: pip install torchdiffeq, or use the variational bound"
         ) from None
     process = flow.process
-    ends = [process.level(t).ratio.log() for t in (t_min, process.T)]
+    ends = [flow.end(t) for t in (t_min, process.T)]
     # Times that the solver can carry on any device; MPS has no float64.
     times = torch.stack(ends).to(
         device=x.device, dtype=torch.float32 if x.device.type == "mps" else torch.float64

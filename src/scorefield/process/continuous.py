@@ -28,6 +28,10 @@ __all__ = ["ContinuousProcess", "Interpolated", "edm", "flow", "sub_vp", "ve", "
 _EDM_START = 1e-9
 
 
+# Where ln r and asinh(r/2) are the same number.
+_LARGE = 40.0
+
+
 class ContinuousProcess(GaussianProcess):
     """0 ≤ t ≤ T real, level(0) = (1, 0). Grids run from T to t_min, the least noise a model is asked about,
     then to 0.
@@ -107,8 +111,9 @@ class _SubVP(_ContinuousVP):
         return Level((-integral / 2).exp(), -torch.expm1(-integral))
 
     def time(self, log_ratio: Tensor) -> Tensor:
-        # r = σ/α = α^{−1} − α = 2 sinh(½∫β)
-        return self._time(2 * torch.asinh((-as_log_ratio(log_ratio)).exp() / 2))
+        # r = σ/α = α^{−1} − α = 2 sinh(½∫β), so that ∫β tends to 2 ln r, which does not overflow.
+        log_r = -as_log_ratio(log_ratio)
+        return self._time(2 * torch.where(log_r > _LARGE, log_r, torch.asinh(log_r.exp() / 2)))
 
 
 class _ContinuousVE(ContinuousProcess):
