@@ -330,6 +330,26 @@ CASES: dict[str, Case] = {
         {"channels_in": 1, "filters": 4, "levels": 10, "unit_input": False},
         lambda found: found(IMAGES, torch.zeros(2, dtype=torch.long)),
     ),
+    "nets.Transformer": Case(
+        sf.nets.Transformer,
+        {
+            "in_channels": 1,
+            "image_size": 4,
+            "out_channels": None,
+            "patch": 2,
+            "hidden": 8,
+            "depth": 1,
+            "heads": 1,
+            "mlp_ratio": 4.0,
+            "bottleneck": None,
+            "positions": "fixed",
+            "norm": "layer",
+            "mlp": "gelu",
+            "num_classes": 0,
+            "dropout": 0.0,
+        },
+        network_called(True),
+    ),
     "MLP.forward": Case(net(num_classes=3), {"x": X, "c": torch.zeros(4), "y": Y}, elementwise=True),
     "UNet.forward": Case(
         sf.nets.UNet(1, **SMALL_NET, heads=1), {"x": IMAGES, "c": torch.zeros(2)}, elementwise=True

@@ -92,6 +92,8 @@ SMALL: dict[str, Any] = {
     "attention": (2,),
     "image_size": 8,
     "filters": 8,
+    "depth": 1,
+    "heads": 2,
     "levels": T,
     "num_classes": 3,
     "null_label": True,

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scorefield.nets import MLP, DDPMUNet, RefineNet, UNet
+from scorefield.nets import MLP, DDPMUNet, RefineNet, Transformer, UNet
 from scorefield.runtime.errors import InputError
 
-KINDS = {"mlp": MLP, "unet": UNet, "ddpm-unet": DDPMUNet, "refinenet": RefineNet}
+KINDS = {"mlp": MLP, "unet": UNet, "ddpm-unet": DDPMUNet, "refinenet": RefineNet, "transformer": Transformer}
 SMALL: dict[str, Any] = {"channels": 32, "channel_mult": (1, 2), "blocks": 1, "attention": (2,)}
 NETWORKS = {
     "mlp": lambda: MLP(3 * 8 * 8, hidden=16, layers=2),
@@ -27,6 +27,12 @@ NETWORKS = {
     "ddpm-unet": lambda: DDPMUNet(3, **SMALL),
     "ddpm-unet, pooling": lambda: DDPMUNet(3, conv_resample=False, **SMALL),
     "refinenet": lambda: RefineNet(3, filters=4, levels=5, unit_input=True),
+    "transformer": lambda: Transformer(3, 8, patch=2, hidden=16, depth=2, heads=2),
+    "transformer, every option": lambda: Transformer(
+        3, 8, patch=4, hidden=24, depth=1, heads=2, mlp_ratio=2.0, bottleneck=6, positions="rotary", norm="rms", mlp="swiglu",
+        num_classes=4, null_label=True, dropout=0.1,
+    ),
+    "transformer, learned positions": lambda: Transformer(3, 8, patch=2, hidden=16, depth=1, heads=2, positions="learned"),
 }  # fmt: skip
 
 
@@ -146,7 +152,7 @@ def test_dropout_acts_in_training_only(name: str) -> None:
     assert torch.equal(call(net.eval()), call(net))
 
 
-@pytest.mark.parametrize("name", ["mlp", "unet", "unet, pooling", "ddpm-unet", "refinenet"])
+@pytest.mark.parametrize("name", ["mlp", "unet", "unet, pooling", "ddpm-unet", "refinenet", "transformer"])
 def test_forward_mode_agrees_with_backward_mode(name: str) -> None:
     net = awake(NETWORKS[name]()).double().eval()
     x, v, u = torch.randn(3, 1, 3, 8, 8, dtype=torch.float64)

@@ -104,6 +104,7 @@ class ModelBase(nn.Module, Model, ABC):
             "out_dim": heads * data.dimensions,
             "noise_levels": process is not None,
             "low_res": settings.low_res is not None,
+            "image_size": data.shape[-1],
             **levels,
             **labels,
         }

@@ -3,7 +3,8 @@
 from scorefield.nets.classifier import Classifier
 from scorefield.nets.mlp import MLP
 from scorefield.nets.refinenet import RefineNet
+from scorefield.nets.transformer import Transformer
 from scorefield.nets.unet_adm import UNet
 from scorefield.nets.unet_ddpm import DDPMUNet
 
-__all__ = ["MLP", "Classifier", "DDPMUNet", "RefineNet", "UNet"]
+__all__ = ["MLP", "Classifier", "DDPMUNet", "RefineNet", "Transformer", "UNet"]

@@ -138,6 +138,7 @@ NETS = Registry(
         "classifier": "scorefield.nets.classifier:Classifier",
         "ddpm-unet": "scorefield.nets.unet_ddpm:DDPMUNet",
         "refinenet": "scorefield.nets.refinenet:RefineNet",
+        "transformer": "scorefield.nets.transformer:Transformer",
     },
     base="torch.nn:Module",
     largest=bounds.SIZE,
