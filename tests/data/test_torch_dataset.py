@@ -327,5 +327,5 @@ def test_an_item_that_fails_while_training_names_itself() -> None:
     with pytest.raises(InputError, match=r"Made: item 7 cannot be read \(OSError: the disk has gone\)"):
         feed.parts(0)
     feed.close()
-    with pytest.raises(InputError, match=r"data must be a source of sf\.data.*got list.*torch_dataset"):
+    with pytest.raises(InputError, match=r"data must be a source of sf\.data.*got \[tensor.*torch_dataset"):
         sf.train(sf.objectives.Simple(model), [torch.zeros(2)], steps=1)  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def test_modules_that_give_something_else():
     for wrong, got in (
         (lambda x: x, r"expected features \(B, D\) of 1 images, got \(1, 3, 4, 6\): flatten or pool"),
         (lambda x: x.sum(), r"features \(B, D\) of 1 images, got \(\)"),
-        (lambda x: [x], "features .* got list"),
+        (lambda x: [x], "features .* got a list"),
         (lambda x: (x.flatten(1), x[:, 0]), r"expected logits \(B, K\) of 1 images, got \(1, 4, 6\)"),
     ):
         with pytest.raises(InputError, match=f"mine: .*{got}"):

@@ -395,7 +395,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"settings": 3}, "settings are"),
     ({"classifier": 3}, "a run is named by its path, got 3"),
     ({"conditions": 3}, "arrays by name"),
-    ({"conditions": {"mask": [1, 2]}}, "got list under 'mask'"),
+    ({"conditions": {"mask": [1, 2]}}, "got \\[1, 2\\] under 'mask'"),
     ({"conditions": {3: np.zeros(2)}}, "under 3"),
     ({"inpaint": 3}, "inpaint takes two"),
     ({"inpaint": (np.zeros((8, 8), np.uint8), None)}, "or the path of a file or folder; got None"),
