@@ -266,6 +266,54 @@ def two_s(walk, x, hi, lo, memory):
     return lo.sigma / hi.sigma * x + lo.alpha * (1 - lo.r / hi.r) * D, None
 
 
+def integral_weights(h, taus):
+    """∫_0^h e^{u−h} ℓ_j du for the Lagrange polynomials ℓ_j of the nodes τ_j h; of two nodes, DPM-Solver++(2M)'s."""
+    if len(taus) == 1:
+        return [-math.expm1(-h)]
+    if len(taus) == 2:
+        second = -math.expm1(-h) / 2 / (taus[1] - taus[0])
+        return [-math.expm1(-h) - second, second]
+    at, weights = np.polynomial.legendre.leggauss(80)
+    u = (at + 1) / 2
+    found = []
+    for j, tau in enumerate(taus):
+        lagrange = np.prod([(u - other) / (tau - other) for k, other in enumerate(taus) if k != j], axis=0)
+        found.append(float((weights * h / 2 * np.exp(h * (u - 1)) * lagrange).sum()))
+    return found
+
+
+def integrated(x, hi, lo, nodes):
+    """x_s = (σ_s/σ_t) x_t + α_s ∫_0^h e^{u−h} P(u) du, P through the nodes (r, x̂0), the first one at t."""
+    nodes = [nodes[0], *(node for node in nodes[1:] if node[0] < math.inf)]
+    h = math.log(hi.r / lo.r) if hi.alpha else math.inf
+    taus = [math.log(hi.r / r) / h if h < math.inf else 0.0 for r, _ in nodes]
+    bent = sum(w * x0 for w, (_, x0) in zip(integral_weights(h, taus), nodes, strict=True))
+    return lo.sigma / hi.sigma * x + lo.alpha * bent
+
+
+def three_m(walk, x, hi, lo, memory):
+    """[Lu et al. 2022b, Eq. 8–9], the integral of the interpolating parabola by quadrature."""
+    nodes = [(hi.r, walk.x0(x, hi)), *(memory or [])][:3]
+    return (integrated(x, hi, lo, nodes) if lo.sigma else nodes[0][1]), nodes
+
+
+def unipc(order):
+    """[Zhao et al. 2023, Algorithms 1 and 2] in x̂0, the corrector from the x that the step before started at."""
+
+    def step(walk, x, hi, lo, memory):
+        here = (hi.r, walk.x0(x, hi))
+        nodes = [here]
+        if memory is not None:
+            before, x_before, earlier = memory
+            nodes = [here, *earlier][:order]
+            if before.alpha:
+                x = integrated(x_before, before, hi, [*earlier, here])
+        x_s = integrated(x, hi, lo, nodes) if lo.sigma else here[1]
+        return x_s, (hi, x, nodes)
+
+    return step
+
+
 def langevin(share, denoise=False):
     """[NCSN Algorithm 1] in y = x/α, whose score is −(y − M)/(V + r²); the step is share·r²."""
 

@@ -525,6 +525,8 @@ CASES: dict[str, Case] = {
     "samplers.DPMSolver2S": Case(
         sf.samplers.DPMSolver2S, {}, lambda sampler: sampled(sampler, MIXTURE.denoiser(SDE), [1.0, 0.5, 0.0])
     ),
+    "samplers.DPMSolver3M": Case(sf.samplers.DPMSolver3M, {}, sampled),
+    "samplers.UniPC": Case(sf.samplers.UniPC, {"order": 2}, sampled),
     "samplers.Langevin": Case(
         sf.samplers.Langevin, {"step": 1e-3, "metropolis": False, "final_denoise": False}, sampled
     ),

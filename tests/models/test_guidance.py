@@ -23,10 +23,12 @@ from scorefield.samplers import (
     Ancestral,
     DPMSolver2M,
     DPMSolver2S,
+    DPMSolver3M,
     Euler,
     Heun,
     Langevin,
     PredictorCorrector,
+    UniPC,
     between_levels,
 )
 
@@ -283,6 +285,8 @@ EVERY: dict[str, Any] = {
     "dpm-solver": DPMSolver2M(),
     "dpm-solver with noise": DPMSolver2M(stochastic=True),
     "dpm-solver, singlestep": DPMSolver2S(),
+    "dpm-solver, third order": DPMSolver3M(),
+    "unipc": UniPC(),
     "langevin": Langevin(1e-6),
     "langevin with a last denoising": Langevin(1e-6, final_denoise=True),
     "ddim corrected": PredictorCorrector(DDIM(), Langevin(1e-6)),

@@ -21,11 +21,13 @@ from scorefield.samplers import (
     Ancestral,
     DPMSolver2M,
     DPMSolver2S,
+    DPMSolver3M,
     Euler,
     Heun,
     Inpaint,
     Langevin,
     PredictorCorrector,
+    UniPC,
     between_levels,
 )
 
@@ -182,6 +184,9 @@ SAMPLERS: dict[str, Any] = {
     "2m": (lambda c: DPMSolver2M(), plain.two_m(False)),
     "2m stochastic": (lambda c: DPMSolver2M(stochastic=True), plain.two_m(True)),
     "2s": (lambda c: DPMSolver2S(), plain.two_s),
+    "3m": (lambda c: DPMSolver3M(), plain.three_m),
+    "unipc 2": (lambda c: UniPC(2), plain.unipc(2)),
+    "unipc 3": (lambda c: UniPC(3), plain.unipc(3)),
     "langevin": (langevin, plain.langevin(STEP)),
     "langevin, denoised": (lambda c: langevin(c, final_denoise=True), plain.langevin(STEP, denoise=True)),
     "ancestral, corrected": (
@@ -241,6 +246,7 @@ def test_b_mean_and_variance_follow_the_recursion(case, name):
     The library's are read off one walk of particles: one without any draw, one for x_T and one for each draw.
     """
     # [DDPM Algorithm 2; DDIM Eq. 12, 16; NCSN Algorithm 1; Karras et al. 2022 Algorithms 1 and 2; Lu et al. 2022b Algorithms 1 and 2]
+    # [Zhao et al. 2023 Algorithms 1 and 2]
     case, (make, step) = CASES[case], SAMPLERS[name]
     process, sampler = case.process, make(case)
     if getattr(sampler, "between_levels", False) and not isinstance(process, ContinuousProcess):
@@ -378,6 +384,9 @@ MANY = {
             "2m": DPMSolver2M(),
             "2m stochastic": DPMSolver2M(stochastic=True),
             "2s": DPMSolver2S(),
+            "3m": DPMSolver3M(),
+            "unipc 2": UniPC(2),
+            "unipc 3": UniPC(3),
         }.items()
     },
     # More steps: shifting the mean by a classifier's gradient has an error of first order that is large.
@@ -533,10 +542,12 @@ WALKERS = [
     Heun(),
     DPMSolver2M(),
     DPMSolver2S(),
+    DPMSolver3M(),
+    UniPC(),
     PredictorCorrector(DDIM(), Langevin(0.1)),
 ]
 BOTH_WAYS = [DDIM(), Euler(), Heun()]
-DESCENDING = [Ancestral(), DPMSolver2M(), DPMSolver2M(stochastic=True)]
+DESCENDING = [Ancestral(), DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver3M(), UniPC()]
 
 REFUSED = [
     # Models without what the sampler needs

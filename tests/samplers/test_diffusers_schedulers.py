@@ -1,4 +1,4 @@
-"""Trajectories of diffusers' DDIM, DDPM and DPM-Solver++ schedulers, which keep float32 tables; and where
+"""Trajectories of diffusers' DDIM, DDPM DPM-Solver++ and UniPC schedulers, which keep float32 tables; and where
 only ours are right.
 
 Every scheduler walks the exact x̂0 or ε̂ of one mixture, so that neither side has a network to hide behind.
@@ -13,7 +13,7 @@ from support import relative_error
 import scorefield as sf
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.core.prediction import Prediction
-from scorefield.samplers import DDIM, Ancestral, DPMSolver2M
+from scorefield.samplers import DDIM, Ancestral, DPMSolver2M, UniPC
 
 F64 = torch.float64
 EYE = torch.eye(2, dtype=F64)
@@ -103,6 +103,29 @@ def test_dpm_solver_2m(theirs, schedule, stochastic, steps):
         furthest(model, DPMSolver2M(stochastic), sf.grids.trailing(process, steps), x_T, draws, states)
         < TOLERANCE
     )
+
+
+@pytest.mark.parametrize("schedule", PROCESSES)
+@pytest.mark.parametrize("order", [2, 3])
+def test_unipc(theirs, schedule, order):
+    """In x̂0 with B(h) = e^h − 1; of order 3 but for its last two states, since theirs takes the last step but one at order 2."""
+    process, steps = PROCESSES[schedule], 20
+    scheduler = theirs.UniPCMultistepScheduler(
+        beta_schedule=schedule,
+        solver_order=order,
+        solver_type="bh2",
+        timestep_spacing="trailing",
+        prediction_type="sample",
+    )
+    model, x_T, grid = (
+        MIXTURE.denoiser(process),
+        NoiseSource(0).normal((16, 2)),
+        sf.grids.trailing(process, steps),
+    )
+    states = walk(scheduler, model, steps, x_T)
+    until = steps if order == 2 else steps - 2
+    assert (scheduler.timesteps + 1).tolist() == grid.tolist()[:-1]
+    assert furthest(model, UniPC(order), grid[: until + 1], x_T, [], states[:until]) < TOLERANCE
 
 
 # Where theirs are wrong, ours against a float64 oracle; what theirs say is printed only, as it may be mended

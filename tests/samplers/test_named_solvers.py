@@ -42,6 +42,8 @@ TABLES = [
     {"kind": "dpm-solver"},
     {"kind": "dpm-solver", "stochastic": True},
     {"kind": "dpm-solver-2s"},
+    {"kind": "dpm-solver-3m"},
+    {"kind": "unipc", "order": 3},
     {"kind": "heun"},
     {"kind": "heun", "churn": 10.0, "churn_max": 50.0},
     {"kind": "ddim", "varsigma": [0.01] * 5 + [0.0]},
@@ -83,6 +85,8 @@ def trained(tiny_run):
         ("dpm-solver", "log_snr", [], 10),
         ("dpm-solver", "karras", ["sampler.stochastic=true"], 10),
         ("dpm-solver-2s", "karras", [], 19),
+        ("dpm-solver-3m", "log_snr", [], 10),
+        ("unipc", "log_snr", ["sampler.order=3"], 10),
         ("heun", "log_snr", [], 15),  # one call in each of the 4 steps from above σ/α = 80
         ("heun", "karras", ["sampler.churn=5.0"], 13),
     ],

@@ -142,6 +142,8 @@ def test_an_abstract_method_that_is_missing_is_named():
         (sf.samplers.Heun(), "Heun()"),
         (sf.samplers.DPMSolver2M(), "DPMSolver2M(stochastic=False)"),
         (sf.samplers.DPMSolver2S(), "DPMSolver2S()"),
+        (sf.samplers.DPMSolver3M(), "DPMSolver3M()"),
+        (sf.samplers.UniPC(), "UniPC(order=2)"),
         (sf.samplers.Langevin(0.5), "Langevin(step_size=0.5, metropolis=False, final_denoise=False)"),
         (
             sf.samplers.PredictorCorrector(sf.samplers.DDIM(), sf.samplers.Langevin(0.5)),

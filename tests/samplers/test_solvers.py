@@ -1,4 +1,4 @@
-"""Euler, DDIM, Heun and DPM-Solver++: their orders, the exact moments of their ends, calls, safe ends, and
+"""Euler, DDIM, Heun, DPM-Solver++ and UniPC: their orders, the exact moments of their ends, calls, safe ends, and
 what goes around them.
 """
 
@@ -20,11 +20,13 @@ from scorefield.samplers import (
     Ancestral,
     DPMSolver2M,
     DPMSolver2S,
+    DPMSolver3M,
     Euler,
     Heun,
     Inpaint,
     Langevin,
     PredictorCorrector,
+    UniPC,
 )
 
 F64 = torch.float64
@@ -46,7 +48,16 @@ CONTINUOUS: dict[str, Any] = {
     "ve": sf.process.ve(0.005, 100.0),
     "edm": sf.process.edm(),
 }
-ORDERS = {Euler(): 1, DDIM(): 1, Heun(): 2, DPMSolver2M(): 2, DPMSolver2S(): 2}
+ORDERS = {
+    Euler(): 1,
+    DDIM(): 1,
+    Heun(): 2,
+    DPMSolver2M(): 2,
+    DPMSolver2S(): 2,
+    DPMSolver3M(): 3,
+    UniPC(2): 3,
+    UniPC(3): 4,
+}
 FROM, TO = 80.0, 0.01
 
 
@@ -105,7 +116,8 @@ def test_order_of_convergence(exact, name, spacing):
         print(
             f"{name} {spacing} {sampler}: slope {slope:.3f}, errors {', '.join(f'{e:.2e}' for e in errors[sampler])}"
         )
-        assert abs(slope - order) < 0.15
+        # The higher ones are not at their limit yet at these steps.
+        assert abs(slope - order) < (0.15 if order < 3 else 0.35)
 
 
 @pytest.mark.parametrize("spacing", ["karras", "log_snr"])
@@ -157,6 +169,9 @@ def moments(process, sampler, grid):
         DPMSolver2M(),
         DPMSolver2M(stochastic=True),
         DPMSolver2S(),
+        DPMSolver3M(),
+        UniPC(2),
+        UniPC(3),
         Heun(),
         Heun(churn=20.0),
         Heun(churn=20.0, churn_min=0.05, churn_max=50.0),
@@ -187,7 +202,7 @@ def test_without_a_bend_the_solvers_are_ddim():
     for process in (*TABLES.values(), *CONTINUOUS.values()):
         model = sf.oracle.GaussianMixture(x0, torch.zeros(1, 2, 2, dtype=F64)).denoiser(process)
         x_T = process.sample(x0, process.T, torch.tensor([[1.3, -0.2]], dtype=F64))
-        for sampler in (DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S()):
+        for sampler in (DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S(), DPMSolver3M(), UniPC(3)):
             view = sf.samplers.between_levels(model)
             for n in (1, 2, 7):
                 x = sf.sample(view, sampler, sf.grids.log_snr(process, n), x_T=x_T, noise=NoiseSource(0))
@@ -220,7 +235,17 @@ def test_the_ends_are_safe(sampler, dtype):
 
 
 @pytest.mark.parametrize(
-    "sampler", [DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S(), Heun(churn=5.0)], ids=str
+    "sampler",
+    [
+        DPMSolver2M(),
+        DPMSolver2M(stochastic=True),
+        DPMSolver2S(),
+        DPMSolver3M(),
+        UniPC(2),
+        UniPC(3),
+        Heun(churn=5.0),
+    ],
+    ids=str,
 )
 def test_calls(sampler):
     made = []
@@ -306,7 +331,17 @@ def test_churn_goes_through_what_is_around_it():
 
 
 @pytest.mark.parametrize(
-    "sampler", [DPMSolver2M(), DPMSolver2M(stochastic=True), DPMSolver2S(), Heun(churn=5.0)], ids=str
+    "sampler",
+    [
+        DPMSolver2M(),
+        DPMSolver2M(stochastic=True),
+        DPMSolver2S(),
+        DPMSolver3M(),
+        UniPC(2),
+        UniPC(3),
+        Heun(churn=5.0),
+    ],
+    ids=str,
 )
 def test_guided_at_scale_one_it_walks_as_with_the_class_alone(sampler):
     """Exactly, on the same noise; with clipping around either."""

@@ -177,6 +177,8 @@ SAMPLERS = Registry(
         "heun": "scorefield.samplers.ode:Heun",
         "dpm-solver": "scorefield.samplers.dpm_solver:DPMSolver2M",
         "dpm-solver-2s": "scorefield.samplers.dpm_solver:DPMSolver2S",
+        "dpm-solver-3m": "scorefield.samplers.dpm_solver:DPMSolver3M",
+        "unipc": "scorefield.samplers.unipc:UniPC",
         "langevin": "scorefield.samplers.langevin:Langevin",
     },
 )

@@ -5,15 +5,17 @@ from scorefield.samplers.base import Sampler, Step, sample, trajectory
 from scorefield.samplers.between import between_levels
 from scorefield.samplers.categories import CategoricalAncestral, CategoricalDDIM
 from scorefield.samplers.ddim import DDIM
-from scorefield.samplers.dpm_solver import DPMSolver2M, DPMSolver2S
+from scorefield.samplers.dpm_solver import DPMSolver2M, DPMSolver2S, DPMSolver3M
 from scorefield.samplers.inpaint import Inpaint
 from scorefield.samplers.langevin import Langevin, PredictorCorrector
 from scorefield.samplers.ode import Euler, Heun
+from scorefield.samplers.unipc import UniPC
 
 __all__ = [
     "DDIM",
     "DPMSolver2M",
     "DPMSolver2S",
+    "DPMSolver3M",
     "Ancestral",
     "CategoricalAncestral",
     "CategoricalDDIM",
@@ -24,6 +26,7 @@ __all__ = [
     "Langevin",
     "Sampler",
     "Step",
+    "UniPC",
     "between_levels",
     "sample",
     "trajectory",
