@@ -57,7 +57,16 @@ def test_a_dataset_of_something_else(wrong):
 
 
 def test_samples_and_transforms_of_something_else():
-    for wrong in ({"values": None}, {"spec": 3}, {"labels": 0.5}):
+    for wrong in (
+        {"values": None},
+        {"values": VALUES.to(torch.bfloat16)},
+        {"values": VALUES[:, :1]},
+        {"spec": 3},
+        {"labels": 0.5},
+        {"labels": [0]},
+        {"labels": [0.5] * len(VALUES)},
+        {"labels": [-1] * len(VALUES)},
+    ):
         with pytest.raises(sf.InputError):
             sf.Samples(**{"values": VALUES, "spec": SPEC, **wrong})  # type: ignore[arg-type]
     image = torch.zeros(1, 1, 4, 4)

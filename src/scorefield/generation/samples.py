@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.shapes import DataSpec, are_images
-from scorefield.runtime.checks import brief, instance_of, is_list
+from scorefield.runtime.checks import brief, instance_of, is_list, positive_int
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.reading import as_path
 from scorefield.store.block_store import Block, finite
@@ -30,6 +30,9 @@ class Samples:
         values: (N, *), uint8 of images, otherwise float32 in the model's data units.
         spec: What one sample is.
         labels: The class of each sample, or None.
+
+    Raises:
+        InputError: For values of another shape or type, and unless there is one label for each sample.
     """
 
     def __init__(
@@ -40,9 +43,24 @@ class Samples:
     ) -> None:
         self.spec = instance_of("spec", spec, DataSpec, "a DataSpec")
         instance_of("values", values, Tensor, "a tensor (N, *)")
-        if labels is not None and not is_list(labels):
-            raise InputError(f"labels must be a list of integers, one for each sample, got {brief(labels)}")
+        kinds = (torch.uint8,) if are_images(spec.shape) else (torch.float32, torch.float64)
+        if tuple(values.shape[1:]) != spec.shape or values.dtype not in kinds or values.device.type != "cpu":
+            raise InputError(
+                f"values must be {str(kinds[0]).removeprefix('torch.')} of shape (N, {', '.join(map(str, spec.shape))}) on the CPU; "
+                f"got {values.dtype} of shape {tuple(values.shape)} on {values.device}"
+            )
+        if labels is not None:
+            self._check_labels(labels, len(values))
         self._values, self._labels = values, labels
+
+    @staticmethod
+    def _check_labels(labels: Sequence[int], count: int) -> None:
+        if not is_list(labels) or len(labels) != count:
+            raise InputError(
+                f"labels must be a list of {count:,} integers, one for each sample; got {brief(labels)}"
+            )
+        for label in labels:
+            positive_int("a label", label, at_least=0)
 
     @classmethod
     def of(cls, blocks: Iterable[Block], spec: DataSpec) -> Samples:
