@@ -65,6 +65,12 @@ _MNIST: Mapping[str, object] = {
     "training.ema": 0.9995,
     "training.anneal": False,
 }
+_FLOW: Mapping[str, object] = {
+    "process": {"kind": "flow"},
+    "model.parametrization": "flow",
+    "model.noise_input": "scaled",
+    "objective.weighting": "network",
+}
 BEFORE: Mapping[str, Mapping[str, object]] = {"portraits": _IMAGES, "mnist": _MNIST, "earth": _IMAGES}
 VARIATIONS: Mapping[str, Mapping[str, object]] = {
     "base": {},
@@ -92,6 +98,8 @@ VARIATIONS: Mapping[str, Mapping[str, object]] = {
     "labels all kept": {"training.label_dropout": 0.0},
     "importance": {"objective.times": "importance"},
     "linear schedule": {"process.kind": "linear"},
+    "flow": _FLOW,
+    "flow, logit-normal": {**_FLOW, "objective.times": "logit-normal"},
     "64 channels": {"net.channels": 64},
     "2 blocks": {"net.blocks": 2},
     "wide, 2 levels": {"net.channels": 64, "net.channel_mult": [1, 2], "net.attention": [2]},
