@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from studio_browser import WAIT, Visits, served
+from support import TINY
 
 import scorefield as sf
+from scorefield.store.lock import holder_pid
 
 expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=WAIT)
@@ -56,6 +60,44 @@ def test_a_page_without_runs_leads_to_the_training_of_the_demo(visits: Visits, t
         page.get_by_role("button", name="Train the demo").click()
         expect(page.get_by_role("button", name="Plan", exact=True)).to_be_focused()
         assert page.get_by_label("Recipe", exact=True).input_value() == "portraits"
+        reader.close()
+
+
+def test_a_training_is_started_watched_stopped_and_resumed(visits: Visits, tmp_path: Path) -> None:
+    patience = 6 * WAIT  # a process starts, and it loads torch
+    settings = (*TINY, "training.precision=fp32", "training.sample_every=4", "sampling.steps=2")
+    with served([tmp_path]) as address:
+        reader = Visits(visits.browser, address)
+        page = reader.open("#/training?recipe=digits")
+        page.get_by_label("Training steps").fill("100000")
+        page.get_by_label("Settings, one a line").fill("\n".join(settings))
+        page.get_by_role("button", name="Plan", exact=True).click()
+        start = page.get_by_role("button", name="Start", exact=True)
+        expect(start).to_be_enabled(timeout=patience)
+        start.click()
+        stop = page.get_by_role("button", name="Stop digits-1")
+        try:
+            expect(stop).to_be_visible(timeout=patience)
+            expect(page.get_by_role("slider", name="Preview")).not_to_have_attribute(
+                "max", "1", timeout=patience
+            )
+            stop.click()
+            expect(page.get_by_text("stopped,", exact=False)).to_be_visible(timeout=patience)
+            page.get_by_text("Compare two steps").click()
+            page.get_by_role("slider", name="Wipe between the two").fill("25")
+            front, back = (page.locator(".wipe img").nth(k) for k in (1, 0))
+            expect(front).to_have_css("clip-path", "inset(0px 75% 0px 0px)")
+            sizes = [one.evaluate("(image) => [image.naturalWidth, image.src]") for one in (front, back)]
+            assert sizes[0][0] == sizes[1][0] > 0
+            assert sizes[0][1] != sizes[1][1], "two steps"
+            page.get_by_role("button", name="Resume digits-1").click()
+            expect(page.get_by_text("starting,", exact=False)).to_be_visible()
+            expect(stop).to_be_visible(timeout=patience)
+        finally:
+            for lock in tmp_path.glob("*/.lock"):
+                if (pid := holder_pid(lock)) is not None:
+                    os.kill(pid, signal.SIGTERM)
+        expect(page.get_by_text("stopped,", exact=False)).to_be_visible(timeout=patience)
         reader.close()
 
 

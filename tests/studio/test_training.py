@@ -207,6 +207,8 @@ def test_start_stop_and_resume(tmp_path: Path, pages: tuple[Page, Page]) -> None
     step = sf.Run(tmp_path / "toy-moons-1").step
     assert step == seen["checkpoints"][-1] > 0
     page.post(f"/api/training/{found['id']}/resume", {"steps": step + 5})
+    assert page.get("/api/training")["runs"][0]["starting"]
+    assert "being started already" in page.post(f"/api/training/{found['id']}/resume", {}, 400)["error"]
     until(lambda: page.get(f"/api/training/{found['id']}")["run"]["state"] == "done")
     assert sf.Run(tmp_path / "toy-moons-1").step == step + 5
     until(lambda: page.get(f"/api/training/{found['id']}")["status"] == 0)

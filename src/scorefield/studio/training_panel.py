@@ -42,6 +42,7 @@ _AT_ONCE = 2**26  # bytes of metrics that one answer reads
 _LINES = 4000  # of metrics in one answer
 _RECENT = 5  # lines whose speed says how long the rest takes
 _BACK = 2**14  # bytes in which the last lines of metrics are
+_ENDED_WELL = (0, 75)  # its steps are done, or it was stopped and can go on
 _SAID = 2**12  # bytes of the last output of a training
 
 
@@ -63,6 +64,16 @@ class _Started:
     folder: Path
     process: subprocess.Popen[bytes]
     log: BufferedRandom
+    stopped: bool = False  # by the page
+
+    def starting(self, card: Mapping[str, Any]) -> bool:
+        """Whether it runs, but does not train yet: it opens its data, or restores a checkpoint."""
+        return self.process.poll() is None and not self.stopped and card["state"] == "stopped"
+
+    def failed(self) -> str | None:
+        """The last line of a training that has failed."""
+        status = self.process.poll()
+        return None if status in (None, *_ENDED_WELL) else (self.said() or [f"status {status}"])[-1]
 
     def said(self) -> list[str]:
         """The last lines of its output."""
@@ -370,6 +381,9 @@ def resume(studio: Studio, trainings: _Trainings, number: int, values: Mapping[s
     card, path = studio.catalogue.card(number), studio.catalogue.path(number)
     if card["state"] in ("training", "unreadable"):
         raise InputError(card["problem"] or f"{card['name']} is being trained already")
+    own = trainings.of(path)
+    if own is not None and own.starting(card):
+        raise InputError(f"{card['name']} is being started already")
     steps = values.get("steps")
     if set(values) - {"steps"} or not (steps is None or (isinstance(steps, int) and 1 <= steps <= COUNT)):
         raise InputError("a resumed run takes steps alone, the new total")
@@ -397,6 +411,7 @@ def stop(studio: Studio, trainings: _Trainings, number: int) -> dict[str, Any]:
     path = studio.catalogue.path(number)
     own = trainings.of(path)
     if own is not None and own.process.poll() is None:
+        own.stopped = True
         own.process.terminate()
         return {}
     pid = holder_pid(RunFolder(path).lock)
@@ -460,10 +475,20 @@ def routes(studio: Studio) -> list[Route]:
 
 
 def _every(studio: Studio, trainings: _Trainings) -> dict[str, Any]:
-    """All runs with what is left of those under way, and trainings without a run yet."""
-    cards = studio.catalogue.cards()
-    left = {card["id"]: _left(RunFolder(studio.catalogue.path(card["id"])), card) for card in cards}
+    """All runs with how their training stands, and trainings without a run yet."""
     return {
-        "runs": [{**card, "left": left[card["id"]]} for card in cards],
+        "runs": [_standing(studio, trainings, card) for card in studio.catalogue.cards()],
         "starting": trainings.without_run(),
+    }
+
+
+def _standing(studio: Studio, trainings: _Trainings, card: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's card with what is left of a training under way, and whether one that was started here is starting or has failed."""
+    path = studio.catalogue.path(card["id"])
+    own = trainings.of(path)
+    return {
+        **card,
+        "left": _left(RunFolder(path), card),
+        "starting": own is not None and own.starting(card),
+        "failed": None if own is None else own.failed(),
     }

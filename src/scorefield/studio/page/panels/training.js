@@ -101,7 +101,10 @@ function lists(starting) {
     const row = old ?? entry(run);
     say(row.querySelector(".state"), stateOf(run));
     row.querySelector("input").checked = chosen?.includes(run.id) ?? false;
-    for (const one of row.querySelectorAll("button")) one.hidden = one.dataset.when !== run.state || run.step >= run.steps;
+    for (const one of row.querySelectorAll("button")) one.hidden = one.dataset.when !== run.state || run.starting || run.step >= run.steps;
+    const failure = row.querySelector(".failure");
+    failure.hidden = !run.failed;
+    say(failure, run.failed ?? "");
     return row;
   });
   if (rows.length !== view.list.children.length || rows.some((row, i) => row !== view.list.children[i])) view.list.replaceChildren(...rows);
@@ -110,8 +113,9 @@ function lists(starting) {
   say(view.empty, runs.length ? "" : `There is no run yet. ${ctx.server.can_write ? "Choose a recipe on the left and start one" : "Train one with `scorefield train RECIPE`"}; its curves appear here, whoever started it.`);
 }
 
-function stateOf({ state, step, steps, left }) {
+function stateOf({ state, step, steps, left, starting }) {
   const done = `${(step ?? 0).toLocaleString("en")} of ${(steps ?? 0).toLocaleString("en")} steps`;
+  if (starting) return `starting, ${done}`;
   if (state === "training" && left) return `step ${left.step.toLocaleString("en")} of ${(steps ?? 0).toLocaleString("en")}, ${left.seconds === null ? "" : `${seconds(left.seconds)} left`}`;
   return state === "done" ? `done, ${(step ?? 0).toLocaleString("en")} steps` : `${state}, ${done}`;
 }
@@ -124,7 +128,7 @@ function entry(run) {
   }, value: run.id });
   const act = (what, when, text) => h("button", { type: "button", class: "link", "data-when": when, "aria-label": `${text} ${run.name}`, onclick: () => order(`/api/training/${run.id}/${what}`, {}, refusal) }, text);
   const refusal = h("p", { class: "refusal", hidden: true });
-  return h("div", { class: "entry", "data-run": run.id }, h("label", {}, box, h("span", {}, run.name)), h("span", { class: "soft state" }), ...(ctx.server.can_write ? [act("stop", "training", "Stop"), act("resume", "stopped", "Resume")] : []), refusal);
+  return h("div", { class: "entry", "data-run": run.id }, h("label", {}, box, h("span", {}, run.name)), h("span", { class: "soft state" }), ...(ctx.server.can_write ? [act("stop", "training", "Stop"), act("resume", "stopped", "Resume")] : []), refusal, h("p", { class: "refusal failure", hidden: true }));
 }
 
 async function order(path, body, refusal) {
@@ -160,14 +164,15 @@ function draw() {
 /** Previews of a run under one slider, and a wipe between two of its steps. */
 function previews() {
   let steps = [];
-  const front = h("img", { alt: "" });
+  const front = h("img", { alt: "", onload: () => { wipe.style.width = `${front.clientWidth}px`; } }); // the slider is as wide as the picture
   const back = h("img", { alt: "" });
   const box = h("div", { class: "wipe" }, back, front);
   const text = (i) => (steps.length ? `training step ${steps[i].toLocaleString("en")}` : "");
   const newer = scrubber({ label: "Preview", text, onstep: (i) => load(front, i) });
   const older = scrubber({ label: "Compare with", text, onstep: (i) => load(back, i) });
   const wipe = h("input", { type: "range", min: 0, max: 100, value: 100, "aria-label": "Wipe between the two", oninput: () => edge() });
-  const element = h("section", { class: "previews", hidden: true }, h("h2", {}, "Previews"), box, newer.element, h("details", {}, h("summary", {}, "Compare two steps"), older.element, h("label", { class: "soft" }, "Wipe ", wipe)));
+  const both = h("details", { ontoggle: () => { wipe.value = both.open ? 50 : 100; edge(); } }, h("summary", {}, "Compare two steps"), h("label", { class: "soft" }, "Wipe ", wipe), older.element);
+  const element = h("section", { class: "previews", hidden: true }, h("h2", {}, "Previews"), box, newer.element, both);
   let run = null;
   const urls = new Map();
 
