@@ -102,3 +102,22 @@ def test_points_and_what_does_not_go_together(visits: Visits) -> None:
     expect(button(page, "Save picture")).to_be_hidden()
     button(page, "steps 3").click()
     expect(page.get_by_role("img", name="Samples of steps 3")).to_be_visible()
+
+
+def test_a_refused_cell_says_why_and_stop_keeps_what_is_there(visits: Visits) -> None:
+    page = visits.open("#/compare?run=1&n=2&sampler=ddim&rows=settings.eta&down=0,2&columns=steps&across=2")
+    expect(page.get_by_text("network calls in 2 cells")).to_be_visible()
+    page.get_by_text("1 of the cells not possible").click()
+    expect(page.get_by_text("at most 1", exact=False)).to_be_visible()
+    run(page)
+    expect(button(page, "eta 0, steps 2")).to_be_enabled()
+    expect(button(page, "eta 2, steps 2")).to_be_disabled()
+    page = visits.open("#/compare?run=1&n=16&rows=steps&down=2,900&sampler=ddim")
+    expect(page.get_by_text("902 network calls in 2 cells")).to_be_visible()
+    button(page, "Run").click()
+    expect(page.get_by_text("of 900")).to_be_visible()
+    button(page, "Stop").click()
+    expect(page.get_by_text("Stopped after 1 cell.")).to_be_visible()
+    expect(button(page, "Run")).to_be_enabled()
+    button(page, "steps 2").click()
+    expect(page.get_by_role("img", name="Samples of steps 2", exact=True)).to_be_visible()

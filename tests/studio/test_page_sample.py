@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -32,9 +33,11 @@ def run(page):
 def drawn(page, k):
     """The pixels (H, W, 3) that the page shows of a sample."""
     canvas = button(page, f"sample {k}", exact=False).first.locator("canvas").last
-    w, h, values = canvas.evaluate(
-        "(c) => [c.width, c.height, Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)]"
-    )
+    w, h, values = canvas.evaluate("""(c) => {
+        const pen = new OffscreenCanvas(c.width, c.height).getContext("2d", { willReadFrequently: true });
+        pen.drawImage(c, 0, 0);
+        return [c.width, c.height, Array.from(pen.getImageData(0, 0, c.width, c.height).data)];
+    }""")
     return np.array(values, np.uint8).reshape(h, w, 4)[..., :3]
 
 
@@ -120,10 +123,47 @@ def test_a_link_and_a_saved_picture_restore_the_settings(visits: Visits, tmp_pat
         expect(one.get_by_role("checkbox", name="2", exact=True)).to_be_checked()
     run(other)
     np.testing.assert_array_equal(drawn(page, 2), drawn(other, 2))
+    other.get_by_label("Steps", exact=True).fill("7")
+    other.get_by_label("Seed", exact=True).fill("11")
+    other.get_by_label("with its seed").uncheck(force=True)
+    drop_file(other.get_by_role("heading").first, tmp_path / "saved.png")
+    expect(other.get_by_text("are back, but for its seed")).to_be_visible()
+    expect(other.get_by_label("Steps", exact=True)).to_have_value("4")
+    expect(other.get_by_label("Seed", exact=True)).to_have_value("11")
     other.get_by_label("Open a saved picture").set_input_files(
         {"name": "other.png", "mimeType": "image/png", "buffer": b"no picture"}
     )
     expect(other.get_by_text("other.png:")).to_be_visible()
+
+
+def drop_file(target, path: Path) -> None:
+    """Drag a file over an element and let it go there."""
+    data = target.page.evaluate_handle(
+        """([name, text]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name, { type: "image/png" }));
+            return data;
+        }""",
+        [path.name, base64.b64encode(path.read_bytes()).decode()],
+    )
+    for event in ("dragover", "drop"):
+        target.dispatch_event(event, {"dataTransfer": data})
+
+
+def test_neighbours_of_a_latent_are_drawn(visits: Visits) -> None:
+    page = visits.open(DIGITS)
+    run(page)
+    before = [drawn(page, k) for k in range(3)]
+    button(page, "sample 2", exact=False).click()
+    button(page, "Neighbours of its latent").click()
+    expect(page.get_by_text("Neighbours of the latent of sample 2.")).to_be_visible()
+    expect(page.get_by_text("Done: 3 samples, seed 5.")).to_have_count(1)
+    expect(page.get_by_role("region", name="Last runs of this page").get_by_role("button")).to_have_count(2)
+    np.testing.assert_array_equal(drawn(page, 2), before[2])
+    assert (drawn(page, 0) != before[0]).any()
+    button(page, "Copy as command").click()
+    expect(page.get_by_text("No command draws neighbours of a latent", exact=False)).to_be_visible()
+    assert "near=2%2C0.2" in page.url or "near=2,0.2" in page.url
 
 
 def test_one_sample_again_and_the_last_runs(visits: Visits) -> None:

@@ -63,6 +63,33 @@ def test_the_copied_command_and_python_give_the_same_bytes(capsys, monkeypatch, 
     assert names["samples"].labels.tolist() == done["labels"] == [3, 5] * 5 + [3]
 
 
+def test_neighbours_of_a_latent_are_those_of_the_copied_python(page: Page) -> None:
+    request = {
+        "run": page.run("digits"), "sampler": "ddim", "settings": {"eta": 1.0}, "steps": 3, "n": 5, "seed": 3,
+        "labels": [2], "block": 4,
+    }  # fmt: skip
+    near = {**request, "near": {"sample": 3, "weight": 0.1}}
+    plain, planned = page.start(request, page="a"), page.start(near, page="b")
+    page.events(plain["id"]), page.events(planned["id"])
+    names: dict[str, list[torch.Tensor]] = {}
+    exec(planned["python"], names)  # lines that the page offers to copy
+    images = torch.cat(names["images"]).permute(0, 2, 3, 1).numpy()
+    made, before = frame(page, planned["id"], 3), frame(page, plain["id"], 3)
+    assert planned["command"] is None
+    assert np.array_equal(made, images)
+    assert np.array_equal(made[3], before[3]), "the sample itself"
+    first, own = frame(page, planned["id"], 0).astype(int), latents(page, plain["id"])[3]
+    away = np.abs(first - own).mean(axis=(1, 2, 3))
+    assert 0 < away[[0, 1, 2, 4]].max() < np.abs(latents(page, plain["id"])[0] - own).mean()
+    uniform = {"run": page.run("digits"), "options": {"start": "uniform"}, "near": {"sample": 0}}
+    assert "do not start from Gaussian noise" in page.post("/api/plan", uniform)["refused"]
+
+
+def latents(page: Page, job: str) -> np.ndarray:
+    """x_T of a job, as the page shows it."""
+    return frame(page, job, 0).astype(int)
+
+
 def test_one_sample_of_a_seed_is_that_of_the_whole_set(page: Page) -> None:
     request = {"run": page.run("digits"), "steps": 3, "n": 12, "block": 4}
     whole, some = page.start(request, page="a"), page.start({**request, "indices": [9, 2]}, page="b")

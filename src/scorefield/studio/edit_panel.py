@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,11 @@ def plan_encode(images: EditedImages, studio: Studio, values: Mapping[str, Any])
         f"latents = run.encode('image.png'{_arguments(_plural(given))}, check=1)",
         "images = run.decode(latents).images",
     ]
-    facts = _facts(run, request.steps, 3, command + _flags(studio, request.run, given), lines)
-    return _planned(facts, lambda job: _encode(studio, job, run, image, given), request)
+    pace = ("encode", request.run)
+    facts = _facts(
+        run, request.steps, 3, command + _flags(studio, request.run, given), lines, studio.pace.get(pace)
+    )
+    return _planned(facts, lambda job: _encode(studio, job, run, image, given, pace), request)
 
 
 def plan_walk(images: EditedImages, studio: Studio, values: Mapping[str, Any]) -> Planned:
@@ -115,12 +119,16 @@ def plan_walk(images: EditedImages, studio: Studio, values: Mapping[str, Any]) -
         f"walk = run.interpolate({named[0]!r}, {named[1]!r}, {request.frames}{_arguments(given)})",
     ]
     encoded = sum(isinstance(end, EditedImage) for end in ends)
-    facts = _facts(run, request.steps, encoded + 1, command + _flags(studio, request.run, given), lines)
-    return _planned(facts, lambda job: _walk(studio, job, run, ends, request.frames, given), request)
+    pace = ("walk", request.run, request.frames, encoded)
+    words = command + _flags(studio, request.run, given)
+    facts = _facts(run, request.steps, encoded + 1, words, lines, studio.pace.get(pace))
+    return _planned(facts, lambda job: _walk(studio, job, run, ends, request.frames, given, pace), request)
 
 
-def _facts(run: Run, steps: int | None, walks: int, command: list[str], lines: list[str]) -> dict[str, Any]:
-    """What the page shows before it starts. walks: how often the grid is walked."""
+def _facts(
+    run: Run, steps: int | None, walks: int, command: list[str], lines: list[str], pace: float | None
+) -> dict[str, Any]:
+    """What the page shows before it starts. walks: how often the grid is walked. pace: seconds of a call, once known."""
     refused, calls = None, None
     try:
         run.check_latents()
@@ -130,7 +138,7 @@ def _facts(run: Run, steps: int | None, walks: int, command: list[str], lines: l
     return {
         "calls": calls,
         "blocks": 1,
-        "seconds": None,
+        "seconds": None if calls is None or pace is None else calls * pace,
         "refused": refused,
         "caution": None,
         "command": shlex.join(command),
@@ -165,7 +173,12 @@ def _flags(studio: Studio, number: int, given: Mapping[str, int]) -> list[str]:
 
 
 def _encode(
-    studio: Studio, job: Job, run: Run, image: EditedImage, given: Mapping[str, int]
+    studio: Studio,
+    job: Job,
+    run: Run,
+    image: EditedImage,
+    given: Mapping[str, int],
+    pace: tuple[object, ...],
 ) -> dict[str, Any]:
     """Frames: the image, its latent, and the image that it is decoded to."""
     with studio.jobs.device:
@@ -175,6 +188,7 @@ def _encode(
         )
         job.check()
         back = run.decode(latents, progress=progress)
+        studio.pace[pace] = progress.pace
         process = run.model(precision="fp32").process
         noise = unit_scale(process, latents.latents, latents.grid[0])
     found = [image.pixels[None], frame_of(noise, run.data_spec), _channels(back.images)]
@@ -197,12 +211,14 @@ def _walk(
     ends: list[int | EditedImage],
     frames: int,
     given: Mapping[str, int],
+    pace: tuple[object, ...],
 ) -> dict[str, Any]:
     """Frame i of the job is frame i of the walk."""
     a, b = (end if isinstance(end, int) else end.given for end in ends)
     with studio.jobs.device:
         progress = _Events(job)
         walk = run.interpolate(a, b, frames, given.get("label"), steps=given.get("steps"), progress=progress)
+        studio.pace[pace] = progress.pace
     for i, picture in enumerate(_channels(walk.images)):
         job.frames.keep(i, picture[None], picture[None])
     return {"calls": progress.steps, "cosine": walk.cosine, "steps": walk.steps, "label": walk.label}
@@ -218,7 +234,13 @@ class _Events:
 
     def __init__(self, job: Job) -> None:
         self._job, self._what, self._total = job, "", 0
+        self._start = perf_counter()
         self.steps = 0
+
+    @property
+    def pace(self) -> float:
+        """Seconds of a step, and so of a network call: the flow of DDIM makes one a step."""
+        return (perf_counter() - self._start) / max(self.steps, 1)
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Bar]:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shlex
 import statistics
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from time import perf_counter
 from typing import Annotated, Any, NamedTuple
@@ -16,8 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from scorefield.core.noise import Noise, NoiseSource
 from scorefield.core.shapes import DataSpec, are_images, expand
-from scorefield.generation.sampling import Sampling
+from scorefield.generation.sampling import Sampling, Start
 from scorefield.process import GaussianProcess
 from scorefield.runs.opened import SampleKeywords, StepKeywords
 from scorefield.runs.run import Run
@@ -25,6 +27,7 @@ from scorefield.runtime.errors import InputError, ScorefieldError
 from scorefield.runtime.parsing import Options
 from scorefield.samplers.base import Step, as_sampler
 from scorefield.samplers.grids import as_floats
+from scorefield.samplers.latents import slerp
 from scorefield.studio.jobs import Job
 from scorefield.studio.session import Planned, Studio
 
@@ -41,6 +44,13 @@ __all__ = [
 ]
 
 MOST = 64  # samples on the page
+
+
+class Near(Options):
+    """Samples whose x_T lie near that of one sample of the seed."""
+
+    sample: int = Field(ge=0, lt=2**20, description="its index")
+    weight: float = Field(0.2, ge=0, le=1, description="share of the way from its x_T to that of sample k")
 
 
 class SampleRequest(Options):
@@ -61,6 +71,7 @@ class SampleRequest(Options):
     indices: list[Annotated[int, Field(ge=0, lt=2**20)]] | None = Field(
         None, min_length=1, max_length=MOST, description="the samples of the seed that are wanted alone"
     )
+    near: Near | None = None
 
     @property
     def count(self) -> int:
@@ -147,6 +158,8 @@ def plan_request(studio: Studio, request: SampleRequest, inpaint: Inpainted | No
     if refused is None:
         try:
             sampling = run.sampling(request.labels, **keywords(request, studio, inpaint))
+            if request.near is not None:
+                sampling = replace(sampling, start=_start_near(sampling, request.seed, request.near))
             sampling.check()
         except ScorefieldError as error:
             refused = str(error)
@@ -157,7 +170,7 @@ def plan_request(studio: Studio, request: SampleRequest, inpaint: Inpainted | No
         "times": [],
         "refused": refused,
         "caution": None,
-        "command": _command(request, studio, inpaint),
+        "command": None if request.near else _command(request, studio, inpaint),
         "python": _python(request, studio, inpaint),
     }
     if sampling is None or refused is not None:
@@ -169,6 +182,28 @@ def plan_request(studio: Studio, request: SampleRequest, inpaint: Inpainted | No
     return Planned(
         facts, lambda job: _draw(studio, job, request, run, sampling, inpaint), request.model_dump()
     )
+
+
+def _start_near(sampling: Sampling, seed: int, near: Near) -> Start:
+    """Draws x_T of sample k as slerp(x_T of `near.sample`, x_T of k, weight) around the prior's mean: sample `near.sample`
+    itself is what it is without `near`.
+
+    Raises:
+        InputError: For a run that does not start from Gaussian noise.
+    """
+    process = sampling.model.process
+    if sampling.start is not None or not isinstance(process, GaussianProcess):
+        raise InputError(
+            "the samples of this run do not start from Gaussian noise: its latents have no neighbours"
+        )
+    mean = process.prior_mean
+
+    def start(shape: Sequence[int], noise: Noise) -> Tensor:
+        own = process.prior((1, *shape[1:]), NoiseSource(seed, [near.sample]).at(0))
+        others = process.prior(shape, noise)
+        return mean + slerp((own - mean).expand_as(others), others - mean, near.weight)
+
+    return start
 
 
 def _draw(
@@ -296,11 +331,40 @@ def _command(request: SampleRequest, studio: Studio, inpaint: Inpainted | None) 
 
 def _python(request: SampleRequest, studio: Studio, inpaint: Inpainted | None) -> str:
     path = studio.catalogue.path(request.run)
+    if request.near is not None:
+        return _python_near(request, request.near, studio, inpaint)
     given: dict[str, Any] = {"n": request.count, "seed": request.seed}
     given |= {} if request.labels is None else {"labels": request.labels}
     given |= {**_asked(request, studio, inpaint), "block": request.block}
-    arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    return f"import scorefield as sf\n\nsamples = sf.Run({str(path)!r}).sample({arguments})"
+    return f"import scorefield as sf\n\nsamples = sf.Run({str(path)!r}).sample({_keyword_text(given)})"
+
+
+def _python_near(request: SampleRequest, near: Near, studio: Studio, inpaint: Inpainted | None) -> str:
+    given = {} if request.labels is None else {"labels": request.labels}
+    arguments = _keyword_text(given | _asked(request, studio, inpaint))
+    return f"""import dataclasses
+
+import scorefield as sf
+
+run = sf.Run({str(studio.catalogue.path(request.run))!r})
+sampling = run.sampling({arguments})
+process = sampling.model.process
+
+
+def near(shape, noise):
+    own = process.prior((1, *shape[1:]), sf.NoiseSource({request.seed}, [{near.sample}]).at(0))
+    others = process.prior(shape, noise)
+    mean = process.prior_mean
+    return mean + sf.latents.slerp((own - mean).expand_as(others), others - mean, {near.weight!r})
+
+
+sampling = dataclasses.replace(sampling, start=near)
+blocks = sampling.blocks({request.count}, {request.seed}, size={request.block}, blocks={request.blocks})
+images = [run.data_spec.to_uint8(block.x) for block in blocks]"""
+
+
+def _keyword_text(given: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
 def _names(request: SampleRequest, studio: Studio) -> list[object]:

@@ -76,7 +76,7 @@ function hide() {}
 async function adopt(next, nextWish, back = false) {
   const mine = ++adopted;
   const other = next.run !== state.run || offers === null;
-  state = { ...fromRequest(next), indices: null };
+  state = { ...fromRequest(next), indices: null, near: null };
   if (other) {
     let found;
     try {

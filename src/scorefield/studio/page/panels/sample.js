@@ -25,10 +25,11 @@ function mount(root, context) {
   ctx = context;
   const open = h("input", { type: "file", accept: "image/png", class: "unseen", onchange: () => { restore(open.files[0]); open.value = ""; } });
   view = {
+    seed: h("input", { type: "checkbox", checked: true }),
     command: h("code", { class: "command", tabindex: 0, "aria-label": "The command" }),
     form: form({ onchange: change, locked: () => locked, onlock: (on) => { locked = on; } }),
     launch: launcher({ onrun: run, onstopped: () => ctx.toast(`Stopped after ${count(view.shown.ready, "step")}.`) }),
-    shown: shown({ ctx, offers: () => offers, state: () => state, busy: () => view.launch.busy, keep, use: adopt, ononly: only }),
+    shown: shown({ ctx, offers: () => offers, state: () => state, busy: () => view.launch.busy, keep, use, run: again }),
   };
   root.append(
     h("form", { class: "side", "aria-label": "How to sample", onsubmit: (event) => { event.preventDefault(); run(); } }, view.form.element, view.launch.element),
@@ -39,6 +40,7 @@ function mount(root, context) {
       h("div", { class: "actions" },
         view.shown.saving,
         h("label", { class: "as-button" }, open, h("span", {}, "Open a saved picture")),
+        h("label", { class: "chip", title: "Whether the seed comes back with the settings of a saved picture or an earlier run" }, view.seed, h("span", {}, "with its seed")),
         h("button", { type: "button", onclick: () => copy("command") }, "Copy as command"),
         h("button", { type: "button", onclick: () => copy("python") }, "Copy as Python"),
         view.shown.taking),
@@ -167,10 +169,16 @@ async function run() {
   });
 }
 
-/** Draw one sample of a job alone. */
-function only(request, index) {
-  state = fromRequest({ ...request, indices: [index] });
-  changed = "indices";
+/** Take the settings of an earlier job or a saved picture; its seed where the user wants it. */
+async function use(request) {
+  const kept = view.seed.checked ? {} : { seed: state.seed };
+  await adopt({ ...request, ...kept });
+}
+
+/** Take other settings, and run. */
+function again(request) {
+  state = fromRequest(request);
+  changed = request.near ? "near" : "indices";
   draw();
   keep();
   ask().then(run);
@@ -180,8 +188,8 @@ async function restore(file) {
   if (!file) return;
   try {
     const { request, note } = await send("/api/settings", file);
-    await adopt(request);
-    ctx.toast(`The settings of ${file.name} are back, with its seed ${request.seed ?? 0}.${note ? ` Note: ${note}.` : ""}`);
+    await use(request);
+    ctx.toast(`The settings of ${file.name} are back, ${view.seed.checked ? `with its seed ${request.seed ?? 0}` : "but for its seed"}.${note ? ` Note: ${note}.` : ""}`);
   } catch (error) {
     view.launch.refuse(`${file.name}: ${error.message}`);
   }
@@ -189,6 +197,7 @@ async function restore(file) {
 
 async function copy(what) {
   if (!plan || plan.refused) return ctx.toast("There is nothing to copy: what is chosen does not go together.");
+  if (!plan[what]) return ctx.toast("No command draws neighbours of a latent: copy as Python.");
   await navigator.clipboard.writeText(plan[what]);
   ctx.toast(what === "command" ? "The command is copied. It writes the same bytes." : "The lines of Python are copied. They make the same bytes.");
 }

@@ -8,8 +8,12 @@ import { sides } from "/assets/panels/sample/stage.js";
 
 const FILM = 16; // steps of the film at most
 
-/** detail({ onclose, ononly, onstep, onedit }) -> { element, open(job, k, view), close() }. onedit: null before there is an Edit panel. */
-export function detail({ onclose, ononly, onstep, onedit, say }) {
+/**
+ * detail({ onclose, ononly, onnear, onstep, onedit, say }) -> { element, open(job, k, view), close() }.
+ *
+ * ononly, onnear: draw this sample alone, or its neighbours. job.near: whether the job itself is of neighbours.
+ */
+export function detail({ onclose, ononly, onnear, onstep, onedit, say }) {
   const element = h("section", { class: "detail", "aria-label": "One sample", hidden: true });
   let turn = 0;
 
@@ -19,7 +23,7 @@ export function detail({ onclose, ononly, onstep, onedit, say }) {
     element.replaceChildren();
   }
 
-  /** job: { id, times, ready, shape, name }. */
+  /** job: { id, times, ready, shape, name, near }. */
   async function open(job, k, view) {
     const mine = ++turn;
     const facts = h("dl", { class: "facts" });
@@ -46,7 +50,8 @@ export function detail({ onclose, ononly, onstep, onedit, say }) {
     buttons.replaceChildren(
       h("button", { type: "button", onclick: () => ononly(said) }, "This sample only"),
       h("button", { type: "button", onclick: () => keep(job, k, said) }, "Save this image"),
-      ...(onedit ? [h("button", { type: "button", onclick: () => onedit(job.id, k) }, "Send to Edit")] : []),
+      ...(job.near ? [] : [h("button", { type: "button", onclick: () => onnear(said) }, "Neighbours of its latent")]),
+      h("button", { type: "button", onclick: () => onedit(job.id, k) }, "Send to Edit"),
     );
     const parts = [nearest(job, k, said)];
     if (said.probabilities) parts.push(probabilities(said.probabilities));

@@ -162,7 +162,17 @@ export function form({ onchange, locked, onlock, cannot = "of the runs here cann
     const only = one
       ? h("p", { class: "only" }, `Only sample ${state.indices.join(", ")} of this seed. `, h("button", { type: "button", class: "link", onclick: () => onchange("indices", { indices: null, redraw: true }) }, "All samples again"))
       : null;
-    return h("div", { class: "group" }, h("div", { class: "two" }, add("n", n), add("seed", field({ label: "Seed", control: seed, beside: onlock ? [die, lock] : [die] }))), only);
+    return h("div", { class: "group" }, h("div", { class: "two" }, add("n", n), add("seed", field({ label: "Seed", control: seed, beside: onlock ? [die, lock] : [die] }))), only, state.near ? nearGroup(state) : null);
+  }
+
+  /** How near the latents are to that of one sample. */
+  function nearGroup(state) {
+    const weight = field({
+      label: "Distance of the latents",
+      hint: "From 0 to 1: the share of the way along the sphere of noise from the x_T of this sample to the x_T that another one has. 0 is the sample itself.",
+      control: number({ value: state.near.weight, min: 0, max: 1, step: 0.05 }, (value) => onchange("near", { near: { ...state.near, weight: value ?? 0 } })),
+    });
+    return h("div", {}, h("p", { class: "only" }, `Neighbours of the latent of sample ${state.near.sample}. `, h("button", { type: "button", class: "link", onclick: () => onchange("near", { near: null, redraw: true }) }, "Samples of the seed again")), add("near", weight));
   }
 
   function more(state, { defaults, options = [] }, open) {

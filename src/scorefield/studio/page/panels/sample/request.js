@@ -15,6 +15,7 @@ export const empty = () => ({
   seed: 0,
   block: null,
   indices: null,
+  near: null, // { sample, weight }: x_T near that of a sample
 });
 
 /** A seed by chance. */
@@ -29,6 +30,8 @@ export function fromParams(params) {
   for (const name of ["sampler", "grid"]) if (params[name]) state[name] = params[name];
   if (params.guidance) state.guidance = Number(params.guidance);
   for (const name of ["labels", "indices"]) if (params[name]) state[name] = params[name].split(",").map(Number);
+  const [sample, weight] = (params.near ?? "").split(",").map(Number);
+  if (weight !== undefined) state.near = { sample, weight };
   for (const [name, text] of Object.entries(params)) {
     if (name.startsWith("set.")) state.settings[name.slice(4)] = value(text);
     if (name.startsWith("opt.")) state.options[name.slice(4)] = value(text);
@@ -37,9 +40,9 @@ export function fromParams(params) {
 }
 
 /** The parameters of a state. */
-export function toParams({ settings, options, labels, indices, ...plain }) {
+export function toParams({ settings, options, labels, indices, near, ...plain }) {
   const named = (prefix, table) => Object.fromEntries(Object.entries(table).map(([name, one]) => [`${prefix}.${name}`, typeof one === "string" ? one : JSON.stringify(one)]));
-  return { ...plain, labels: labels?.join(",") ?? null, indices: indices?.join(",") ?? null, ...named("set", settings), ...named("opt", options) };
+  return { ...plain, labels: labels?.join(",") ?? null, indices: indices?.join(",") ?? null, near: near && `${near.sample},${near.weight}`, ...named("set", settings), ...named("opt", options) };
 }
 
 /** The SampleRequest of a state: what was chosen, and nothing else. */

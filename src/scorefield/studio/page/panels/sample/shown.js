@@ -8,13 +8,15 @@ import { same } from "/assets/panels/sample/request.js";
 import { stage } from "/assets/panels/sample/stage.js";
 import { strip } from "/assets/panels/sample/strip.js";
 
+const NEAR = 0.2; // how near the latents of neighbours are at first
+
 /**
- * shown({ ctx, offers, state, busy, keep, use, ononly }) -> the parts of the panel and what is done with them.
+ * shown({ ctx, offers, state, busy, keep, use, run }) -> the parts of the panel and what is done with them.
  *
  * offers(), state(): what the run offers and what is chosen, now. busy(): whether a job is under way. keep(): write the
- * address. use(request): take the settings of an earlier job. ononly(request, index): draw one sample alone.
+ * address. use(request): take the settings of an earlier job. run(request): take these settings and run.
  */
-export function shown({ ctx, offers, state, busy, keep, use, ononly }) {
+export function shown({ ctx, offers, state, busy, keep, use, run }) {
   let job = null; // { id, request, times, ready, done, calls, ms }
   let picked = null; // the sample that is shown large
   const grids = new Map(); // job -> the times of its grid
@@ -23,9 +25,10 @@ export function shown({ ctx, offers, state, busy, keep, use, ononly }) {
   const screen = stage({ onpick: pick, onview: () => { keep(); if (picked !== null) look(); }, onstep: keep });
   const one = detail({
     onclose: () => pick(null),
-    ononly: ({ index }) => ononly(job.request, index),
+    ononly: ({ index }) => run({ ...job.request, indices: [index] }),
+    onnear: ({ index, label }) => run({ ...job.request, indices: null, labels: label === null ? null : [label], near: { sample: index, weight: NEAR } }),
     onstep: (i) => { screen.at(i); keep(); },
-    onedit: ctx.panels.includes("edit") ? (id, k) => ctx.go("edit", { job: id, sample: k }) : null,
+    onedit: (id, k) => ctx.go("edit", { job: id, sample: k }),
     say: ctx.toast,
   });
   const last = strip({ onopen: reopen });
@@ -103,7 +106,7 @@ export function shown({ ctx, offers, state, busy, keep, use, ononly }) {
 
   function look() {
     const { shape, name } = card(job.request.run);
-    one.open({ id: job.id, times: job.times, ready: job.ready, shape, name }, picked, screen.view);
+    one.open({ id: job.id, times: job.times, ready: job.ready, shape, name, near: Boolean(job.request.near) }, picked, screen.view);
   }
 
   async function savePicture() {
