@@ -9,7 +9,8 @@ held-out digits, for
 - the unconditional model guided by the classifier,
 - the conditional model guided by the classifier,
 - the conditional model with classifier-free guidance, where 0 is unconditional and 1 the conditional model as
-it is.
+it is; the same within an interval of σ/α, and rescaled,
+- the conditional model with autoguidance by the same network after 300 steps, where 1 is the conditional model as it is.
 
     python benchmarks/guidance.py [--out runs/guidance] [--picture docs/figures/guidance.png]         resumes
     where it was stopped
@@ -30,11 +31,21 @@ RUNS = {
     "unconditional": ["digits", "--set", "model.conditional=false"],
     "conditional": ["digits", "--set", "training.label_dropout=0.1"],
     "classifier": ["digits-classifier"],
+    "weaker": ["digits", "--set", "training.label_dropout=0.1", "--steps", "300"],
 }
-GUIDED = {  # run, whether the classifier guides it, color
-    "unconditional, classifier": ("unconditional", True, "#d1495b"),
-    "conditional, classifier": ("conditional", True, "#edae49"),
-    "conditional, classifier-free": ("conditional", False, "#1b2a41"),
+INTERVAL = {"guidance_low": 0.3, "guidance_high": 3.0}
+GUIDED: dict[str, tuple[str, str | None, dict[str, float], str]] = {  # run, what guides it, settings, color
+    "unconditional, classifier": ("unconditional", "classifier", {}, "#d1495b"),
+    "conditional, classifier": ("conditional", "classifier", {}, "#edae49"),
+    "conditional, classifier-free": ("conditional", None, {}, "#1b2a41"),
+    "conditional, classifier-free, σ/α in (0.3, 3]": ("conditional", None, INTERVAL, "#00798c"),
+    "conditional, classifier-free, rescaled by 0.7": (
+        "conditional",
+        None,
+        {"guidance_rescale": 0.7},
+        "#8d6a9f",
+    ),
+    "conditional, autoguidance": ("conditional", "weaker", {}, "#5a9e6f"),
 }
 COLUMNS = {
     "precision": "precision",
@@ -57,9 +68,15 @@ def measure(out: Path) -> dict[str, list[dict[str, Any]]]:
         if not (out / name / "model.safetensors").exists():
             command("train", *arguments, "--run", out / name, "--device", "cpu")
     found = {}
-    for label, (run, by_classifier, _) in GUIDED.items():
-        guide = out / "classifier" if by_classifier else None
-        scales = sf.Run(out / run).evaluate("fd,pr", guidance=SCALES, classifier=guide, device="cpu")
+    for label, (run, guide, settings, _) in GUIDED.items():
+        scales = sf.Run(out / run).evaluate(
+            "fd,pr",
+            guidance=SCALES,
+            classifier=out / guide if guide == "classifier" else None,
+            autoguidance=out / guide if guide == "weaker" else None,
+            settings=settings,
+            device="cpu",
+        )
         found[label] = [{"scale": scale, **one.as_dict()} for scale, one in zip(SCALES, scales, strict=True)]
     return found
 
@@ -96,7 +113,7 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
         figure = Figure(figsize=(10, 3.8), layout="compressed")
         left, middle, right = figure.subplots(1, 3)
         for label, scales in found.items():
-            color = GUIDED[label][2]
+            color = GUIDED[label][3]
             values = {name: [row["figures"][name]["value"] for row in scales] for name in COLUMNS}
             left.plot(values["recall"], values["precision"], "o-", color=color, markersize=4, label=label)
             for x, y, row in zip(values["recall"], values["precision"], scales, strict=True):
@@ -121,7 +138,7 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
         left.set(xlabel="recall", ylabel="precision", title="fidelity against diversity")
         for axis in (left.xaxis, left.yaxis, middle.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     save_figure(figure, picture)
     print(f"\nwrote {picture}")
 

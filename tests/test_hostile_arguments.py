@@ -404,11 +404,18 @@ CASES: dict[str, Case] = {
     ),
     "guidance.ClassifierGuidance": Case(
         sf.guidance.ClassifierGuidance,
-        {"model": PLAIN, "classifier": CLASSIFIER, "y": 1, "scale": 1.0, "at": "x_t"},
+        {"model": PLAIN, "classifier": CLASSIFIER, "y": 1, "scale": 1.0, "at": "x_t", "interval": (0.1, 5.0)},
         lambda model: sampled(sf.samplers.DDIM(), model),
     ),
     "guidance.ClassifierFree": Case(
-        sf.guidance.ClassifierFree, {"model": DENOISER, "y": 1, "scale": 1.0}, called
+        sf.guidance.ClassifierFree,
+        {"model": DENOISER, "y": 1, "scale": 1.0, "interval": (0.1, 5.0), "rescale": 0.5},
+        called,
+    ),
+    "guidance.Autoguidance": Case(
+        sf.guidance.Autoguidance,
+        {"model": PLAIN, "weak": PLAIN, "scale": 2.0, "interval": (0.1, 5.0), "rescale": 0.5},
+        called,
     ),
     # objectives
     "objectives.Simple": Case(

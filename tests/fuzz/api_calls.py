@@ -135,6 +135,8 @@ GOOD: dict[str, list[str]] = {
     "ClassifierFree.model": ["DI"],
     "ClassifierFree.y": ["[0, 1]"],
     "ClassifierGuidance.model": ["DI"],
+    "Autoguidance.model": ["D"],
+    "Autoguidance.weak": ["D"],
     "ClassifierGuidance.classifier": ["clf"],
     "scale": ["2.0"],
     "prior_term.x0": ["randn(4, 2)"],

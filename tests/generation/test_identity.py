@@ -86,6 +86,10 @@ def test_every_option_is_in_the_identity():
         "clip": not options.clip,
         "guidance": 2.0,
         "guidance_at": "mean",
+        "guidance_low": 0.2,
+        "guidance_high": 5.0,
+        "guidance_schedule": "linear",
+        "guidance_rescale": 0.7,
     }
     assert set(others) == set(SamplingOptions.model_fields)
     for name, value in others.items():
@@ -94,7 +98,13 @@ def test_every_option_is_in_the_identity():
         if name in ("sampler", "grid", "steps", "repeats", "levels"):
             sampling = build_sampling(changed, model)
         assert sampling.identity(seed=0) != plain, name
-    assert {*SamplingOptions.model_fields} <= {*plain, "steps", "repeats", "levels"}
+    newer = {
+        "guidance_low",
+        "guidance_high",
+        "guidance_schedule",
+        "guidance_rescale",
+    }  # absent where they are None
+    assert {*SamplingOptions.model_fields} <= {*plain, "steps", "repeats", "levels", *newer}
 
 
 def test_null_is_the_same_as_nothing(tmp_path):

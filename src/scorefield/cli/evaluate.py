@@ -79,8 +79,8 @@ Scales = Annotated[
     str | None,
     typer.Option(
         metavar="S[,S…]",
-        help="Guidance scale: by --classifier (0 is none, default 1), otherwise classifier-free (1 is the "
-        "conditional model). Several scales give a table and a figure of the metrics against the scale.",
+        help="Guidance scale: by --classifier (0 is none, default 1), by --autoguidance (1 is none), otherwise "
+        "classifier-free (1 is the conditional model). Several scales give a table and a figure of the metrics against the scale.",
     ),
 ]
 BoundSteps = Annotated[

@@ -90,6 +90,12 @@ Variance = Annotated[
     str | None, typer.Option(help="Variance of ancestral sampling: lower, upper or learned.")
 ]
 Classifier = Annotated[str | None, typer.Option(metavar="RUN", help="Classifier guidance with this run.")]
+Autoguidance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN", help="Autoguidance with this run of a weaker model; --guidance is its scale."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class SamplingFlags:
     variance: Variance = None
     settings: Settings = None
     classifier: Classifier = None
+    autoguidance: Autoguidance = None
 
     def keywords(self) -> StepKeywords:
         """The keywords of `Run.sample`."""
@@ -114,6 +121,7 @@ class SamplingFlags:
             "variance": cast(VarianceKind | None, self.variance),  # which is checked where it is used
             "settings": self.settings,
             "classifier": self.classifier,
+            "autoguidance": self.autoguidance,
         }
 
 

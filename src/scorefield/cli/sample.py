@@ -38,7 +38,9 @@ Guidance = Annotated[
     float | None,
     typer.Option(
         metavar="S",
-        help="Guidance scale: by --classifier (0 is none, default 1), otherwise classifier-free (1 is the conditional model).",
+        help="Guidance scale: by --classifier (0 is none, default 1), by --autoguidance (1 is none), otherwise "
+        "classifier-free (1 is the conditional model). --set guidance_low=0.2 limits it to σ/α above 0.2; see "
+        "`scorefield options sampling`.",
     ),
 ]
 LowRes = Annotated[

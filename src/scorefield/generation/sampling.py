@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,7 +18,9 @@ from scorefield.generation.sample_blocks import block_indices, first_state, give
 from scorefield.generation.sampling_options import SamplingOptions, build_grid, check_grid
 from scorefield.models.base import AnyModel, ClassifierModel, GaussianModel, Model
 from scorefield.models.foreign import as_model
-from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX0
+from scorefield.models.guidance import Autoguidance, ClassifierFree, ClassifierGuidance, ClipX0
+from scorefield.models.guidance_scale import Scale, scheduled
+from scorefield.models.wrappers import Given
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.parsing import build
 from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, SAMPLERS
@@ -29,11 +32,13 @@ from scorefield.samplers.ode import LARGEST_RATIO
 from scorefield.store.block_store import BLOCK, Block
 from scorefield.store.formats import first_names
 
-__all__ = ["Condition", "Guide", "Sampling", "Start", "Wrap", "build_sampling"]
+__all__ = ["Condition", "Guide", "Sampling", "Start", "Weak", "Wrap", "build_sampling"]
 
 Start = Callable[[Sequence[int], Noise], Tensor]
 # What the objects of a Sampling say themselves. Every other option decides samples by its value.
-_IN_OBJECTS = frozenset({"sampler", "grid", "steps", "repeats", "levels"})
+_IN_OBJECTS = {"sampler", "grid", "steps", "repeats", "levels"}
+# Left out where they are None, so that folders named by a hash of all keys are found again.
+_NEWER = {"guidance_low", "guidance_high", "guidance_schedule", "guidance_rescale"}
 
 
 class Wrap(Protocol):
@@ -57,6 +62,21 @@ class Guide:
     """
 
     model: ClassifierModel
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Weak:
+    """A weaker model that guides, by autoguidance.
+
+    Attributes:
+        model: The weaker model.
+        name: What people call it, such as its run.
+        sha256: Of its weights.
+    """
+
+    model: GaussianModel
     name: str
     sha256: str
 
@@ -87,6 +107,7 @@ class Sampling:
         wrap: What is sampled, given the model and the labels of a block.
         start: Draws the first state. Default: the process's prior.
         guide: The classifier that guides, if one does.
+        weak: The weaker model that guides, if one does.
         weights: A hash of the model's weights; nothing where stored samples need not be told apart by it.
         labels: Cycled over the samples, sample i gets labels[i mod len]. Default: none.
         conditions: Further inputs of the network by name, cycled likewise; of a super-resolution model `low_res`.
@@ -99,6 +120,7 @@ class Sampling:
     wrap: Wrap = _bound
     start: Start | None = None
     guide: Guide | None = None
+    weak: Weak | None = None
     weights: str | None = None
     labels: Sequence[int] | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
@@ -130,11 +152,24 @@ class Sampling:
     @property
     def guidance(self) -> str | None:
         """How samples are guided, in words; None where they are not."""
-        scale = self.options.guidance
-        if self.guide is None:
-            return None if scale is None else f"classifier-free guidance, scale {scale:g}"
-        how = f"scale {1.0 if scale is None else scale:g}, gradient at {self.options.guidance_at}"
-        return f"classifier guidance by {self.guide.name} (sha256 {self.guide.sha256}), {how}"
+        options = self.options
+        if self.guide is None and options.guidance is None:
+            return None
+        scale = f"scale {1.0 if options.guidance is None else options.guidance:g}"
+        how = [scale] if options.guidance_schedule is None else [f"{scale}, {options.guidance_schedule} in t"]
+        if options.guidance_interval is not None:
+            low, high = options.guidance_interval
+            how.append(f"for σ/α in ({low:g}, {high:g}]")
+        if options.guidance_rescale:
+            how.append(f"rescaled by {options.guidance_rescale:g}")
+        if self.guide is not None:
+            by = f"classifier guidance by {self.guide.name} (sha256 {self.guide.sha256})"
+            how.append(f"gradient at {options.guidance_at}")
+        elif self.weak is not None:
+            by = f"autoguidance by {self.weak.name} (sha256 {self.weak.sha256})"
+        else:
+            by = "classifier-free guidance"
+        return ", ".join([by, *how])
 
     def identity(self, seed: int) -> dict[str, object]:
         """Everything that decides the samples of a seed, for the manifest of a store: the only list of it.
@@ -150,7 +185,12 @@ class Sampling:
             None if config is None else first_names(config, name) for name, config in described.items()
         ]
         prints = {name: condition.fingerprint for name, condition in self.conditions.items()}
-        rare = {"compiled": model.is_compiled, "low_res": prints.pop("low_res", None), "conditions": prints}
+        rare = {
+            "compiled": model.is_compiled,
+            "low_res": prints.pop("low_res", None),
+            "conditions": prints,
+            "autoguidance": None if self.weak is None else self.weak.sha256,
+        }
         return {
             "model": _digest(made_of),
             "weights": self.weights,
@@ -161,7 +201,9 @@ class Sampling:
             "precision": self.precision,
             "classifier": None if self.guide is None else self.guide.sha256,
             **{name: value for name, value in rare.items() if value},
-            **self.options.model_dump(exclude=set(_IN_OBJECTS)),
+            **self.options.model_dump(
+                exclude=_IN_OBJECTS | {name for name in _NEWER if getattr(self.options, name) is None}
+            ),
         }
 
     def blocks(
@@ -278,6 +320,7 @@ def build_sampling(
     model: AnyModel,
     guide: Guide | None = None,
     *,
+    weak: Weak | None = None,
     sampler: Sampler | None = None,
     grid: Grid | None = None,
 ) -> Sampling:
@@ -287,6 +330,7 @@ def build_sampling(
         options: What to build.
         model: What is sampled.
         guide: A classifier that guides, by labels of its own where the model is unconditional.
+        weak: A weaker model that guides.
         sampler: An object in place of the one that `options.sampler` describes.
         grid: Times in place of those that `options.grid` and `options.steps` name.
 
@@ -311,19 +355,41 @@ def build_sampling(
     else:
         times = build_grid(options, model.process)
     if model.family == "categorical":
-        _check_categories(options, guide)
+        _check_categories(options, guide is not None or weak is not None)
         return Sampling(model, sampler, times, options)
     start = _uniform_start(model) if options.start == "uniform" or model.process is None else None
     between = as_sampler(sampler).between_levels and model.process is not None
+    _check_guidance(options, guide, weak)
     wrap = (_wrap_between_levels if between else _wrap)(
-        options, model, None if guide is None else guide.model
+        options, model, None if guide is None else guide.model, None if weak is None else weak.model
     )
-    return Sampling(model, sampler, times, options, wrap, start, guide)
+    return Sampling(model, sampler, times, options, wrap, start, guide, weak)
 
 
-def _check_categories(options: SamplingOptions, guide: Guide | None) -> None:
+def _check_guidance(options: SamplingOptions, guide: Guide | None, weak: Weak | None) -> None:
+    """InputError for options of guidance that contradict each other, or that nothing would use."""
+    if guide is not None and weak is not None:
+        raise InputError(
+            "a classifier and a weaker model both guide: remove one of them",
+            command="--classifier, --autoguidance",
+        )
+    if weak is not None and options.guidance is None:
+        raise InputError(
+            "autoguidance needs its scale, where 1 is the model without guidance: give guidance, such as 2",
+            command="--guidance S",
+        )
+    if guide is not None and options.guidance_rescale:
+        raise InputError(
+            "guidance_rescale is for guidance without a classifier, whose gradient the sampler places: remove it"
+        )
+    low, high = options.guidance_interval or (0.0, math.inf)
+    if not low < high:
+        raise InputError(f"guidance_low must be below guidance_high, got {low:g} and {high:g}")
+
+
+def _check_categories(options: SamplingOptions, guided: bool) -> None:
     """A category is in the data's range, so there is nothing to clip."""
-    if guide is not None or options.guidance is not None:
+    if guided or options.guidance is not None:
         raise IncompatibleModel(
             "guidance needs a score, which a categorical model does not have: remove guidance"
         )
@@ -331,9 +397,16 @@ def _check_categories(options: SamplingOptions, guide: Guide | None) -> None:
         raise IncompatibleModel('a categorical model starts from the prior of its process: use start="prior"')
 
 
-def _wrap(options: SamplingOptions, model: Model, classifier: ClassifierModel | None) -> Wrap:
+def _wrap(
+    options: SamplingOptions,
+    model: Model,
+    classifier: ClassifierModel | None,
+    weak: GaussianModel | None,
+) -> Wrap:
     if classifier is not None:
         wrap = _by_classifier(options, _with_levels(model), classifier)
+    elif weak is not None and options.guidance is not None:
+        return _by_weaker(options, _with_levels(model), weak, options.guidance)
     elif options.guidance is not None:
         _with_levels(model)
         wrap = _classifier_free(options, options.guidance)
@@ -349,9 +422,15 @@ def _clipped(options: SamplingOptions, model: Model) -> Model:
     return ClipX0(model) if options.clip and isinstance(model, GaussianModel) else model
 
 
-def _wrap_between_levels(options: SamplingOptions, model: Model, classifier: ClassifierModel | None) -> Wrap:
+def _wrap_between_levels(
+    options: SamplingOptions,
+    model: Model,
+    classifier: ClassifierModel | None,
+    weak: GaussianModel | None,
+) -> Wrap:
     """`_wrap` for samplers that ask for times between the levels of a table."""
-    wrap = _wrap(options, between_levels(model), None if classifier is None else between_levels(classifier))
+    judge = None if classifier is None else between_levels(classifier)
+    wrap = _wrap(options, between_levels(model), judge, None if weak is None else between_levels(weak))
     return lambda model, labels=None: wrap(between_levels(model), labels)
 
 
@@ -360,8 +439,44 @@ def _classifier_free(options: SamplingOptions, scale: float) -> Wrap:
 
     def wrap(model: Model, labels: list[int] | None = None) -> Model:
         y = _asked(labels) if model.num_classes or not model.nulls else None
-        return _clipped(options, ClassifierFree(_with_levels(model), y, scale))
+        gaussian = _with_levels(model)
+        at, within = _scale(options, gaussian, scale, 1.0), options.guidance_interval
+        return _clipped(options, ClassifierFree(gaussian, y, at, within, options.guidance_rescale or 0.0))
 
+    return wrap
+
+
+def _scale(options: SamplingOptions, model: GaussianModel, scale: float, unguided: float) -> Scale:
+    """The scale as a function of t where the options name a schedule, otherwise the number."""
+    if options.guidance_schedule is None:
+        return scale
+    return scheduled(options.guidance_schedule, scale, unguided, float(model.process.T))
+
+
+def _by_weaker(options: SamplingOptions, model: GaussianModel, weak: GaussianModel, scale: float) -> Wrap:
+    if weak.num_classes and not model.num_classes:
+        raise IncompatibleModel(
+            "the weaker model is conditional, and the model takes no labels: guide with an unconditional one",
+            command="--autoguidance RUN",
+        )
+    _check_alike(model, weak, "the weaker model", bool(weak.num_classes))
+
+    def wrap(model: Model, labels: list[int] | None = None) -> Model:
+        gaussian = _with_levels(model)
+        bound = {
+            name: rows
+            for layer in model.layers()
+            if isinstance(layer, Given)
+            for name, rows in layer.bound.items()
+        }
+        its = weak.given(**{name: rows for name, rows in bound.items() if name in weak.arrays})
+        at, within = _scale(options, gaussian, scale, 1.0), options.guidance_interval
+        guided = Autoguidance(gaussian, its, at, within, options.guidance_rescale or 0.0)
+        return _clipped(options, given(guided, labels))
+
+    wrap(
+        model, [0] if model.num_classes else None
+    )  # models that do not fit are refused before anything is sampled
     return wrap
 
 
@@ -371,7 +486,9 @@ def _by_classifier(options: SamplingOptions, model: GaussianModel, classifier: C
 
     def wrap(model: Model, labels: list[int] | None = None) -> Model:
         inner = _clipped(options, given(model, labels if model.num_classes else None))
-        return ClassifierGuidance(_with_levels(inner), classifier, _asked(labels), scale, options.guidance_at)
+        gaussian = _with_levels(inner)
+        at, within = _scale(options, gaussian, scale, 0.0), options.guidance_interval
+        return ClassifierGuidance(gaussian, classifier, _asked(labels), at, options.guidance_at, within)
 
     return wrap
 
@@ -399,18 +516,23 @@ def _check_classifier(model: GaussianModel, classifier: ClassifierModel) -> None
             f"a {type(classifier).__name__} cannot guide: give a classifier, or the run of one",
             command="--classifier RUN",
         )
-    mine, its = model.data, classifier.data
+    _check_alike(model, classifier, "the classifier", bool(model.num_classes))
+
+
+def _check_alike(model: GaussianModel, other: Model, name: str, classes: bool) -> None:
+    """IncompatibleModel where another model is for other examples, or, where they count, has other classes."""
+    mine, its = model.data, other.data
     if mine is None or its is None:
         return
-    for what, of_model, of_classifier in (
+    for what, of_model, of_other in (
         ("examples of shape", mine.shape, its.shape),
         ("values in the range", mine.range, its.range),
-        ("the classes", mine.classes if model.num_classes else its.classes, its.classes),
+        ("the classes", mine.classes if classes else its.classes, its.classes),
     ):
-        if tuple(of_model) != tuple(of_classifier):
+        if tuple(of_model) != tuple(of_other):
             raise IncompatibleModel(
-                f"the classifier was trained on {what} {_brief(of_classifier)}, and the model on {_brief(of_model)}: "
-                "train a classifier on the model's own data"
+                f"{name} was trained on {what} {_brief(of_other)}, and the model on {_brief(of_model)}: "
+                f"train {name.replace('the', 'a', 1)} on the model's own data"
             )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 
+from scorefield.models.guidance_scale import Interval, Schedule
 from scorefield.process import Process
 from scorefield.runtime.bounds import LEVELS
 from scorefield.runtime.checks import did_you_mean
@@ -57,6 +59,24 @@ class SamplingOptions(Options):
     guidance_at: Literal["x_t", "mean"] = Field(
         "x_t", description="point at which ancestral sampling evaluates the classifier's gradient"
     )
+    guidance_low: float | None = Field(
+        None, ge=0, description="guide only where σ/α is above this; default: 0"
+    )
+    guidance_high: float | None = Field(
+        None, gt=0, description="guide only where σ/α is at most this; default: no limit"
+    )
+    guidance_schedule: Schedule | None = Field(
+        None,
+        description="the scale rises from no guidance at t = T as t falls, with the mean `guidance`; default: the same scale at "
+        "every t",
+    )
+    guidance_rescale: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="φ, by which a prediction guided without a classifier takes on the standard deviation of the unguided "
+        "one; default: 0",
+    )
 
     @field_validator("sampler")
     @classmethod
@@ -64,6 +84,12 @@ class SamplingOptions(Options):
         if not isinstance(table.get("kind"), str):
             raise ValueError("sampling.sampler.kind must be a word, such as ddim")
         return table
+
+    @property
+    def guidance_interval(self) -> Interval | None:
+        """The σ/α between which there is guidance; None where it is everywhere."""
+        low, high = self.guidance_low, self.guidance_high
+        return None if low is None and high is None else (low or 0.0, math.inf if high is None else high)
 
     def changed(
         self,
@@ -74,7 +100,7 @@ class SamplingOptions(Options):
         eta: float | None = None,
         variance: str | None = None,
         guidance: float | None = None,
-        by_classifier: bool = False,
+        by_other: bool = False,
     ) -> SamplingOptions:
         """These options with a few of them changed; what belongs together changes together.
 
@@ -86,7 +112,8 @@ class SamplingOptions(Options):
             eta: DDIM's η, 0 (deterministic) to 1 (ancestral).
             variance: Of ancestral sampling: "lower", "upper" or "learned".
             guidance: The scale.
-            by_classifier: Whether a classifier guides: a scale in these options is not meant for it.
+            by_other: Whether another model guides, a classifier or a weaker model: a scale in these options is not meant
+                for it.
 
         Raises:
             InputError: For changes that contradict each other.
@@ -102,7 +129,7 @@ class SamplingOptions(Options):
             raise InputError(f"the grid {grid} fixes the number of steps: remove steps", command="--steps")
         changes: dict[str, object] = {"sampler": table, "grid": self.grid if grid is None else grid}
         changes["steps"] = (None if grid == "full" else self.steps) if steps is None else steps
-        changes["guidance"] = self.guidance if guidance is None and not by_classifier else guidance
+        changes["guidance"] = self.guidance if guidance is None and not by_other else guidance
         if steps is not None and grid is None and self.grid == "full":
             changes["grid"] = "uniform"
         now = table["kind"]

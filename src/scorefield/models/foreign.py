@@ -155,9 +155,10 @@ def on_process(thing: T, process: Process) -> T:
     new.process = process
     if isinstance(new, _Foreign):
         new.thing = on_process(new.thing, process)
-    around = getattr(new, "model", None)
-    if _has_process(around):
-        new.model = on_process(around, process)
+    for name in ("model", "weak"):
+        around = getattr(new, name, None)
+        if _has_process(around):
+            setattr(new, name, on_process(around, process))
     found: T = new
     return found
 

@@ -177,9 +177,10 @@ def _accuracy(
     run: OpenedRun, metrics: Sequence[str] | None, guidance: object, options: EvaluateKeywords
 ) -> AccuracyReport:
     """The figures of a classifier on n examples of each part, which hold all classes in about their shares."""
-    if metrics is not None or guidance is not None or options.get("samples") or options.get("classifier"):
+    of_samples = [options.get("samples"), options.get("classifier"), options.get("autoguidance")]
+    if metrics is not None or guidance is not None or any(of_samples):
         raise InputError(
-            "a classifier is evaluated by its accuracy: metrics, samples, guidance and classifier apply to "
+            "a classifier is evaluated by its accuracy: metrics, samples, guidance, classifier and autoguidance apply to "
             "generative models only"
         )
     progress, seed = check_reporter(options.get("progress", SILENT)), options.get("seed", 0)
@@ -234,6 +235,7 @@ _HOW = (
     "variance",
     "settings",
     "classifier",
+    "autoguidance",
     "device",
     "precision",
     "compiled",

@@ -19,7 +19,7 @@ from scorefield.data.arrays import numeric_tensor
 from scorefield.data.user_images import UserImages, images_of, low_res_images, mask_of
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
 from scorefield.generation.samples import Samples
-from scorefield.generation.sampling import Condition, Guide, Sampling, build_sampling
+from scorefield.generation.sampling import Condition, Guide, Sampling, Weak, build_sampling
 from scorefield.generation.sampling_options import SamplingOptions
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.network_model import ModelBase
@@ -63,6 +63,7 @@ class StepKeywords(TypedDict, total=False):
     variance: Variance | None
     settings: Mapping[str, object] | Sequence[str] | None
     classifier: str | Path | OpenedRun | None
+    autoguidance: str | Path | OpenedRun | None
 
 
 class SamplingKeywords(StepKeywords, total=False):
@@ -255,6 +256,7 @@ class OpenedRun:
         low_res: UserImages | Samples | None = None,
         conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None = None,
         classifier: str | Path | OpenedRun | None = None,
+        autoguidance: str | Path | OpenedRun | None = None,
         inpaint: tuple[UserImages, UserImages] | None = None,
         sampler: str | Sampler | None = None,
         grid: str | Grid | None = None,
@@ -270,6 +272,7 @@ class OpenedRun:
             low_res: Low-resolution inputs of a super-resolution run, as of `Run.sample`.
             conditions: Further inputs of the network by name, as of `Run.sample`.
             classifier: Run of a classifier that guides.
+            autoguidance: Run of a weaker model that guides.
             inpaint: (image, mask), as of `Run.sample`.
             sampler: A name or an object. Default: the run's own.
             grid: A name, counts or times. Default: the run's own.
@@ -285,12 +288,14 @@ class OpenedRun:
         small = self._low_res(low_res)
         model = self._model(device, precision, compiled)
         guide = self._guide(classifier, model.device)
-        options = self._options(sampler, grid, guide is not None, **changes)
+        weak = self._weak(autoguidance, device, precision, compiled)
+        options = self._options(sampler, grid, guide is not None or weak is not None, **changes)
         with allowing(self.allow):
             sampling = build_sampling(
                 options,
                 model,
                 guide,
+                weak=weak,
                 sampler=None if sampler is None or isinstance(sampler, str) else sampler,
                 grid=None if grid is None or isinstance(grid, str) else grid,
             )
@@ -341,7 +346,7 @@ class OpenedRun:
         self,
         sampler: str | Sampler | None,
         grid: str | Grid | None,
-        by_classifier: bool,
+        by_other: bool,
         *,
         steps: int | None = None,
         eta: float | None = None,
@@ -362,7 +367,7 @@ class OpenedRun:
             eta=eta,
             variance=variance,
             guidance=guidance,
-            by_classifier=by_classifier,
+            by_other=by_other,
         )
         changed = self.recipe.model_copy(update={"sampling": options})
         return with_overrides(changed, settings or [], within="sampling").sampling
@@ -381,6 +386,25 @@ class OpenedRun:
         if not isinstance(model, NoisyClassifier):
             raise IncompatibleModel(f"{run.path} holds a {type(model).__name__}, which cannot guide")
         return Guide(model, str(run.path), run.weights_sha256[:SHOWN])
+
+    def _weak(
+        self,
+        autoguidance: str | Path | OpenedRun | None,
+        device: str | torch.device | None,
+        precision: str | None,
+        compiled: bool,
+    ) -> Weak | None:
+        if autoguidance is None:
+            return None
+        run = autoguidance if isinstance(autoguidance, OpenedRun) else OpenedRun(autoguidance, self.allow)
+        model = run._model(device, precision or self.recipe.training.precision, compiled)
+        if not isinstance(model, Denoiser):
+            raise IncompatibleModel(
+                f"autoguidance takes the run of a weaker model with levels of Gaussian noise, but {run.path} holds a "
+                f"{type(model).__name__}",
+                command="--autoguidance RUN",
+            )
+        return Weak(model, str(run.path), run.weights_sha256[:SHOWN])
 
     def _low_res(self, images: UserImages | Samples | None) -> Dataset | None:
         """What a super-resolution run upsamples; None for any other run."""

@@ -102,6 +102,7 @@ class Run(OpenedRun):
         settings: Mapping[str, object] | Sequence[str] | None = None,
         guidance: float | None = None,
         classifier: str | Path | OpenedRun | None = None,
+        autoguidance: str | Path | OpenedRun | None = None,
         low_res: UserImages | Samples | None = None,
         conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None = None,
         inpaint: tuple[UserImages, UserImages] | None = None,
@@ -124,9 +125,11 @@ class Run(OpenedRun):
             eta: DDIM's η, 0 (deterministic) to 1 (ancestral).
             variance: Variance of ancestral sampling: "lower", "upper" or "learned".
             settings: Further values of the run's [sampling] table, such as {"clip": True, "sampler.step": 0.01}.
-            guidance: Scale of the guidance: by `classifier` (0 is none, default 1), otherwise classifier-free (1 is
-                the conditional model).
+            guidance: Scale of the guidance: by `classifier` (0 is none, default 1), by the weaker model of `autoguidance`
+                (1 is none), otherwise classifier-free (1 is the conditional model). An interval of noise levels, a
+                schedule over t and rescaling are `settings`, such as {"guidance_low": 0.2, "guidance_high": 5}.
             classifier: Run of a classifier that guides.
+            autoguidance: Run of a weaker model that guides: of fewer parameters, of fewer training steps, or both.
             low_res: Low-resolution inputs of a super-resolution run, uint8 (M, h, w[, C]) or a file or folder of
                 them; sample i upsamples image i mod M.
             conditions: Further inputs of the network by name, (M, *) each, cycled over the samples, or an .npz of them.
@@ -158,6 +161,7 @@ class Run(OpenedRun):
             settings=settings,
             guidance=guidance,
             classifier=classifier,
+            autoguidance=autoguidance,
             inpaint=inpaint,
             device=device,
             precision=precision,
@@ -537,7 +541,7 @@ class Run(OpenedRun):
                 fd and pr at several scales.
             guidance: A scale as of `Run.sample`, or several: one evaluation each, of sets with the same seeds.
             **options: n, sets, seed, split, data, samples, features, extractor, reference, terms,
-                bound_steps, variance, sampler, steps, grid, eta, settings, classifier, device, precision,
+                bound_steps, variance, sampler, steps, grid, eta, settings, classifier, autoguidance, device, precision,
                 compiled, processes and progress, as follows.
             n: Images per set (default: size of the held-out split), and images for bpd and ode (default:
                 all). Of a classifier's run, examples of each part (default: 2,000).
@@ -558,6 +562,7 @@ class Run(OpenedRun):
             eta: As of `Run.sample`.
             settings: As of `Run.sample`.
             classifier: As of `Run.sample`.
+            autoguidance: As of `Run.sample`.
             device: As of `Run.sample`.
             precision: As of `Run.sample`.
             compiled: As of `Run.sample`.

@@ -138,7 +138,14 @@ def keywords(request: SampleRequest, studio: Studio, inpaint: Inpainted | None) 
     return SampleKeywords(**{name: value for name, value in found.items() if value is not None})  # type: ignore[typeddict-item]
 
 
-_FLAGS = frozenset(StepKeywords.__annotations__) - {"sampler", "steps", "grid", "settings", "classifier"}
+_FLAGS = frozenset(StepKeywords.__annotations__) - {
+    "sampler",
+    "steps",
+    "grid",
+    "settings",
+    "classifier",
+    "autoguidance",
+}
 
 
 def plan_request(studio: Studio, request: SampleRequest, inpaint: Inpainted | None = None) -> Planned:
