@@ -419,7 +419,9 @@ CASES: dict[str, Case] = {
     ),
     # objectives
     "objectives.Simple": Case(
-        sf.objectives.Simple, {"model": PLAIN, "weighting": "eps", "times": "uniform"}, loss_of
+        sf.objectives.Simple,
+        {"model": PLAIN, "weighting": "eps", "times": "uniform", "coupling": "optimal"},
+        loss_of,
     ),
     "objectives.VLB": Case(
         sf.objectives.VLB,

@@ -95,7 +95,7 @@ def test_every_public_name_resolves():
 
 def test_importing_is_lazy():
     """`import scorefield` and the command's help load neither torch-heavy packages nor plotting."""
-    heavy = ["accelerate", "matplotlib", "sklearn", "datasets", "torchdiffeq"]
+    heavy = ["accelerate", "matplotlib", "sklearn", "datasets", "torchdiffeq", "scipy"]
     code = (
         f"import sys, scorefield, scorefield.cli; print([m for m in {[*heavy, 'torch']} if m in sys.modules])"
     )
