@@ -87,6 +87,48 @@ def test_a_toy_without_an_exact_score_refuses_it_and_estimates_its_density(field
     assert "train one first" in field.post("/api/field/score", learned, status=400)["error"]
 
 
+@pytest.mark.parametrize("preset", PRESETS, ids=[preset.id for preset in PRESETS])
+def test_the_copied_python_makes_the_samples_that_are_shown(
+    field: Page, monkeypatch: pytest.MonkeyPatch, preset: Preset
+) -> None:
+    for module in ("field_panel", "plane_python"):
+        for name in ("STEPS", "OBJECTIVE_STEPS"):
+            monkeypatch.setattr(f"scorefield.studio.{module}.{name}", 6)
+    source = preset.source.model_dump()
+    panes = [{**pane.model_dump(), "steps": min(pane.steps, 100)} for pane in preset.panes]
+    request: dict[str, Any] = {"source": source, "panes": panes, "n": 5, "seed": 2}
+    if preset.trains:
+        said = field.post("/api/field/python", request, status=400)["error"]
+        assert "train one first" in said
+        training = field.start({"source": source, "trains": preset.trains}, "field-training", "training")[
+            "id"
+        ]
+        field.events(training)
+        request["training"] = training
+    check_python(field, request)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_copied_python_has_every_sampler(field: Page, sampler: str) -> None:
+    pane = {"sampler": sampler, "grid": "staircase" if sampler == "langevin" else "trailing", "steps": 4}
+    drawn = {"sampler": sampler, "settings": {"step": 0.01} if sampler == "langevin" else {}, "grid": "3,2"}
+    check_python(field, {"source": TRIANGLE, "panes": [pane, drawn], "n": 3})
+
+
+def check_python(field: Page, request: dict[str, Any]) -> None:
+    """The lines that are copied end where the walks of the page do."""
+    job = field.start(request, "field-walk")["id"]
+    assert field.events(job)[-1]["event"] == "done"
+    names: dict[str, torch.Tensor] = {}
+    threads = torch.get_num_threads()
+    try:
+        exec(field.post("/api/field/python", request)["python"], names)
+    finally:
+        torch.set_num_threads(threads)
+    for k, name in zip(range(len(request["panes"])), "abcd", strict=False):
+        np.testing.assert_allclose(names[name], states(field, job, k)[-1], rtol=1e-4, atol=1e-5)
+
+
 def test_points_drawn_by_hand_are_a_mixture(field: Page) -> None:
     said = field.post("/api/field/source", TRIANGLE)
     assert said["exact"]

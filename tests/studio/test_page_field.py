@@ -93,6 +93,12 @@ def test_two_samplers_and_their_figures_are_the_librarys(visits: Visits) -> None
     assert cells(page, "Figures", "Distance from the flow")[:2] == off
     likely = [f"{float(mixture.log_prob(x).mean()):.2f}".replace("-", "−") for x in ends]
     assert cells(page, "Figures", "Mean of ln p")[:2] == likely
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button(page, "Copy as Python").click()
+    expect(page.get_by_text("The lines of Python are copied.", exact=False)).to_be_visible()
+    names: dict[str, torch.Tensor] = {}
+    exec(page.evaluate("navigator.clipboard.readText()"), names)
+    assert torch.equal(names["b"], ends[1])
 
 
 def test_a_click_says_what_the_library_says_there(visits: Visits) -> None:

@@ -37,6 +37,7 @@ from scorefield.studio.plane_learning import (
     plane_process,
 )
 from scorefield.studio.plane_presets import PRESETS
+from scorefield.studio.plane_python import as_python
 from scorefield.studio.plane_sources import DRAWN_WIDTH, MIXTURES, PlaneSource, SourceRequest, open_source
 from scorefield.studio.plane_walks import (
     EXACT,
@@ -173,6 +174,14 @@ def _walk(job: Job, request: WalkRequest, panes: Sequence[Pane]) -> dict[str, An
         found.append({"times": walks[-1].times, **facts(pane, walks[-1])})
     job.details = walks
     return {"panes": found, "expected": expected(panes[0])}
+
+
+def _code(studio: Studio, values: Mapping[str, Any]) -> dict[str, str]:
+    """Lines of Python that walk what a WalkRequest asks for."""
+    request = parse(WalkRequest, values)
+    source = open_source(request.source)
+    panes = [_pane(studio, pane, source, request.training) for pane in request.panes]
+    return {"python": as_python(request.source, panes, request.n, request.seed)}
 
 
 def _pane(studio: Studio, request: PaneRequest, source: PlaneSource, training: str | None) -> Pane:
@@ -340,6 +349,10 @@ def routes(studio: Studio) -> list[Route]:
         value = await studio.aside(difference, pane.plain, pane.source, t)
         return answer({"t": t, "difference": value})
 
+    async def code(request: Request) -> Response:
+        values = await read_object(request)
+        return answer(await studio.aside(_code, studio, values))
+
     async def opened(request: Request) -> tuple[FieldRequest, Pane]:
         asked = parse(FieldRequest, await read_object(request))
 
@@ -367,6 +380,7 @@ def routes(studio: Studio) -> list[Route]:
         Route("/api/field/probe", probed, methods=["POST"]),
         Route("/api/field/drop", dropped, methods=["POST"]),
         Route("/api/field/difference", differs, methods=["POST"]),
+        Route("/api/field/python", code, methods=["POST"]),
         Route("/api/jobs/{job}/walk/{pane:int}", states),
     ]
 

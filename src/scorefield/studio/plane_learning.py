@@ -21,10 +21,12 @@ from scorefield.studio.plane_sources import PlaneSource
 from scorefield.training import Trainer, train
 
 __all__ = [
+    "BATCH",
     "LEVELS",
     "METHODS",
     "OBJECTIVE_STEPS",
     "REPORTED",
+    "SIGMA",
     "STEPS",
     "Learned",
     "PlaneModel",
@@ -44,8 +46,8 @@ STEPS, OBJECTIVE_STEPS = 1500, 400
 REPORTED = (5, 20, 50, 80)  # levels at which the difference is followed while a model learns
 _EVERY, _FIRST_EVERY = 50, 10
 _DRAWS = 2000
-_BATCH = 256
-_SIGMA = 0.2  # of the noise that the scores without levels are learned under
+BATCH = 256
+SIGMA = 0.2  # of the noise that the scores without levels are learned under
 
 METHODS: Mapping[str, str] = {
     "explicit": "½‖s − ∇ ln p‖²",
@@ -96,7 +98,7 @@ def exact_model(source: PlaneSource) -> MixtureDenoiser:
 
 def smoothed(source: PlaneSource) -> GaussianMixture:
     """The density that `learn_scores` learns the score of: that of x_0 + σε."""
-    return source.exact().at(_level(_SIGMA))
+    return source.exact().at(_level(SIGMA))
 
 
 def _go_on() -> None:
@@ -157,7 +159,7 @@ def learn_scores(
         if method == "explicit":
             objective: Objective = _Explicit(model, target)
         else:
-            objective = ScoreMatching(model, method, sigma=_SIGMA)  # type: ignore[arg-type]
+            objective = ScoreMatching(model, method, sigma=SIGMA)  # type: ignore[arg-type]
         trainers[method] = _trainer(objective, source.points, steps)
     yield from _followed(trainers, source, learned, steps, before_step)
 
@@ -174,7 +176,7 @@ class _Explicit(Objective):
         self.model, self._target = model, target
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
-        x = x0 + _SIGMA * noise.normal_like(x0)
+        x = x0 + SIGMA * noise.normal_like(x0)
         return Loss(explicit_score_matching(self.model.score, x, self._target.score(x)), None, {})
 
 
@@ -190,7 +192,7 @@ def _trainer(objective: Objective, points: Tensor, steps: int) -> Trainer:
         objective,
         tensor(points),
         steps=steps,
-        batch_size=_BATCH,
+        batch_size=BATCH,
         lr=2e-3,
         ema=0.995,
         warmup=50,

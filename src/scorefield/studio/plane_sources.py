@@ -19,11 +19,12 @@ from scorefield.runtime.errors import InputError
 from scorefield.runtime.parsing import Options
 from scorefield.runtime.registry import TOYS
 
-__all__ = ["DRAWN_WIDTH", "MIXTURES", "PlaneSource", "SourceRequest", "open_source"]
+__all__ = ["DRAWN_WIDTH", "MIXTURES", "POINTS", "PlaneSource", "SourceRequest", "open_source"]
 
 DRAWN_WIDTH = 0.05  # standard deviation around a point that was drawn, that of the toys' curves
 _SMOOTHING = 0.1  # standard deviation of the kernels that estimate a density
-_KERNELS, _POINTS = 600, 8000
+POINTS = 8000  # of a source
+_KERNELS = 600
 _MOST_DRAWN, _LARGEST = 500, 3.0
 _DRAWN_REACH = 3.0
 _MARGIN = 1.15
@@ -101,7 +102,7 @@ def open_source(request: SourceRequest) -> PlaneSource:
         one_of("the mixture", request.name, MIXTURES)
         return _of_mixture(MIXTURES[request.name])
     one_of("the toy", request.name, TOYS)
-    points = toy(request.name, _POINTS).batch(torch.arange(_POINTS))[0]
+    points = toy(request.name, POINTS).batch(torch.arange(POINTS))[0]
     mixture = _TWO_MODES if request.name == "mixture" else None
     return PlaneSource(points, mixture, _reach(points))
 
@@ -115,11 +116,11 @@ def _drawn(points: tuple[tuple[float, float], ...]) -> PlaneSource:
         raise InputError(f"drawn points lie within ±{_LARGEST:g}")
     width = DRAWN_WIDTH**2 * torch.eye(2, dtype=torch.float64)
     mixture = GaussianMixture(means, width.expand(len(points), 2, 2))
-    return PlaneSource(mixture.sample(_POINTS, NoiseSource(0)).float(), mixture, _DRAWN_REACH)
+    return PlaneSource(mixture.sample(POINTS, NoiseSource(0)).float(), mixture, _DRAWN_REACH)
 
 
 def _of_mixture(mixture: GaussianMixture) -> PlaneSource:
-    points = mixture.sample(_POINTS, NoiseSource(0)).float()
+    points = mixture.sample(POINTS, NoiseSource(0)).float()
     return PlaneSource(points, mixture, _reach(points))
 
 

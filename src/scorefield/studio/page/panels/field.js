@@ -46,7 +46,7 @@ function mount(root, context) {
       h("div", { class: "bar" }, view.pointer.tools, view.pointer.here, view.picture.boxes),
       squares.element,
       scrub.element,
-      h("div", { class: "actions" }, h("button", { type: "button", onclick: () => step(-1) }, "One step back"), h("button", { type: "button", onclick: () => step(1) }, "One step"), pace.element, view.pointer.clear),
+      h("div", { class: "actions" }, h("button", { type: "button", onclick: () => step(-1) }, "One step back"), h("button", { type: "button", onclick: () => step(1) }, "One step"), pace.element, h("button", { type: "button", onclick: copy }, "Copy as Python"), view.pointer.clear),
       view.pointer.point,
       view.picture.figures,
       view.picture.legend),
@@ -259,6 +259,15 @@ function rewind() {
 
 function play() {
   if (!view.scrub.playing) view.scrub.toggle();
+}
+
+async function copy() {
+  try {
+    await navigator.clipboard.writeText((await post("/api/field/python", view.work.walked())).python);
+    ctx.toast(`The lines of Python are copied. They make the samples of each square: ${["a", "b", "c", "d"].slice(0, now.state.panes.length).join(", ")}.`);
+  } catch (error) {
+    view.refuse(error.message);
+  }
 }
 
 /** A job begins to learn ("restart"), has learned, or has walked samples. */

@@ -7,7 +7,7 @@ import { seconds } from "/assets/lib/numbers.js";
 import { learnedHere, mustLearn, NAMES, now, usable } from "/assets/panels/field/now.js";
 
 /**
- * work({ button, cost, refuse, draw, ended, form }) -> { run(), train(), stop(), face(), busy, learning }.
+ * work({ button, cost, refuse, draw, ended, form }) -> { run(), train(), walked(), stop(), face(), busy, learning }.
  *
  * draw(): the squares. ended(what): a job has ended: "training", or "walk" whose states are in `now`; also
  * called with "restart" where a model begins to be learned. form(): the panel's form.
@@ -55,9 +55,8 @@ export function work({ button, cost, refuse, draw, ended, form }) {
 
   async function walk() {
     const { state } = now;
-    const request = { source: state.source, training: learnedHere() ? now.training.id : null, panes: state.panes, n: state.n, seed: state.seed };
     let id = null;
-    const done = await start("walk", request, {
+    const done = await start("walk", walked(), {
       made: (job) => { id = job.id; },
       step: ({ pane, i, of }) => say(cost, `${NAMES[pane]}: step ${i.toLocaleString("en")} of ${of.toLocaleString("en")}`),
     });
@@ -69,6 +68,12 @@ export function work({ button, cost, refuse, draw, ended, form }) {
     if (state !== now.state) return;
     Object.assign(now, { walks, facts: done.panes, expected: done.expected });
     ended("walk");
+  }
+
+  /** What a walk is asked for with, and the Python that makes the same. */
+  function walked() {
+    const { source, panes, n, seed } = now.state;
+    return { source, training: learnedHere() ? now.training.id : null, panes, n, seed };
   }
 
   /** Trainings and walks are two pages to the server, so that one does not cancel the other. */
@@ -100,6 +105,7 @@ export function work({ button, cost, refuse, draw, ended, form }) {
   return {
     run,
     train,
+    walked,
     stop: jobs.stop,
     face,
     learning,
