@@ -236,6 +236,15 @@ CASES: dict[str, Case] = {
                 {"x_t": X, "x0": X, "t": process.T, "s": process.t_min},
                 elementwise=True,
             ),
+            "reverse": Case(
+                process.reverse,
+                {
+                    "pred": sf.Prediction(X, process.level(process.T), X, X),
+                    "t": process.T,
+                    "s": process.t_min,
+                    "variance": "upper",
+                },
+            ),
             "time": Case(process.time, {"log_ratio": torch.tensor([0.0, 1.0], dtype=torch.float64)}),
         }.items()
     },
@@ -568,6 +577,14 @@ CASES: dict[str, Case] = {
         sf.trajectory,
         {"model": PLAIN, "sampler": sf.samplers.DDIM(), "grid": GRID, "x": X, "noise": NOISE},
         walked,
+    ),
+    "samplers.forward": Case(
+        sf.forward,
+        {"process": P, "x0": X, "grid": [0, 5, 20], "noise": NOISE, "eta": 0.5},
+        walked,
+    ),
+    "forward of categories": Case(
+        sf.forward, {"process": CATEGORIES, "x0": LEVELS, "grid": [0, 3, 5], "noise": NOISE}, walked
     ),
     **{
         f"grids.{grid.__name__}": Case(grid, {"process": P, "n": 5})

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from scorefield.samplers.base import Step as Step
     from scorefield.samplers.base import sample as sample
     from scorefield.samplers.base import trajectory as trajectory
+    from scorefield.samplers.forward_path import forward as forward
     from scorefield.training import Diverged as Diverged
     from scorefield.training import Trainer as Trainer
     from scorefield.training import TrainingOptions as TrainingOptions
@@ -118,6 +119,7 @@ _NAMES = {
     "TrainStep": "scorefield.training",
     "Trainer": "scorefield.training",
     "TrainingOptions": "scorefield.training",
+    "forward": "scorefield.samplers.forward_path",
     "load": "scorefield.runs.build",
     "sample": "scorefield.samplers.base",
     "train": "scorefield.training",

@@ -110,3 +110,62 @@ def test_normal_log_prob_kl_and_sample():
     assert torch.allclose(p.log_prob(x), ours.log_prob(x), rtol=1e-12)
     assert torch.allclose(p.kl(q), torch.distributions.kl_divergence(ours, theirs), rtol=1e-12)
     assert p.sample(torch.ones(1, 2).double())[0, 1].item() == pytest.approx(-1 + math.sqrt(2))
+
+
+REVERSED = {
+    "linear": (PROCESSES["linear"], 400, 150),
+    "ve": (PROCESSES["ve"], 20, 11),
+    "flow": (sf.process.flow(), 0.8, 0.3),
+}
+
+
+@pytest.mark.parametrize("name", REVERSED)
+def test_reverse_with_the_exact_x0_has_the_mean_of_the_true_reverse_chain(name):
+    """E[x_s | x_t] ∝ ∫ x_s q(x_t | x_s) p(x_s) dx_s of a mixture, by quadrature.  [DDPM §3.2]"""
+    process, t, s = REVERSED[name]
+    mixture = sf.oracle.GaussianMixture([[-1.0], [0.8]], [[[0.04]], [[0.1]]], [0.3, 0.7])
+    hi, lo = process.level(t), process.level(s)
+    x_t = (0.3 * hi.alpha + 0.9 * hi.sigma).reshape(1, 1)
+    p = process.reverse(mixture.denoiser(process)(x_t, t), t, s)
+    x_s = torch.linspace(-12, 12, 400_001, dtype=torch.float64)[:, None] * float(lo.alpha + lo.sigma)
+    alpha_ts = hi.alpha / lo.alpha
+    log_w = mixture.log_prob(x_s, lo) - ((x_t - alpha_ts * x_s) ** 2)[:, 0] / (
+        2 * (hi.sigma**2 - alpha_ts**2 * lo.sigma**2)
+    )
+    expected = (torch.softmax(log_w, 0) * x_s[:, 0]).sum()
+    assert p.mean.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", REVERSED)
+def test_reverse_variances_are_exact_for_a_point_and_for_white_data(name):
+    """Var(x_s | x_t): β̃ where x_0 is known; β where x_t is white noise at every t.  [DDPM §3.2; Improved DDPM Eq. 15]"""
+    process, t, s = REVERSED[name]
+    hi, lo = process.level(t), process.level(s)
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    pred = Prediction(x, hi, x, x, var_frac=torch.full_like(x, 0.25))
+    # Precisions add: that of x_s given x_0, and that of x_t as a measurement of x_s.
+    var_ts = hi.sigma**2 - (hi.alpha / lo.alpha) ** 2 * lo.sigma**2
+    known = 1 / (1 / lo.sigma**2 + (hi.alpha / lo.alpha) ** 2 / var_ts)
+    lower, upper, learned = (process.reverse(pred, t, s, v).var.item() for v in ("lower", "upper", "learned"))
+    assert lower == pytest.approx(known.item(), rel=1e-12)
+    if name == "linear":  # white data: x_s and x_t have variance 1 and covariance α_{t|s}
+        assert upper == pytest.approx(float(1 - (hi.alpha / lo.alpha) ** 2), rel=1e-12)
+    assert upper == pytest.approx(var_ts.item(), rel=1e-12)
+    assert math.log(learned) == pytest.approx(0.25 * math.log(upper) + 0.75 * math.log(lower), rel=1e-12)
+
+
+def test_reverse_of_a_process_takes_what_belongs_together():
+    process, x = PROCESSES["cosine"], torch.zeros(2, 1, dtype=torch.float64)
+    pred = Prediction(x, process.level(1), x, x)
+    # Without a grid time above it, the step to 0 has σ²_{1|0}; with one, the variance of the step from it to t.
+    assert process.reverse(pred, 1, 0).var.item() == pytest.approx(process.transition(1, 0)[1].item())
+    above = transitions.lower_var(process.level(7), process.level(1))
+    assert process.reverse(pred, 1, 0, above=7).var.item() == pytest.approx(above.item())
+    with pytest.raises(sf.InputError, match="another level"):
+        process.reverse(pred, 2, 1)
+    with pytest.raises(sf.InputError, match="another level"):
+        process.reverse(Prediction(x, process.level(torch.tensor([1, 1])), x, x), torch.tensor([1, 1, 1]), 0)
+    with pytest.raises(sf.InputError, match="model returns"):
+        process.reverse(x, 1, 0)
+    with pytest.raises(sf.InputError, match="lower, upper, learned"):
+        process.reverse(pred, 1, 0, "small")

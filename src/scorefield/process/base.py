@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import Noise, as_noise
-from scorefield.core.prediction import Level
+from scorefield.core.prediction import Level, Prediction
 from scorefield.core.shapes import check_batch_of, check_real, expand
 from scorefield.process import transitions
 from scorefield.runtime.checks import LARGEST, brief, check_length, number
@@ -37,6 +37,7 @@ Time = int | float | Tensor
 _START = 1e-3  # the share of T from which a model of continuous time is used, where its process does not say
 _NO_TIME = torch.tensor(math.nan)
 _NO_TIMES = (torch.bool, torch.complex32, torch.complex64, torch.complex128)
+_SAME_LEVEL = 1e-6  # by which α and σ of the same level may differ
 _HALVINGS = 100  # of [0, T], until t has all its digits
 
 
@@ -209,6 +210,38 @@ class GaussianProcess(Process):
         hi, lo = self._pair(t, s)
         return transitions.posterior(x_t, x0, hi, lo)
 
+    def reverse(
+        self,
+        pred: Prediction,
+        t: Time,
+        s: Time,
+        variance: transitions.Variance = "lower",
+        above: Time | None = None,
+    ) -> Normal:
+        """p(x_s | x_t): the posterior with x̂0 in the place of x_0.  [DDPM §3.2; Improved DDPM Eq. 15]
+
+        Args:
+            pred: What a model predicts at x_t and t, (B, *).
+            t: The time of x_t, a number or (B,).
+            s: The less noisy time, a number or (B,), 0 ≤ s < t.
+            variance: "lower", σ²_{t|s}σ_s²/σ_t² (β̃), "upper", σ²_{t|s} (β), or "learned" (the network's variance half).
+            above: The time over t in the grid, which sets the variance of a step to s = 0, where "lower" would be 0: that
+                of the step from it to t. Default: σ²_{t|0}.
+
+        Returns:
+            A normal distribution with mean (B, *) and a variance that broadcasts to it.
+
+        Raises:
+            InputError: Unless s lies below t, and where the prediction belongs to another level.
+            IncompatibleModel: For "learned" of a model without a variance head.
+        """
+        hi, lo = self._pair(t, s)
+        if not isinstance(pred, Prediction):
+            raise InputError(f"pred is what a model returns, model(x_t, t), got {brief(pred)}")
+        if not _same_level(pred.level, hi):
+            raise InputError(f"this prediction was made at another level than that of t = {brief(t)}")
+        return transitions.reverse(pred, hi, lo, variance, None if above is None else self._pair(above, t)[0])
+
     def time(self, log_ratio: Tensor) -> Tensor:
         """The t in (0, T] at which λ = ln(α/σ), which falls with t, has these values. Here by bisection;
         processes that can invert `level` do.
@@ -247,6 +280,13 @@ class GaussianProcess(Process):
                 f"noise is added from s up to t, so s must lie below t; got t = {brief(t)} and s = {brief(s)}"
             )
         return self.level(t), self.level(s)
+
+
+def _same_level(a: Level, b: Level) -> bool:
+    """Whether two levels, () or (B,), agree for every example."""
+    if a.alpha.ndim and b.alpha.ndim and len(a.alpha) != len(b.alpha):
+        return False
+    return all(bool(((x - y).abs() <= _SAME_LEVEL).all()) for x, y in zip(a, b, strict=True))
 
 
 def check_process(process: object) -> None:

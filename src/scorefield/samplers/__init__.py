@@ -6,6 +6,7 @@ from scorefield.samplers.between import between_levels
 from scorefield.samplers.categories import CategoricalAncestral, CategoricalDDIM
 from scorefield.samplers.ddim import DDIM
 from scorefield.samplers.dpm_solver import DPMSolver2M, DPMSolver2S, DPMSolver3M
+from scorefield.samplers.forward_path import forward
 from scorefield.samplers.inpaint import Inpaint
 from scorefield.samplers.langevin import Langevin, PredictorCorrector
 from scorefield.samplers.ode import Euler, Heun
@@ -28,6 +29,7 @@ __all__ = [
     "Step",
     "UniPC",
     "between_levels",
+    "forward",
     "sample",
     "trajectory",
 ]
