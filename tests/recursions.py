@@ -53,6 +53,13 @@ def cosine_table(T, s=0.008):
     return table([min(1 - b / a, 0.999) for a, b in pairwise(f)])
 
 
+def zero_snr(levels):
+    """[Lin et al. 2024 Algorithm 1]"""
+    first, last = levels[1].alpha, levels[-1].alpha
+    alphas = [first * (level.alpha - last) / (first - last) for level in levels[1:]]
+    return [levels[0], *(Level(a, math.sqrt(1 - a * a)) for a in alphas)]
+
+
 def geometric_table(largest, smallest, L):
     return [
         Level(1.0, 0.0),

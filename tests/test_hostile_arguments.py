@@ -194,6 +194,7 @@ CASES: dict[str, Case] = {
         {"sigma_min": 0.1, "sigma_max": 10.0, "rho": 7.0, "mean": 0.0, "std": 1.0},
         levels_of,
     ),
+    "process.zero_terminal_snr": Case(sf.process.zero_terminal_snr, {"process": P}, levels_of),
     "process.Interpolated": Case(sf.process.Interpolated, {"discrete": P}, levels_of),
     "process.uniform_categories": Case(
         sf.process.uniform_categories, {"classes": 3, "schedule": "cosine", "T": 10}, levels_of

@@ -105,6 +105,7 @@ SMALL: dict[str, Any] = {
     "sigma_min": 0.1,
     "sigma_max": 5.0,
     "discrete": COSINE,
+    "process": COSINE,
     "classes": 17,
     # of samplers
     "step": 0.01,

@@ -170,7 +170,7 @@ def test_transition_and_posterior_are_bayes_rule(process):
     [
         (lambda: sf.process.linear_betas(0), "positive integer"),
         (lambda: sf.process.linear_betas(10.0), "positive integer"),  # type: ignore[arg-type]
-        (lambda: sf.process.from_betas([0.1, 1.0]), "strictly between 0 and 1"),
+        (lambda: sf.process.from_betas([1.0, 0.1]), "strictly between 0 and 1"),
         (lambda: sf.process.from_betas([0.1, math.nan]), "finite"),
         (lambda: sf.process.from_betas([]), "one-dimensional"),
         (lambda: sf.process.from_sigmas([1.0, 0.1]), "flip"),

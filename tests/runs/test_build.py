@@ -20,6 +20,7 @@ PROCESSES = {
     "vp": lambda: sf.process.vp(),
     "sub-vp": lambda: sf.process.sub_vp(0.2, 15.0),
     "ve": lambda: sf.process.ve(0.01, 50.0),
+    "zero-terminal-snr": lambda: sf.process.zero_terminal_snr(sf.process.linear(50, 0.01, 0.3)),
     "interpolated": lambda: sf.process.Interpolated(sf.process.cosine(50)),
 }
 

@@ -88,6 +88,8 @@ class Denoiser(ModelBase, ConditionalModel):
                 'has no neighbours: use "eps", "x0" or "v", and variance "range" or None'
             )
         _check_low_res(low_res, data)
+        if process.is_discrete and process.ends_in_noise:
+            _check_without_signal(parametrization, noise_input)
         self.process = process
         self.parametrization = parametrization
         self.variance = variance
@@ -292,6 +294,18 @@ class Denoiser(ModelBase, ConditionalModel):
                 f"the network returned shape {tuple(raw.shape)}, but this model needs {expected}: {why}"
             )
         return (raw, None) if heads == 1 else (raw[:, : x_t.shape[1]], raw[:, x_t.shape[1] :])
+
+
+def _check_without_signal(parametrization: str, noise_input: str) -> None:
+    """IncompatibleModel for what has no meaning at a last level of pure noise, at which every training of a table asks."""
+    wrong = (
+        'noise_input="log_sigma"' if noise_input == "log_sigma" else f'parametrization="{parametrization}"'
+    )
+    if parametrization in ("eps", "score") or noise_input == "log_sigma":
+        raise IncompatibleModel(
+            f"{wrong} divides by α, which is 0 at the last level of this process: pure noise tells nothing of x_0. Use "
+            'parametrization "v", "x0" or "flow" and noise_input "index" or "scaled"'
+        )
 
 
 def _check_low_res(side: int | None, data: DataSpec | None) -> None:

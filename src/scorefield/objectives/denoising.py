@@ -13,7 +13,7 @@ from scorefield.models.denoiser import Denoiser
 from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.coupling import COUPLINGS, coupled
 from scorefield.objectives.times import Times, TimeSampling, as_times
-from scorefield.objectives.weighting import check_weighting, weight
+from scorefield.objectives.weighting import SMALLEST_SIGNAL, check_weighting, weight
 from scorefield.runtime.checks import one_of
 from scorefield.runtime.errors import IncompatibleModel
 
@@ -55,7 +55,7 @@ def prediction_error(
     c = model.coefficients(t)
     target = (x0 - expand(c.skip, x0) * pred.x_t) / expand(c.out, x0)
     alpha, sigma = pred.level
-    scale = weight(weighting, model, t) * (alpha * c.out / sigma) ** 2
+    scale = weight(weighting, model, t) * (alpha.clamp_min(SMALLEST_SIGNAL) * c.out / sigma) ** 2
     error = mean_flat((pred.raw - target) ** 2)
     return scale.to(error) * error
 

@@ -9,7 +9,15 @@ from scorefield.process.categorical import (
     uniform_categories,
 )
 from scorefield.process.continuous import ContinuousProcess, Interpolated, edm, flow, sub_vp, ve, vp
-from scorefield.process.discrete import DiscreteProcess, cosine, from_betas, from_sigmas, geometric, linear
+from scorefield.process.discrete import (
+    DiscreteProcess,
+    cosine,
+    from_betas,
+    from_sigmas,
+    geometric,
+    linear,
+    zero_terminal_snr,
+)
 from scorefield.process.schedules import (
     cosine_betas,
     cosine_kappas,
@@ -46,4 +54,5 @@ __all__ = [
     "uniform_categories",
     "ve",
     "vp",
+    "zero_terminal_snr",
 ]

@@ -162,8 +162,8 @@ class Interpolated(ContinuousProcess):
     """A discrete process at fractional t, so that an ODE can be solved with a model trained on its levels.
 
     λ = ln(α/σ) is linear between neighbouring levels of [1, T] and σ/α = t·σ_1/α_1 on (0, 1); a
-    variance-preserving table stays variance preserving, a variance-exploding one keeps α = 1. At t = 0, 1, …,
-    T the levels are the table's own.
+    variance-preserving table stays variance preserving, a variance-exploding one keeps α = 1. Where α_T = 0,
+    α is linear on [T − 1, T]. At t = 0, 1, …, T the levels are the table's own.
 
     Args:
         discrete: The process that is read between its levels, or a table {"kind": …} that describes it.
@@ -184,7 +184,10 @@ class Interpolated(ContinuousProcess):
             raise InputError(
                 "only variance-preserving (α² + σ² = 1) and variance-exploding (α = 1) tables can be interpolated"
             )
+        if discrete.ends_in_noise and discrete.T == 1:
+            raise InputError("one level of pure noise alone leaves nothing to interpolate")
         self.discrete = discrete
+        self._before_noise = float(alpha[-2]) if discrete.ends_in_noise else 0.0  # α of T − 1
         self.T, self.t_min = float(discrete.T), 1.0
         self.prior_mean, self.prior_std = discrete.prior_mean, discrete.prior_std
         self._log_ratios = (alpha / sigma).log()  # of t = 1 … T, descending
@@ -200,6 +203,11 @@ class Interpolated(ContinuousProcess):
         share = (t - below).clamp_min(0)
         inside = (1 - share) * table[below - 1] + share * table[above - 1]
         log_ratio = torch.where(t < 1, table[0] - t.log(), inside)
+        if self._before_noise:
+            alpha = self._before_noise * (self.T - t).clamp_max(1)
+            log_ratio = torch.where(
+                t >= self.T - 1, (alpha / ((1 - alpha) * (1 + alpha)).sqrt()).log(), log_ratio
+            )
         if self._exploding:
             return Level(torch.ones_like(t), (-log_ratio).exp())
         return Level(torch.sigmoid(2 * log_ratio).sqrt(), torch.sigmoid(-2 * log_ratio).sqrt())
@@ -213,6 +221,9 @@ class Interpolated(ContinuousProcess):
         below = torch.searchsorted(-table, -value, right=True).clamp(1, len(table) - 1)
         width = table[below - 1] - table[below]
         inside = (below + (table[below - 1] - value) / width).clamp_max(self.T)
+        if self._before_noise:
+            last = self.T - torch.sigmoid(2 * value).sqrt() / self._before_noise
+            inside = torch.where(value < table[-2], last, inside)
         return torch.where(value > table[0], near_data, inside)
 
 

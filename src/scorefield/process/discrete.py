@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,11 +11,21 @@ from torch import Tensor
 from scorefield.core.prediction import Level
 from scorefield.process.base import GaussianProcess, Time, check_moments, table_index
 from scorefield.process.schedules import cosine_betas, geometric_sigmas, linear_betas
-from scorefield.runtime.checks import LARGEST, numbers
+from scorefield.runtime.checks import LARGEST, brief, numbers
 from scorefield.runtime.description import recorded
 from scorefield.runtime.errors import InputError
+from scorefield.runtime.parsing import build
+from scorefield.runtime.registry import PROCESSES
 
-__all__ = ["DiscreteProcess", "cosine", "from_betas", "from_sigmas", "geometric", "linear"]
+__all__ = [
+    "DiscreteProcess",
+    "cosine",
+    "from_betas",
+    "from_sigmas",
+    "geometric",
+    "linear",
+    "zero_terminal_snr",
+]
 
 # Above this share of the signal left at t = T, starting from the prior is visibly not starting from q(x_T).
 _SIGNAL_LEFT = 0.1
@@ -26,7 +36,7 @@ class DiscreteProcess(GaussianProcess):
     `from_sigmas`.
 
     Args:
-        alphas: α_1 … α_T, (T,), positive.
+        alphas: α_1 … α_T, (T,), positive; α_T may be 0.
         sigmas: σ_1 … σ_T, (T,), positive.
         mean: Mean of the Gaussian from which sampling starts.
         std: Standard deviation of that Gaussian.
@@ -59,7 +69,7 @@ def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> DiscretePro
     Args:
         T: Number of noise levels.
         start: β_1, in (0, 1).
-        end: β_T, in (0, 1). Neither is rescaled by 1000/T: for other T try start=0.1/T, end=20/T.
+        end: β_T, in (0, 1]. Neither is rescaled by 1000/T: for other T try start=0.1/T, end=20/T.
     """
     return _preserving(linear_betas(T, start, end))
 
@@ -72,7 +82,7 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Discrete
     Args:
         T: Number of noise levels.
         s: Offset that keeps β_1 from being too small, at least 0.
-        max_beta: Largest β_t, below 1.
+        max_beta: Largest β_t, in (0, 1]; 1 leaves nothing of the data at t = T.
     """
     return _preserving(cosine_betas(T, s, max_beta))
 
@@ -101,9 +111,36 @@ def from_betas(betas: Tensor | Sequence[float]) -> DiscreteProcess:
     t = T, where that start is not q(x_T). A run writes all the numbers down: of `linear` and `cosine`, their names.
 
     Args:
-        betas: (T,), β_t in (0, 1) in ascending time.
+        betas: (T,), β_t in (0, 1) in ascending time; β_T may be 1, which leaves nothing of the data at t = T.
     """
     return _preserving(betas)
+
+
+@recorded()
+def zero_terminal_snr(process: DiscreteProcess | Mapping[str, object]) -> DiscreteProcess:
+    """A variance-preserving table rescaled so that β_T = 1: α'_t = α_1 (α_t − α_T)/(α_1 − α_T), σ'_t = √(1 − α'_t²).
+    [Lin et al. 2024, Alg. 1]
+
+    At t = T nothing of the data is left, as sampling from N(0, I) assumes. ε does not determine x̂0 there, so that
+    models of it predict "v", "x0" or "flow".
+
+    Args:
+        process: The table that is rescaled, such as `linear(1000)`, or a table {"kind": …} that describes it.
+
+    Raises:
+        InputError: For another process, and for a table of fewer than two levels.
+    """
+    if isinstance(process, Mapping):
+        process = build(PROCESSES, process, "process.process")
+    if not isinstance(process, DiscreteProcess) or process.T < 2:
+        raise InputError(
+            f"a variance-preserving table of two levels or more is rescaled, such as sf.process.linear(1000); got {brief(process)}"
+        )
+    alpha, sigma = process.level(torch.arange(1, process.T + 1))
+    if not torch.allclose(alpha**2 + sigma**2, torch.ones_like(alpha), rtol=0, atol=1e-9):
+        raise InputError("only a variance-preserving table (α² + σ² = 1) can be rescaled to end in noise")
+    alphas = alpha[0] * (alpha - alpha[-1]) / (alpha[0] - alpha[-1])
+    return DiscreteProcess(alphas, ((1 - alphas) * (1 + alphas)).sqrt())
 
 
 @recorded()
@@ -122,9 +159,10 @@ def from_sigmas(sigmas: Tensor | Sequence[float], mean: float = 0.0, std: float 
 
 def _preserving(betas: Tensor | Sequence[float]) -> DiscreteProcess:
     betas = numbers("betas", betas, 1)
-    if bool((betas <= 0).any() or (betas >= 1).any()):
+    if bool((betas <= 0).any() or (betas[:-1] >= 1).any() or (betas > 1).any()):
         raise InputError(
-            f"every β must lie strictly between 0 and 1, got values from {betas.min():g} to {betas.max():g}"
+            "every β must lie strictly between 0 and 1, but for the last one, which may be 1; got values from "
+            f"{betas.min():g} to {betas.max():g}"
         )
     log_alpha_bar = torch.log1p(-betas).cumsum(0)
     alphas, sigmas = (log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt()

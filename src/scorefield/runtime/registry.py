@@ -115,6 +115,7 @@ PROCESSES = Registry(
         "sub-vp": "scorefield.process.continuous:sub_vp",
         "ve": "scorefield.process.continuous:ve",
         "edm": "scorefield.process.continuous:edm",
+        "zero-terminal-snr": "scorefield.process.discrete:zero_terminal_snr",
         "interpolated": "scorefield.process.continuous:Interpolated",
         "uniform-categorical": "scorefield.process.categorical:uniform_categories",
         "absorbing": "scorefield.process.categorical:absorbed_categories",
