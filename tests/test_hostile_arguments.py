@@ -533,7 +533,7 @@ CASES: dict[str, Case] = {
     # samplers
     "samplers.DDIM": Case(sf.samplers.DDIM, {"eta": 0.5, "varsigma": None}, sampled),
     "samplers.DDIM of varsigma": Case(sf.samplers.DDIM, {"varsigma": [0.1, 0.0]}, sampled),
-    "samplers.Ancestral": Case(sf.samplers.Ancestral, {"variance": "lower"}, sampled),
+    "samplers.Ancestral": Case(sf.samplers.Ancestral, {"variance": "lower", "last": "sample"}, sampled),
     "samplers.Euler": Case(sf.samplers.Euler, {}, sampled),
     "samplers.Heun": Case(
         sf.samplers.Heun,

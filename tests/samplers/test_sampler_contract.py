@@ -138,6 +138,7 @@ def test_an_abstract_method_that_is_missing_is_named():
     [
         (sf.samplers.DDIM(0.5), "DDIM(eta=0.5)"),
         (sf.samplers.Ancestral("upper"), "Ancestral(variance='upper')"),
+        (sf.samplers.Ancestral("lower", last="sample"), "Ancestral(variance='lower', last='sample')"),
         (sf.samplers.Euler(), "Euler()"),
         (sf.samplers.Heun(), "Heun()"),
         (sf.samplers.DPMSolver2M(), "DPMSolver2M(stochastic=False)"),

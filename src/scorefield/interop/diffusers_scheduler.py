@@ -117,6 +117,8 @@ def usage(model: Denoiser, sampling: SamplingOptions) -> list[str]:
     if ddim and sampling.clip:
         arguments.append("use_clipped_model_output=True")
     notes = [f"to sample as this run does, call pipeline({', '.join(arguments)})"]
+    if sampling.sampler.get("last") == "sample":
+        notes.append("this run draws p(x_0 | x_1) in its last step, and diffusers takes the mean there")
     if model.variance is not None:
         notes.append("it has a variance head, which DDPMPipeline uses and DDIMPipeline cannot take")
     if kind not in ("ancestral", "ddim", "euler"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -18,10 +18,12 @@ from scorefield.samplers.base import Sampler
 
 __all__ = ["Ancestral"]
 
+Last = Literal["mean", "sample"]
+
 
 @dataclass(frozen=True)
 class Ancestral(Sampler[float | None]):
-    """x_s = mean + std·z of p(x_s | x_t); no noise on the step to s = 0.
+    """x_s = mean + std·z of p(x_s | x_t); no noise on the step to s = 0, unless last="sample".
 
     The gradient g of a classifier shifts the mean: N(μ + Σ g, Σ).  [ADM Algorithm 1]
     g is taken at x_t and t, as published, or at μ and s, around which the paper expands log p(y|x_s); there
@@ -29,13 +31,23 @@ class Ancestral(Sampler[float | None]):
 
     Args:
         variance: "lower" (β̃), "upper" (β) or "learned" (the network's variance half).
+        last: What a step to s = 0 gives: "mean", that of p(x_0 | x_t), as published [DDPM Algorithm 2], or "sample", a draw
+            of p(x_0 | x_t) itself, whose variance there is that of the variational bound. Rounded to the values of the
+            data it is a draw of the discretized decoder. [DDPM Eq. 13]
     """
 
     variance: Variance = "lower"
+    last: Last = "mean"
     guidance = "mean"
 
     def __post_init__(self) -> None:
         one_of("variance", self.variance, get_args(Variance))
+        one_of("last, what a step to s = 0 gives,", self.last, get_args(Last))
+
+    def __repr__(self) -> str:
+        # Stored samples are found by this text, which did not have `last`: its default is left out.
+        last = "" if self.last == "mean" else f", last={self.last!r}"
+        return f"Ancestral(variance={self.variance!r}{last})"
 
     def check_model(self, model: Denoise) -> None:
         super().check_model(model)
@@ -67,10 +79,11 @@ class Ancestral(Sampler[float | None]):
             self.variance,
             None if above is None else process.level(above),
         )
-        # At s = 0 "lower" has its variance for the bound's sake only: sampling has none there, so it shifts
+        draws = s > 0 or self.last == "sample"
+        # At s = 0 "lower" has its variance for the bound's sake only: where nothing is drawn from it there, it shifts
         # by nothing.
-        if pred.log_p_grad is not None and (s > 0 or self.variance != "lower"):
+        if pred.log_p_grad is not None and (draws or self.variance != "lower"):
             where = (p.mean, s) if pred.grad_at == "mean" and s > 0 else (x_t, t)
             p = Normal(p.mean + p.var * pred.log_p_grad(*where), p.var)
-        x_s = p.mean if s == 0 else p.sample(noise.normal_like(x_t))
+        x_s = p.sample(noise.normal_like(x_t)) if draws else p.mean
         return x_s, pred.x0, t
