@@ -531,13 +531,13 @@ CASES: dict[str, Case] = {
         sf.objectives.score_from_energy, {"energy": lambda x: x.square().sum(1)}, lambda score: score(X)
     ),
     # samplers
-    "samplers.DDIM": Case(sf.samplers.DDIM, {"eta": 0.5, "varsigma": None}, sampled),
+    "samplers.DDIM": Case(sf.samplers.DDIM, {"eta": 0.5, "varsigma": None, "clip_x0": (-1.0, 1.0)}, sampled),
     "samplers.DDIM of varsigma": Case(sf.samplers.DDIM, {"varsigma": [0.1, 0.0]}, sampled),
     "samplers.Ancestral": Case(sf.samplers.Ancestral, {"variance": "lower", "last": "sample"}, sampled),
     "samplers.Euler": Case(sf.samplers.Euler, {}, sampled),
     "samplers.Heun": Case(
         sf.samplers.Heun,
-        {"churn": 0.1, "churn_min": 0.0, "churn_max": 10.0, "churn_noise": 1.0},
+        {"churn": 0.1, "churn_min": 0.0, "churn_max": 10.0, "churn_noise": 1.0, "largest_ratio": 40.0},
         lambda sampler: sampled(sampler, MIXTURE.denoiser(SDE), [1.0, 0.5, 0.0]),
     ),
     "samplers.DPMSolver2M": Case(sf.samplers.DPMSolver2M, {"stochastic": True}, sampled),

@@ -13,6 +13,8 @@ import scorefield as sf
 from scorefield.core.distributions import Normal
 from scorefield.core.noise import NoiseSource, Recorded
 from scorefield.models.guidance import ClassifierGuidance
+from scorefield.runtime.parsing import build
+from scorefield.runtime.registry import SAMPLERS
 from scorefield.samplers import DDIM, Ancestral, Langevin, PredictorCorrector
 
 F64 = torch.float64
@@ -243,3 +245,22 @@ def test_eta_and_varsigma_exclude_each_other():
         DDIM(0.5, varsigma=[0.1])
     assert str(DDIM(0.5)) == "DDIM(eta=0.5)"
     assert str(DDIM(varsigma=[0.1, 0])) == "DDIM(varsigma=(0.1, 0.0))"
+
+
+def test_clipping_in_the_step_is_refused_where_the_model_clips():
+    process = sf.process.linear(100)
+    model = sf.oracle.GaussianMixture([[0.0]], [[[1.0]]]).denoiser(process)
+    x_T = torch.zeros(2, 1, dtype=torch.float64)
+    with pytest.raises(sf.IncompatibleModel, match="clips x̂0 already"):
+        sf.sample(sf.guidance.ClipX0(model), sf.samplers.DDIM(clip_x0=(-1, 1)), [100, 0], x_T=x_T)
+    for wrong in ([1, -1], [0.0], [-1, 0, 1]):
+        with pytest.raises(sf.InputError, match="low < high"):
+            sf.samplers.DDIM(clip_x0=wrong)
+
+
+def test_new_settings_of_samplers_can_be_written_in_a_recipe():
+    built = build(SAMPLERS, {"kind": "ddim", "clip_x0": [-1, 1]}, "sampling.sampler")
+    assert built == sf.samplers.DDIM(clip_x0=(-1.0, 1.0))
+    assert build(SAMPLERS, {"kind": "heun", "largest_ratio": 20}, "sampling.sampler").largest_ratio == 20
+    last = build(SAMPLERS, {"kind": "ancestral", "last": "sample"}, "sampling.sampler")
+    assert last == sf.samplers.Ancestral(last="sample")

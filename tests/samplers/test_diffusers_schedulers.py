@@ -70,6 +70,36 @@ def test_ddim(theirs, schedule, spacing, make, eta):
     )
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_ddim_with_a_clipped_x0_and_the_unclipped_eps(theirs, eta):
+    """Their defaults, clip_sample=True without use_clipped_model_output. A fifth of the range, so that x̂0 leaves it."""
+    process, model = PROCESSES["linear"], MIXTURE.denoiser(PROCESSES["linear"])
+    scheduler = theirs.DDIMScheduler(
+        beta_schedule="linear", clip_sample_range=0.2, timestep_spacing="trailing"
+    )
+    x_T, draws = NoiseSource(0).normal((16, 2)), list(NoiseSource(1).normal((20, 16, 2)))
+    noise = {"variance_noise": draws} if eta else {}
+    # They take ς from their own formula at η; a clip by ClipX0 gives other states.
+    states, grid = walk(scheduler, model, 20, x_T, eta=eta, **noise), sf.grids.trailing(process, 20)
+    assert furthest(model, DDIM(eta, clip_x0=(-0.2, 0.2)), grid, x_T, draws, states) < TOLERANCE
+    assert furthest(sf.guidance.ClipX0(model, -0.2, 0.2), DDIM(eta), grid, x_T, draws, states) > 0.01
+
+
+def test_inverse_ddim_with_a_clipped_x0_and_the_unclipped_eps(theirs):
+    """DDIMInverseScheduler's default: clip_sample=True. Its step is told the output at the end of the interval that it
+    leaves, so every step is compared by itself.
+    """
+    process, model = PROCESSES["linear"], MIXTURE.denoiser(PROCESSES["linear"])
+    inverse = theirs.DDIMInverseScheduler(beta_schedule="linear", clip_sample_range=0.2)
+    inverse.set_timesteps(20)
+    for t in (100, 400, 900):  # a step of 50 levels, from our t + 1 to t + 51
+        x = process.sample(MIXTURE.sample(16, NoiseSource(0)), t + 1, NoiseSource(1).normal((16, 2)).double())
+        pred = model(x, t + 1)
+        theirs_next = inverse.step(pred.eps, t + 50, x).prev_sample
+        (step,) = sf.trajectory(model, DDIM(clip_x0=(-0.2, 0.2)), [t + 1, t + 51], x)
+        assert relative_error(theirs_next, step.x) < TOLERANCE
+
+
 @pytest.mark.parametrize("schedule", PROCESSES)
 @pytest.mark.parametrize("variance", ["lower", "upper"])
 def test_ddpm(theirs, schedule, variance):
@@ -193,3 +223,14 @@ def test_every_variance_is_finite_and_that_of_the_equations(theirs, variance, ma
             generator=torch.Generator().manual_seed(0),
         )[-1]
         print("their fixed_large_log is finite:", bool(ended.isfinite().all()))
+
+
+@pytest.mark.parametrize("limit", [1.0, 1.5, 100.0])
+def test_dynamic_thresholding_with_an_upper_limit(theirs, limit):
+    scheduler = theirs.DDPMScheduler(
+        thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=limit, clip_sample=False
+    )
+    x0 = 2 * NoiseSource(0).normal((5, 3, 4, 4))
+    model = sf.Denoiser(lambda x, c: x0, PROCESSES["linear"], "x0", data=sf.DataSpec((3, 4, 4)))
+    ours = sf.guidance.DynamicThreshold(model, 0.9, largest=limit)(torch.zeros_like(x0), 10).x0
+    assert relative_error(ours, scheduler._threshold_sample(x0)) < 1e-6

@@ -1,6 +1,7 @@
 """Euler and Heun: their order on a mixture, their calls, and the way up."""
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -126,3 +127,22 @@ def test_churn_acts_at_the_ends_of_its_window():
         sf.sample(model, sf.samplers.Heun(1.0, low, high), times, x_T=x, noise=tape)
         with pytest.raises(sf.InputError, match="is used up"):
             tape.normal((1, 1))
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.5, 3.0, math.inf])
+def test_heun_averages_up_to_its_largest_ratio(limit):
+    """Each step by hand in y = x, r = σ of an exploding process: Euler above the limit, Heun's average below."""
+    process = sf.process.ve(0.01, 100.0)
+    model = sf.oracle.GaussianMixture([[-1.0], [0.5]], [[[0.1]], [[0.3]]], [0.4, 0.6]).denoiser(process)
+    times = [1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.0]
+    x = torch.tensor([[30.0], [-70.0]], dtype=torch.float64)
+    sampler, calls = Heun(largest_ratio=limit), 0
+    for step in sf.trajectory(model, sampler, times, x):
+        r, r_s = float(process.level(step.t).sigma), float(process.level(step.s).sigma)
+        slope = model(x, step.t).eps
+        expected, calls = x + (r_s - r) * slope, calls + 1
+        if r <= limit and step.s > 0:
+            expected, calls = x + (r_s - r) * (slope + model(expected, step.s).eps) / 2, calls + 1
+        assert (step.x - expected).abs().max() < 1e-11
+        x = step.x
+    assert sampler.calls_on(process, times) == calls

@@ -140,7 +140,13 @@ def test_an_abstract_method_that_is_missing_is_named():
         (sf.samplers.Ancestral("upper"), "Ancestral(variance='upper')"),
         (sf.samplers.Ancestral("lower", last="sample"), "Ancestral(variance='lower', last='sample')"),
         (sf.samplers.Euler(), "Euler()"),
+        (sf.samplers.DDIM(clip_x0=[-1, 1]), "DDIM(eta=0.0, clip_x0=(-1.0, 1.0))"),
         (sf.samplers.Heun(), "Heun()"),
+        (sf.samplers.Heun(largest_ratio=20.0), "Heun(largest_ratio=20.0)"),
+        (
+            sf.samplers.Heun(churn=2.0),
+            "Heun(churn=2.0, churn_min=0.0, churn_max=inf, churn_noise=1.0)",
+        ),
         (sf.samplers.DPMSolver2M(), "DPMSolver2M(stochastic=False)"),
         (sf.samplers.DPMSolver2S(), "DPMSolver2S()"),
         (sf.samplers.DPMSolver3M(), "DPMSolver3M()"),

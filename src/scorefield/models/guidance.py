@@ -11,6 +11,7 @@ sample p_t(x)·p_t(y|x)^s.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
@@ -103,7 +104,7 @@ class ClipX0(Bounded):
 
 
 class DynamicThreshold(Bounded):
-    """x̂0 clamped to ±a and divided by a, where a ≥ 1 is a quantile of abs(x̂0) over each example.  [Saharia
+    """x̂0 clamped to ±a and divided by a, where 1 ≤ a ≤ `largest` is a quantile of abs(x̂0) over each example.  [Saharia
     et al. 2022 §2.3, Imagen]
 
     Written for the range [−1, 1]; on another one u = (x̂0 − middle)/half takes the place of x̂0. It goes
@@ -115,6 +116,7 @@ class DynamicThreshold(Bounded):
             statistics.
         low: The lower bound. Default: that of the model's data, −1 where the model does not say.
         high: The upper bound. Default: that of the model's data, 1 where the model does not say.
+        largest: Upper limit of a, at least 1; 1 is a clip.
     """
 
     def __init__(
@@ -123,13 +125,18 @@ class DynamicThreshold(Bounded):
         quantile: float = 0.995,
         low: float | None = None,
         high: float | None = None,
+        largest: float = math.inf,
     ) -> None:
         super().__init__(model, low, high)
+        if not isinstance(largest, float) or largest != math.inf:
+            number("largest, the upper limit of the threshold,", largest, at_least=1, at_most=LARGEST)
+        self.largest = largest
         share = "quantile, the share of values that stay within the threshold,"
         self.quantile = number(share, quantile, above=0, at_most=1)
 
     def options_shown(self) -> list[str]:
-        return [f"quantile={self.quantile:g}", *super().options_shown()]
+        limit = [] if self.largest == math.inf else [f"largest={self.largest:g}"]
+        return [f"quantile={self.quantile:g}", *super().options_shown(), *limit]
 
     def bounded(self, x0: Tensor) -> Tensor:
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
@@ -138,7 +145,8 @@ class DynamicThreshold(Bounded):
         # It takes no half precision.
         rows = u.abs().reshape(len(u), -1)
         rows = rows if rows.dtype == torch.float64 else rows.float()
-        largest = torch.stack([torch.quantile(row, self.quantile) for row in rows]).clamp_min(1)
+        largest = torch.stack([torch.quantile(row, self.quantile) for row in rows])
+        largest = largest.clamp(1, self.largest)
         a = expand(largest.to(u), u)
         return middle + half * u.clamp(-a, a) / a
 

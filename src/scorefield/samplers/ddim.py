@@ -14,9 +14,10 @@ from scorefield.core.noise import Noise
 from scorefield.core.prediction import Level
 from scorefield.core.shapes import expand
 from scorefield.models.base import Denoise
+from scorefield.models.foreign import as_model
 from scorefield.process.transitions import transition
-from scorefield.runtime.checks import brief, number, numbers
-from scorefield.runtime.errors import InputError
+from scorefield.runtime.checks import LARGEST, brief, number, numbers
+from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.base import Grid, Sampler
 from scorefield.samplers.grids import as_floats
 
@@ -35,6 +36,9 @@ class DDIM(Sampler[int]):
         varsigma: ς itself in the place of η, any 0 ≤ ς ≤ σ_s: whatever it is, x_s has the right distribution
             given x_0 [DDIM Lemma 1]. One number a step, the last one 0 on a grid that ends in t = 0; or a
             function (t, s) -> ς, which is not asked about s = 0, where no noise is added.
+        clip_x0: Bounds (low, high) of x̂0 in the step, whose ε̂ stays that of the unclipped prediction, in both directions:
+            diffusers' DDIMScheduler and DDIMInverseScheduler with their default settings. `ClipX0`, around the model, lets ε̂
+            follow the clipped x̂0 instead, as ADM's code does. Clipped steps cannot be walked back exactly.
 
     Raises:
         InputError: Before the first step where ς² > σ_s², and where the numbers are not one a step.
@@ -42,6 +46,7 @@ class DDIM(Sampler[int]):
 
     eta: float = 0.0
     varsigma: Callable[[float, float], float] | Sequence[float] | None = None
+    clip_x0: tuple[float, float] | None = None
     guidance = "eps"
 
     def __post_init__(self) -> None:
@@ -54,9 +59,23 @@ class DDIM(Sampler[int]):
             )
         if self.varsigma is not None and not callable(self.varsigma):
             object.__setattr__(self, "varsigma", tuple(numbers("varsigma", self.varsigma, 1).tolist()))
+        if self.clip_x0 is not None:
+            bounds = tuple(numbers("clip_x0", self.clip_x0, 1).tolist())
+            if len(bounds) != 2 or not -LARGEST <= bounds[0] < bounds[1] <= LARGEST:
+                raise InputError(f"clip_x0 is (low, high) with low < high, got {brief(self.clip_x0)}")
+            object.__setattr__(self, "clip_x0", bounds)
 
     def __repr__(self) -> str:
-        return f"DDIM(eta={self.eta})" if self.varsigma is None else f"DDIM(varsigma={self.varsigma})"
+        noise = f"eta={self.eta}" if self.varsigma is None else f"varsigma={self.varsigma}"
+        return f"DDIM({noise})" if self.clip_x0 is None else f"DDIM({noise}, clip_x0={self.clip_x0})"
+
+    def check_model(self, model: Denoise) -> None:
+        super().check_model(model)
+        if self.clip_x0 is not None and as_model(model).clips:
+            raise IncompatibleModel(
+                "clip_x0 leaves ε̂ unclipped, and this model clips x̂0 already, which ε̂ then follows: give the model without "
+                "ClipX0 (clip=False in the options of sampling)"
+            )
 
     def calls(self, grid: Grid) -> int:
         """One network call a step.
@@ -109,6 +128,8 @@ class DDIM(Sampler[int]):
     ) -> tuple[Tensor, Tensor, int]:
         hi, lo, i = model.process.level(t), model.process.level(s), state or 0
         x0, eps = predict_x0_eps(model, x_t, t, s)
+        if self.clip_x0 is not None:
+            x0 = x0.clamp(*self.clip_x0)
         varsigma, along = self._by_eta(hi, lo) if self.varsigma is None else self._by_schedule(lo, t, s, i)
         if s == 0 or varsigma == 0:
             return expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps, x0, i + 1

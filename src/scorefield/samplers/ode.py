@@ -25,10 +25,10 @@ from scorefield.samplers.grids import as_floats
 
 __all__ = ["LARGEST_RATIO", "Euler", "Heun"]
 
-# Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it.
-# Grids that start at 80
-# are common, and are not above it by rounding.
-LARGEST_RATIO = 80.0 * (1 + 1e-9)
+# Above this r a step of any sensible grid is so long that averaging ε̂ over it is worse than holding it. Grids that start
+# at 80 are common, and are not above it by rounding.
+_LARGEST, _ROUNDING = 80.0, 1 + 1e-9
+LARGEST_RATIO = _LARGEST * _ROUNDING
 
 # So that the noise added is never more than the noise there was.  [Karras et al. 2022, Alg. 2]
 _LARGEST_RAISE = math.sqrt(2) - 1
@@ -70,8 +70,8 @@ class Heun(Sampler[float | None]):
     """y_s = y_t + (r_s − r_t)·½(ε̂(x_t, t) + ε̂(x_s', s)) with x_s' the Euler step: second order.  [Karras et
     al. 2022, Alg. 1]
 
-    An Euler step is taken to and from t = 0, where no model is called, and where r exceeds 80 at the noisier
-    end. Where r is infinite at t = T, the slopes of dx = x̂0 dα + ε̂ dσ, the same equation, are averaged at every
+    An Euler step is taken to and from t = 0, where no model is called, and where r exceeds `largest_ratio` at the
+    noisier end. Where r is infinite at t = T, the slopes of dx = x̂0 dα + ε̂ dσ, the same equation, are averaged at every
     r: x_s = x_t + (α_s − α_t)·½(x̂0 + x̂0') + (σ_s − σ_t)·½(ε̂ + ε̂').
 
     With churn each of N steps first adds noise that raises r to r̂ = (1 + γ)·r, γ = min(churn/N, √2 − 1), and then
@@ -84,12 +84,15 @@ class Heun(Sampler[float | None]):
         churn_min: S_tmin, the smallest r at which noise is added.
         churn_max: S_tmax, the largest r at which noise is added.
         churn_noise: S_noise, the standard deviation of that noise; 1 stays on the marginals of the process.
+        largest_ratio: The largest r = σ/α at whose steps the slopes are averaged, above 0; infinity for every step but those to
+            and from t = 0. It has no meaning where r is infinite at t = T.
     """
 
     churn: float = 0.0
     churn_min: float = 0.0
     churn_max: float = math.inf
     churn_noise: float = 1.0
+    largest_ratio: float = _LARGEST
     guidance = "eps"
 
     def __post_init__(self) -> None:
@@ -102,12 +105,15 @@ class Heun(Sampler[float | None]):
                 f"churn needs 0 ≤ churn_min ≤ churn_max, values of σ/α; got {self.churn_min!r} and {self.churn_max!r}"
             )
         number("churn_noise, a standard deviation,", self.churn_noise, above=0, at_most=LARGEST)
+        if not isinstance(self.largest_ratio, float) or self.largest_ratio != math.inf:
+            number("largest_ratio, a value of σ/α,", self.largest_ratio, above=0, at_most=LARGEST)
 
     def __repr__(self) -> str:
-        if self.churn == 0:
-            return "Heun()"
-        within = f"churn_min={self.churn_min}, churn_max={self.churn_max}, churn_noise={self.churn_noise}"
-        return f"Heun(churn={self.churn}, {within})"
+        shown = [] if self.largest_ratio == _LARGEST else [f"largest_ratio={self.largest_ratio}"]
+        if self.churn > 0:
+            within = f"churn_min={self.churn_min}, churn_max={self.churn_max}, churn_noise={self.churn_noise}"
+            shown = [f"churn={self.churn}", within, *shown]
+        return f"Heun({', '.join(shown)})"
 
     @property
     def between_levels(self) -> bool:
@@ -116,7 +122,7 @@ class Heun(Sampler[float | None]):
 
     def calls(self, grid: Grid) -> int:
         """At most two network calls a step, one on a step to or from 0: 2S − 1 for S steps to 0. Steps above
-        r = 80 may make one call as well, but only the process knows them.
+        `largest_ratio` may make one call as well, but only the process knows them.
 
         Args:
             grid: Times that strictly descend (sampling) or, without churn, strictly ascend (encoding).
@@ -139,7 +145,7 @@ class Heun(Sampler[float | None]):
         for t, s in pairwise(times):
             r_t, r_s = process.level(t).ratio, process.level(s).ratio
             r_t = self._r_hat(process, r_t, gamma) if t > 0 else r_t
-            count += 1 + _is_corrected(process, t, s, r_t, r_s)
+            count += 1 + self._is_corrected(process, t, s, r_t, r_s)
         return count
 
     def init(self, model: Denoise, x: Tensor) -> float | None:
@@ -164,7 +170,7 @@ class Heun(Sampler[float | None]):
         here, lo = model.process.level(t), model.process.level(s)
         x_s = expand(lo.alpha, x_t) * x0 + expand(lo.sigma, x_t) * eps
         r_t, r_s = here.ratio, lo.ratio
-        if not _is_corrected(model.process, t, s, r_t, r_s):
+        if not self._is_corrected(model.process, t, s, r_t, r_s):
             return x_s, x0, state
         there = model(x_s, s).guided(s)
         if model.process.ends_in_noise:
@@ -199,7 +205,7 @@ class Heun(Sampler[float | None]):
         raised = min((1 + gamma) * r, process.level(process.T).ratio)
         return raised if raised > r and self.churn_min <= r <= self.churn_max else r
 
-
-def _is_corrected(process: GaussianProcess, t: float, s: float, r_t: Tensor, r_s: Tensor) -> bool:
-    """Whether a step asks the model a second time."""
-    return t > 0 and s > 0 and (process.ends_in_noise or float(max(r_t, r_s)) <= LARGEST_RATIO)
+    def _is_corrected(self, process: GaussianProcess, t: float, s: float, r_t: Tensor, r_s: Tensor) -> bool:
+        """Whether a step asks the model a second time."""
+        largest = self.largest_ratio * _ROUNDING
+        return t > 0 and s > 0 and (process.ends_in_noise or float(max(r_t, r_s)) <= largest)
