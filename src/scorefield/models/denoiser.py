@@ -115,6 +115,12 @@ class Denoiser(ModelBase, ConditionalModel):
                 f"{what} predicts x̂0 at levels of Gaussian noise: give the recipe such a [process], or another objective"
             )
         need_classes(data, settings)
+        if isinstance(settings.sigma_data, str):
+            raise InputError(
+                'model.sigma_data="data" is estimated from the examples when training starts: to build a model without them '
+                "give a number",
+                command="--set model.sigma_data=0.5",
+            )
         return cls(
             make_net(),
             process,

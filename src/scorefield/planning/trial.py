@@ -15,7 +15,7 @@ from torch import nn
 
 from scorefield.core.noise import NoiseSource
 from scorefield.core.shapes import DataSpec
-from scorefield.runs.build import Recipe, build_model, build_objective
+from scorefield.runs.build import Recipe, build_model, build_objective, with_some_sigma
 from scorefield.runtime.free_memory import free_memory, system_bytes
 from scorefield.training.ema import EMA
 
@@ -94,7 +94,7 @@ def try_steps(setting: Setting, operations: int, needed: int) -> Trial:
 def _trial(setting: Setting, batch: int, steps: int) -> float:
     """The median time of a step of training on made-up data, in seconds, after one that is not counted."""
     recipe, spec, device = setting.recipe, setting.spec, torch.device(setting.kind)
-    model = build_model(recipe, spec).to(device)
+    model = build_model(with_some_sigma(recipe), spec).to(device)
     model.run_in(setting.dtype)
     objective = build_objective(recipe, model).train()
     optimizer, average = (

@@ -73,6 +73,7 @@ __all__ = [
     "recipe_names",
     "recipe_of",
     "with_overrides",
+    "with_some_sigma",
 ]
 
 
@@ -350,7 +351,13 @@ def load_model(
 
 def meta_model(recipe: Recipe, spec: DataSpec, process: Process | None = None) -> ModelBase:
     """The recipe's model with its network on the meta device, where nothing is allocated."""
-    return build_model(recipe, spec, process=process, device="meta")
+    return build_model(with_some_sigma(recipe), spec, process=process, device="meta")
+
+
+def with_some_sigma(recipe: Recipe) -> Recipe:
+    """The recipe with a number for a sigma_data that is to be estimated: neither sizes nor times depend on it."""
+    estimated = recipe.model.sigma_data == "data"
+    return with_overrides(recipe, {"model.sigma_data": 0.5}) if estimated else recipe
 
 
 def of_kind(model: ModelBase, kind: type[M] | None, folder: RunFolder) -> M | ModelBase:

@@ -12,6 +12,7 @@ import torch
 
 from scorefield.core.shapes import DataSpec, are_images
 from scorefield.data import Dataset, Stream
+from scorefield.data.base import microbatch
 from scorefield.data.sources.parse import knows_size
 from scorefield.generation.sampling import Condition, build_sampling
 from scorefield.models.network_model import ModelBase
@@ -26,7 +27,7 @@ from scorefield.runs.build import (
     open_training_data,
     open_weights,
 )
-from scorefield.runs.recipe import Recipe
+from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runs.time_limit import TimeLimit
 from scorefield.runtime.atomic import make_folder, make_numbered, remove_empty
 from scorefield.runtime.checks import unwritable
@@ -45,6 +46,7 @@ from scorefield.training.launch import join_training
 __all__ = ["next_run", "open_training", "save_preview"]
 
 _PREVIEWED = 40  # samples of a preview
+_MEASURED = 4096  # examples, for the standard deviation of the data
 
 
 def open_training(
@@ -101,6 +103,10 @@ def open_training(
     asked, recipe = recipe.model.conditional, recipe.on(kind, examples.spec).suited_to(examples.spec)
     if note := _conditioning(recipe, asked == "auto", examples.spec):
         progress.say(note)
+    if recipe.model.sigma_data == "data":
+        std = processes.on_all(lambda: _std(examples), "reading the data")
+        recipe = with_overrides(recipe, {"model.sigma_data": std})
+        progress.say(f"standard deviation of the data: {std:.4g} (model.sigma_data)")
     if recipe.leaves_out:
         progress.say(f"note: {recipe.leaves_out}")
     torch.manual_seed(recipe.training.seed)
@@ -125,6 +131,16 @@ def open_training(
     parameters = sum(p.numel() for p in model.parameters())
     progress.say(f"run {place}: {parameters:,} parameters, {precision} on {trainer.accelerator.device}")
     return trainer
+
+
+def _std(examples: Dataset | Stream) -> float:
+    """The standard deviation of all values of some training examples in random order, the same for every process."""
+    count = _MEASURED if examples.examples is None else min(_MEASURED, examples.examples)
+    x0 = microbatch(examples.order(count, seed=0).take(0), examples.spec).x0
+    std = float(x0.double().std())
+    if not std > 0:
+        raise InputError("model.sigma_data cannot be estimated: all values of the data are the same")
+    return std
 
 
 def _new_model(recipe: Recipe, examples: Dataset | Stream, init: str | Path | None) -> ModelBase:

@@ -80,8 +80,10 @@ class ModelOptions(Options):
         "index",
         description=f"the noise level that the network receives: {', '.join(NOISE_INPUTS)}",
     )
-    sigma_data: float = Field(
-        0.5, gt=0, description="standard deviation of the data, used by the parametrization edm"
+    sigma_data: Annotated[float, Field(gt=0)] | Literal["data"] = Field(
+        0.5,
+        description="standard deviation of the data, used by the parametrization edm; data: estimated from the training "
+        "examples when training starts",
     )
     conditional: bool | Literal["auto"] | None = Field(
         None,
