@@ -101,6 +101,25 @@ def test_a_training_is_started_watched_stopped_and_resumed(visits: Visits, tmp_p
         reader.close()
 
 
+def test_an_evaluation_says_what_it_was_made_with(visits: Visits, root: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(root / "digits", tmp_path / "runs" / "measured"))
+    (run / "evaluation").mkdir()
+    sampling = {"samples": 500, "sampler": "DDIM", "steps": 20, "seed": 0}
+    stamp = {"sampling": sampling, "weights": {"step": 1500}}
+    line = {
+        "time": "2026-01-02T03:04:05+00:00",
+        "figures": {"frechet": {"value": 43.26, "heldout": 0.5, "stamp": stamp}},
+    }
+    (run / "evaluation" / "results.jsonl").write_text(json.dumps(line) + "\n")
+    with served([run.parent]) as address:
+        reader = Visits(visits.browser, address)
+        page = reader.open("#/run?run=0")
+        expect(page.get_by_text("2026-01-02 03:04: DDIM, 20 steps, 500 samples")).to_be_visible()
+        expect(page.get_by_role("row", name="frechet 43.26 0.5")).to_be_visible()
+        expect(page.get_by_text("samples 500, sampler DDIM, steps 20, seed 0")).to_be_visible()
+        reader.close()
+
+
 def test_a_run_says_what_it_is_as_the_library_does(visits: Visits, root: Path) -> None:
     page = visits.open("#/run?run=1")
     run = sf.Run(root / "digits")

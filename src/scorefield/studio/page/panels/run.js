@@ -4,7 +4,7 @@ import { get } from "/assets/lib/api.js";
 import { chart, cursor } from "/assets/lib/chart.js";
 import { field, select } from "/assets/lib/controls.js";
 import { h } from "/assets/lib/dom.js";
-import { bytes, short } from "/assets/lib/numbers.js";
+import { bytes, count, short } from "/assets/lib/numbers.js";
 
 let ctx;
 let place;
@@ -29,9 +29,12 @@ async function show(params) {
   const id = runs.some((run) => String(run.id) === params.run) ? Number(params.run) : runs[0].id;
   const pick = field({ label: "Run", control: select(runs.map((run) => ({ value: String(run.id), text: run.name })), String(id), (chosen) => { ctx.keep({ run: chosen }); show({ run: chosen }); }) });
   if (choice.querySelector("select")?.value !== String(id) || choice.querySelectorAll("option").length !== runs.length) choice.replaceChildren(pick.element);
+  if (place.dataset.run !== String(id)) place.replaceChildren(h("h1", {}, runs.find((run) => run.id === id).name), h("p", { class: "empty" }, "Reading the run…"));
   try {
     const facts = await get(`/api/runs/${id}`);
-    if (mine === shown) draw(facts);
+    if (mine !== shown) return;
+    draw(facts);
+    place.dataset.run = id;
   } catch (error) {
     if (mine === shown) place.replaceChildren(h("p", { class: "refusal" }, error.message));
   }
@@ -80,20 +83,35 @@ function data({ source, examples, shape, range, bins, holdout, fingerprint, clas
 
 function evaluations({ name, evaluations: all }) {
   if (!all?.length) return h("p", { class: "soft" }, `Nothing was measured yet. \`scorefield evaluate ${name}\` compares samples with held-out images.`);
-  const rows = all.flatMap(({ time, figures }) => Object.entries(figures).map(([key, figure]) => ({ time, key, ...figure })));
+  return h("div", {}, ...all.map((one, i) => evaluation(one, i === 0)));
+}
+
+/** One evaluation: what it was made with, and its figures. */
+function evaluation({ time, figures, warnings }, open) {
+  const made = Object.assign({}, ...Object.values(figures).map(({ stamp }) => stamp));
+  const when = String(time ?? "").slice(0, 16).replace("T", " ");
+  const head = ["figure", "value", "held-out"].map((text) => h("th", { scope: "col" }, text));
+  const rows = Object.entries(figures).map(([name, { value, error, heldout }]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, `${short(value)}${error ? ` ± ${short(error)}` : ""}`), h("td", {}, short(heldout))));
   return h(
-    "div",
-    { class: "table" },
-    h(
-      "table",
-      {},
-      h("thead", {}, h("tr", {}, ...["figure", "value", "held-out", "made with", "when"].map((text) => h("th", { scope: "col" }, text)))),
-      h("tbody", {}, ...rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.key), h("td", {}, `${short(row.value)}${row.error ? ` ± ${short(row.error)}` : ""}`), h("td", {}, short(row.heldout)), h("td", { class: "soft" }, stamp(row.stamp)), h("td", { class: "soft" }, String(row.time ?? "").slice(0, 16).replace("T", " "))))),
-    ),
+    "details",
+    { class: "evaluation", open },
+    h("summary", {}, [when, briefly(made.sampling)].filter(Boolean).join(": ")),
+    h("div", { class: "table" }, h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows))),
+    ...(warnings ?? []).map((text) => h("p", { class: "soft" }, text)),
+    h("h3", {}, "Made with"),
+    list(Object.entries(made).map(([name, parts]) => [name, parts !== null && typeof parts === "object" ? pairs(parts) : parts])),
   );
 }
 
-const stamp = (made) => Object.entries(made ?? {}).filter(([, value]) => value !== null && typeof value !== "object").map(([key, value]) => `${key} ${value}`).join(", ");
+/** The sampler of an evaluation in a few words. */
+function briefly(sampling) {
+  if (!sampling) return "";
+  const { sampler, steps, guidance, samples } = sampling;
+  return [sampler, steps && count(steps, "step"), guidance, samples && count(samples, "sample")].filter(Boolean).join(", ");
+}
+
+/** The values of a table as text. */
+const pairs = (parts) => Object.entries(parts).filter(([, value]) => value !== null).map(([name, value]) => `${name} ${value}`).join(", ");
 
 function command({ what, command: text }) {
   const copy = h("button", { type: "button", "aria-label": `Copy: ${what}`, onclick: async () => { await navigator.clipboard.writeText(text); ctx.toast("The command is copied."); } }, "Copy");
