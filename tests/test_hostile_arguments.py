@@ -487,6 +487,14 @@ CASES: dict[str, Case] = {
             (sf.objectives.CategoricalVLB(CATEGORICAL), LEVELS, None),
         )
     },
+    "objectives.ListedTimes": Case(
+        sf.objectives.ListedTimes,
+        {"times": [2, 5], "weights": [1.0, 0.5]},
+        lambda times: times.draw(P, 3, sf.noise.NoiseSource(0)),
+    ),
+    "objectives.ddim_weights": Case(
+        sf.objectives.ddim_weights, {"process": P, "grid": GRID, "eta": 0.5, "above": 20}
+    ),
     "objectives.LogitNormalTimes": Case(
         sf.objectives.LogitNormalTimes,
         {"mean": 0.0, "std": 1.0},

@@ -87,6 +87,7 @@ def bits_per_dim(
     variance: Variance | None = None,
     cdf: str = "exact",
     decoder: str = "discretized",
+    eta: float | None = None,
 ) -> BitsPerDim:
     """An upper bound on −log₂ p(x_0)/D: prior + Σ over the grid's steps + decoder.  [DDPM Eq. 5; Improved
     DDPM Eq. 4–7]
@@ -103,12 +104,14 @@ def bits_per_dim(
         decoder: "discretized"; "density" is for continuous data: the density of x_0 under p(x_0 | x_1), so
             that total bounds −log₂ of a density and may be negative. With a fixed variance it takes β_1 at t = 1,
             σ²_{1|0}, the variance of x_0 given x_1 where the data look flat; "lower" would be 0 there.
+        eta: η in (0, 1] for the bound of DDIM's family on this grid, in the place of a variance [DDIM Theorem 1]; 1 is
+            variance="lower". At η = 0 p(x_s | x_t) has no variance, and the bound is infinite.
     Returns:
         The bound and its terms.
     """
     as_model(model).refuse_missing()
     check_noise(noise)
-    bound, steps = Bound.of(model, variance, decoder, cdf), _ascending(model.process, grid)
+    bound, steps = Bound.of(model, variance, decoder, cdf, eta), _ascending(model.process, grid)
     with torch.no_grad():
         columns = [
             _term(model, x0, noise.at(k + 1), bound, steps, torch.tensor(k)) for k in range(len(steps.t))

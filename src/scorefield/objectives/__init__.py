@@ -15,8 +15,14 @@ from scorefield.objectives.score_matching import (
     sliced_score_matching_vr,
 )
 from scorefield.objectives.scores import NCSN, ScoreMatching
-from scorefield.objectives.times import ImportanceTimes, LogitNormalTimes, ShiftedTimes, UniformTimes
-from scorefield.objectives.vlb import VLB, Hybrid
+from scorefield.objectives.times import (
+    ImportanceTimes,
+    ListedTimes,
+    LogitNormalTimes,
+    ShiftedTimes,
+    UniformTimes,
+)
+from scorefield.objectives.vlb import VLB, Hybrid, ddim_weights
 
 __all__ = [
     "NCSN",
@@ -25,6 +31,7 @@ __all__ = [
     "Classify",
     "Hybrid",
     "ImportanceTimes",
+    "ListedTimes",
     "LogitNormalTimes",
     "Loss",
     "Objective",
@@ -32,6 +39,7 @@ __all__ = [
     "ShiftedTimes",
     "Simple",
     "UniformTimes",
+    "ddim_weights",
     "denoising_score_matching",
     "explicit_score_matching",
     "explicit_sliced_score_matching",

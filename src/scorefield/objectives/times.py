@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +21,7 @@ from scorefield.runtime.registry import TIMES
 __all__ = [
     "ImportanceTimes",
     "LearnedTimes",
+    "ListedTimes",
     "LogitNormalTimes",
     "ShiftedTimes",
     "TimeSampling",
@@ -111,6 +112,47 @@ class UniformTimes(Described):
             return process.t_min + u * (process.T - process.t_min), one
         T = count_levels(process, "drawing integer times")
         return (u * T).long().clamp_max(T - 1) + 1, one
+
+
+class ListedTimes(Described):
+    """Times of a list, each as often as any other, and what each counts: L_γ of a sub-sequence.  [DDIM Eq. 5]
+
+    Args:
+        times: Times above 0, (S,), such as those of a grid without its 0.
+        weights: γ of each, (S,), at least 0, such as `sf.objectives.ddim_weights`. Default: 1.
+    """
+
+    def __init__(self, times: Sequence[float], weights: Sequence[float] | None = None) -> None:
+        found = numbers("times", times, 1)
+        gamma = torch.ones_like(found) if weights is None else numbers("weights", weights, 1)
+        if not len(found) or len(gamma) != len(found):
+            raise InputError(
+                f"give one weight for each time, got {len(found)} times and {len(gamma)} weights"
+            )
+        if bool((gamma < 0).any()) or not bool((gamma > 0).any()):
+            raise InputError(f"weights are at least 0, and one of them above; got {brief(weights)}")
+        self._times, self._weights = found, gamma
+
+    def draw(self, process: Process, batch: int, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The ⌊S u⌋-th time of the list from uniform draws u.
+
+        Args:
+            process: The process whose times these are.
+            batch: B, the number of times.
+            noise: Where the draws come from.
+
+        Returns:
+            t (B,), int64 for a table of levels, otherwise float64, and γ_t (B,) float64, both on the CPU.
+
+        Raises:
+            InputError: For a time that is none of the process.
+        """
+        _check_draw(process, batch, noise)
+        process.level(process.positive_time(self._times))
+        u = noise.uniform((batch, 1))[:, 0].double()
+        index = (u * len(self._times)).long().clamp_max(len(self._times) - 1)
+        t = self._times[index]
+        return (t.long() if process.is_discrete else t), self._weights[index]
 
 
 class LogitNormalTimes(Described):

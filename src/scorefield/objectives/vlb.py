@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,12 +20,12 @@ from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.denoising import prediction_error
 from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.objectives.weighting import check_weighting
-from scorefield.process.base import GaussianProcess, Time, count_levels
-from scorefield.process.transitions import VARIANCES, Variance, posterior, reverse
-from scorefield.runtime.checks import LARGEST, brief, number, one_of
+from scorefield.process.base import GaussianProcess, Time, as_time, count_levels
+from scorefield.process.transitions import VARIANCES, Variance, family, posterior, reverse
+from scorefield.runtime.checks import LARGEST, brief, number, numbers, one_of
 from scorefield.runtime.errors import IncompatibleModel, InputError
 
-__all__ = ["DECODERS", "VLB", "Bound", "Hybrid", "bound_terms", "prior_term"]
+__all__ = ["DECODERS", "VLB", "Bound", "Hybrid", "bound_terms", "ddim_weights", "prior_term"]
 
 DECODERS = ("discretized", "density")
 
@@ -38,16 +39,20 @@ class Bound:
         decoder: "discretized" (bins of 8-bit or other quantized data) or "density" (the Gaussian itself, for
             continuous data).
         cdf: Of the discretized decoder, "exact" or "tanh" (the published code's).
+        eta: η in (0, 1] for DDIM's family in the place of the posterior, on both sides. Default: the posterior.
     """
 
     variance: Variance
     decoder: str = "discretized"
     cdf: str = "exact"
+    eta: float | None = None
 
     def __post_init__(self) -> None:
         one_of("variance", self.variance, VARIANCES)
         one_of("decoder", self.decoder, DECODERS)
         one_of("cdf", self.cdf, CDFS)
+        if self.eta is not None:
+            number("η of a bound, which has no variance at 0,", self.eta, above=0, at_most=1)
 
     @classmethod
     def of(
@@ -56,6 +61,7 @@ class Bound:
         variance: Variance | None = None,
         decoder: str = "discretized",
         cdf: str = "exact",
+        eta: float | None = None,
     ) -> Bound:
         """The bound of a model.
 
@@ -65,13 +71,19 @@ class Bound:
                 otherwise "upper".
             decoder: See `Bound`.
             cdf: See `Bound`.
+            eta: See `Bound`; it sets the variance.
 
         Raises:
+            InputError: For η beside a variance.
             IncompatibleModel: For "learned" without a head.
         """
         asked = as_gaussian(
             model, "this bound", categorical="CategoricalVLB, or sf.likelihood.categorical_bits_per_dim"
         )
+        if eta is not None:
+            if variance is not None:
+                raise InputError("eta sets the variance of DDIM's family: remove variance")
+            return cls("lower", decoder, cdf, eta)
         head = asked.variance is not None
         if isinstance(variance, str) and variance == "learned" and not head:
             raise IncompatibleModel(
@@ -94,7 +106,7 @@ def bound_terms(
     Improved DDPM Eq. 4–7]
 
     KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) where s > 0, and −ln p(x_0 | x_t) where s = 0; x̂0 is not clipped
-    here.
+    here. With η both are of DDIM's family, and the term is γ‖ε̂ − ε‖² with the γ of `ddim_weights`.  [DDIM Eq. 11, Theorem 1]
 
     The "density" decoder of a fixed variance is ours, not the published code's, and has none of that floor:
     it takes σ²_{t|0}, the variance of x_0 given x_t where the data look flat.
@@ -109,17 +121,70 @@ def bound_terms(
     """
     if bound.decoder == "density" and bound.variance != "learned":
         above = None
-    p = reverse(pred, pred.level, lo, bound.variance, above)
+    p, q = _sides(pred, x0, lo, bound, above)
     last = (lo.sigma == 0).expand(x0.shape[0]).to(x0.device)
     if bool(last.all()):
         return -_decoder(x0, p, bound, data)
-    q = posterior(pred.x_t, x0, pred.level, lo)
     if not bool(last.any()):
         return q.kl(p)
     terms = x0.new_zeros(x0.shape[0])
     terms[~last] = _rows(q, ~last).kl(_rows(p, ~last))
     terms[last] = -_decoder(x0[last], _rows(p, last), bound, data)
     return terms
+
+
+def _sides(
+    pred: Prediction, x0: Tensor, lo: Level, bound: Bound, above: Level | None
+) -> tuple[Normal, Normal]:
+    """p(x_s | x_t) of the prediction, and q(x_s | x_t, x_0)."""
+    hi, x_t, eta = pred.level, pred.x_t, bound.eta
+    if eta is None:
+        return reverse(pred, hi, lo, bound.variance, above), posterior(x_t, x0, hi, lo)
+    return family(x_t, pred.x0, hi, lo, eta, above), family(x_t, x0, hi, lo, eta)
+
+
+def ddim_weights(
+    process: GaussianProcess, grid: Tensor | Sequence[float], eta: float, above: Time | None = None
+) -> Tensor:
+    """γ_τ of L_γ = Σ_τ γ_τ E‖ε̂(x_τ, τ) − ε‖², which is the bound of DDIM's family on a sub-sequence up to a constant.
+    [DDIM Eq. 5, Theorem 1]
+
+    For a step from t to s > 0, γ = (α_s σ_t/α_t − √(σ_s² − ς²))²/(2ς²) with ς = η·(σ_s/σ_t)·σ_{t|s}; for the step to 0,
+    σ_t²/(2 α_t² ς²), where ς² is η²ν, see `process.reverse`. `Simple(model, times=ListedTimes(grid[:-1], γ))` minimises
+    L_γ/(S·D) for S times in D dimensions.
+
+    Args:
+        process: A Gaussian process with α_T > 0.
+        grid: Times that strictly descend to 0, (S + 1,).
+        eta: η, in (0, 1].
+        above: A time over the smallest positive one of the grid, which sets the ν of the step from there to 0. Default: ν is
+            σ²_{t|0}, as in the bound with decoder="density".
+
+    Returns:
+        γ, (S,) float64 on the CPU, in the order of the grid.
+    """
+    if not isinstance(process, GaussianProcess):
+        raise InputError(f"process must be a Gaussian process, got {brief(process)}")
+    number("η of a bound, which has no variance at 0,", eta, above=0, at_most=1)
+    times = numbers("the grid", grid, 1)
+    if len(times) < 2 or bool((times.diff() >= 0).any()) or times[-1] != 0:
+        raise InputError(f"the grid strictly descends to 0, got {brief(grid)}")
+    if process.level(float(times[0])).alpha == 0:
+        raise InputError("γ is infinite at t = T, where α = 0: an error of ε̂ says nothing of x̂0 there")
+    hi, lo = process.level(times[:-1]), process.level(times[1:])
+    # In one dimension with x_0 = 0 and ε = 0, an error of ε̂ by 1 is x̂0 = −σ_t/α_t.
+    zero, guess = torch.zeros(len(times) - 1, 1, dtype=torch.float64), -(hi.sigma / hi.alpha)[:, None]
+    q = family(zero, zero, hi, lo, eta)
+    p = family(zero, guess, hi, lo, eta)
+    var = q.var.clone()
+    if above is not None:
+        if not bool((as_time(above) > times[-2]).all()):
+            raise InputError(
+                f"above must lie over {times[-2]:g}, the last time of the grid before 0; got {brief(above)}"
+            )
+        last = Level(*(part[-1] for part in hi)), Level(*(part[-1] for part in lo))
+        var[-1] = family(zero[-1:], zero[-1:], *last, eta, process.level(above)).var
+    return ((p.mean - q.mean) ** 2 / (2 * var))[:, 0]
 
 
 def prior_term(process: GaussianProcess, x0: Tensor, t: Time) -> Tensor:

@@ -16,6 +16,7 @@ from scorefield.runtime.errors import IncompatibleModel
 __all__ = [
     "VARIANCES",
     "Variance",
+    "family",
     "lower_var",
     "posterior",
     "posterior_coefficients",
@@ -68,6 +69,29 @@ def posterior(x_t: Tensor, x0: Tensor, hi: Level, lo: Level) -> Normal:
     """
     c_0, c_t = posterior_coefficients(hi, lo)
     return Normal(expand(c_0, x_t) * x0 + expand(c_t, x_t) * x_t, expand(lower_var(hi, lo), x_t))
+
+
+def family(x_t: Tensor, x0: Tensor, hi: Level, lo: Level, eta: float, above: Level | None = None) -> Normal:
+    """q_ς(x_s | x_t, x_0) = N(α_s x_0 + √(σ_s² − ς²)·(x_t − α_t x_0)/σ_t, ς² I), ς = η·(σ_s/σ_t)·σ_{t|s}.  [DDIM Eq. 7,
+    16]
+
+    At s = 0, where ς would be 0, its square is η²ν with the ν of `reverse`.
+
+    Args:
+        x_t: (B, *).
+        x0: x_0, or x̂0, (B, *).
+        hi: The level at t.
+        lo: The level at s < t.
+        eta: η, in (0, 1]; 1 is `posterior`.
+        above: The level over t in the grid.
+
+    Returns:
+        A normal distribution with mean (B, *) and a variance that broadcasts to it.
+    """
+    lower, var_ts, _ = _bounds(hi, lo, above)
+    eps = (x_t - expand(hi.alpha, x_t) * x0) / expand(hi.sigma, x_t)
+    along = lo.sigma * (1 - eta**2 * var_ts / hi.sigma**2).clamp_min(0).sqrt()
+    return Normal(expand(lo.alpha, x_t) * x0 + expand(along, x_t) * eps, expand(eta**2 * lower, x_t))
 
 
 def reverse(pred: Prediction, hi: Level, lo: Level, variance: Variance, above: Level | None = None) -> Normal:

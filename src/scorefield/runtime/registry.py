@@ -164,6 +164,7 @@ TIMES = Registry(
     {
         "uniform": "scorefield.objectives.times:UniformTimes",
         "importance": "scorefield.objectives.times:ImportanceTimes",
+        "list": "scorefield.objectives.times:ListedTimes",
         "logit-normal": "scorefield.objectives.times:LogitNormalTimes",
         "shifted": "scorefield.objectives.times:ShiftedTimes",
     },
