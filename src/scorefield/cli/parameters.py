@@ -66,7 +66,7 @@ Steps = Annotated[
 Grid = Annotated[
     str | None,
     typer.Option(
-        help=f"full, {', '.join(GRIDS)}, staircase (annealed Langevin), or counts such as 10,15,20. Default: as in "
+        help=f"full, {', '.join(GRIDS)}, fitted (to the run, kept in it), staircase (annealed Langevin), or counts such as 10,15,20. Default: as in "
         "the run."
     ),
 ]

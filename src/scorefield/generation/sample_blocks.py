@@ -16,7 +16,7 @@ from scorefield.runtime.errors import InputError
 from scorefield.samplers.base import AnySampler, Grid, Step, trajectory
 from scorefield.store.block_store import BLOCK, Block
 
-__all__ = ["block_indices", "first_state", "given", "sample_blocks", "walk"]
+__all__ = ["block_indices", "bound", "first_state", "given", "sample_blocks", "walk"]
 
 
 def sample_blocks(
@@ -100,13 +100,25 @@ def walk(
         indices: Which samples.
         model, sampler, grid, seed, labels, wrap, start, conditions: As of `sample_blocks`.
     """
+    sampled = bound(model, indices, labels=labels, wrap=wrap, conditions=conditions)
+    x = first_state(model, indices, seed, start)
+    return trajectory(sampled, sampler, grid, x, NoiseSource(seed, indices))
+
+
+def bound(
+    model: Model,
+    indices: range,
+    *,
+    labels: Sequence[int] | None = None,
+    wrap: Callable[[Model, list[int] | None], Model] | None = None,
+    conditions: Mapping[str, Tensor] | None = None,
+) -> Model:
+    """The model with the labels and conditions of these samples, as it is sampled; arguments as of `walk`."""
     arrays = conditions or {}
     model.check_arrays(arrays)
     model.refuse_missing(arrays.keys())
     rows = {name: array[[i % len(array) for i in indices]] for name, array in arrays.items()}
-    bound = (wrap or given)(model.given(**rows), _labels_of(indices, labels))
-    x = first_state(model, indices, seed, start)
-    return trajectory(bound, sampler, grid, x, NoiseSource(seed, indices))
+    return (wrap or given)(model.given(**rows), _labels_of(indices, labels))
 
 
 def first_state(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.core.noise import Noise
 from scorefield.core.shapes import DataSpec
-from scorefield.generation.sample_blocks import block_indices, first_state, given, sample_blocks, walk
+from scorefield.generation.sample_blocks import block_indices, bound, first_state, given, sample_blocks, walk
 from scorefield.generation.sampling_options import SamplingOptions, build_grid, check_grid
 from scorefield.models.base import AnyModel, ClassifierModel, GaussianModel, Model
 from scorefield.models.foreign import as_model
@@ -27,6 +27,7 @@ from scorefield.runtime.registry import CATEGORICAL_SAMPLERS, SAMPLERS
 from scorefield.runtime.weights import sha256
 from scorefield.samplers import Sampler, between_levels
 from scorefield.samplers.base import Grid, Step, as_sampler
+from scorefield.samplers.fitting import fit, reference_count
 from scorefield.samplers.grids import as_floats, steps
 from scorefield.samplers.ode import LARGEST_RATIO
 from scorefield.store.block_store import BLOCK, Block
@@ -45,6 +46,9 @@ class Wrap(Protocol):
     """The model and its labels, one per sample or None -> what is sampled: labels bound, clipped, guided."""
 
     def __call__(self, model: Model, labels: list[int] | None = None) -> Model: ...
+
+
+_REFERENCE_SEED = 2**64  # of the samples that a grid is fitted to: none that people draw
 
 
 def _bound(model: Model, labels: list[int] | None = None) -> Model:
@@ -291,6 +295,13 @@ class Sampling:
     @property
     def _arrays(self) -> dict[str, Tensor]:
         return {name: condition.values for name, condition in self.conditions.items()}
+
+    def fitted_grid(self, n: int) -> Tensor:
+        """n steps fitted to what is sampled, labels and guidance included; see `sf.grids.fitted`."""
+        indices = range(reference_count(self.spec.shape, n))
+        sampled = bound(self.model, indices, labels=self.labels, wrap=self.wrap, conditions=self._arrays)
+        x_T = first_state(self.model, indices, _REFERENCE_SEED, self.start)
+        return fit(sampled, n, x_T, sampler=self.sampler)
 
     def check(self) -> None:
         """InputError or IncompatibleModel where the parts do not fit together. Nothing is computed."""

@@ -17,7 +17,9 @@ from scorefield.runtime.parsing import Options, whole_number
 from scorefield.runtime.registry import GRIDS
 from scorefield.samplers.grids import full, sections, staircase
 
-__all__ = ["SamplingOptions", "build_grid", "check_grid"]
+__all__ = ["FITTED", "SamplingOptions", "build_grid", "check_grid"]
+
+FITTED = "fitted"  # the grid that needs the model, see sf.grids.fitted
 
 # In as many steps as there are levels, all of them.
 _EVEN = ("uniform", "trailing", "leading", "linspace")
@@ -143,6 +145,12 @@ class SamplingOptions(Options):
 def build_grid(options: SamplingOptions, process: Process) -> torch.Tensor:
     """The grid by its name, "full", "staircase", or the published respacing written as counts: "10,15,20"."""
     name = options.grid
+    if name == FITTED:
+        raise InputError(
+            "a fitted grid belongs to the weights of a run and is made where the run is sampled: use sf.Run(run).sample(..., "
+            'grid="fitted"), or sf.grids.fitted(model, n), or the name of another grid here',
+            command="scorefield sample RUN --grid fitted",
+        )
     if name == "staircase":
         count = options.levels if options.steps is None else _stairs(options.steps, options.repeats)
         return staircase(
@@ -166,7 +174,7 @@ def _counts(name: str) -> list[int]:
     counts = [count for word in name.split(",") if (count := whole_number(word)) is not None]
     if len(counts) == len(name.split(",")):
         return counts
-    known = ["full", "staircase", *GRIDS]
+    known = ["full", "staircase", *GRIDS, FITTED]
     raise InputError(
         f"grid must be one of {', '.join(known)}, or counts of sections such as 10,15,20; got {name!r}{did_you_mean(name, known)}"
     )
@@ -174,7 +182,7 @@ def _counts(name: str) -> list[int]:
 
 def check_grid(name: str) -> None:
     """InputError for what is no grid, of a model without levels too, which needs none."""
-    if name not in ("full", "staircase", *GRIDS):
+    if name not in ("full", "staircase", *GRIDS, FITTED):
         _counts(name)
 
 

@@ -107,7 +107,7 @@ def _targets(
     """The run and its data, with each way to sample it."""
     how = {name: options[name] for name in _HOW if name in options}  # type: ignore[literal-required]
     how.setdefault("device", processes.device if options.get("processes") else None)
-    ways = [run.sampling(guidance=scale, **how) for scale in scales]
+    ways = [run.sampling(guidance=scale, progress=progress, **how) for scale in scales]
     note(ways[0].caution(), progress)
     train, heldout = run_data(run, options.get("data"), progress)
     if not len(heldout) and len(train) > 1 and all(name in SAMPLE_METRICS for name in metrics):

@@ -20,7 +20,7 @@ from scorefield.data.user_images import UserImages, images_of, low_res_images, m
 from scorefield.generation.labels import ClassNames, class_labels, labels_of_images
 from scorefield.generation.samples import Samples
 from scorefield.generation.sampling import Condition, Guide, Sampling, Weak, build_sampling
-from scorefield.generation.sampling_options import SamplingOptions
+from scorefield.generation.sampling_options import FITTED, SamplingOptions
 from scorefield.models.denoiser import Denoiser
 from scorefield.models.network_model import ModelBase
 from scorefield.models.noisy_classifier import NoisyClassifier
@@ -34,6 +34,7 @@ from scorefield.runs.build import (
     open_weights,
     read_run,
 )
+from scorefield.runs.fitted_grids import fitted_grid
 from scorefield.runs.recipe import Recipe, with_overrides
 from scorefield.runtime.array_files import array_headers, read_arrays
 from scorefield.runtime.checks import brief, flag, is_list
@@ -41,7 +42,7 @@ from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.own_code import allowed_modules, allowing
 from scorefield.runtime.parsing import whole_number
 from scorefield.runtime.precision import autocast_dtype, pick_device
-from scorefield.runtime.progress import Reporter
+from scorefield.runtime.progress import SILENT, Reporter
 from scorefield.runtime.reading import as_path
 from scorefield.runtime.weights import SHOWN, WeightsFile
 from scorefield.samplers import Inpaint, Sampler
@@ -263,6 +264,7 @@ class OpenedRun:
         device: str | torch.device | None = None,
         precision: str | None = None,
         compiled: bool = False,
+        progress: Reporter = SILENT,
         **changes: Unpack[_Changes],
     ) -> Sampling:
         """How `Run.sample` makes samples with these options, as objects: model, sampler, grid, labels, guidance.
@@ -279,6 +281,7 @@ class OpenedRun:
             device: "cpu", "cuda" or "mps". Default: the fastest one found.
             precision: "fp32", "bf16" or "auto". Default: the run's own.
             compiled: Whether torch.compile compiles the network first.
+            progress: Receives the cost of fitting a grid, before it is fitted.
             **changes: steps, eta, variance, settings, guidance, as of `Run.sample`.
 
         Raises:
@@ -290,15 +293,17 @@ class OpenedRun:
         guide = self._guide(classifier, model.device)
         weak = self._weak(autoguidance, device, precision, compiled)
         options = self._options(sampler, grid, guide is not None or weak is not None, **changes)
+        fitted = options.grid == FITTED and (grid is None or isinstance(grid, str))
         with allowing(self.allow):
             sampling = build_sampling(
-                options,
+                options.model_copy(update={"grid": "uniform"}) if fitted else options,
                 model,
                 guide,
                 weak=weak,
                 sampler=None if sampler is None or isinstance(sampler, str) else sampler,
                 grid=None if grid is None or isinstance(grid, str) else grid,
             )
+        solver = sampling.sampler
         if inpaint is not None:
             if not is_list(inpaint) or len(inpaint) != 2:
                 raise InputError("inpaint takes two: the image and the mask of the region to inpaint")
@@ -311,7 +316,11 @@ class OpenedRun:
         given = self._conditions(model, conditions)
         if small is not None:
             given["low_res"] = Condition(values_of(small), small.fingerprint())
-        return replace(sampling, labels=chosen, weights=self.weights_sha256[:SHOWN], conditions=given)
+        sampling = replace(sampling, labels=chosen, weights=self.weights_sha256[:SHOWN], conditions=given)
+        if fitted:
+            times = fitted_grid(replace(sampling, sampler=solver), options.steps, self.folder, progress)
+            sampling = replace(sampling, grid=times)
+        return sampling
 
     def _conditions(
         self, model: ModelBase, conditions: Mapping[str, np.ndarray | Tensor] | str | Path | None

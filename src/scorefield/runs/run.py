@@ -166,6 +166,7 @@ class Run(OpenedRun):
             device=device,
             precision=precision,
             compiled=compiled,
+            progress=progress,
         )
         note(sampling.caution(), progress)
         note(hardly_begun(self), progress)
@@ -215,7 +216,7 @@ class Run(OpenedRun):
                 check_target(named, self.data_spec.shape)
             if animation is not None:
                 check_animation(animation, self.data_spec.shape)
-            made = self.sampling(labels, **how)
+            made = self.sampling(labels, progress=progress, **how)
             return made, _count(n, made), _block(block)
 
         # What one process alone cannot open, none goes on without.

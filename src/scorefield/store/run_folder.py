@@ -46,6 +46,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
+        self.grids = path / "grids"
         self.unreadable_files = path / "broken-files.txt"
         self.lock = path / ".lock"
 
