@@ -47,6 +47,19 @@ def test_weights_are_those_of_the_paper():
         torch.testing.assert_close(torch.from_numpy(y), expected, rtol=1e-9, atol=0)
 
 
+def test_the_bound_weighs_small_t_most_on_vp_schedules_and_every_level_alike_on_geometric_ones():
+    """So L_simple, w = 1, weighs small t down on the first, and on NCSN's levels it is the bound.  [DDPM Eq. 12, 14]"""
+    processes = {"linear": sf.process.linear(1000), "cosine": sf.process.cosine(1000)}
+    geometric = sf.process.geometric(50.0, 0.01, 100)
+    drawn = curves(sf.plots.draw_loss_weights({**processes, "geometric": geometric}), 0)
+    for name in processes:
+        y = drawn[name][1]
+        assert (np.diff(y[:250]) < 0).all()  # t = 2 … 251
+        assert y[0] > 20 * y[250]
+    ratio = (50.0 / 0.01) ** (1 / 99)
+    np.testing.assert_allclose(drawn["geometric"][1], (1 - ratio**-2) / 2, rtol=1e-9)
+
+
 def test_noising_shows_the_share_of_the_signal_and_the_image_itself():
     figure = sf.plots.draw_noising(IMAGES[3], {"linear": P, "cosine": COSINE}, columns=5)
     _, y = curves(figure, len(figure.axes) - 1)["linear"]

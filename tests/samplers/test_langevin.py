@@ -333,3 +333,29 @@ def test_the_walk_does_not_depend_on_the_batch():
     everyone = run(range(32))
     for samples in ([0], [17, 3]):
         assert torch.allclose(run(samples), everyone[samples], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("process", "t", "s", "tolerance"), [(VE, 7, 6, 1e-9), (sf.process.linear(1000), 400, 399, 0.02)]
+)
+def test_drift_over_noise_variance_of_langevin_and_of_ancestral_steps(process, t, s, tolerance):
+    """Langevin moves x by half its noise variance times the score, an ancestral step by once its own.  [DDPM §3.2]
+
+    Both are read off at two draws, on x = 0, where a step of a level only rescales what it has added.
+    """
+    model = sf.oracle.GaussianMixture([[0.8]], [[[0.3]]]).denoiser(process)
+    x, one = torch.zeros(1, 1, dtype=F64), torch.ones(1, 1, dtype=F64)
+    score = float(model.score(x, t))
+    ratios = {}
+    for name, sampler, times in (
+        ("Langevin", Langevin(1e-3), [t, t, t]),
+        ("ancestral", sf.samplers.Ancestral("upper"), [t, s]),
+    ):
+        mean, moved = (
+            float(next(iter(sf.trajectory(model, sampler, times, x, Recorded([z] * 2)))).x)
+            for z in (0 * one, one)
+        )
+        scale = float(process.level(t).alpha / process.level(times[1]).alpha)  # back in units of x_t
+        ratios[name] = scale * mean / score / (scale * (moved - mean)) ** 2
+    assert ratios["Langevin"] == pytest.approx(0.5, rel=1e-9)
+    assert ratios["ancestral"] == pytest.approx(1, rel=tolerance)
