@@ -155,6 +155,8 @@ class ClassifierGuidance(Wrapper):
     """The model with ∇ log p(y|x_t) of a classifier beside it, times `scale`, for the sampler to place.  [ADM
     Sec. 4]
 
+    The reverse process given y is p(x_s | x_t, y) ∝ p(x_s | x_t)·p(y | x_s), since the noise is added without regard to y
+    [ADM Eq. 2]; a step takes log p(y | x_s) as linear.
     Ancestral sampling shifts its mean, N(μ + s Σ ∇log p, Σ) [ADM Algorithm 1]; DDIM, the ODE solvers and Langevin
     shift ε̂ by −s σ_t ∇log p and x̂0 follows [ADM Algorithm 2]. The two agree only as steps become small, and at
     a scale s ≠ 1 neither ends in p(x)·p(y|x)^s (see this module's text). Likelihoods ignore the gradient.
