@@ -5,12 +5,14 @@ of steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Generic, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import TypeVar
 
 from scorefield.core.noise import Noise, as_noise
@@ -18,7 +20,7 @@ from scorefield.core.shapes import check_batch_of, is_true
 from scorefield.models.base import AnyModel, Denoise, Model
 from scorefield.models.foreign import as_gaussian, as_model
 from scorefield.process.base import Process
-from scorefield.runtime.checks import brief, positive_int
+from scorefield.runtime.checks import brief, flag, positive_int
 from scorefield.runtime.contracts import refuse_misspelt, refuse_misspelt_names
 from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.samplers.grids import as_floats, as_grid
@@ -290,6 +292,67 @@ def trajectory(
         IncompatibleModel: For a model that the sampler cannot sample, before the first step, and for a sampler of one's
             own whose step returns something else than it must.
     """
+    return _begin(model, sampler, grid, x, noise, grad=False)
+
+
+def sample(
+    model: AnyModel,
+    sampler: AnySampler,
+    grid: Grid,
+    n: int | None = None,
+    noise: Noise | None = None,
+    *,
+    x_T: Tensor | None = None,
+    grad: bool = False,
+) -> Tensor:
+    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory.
+
+    Run the model in evaluation mode: dropout that is left on stays on.
+
+    Args:
+        model: As in `trajectory`.
+        sampler: As in `trajectory`.
+        grid: As in `trajectory`.
+        n: How many. Default: as many as x_T holds.
+        noise: Where the draws come from. Default: a fresh seed.
+        x_T: Where sampling starts, (B, *). Default: n draws of the process's prior at step 0 of `noise`, in float32, or in
+            float64 for a model whose parameters are.
+        grad: Whether the result has gradients with respect to x_T, the model's parameters and all else that it was
+            computed with. Each step is checkpointed: only its x and state are kept, and it is computed again in the backward
+            pass, with the same draws, so that memory grows by one x a step and not by the network's activations.
+
+    Returns:
+        (n, *), integers where the model is of categories.
+
+    Raises:
+        InputError: As `trajectory`, also for a result that is not finite, and where n and x_T disagree or both are missing.
+        IncompatibleModel: As `trajectory`, and with `grad` for categories, for guidance by a classifier and for a score
+            without noise levels.
+    """
+    noise = as_noise(noise)
+    flag("grad", grad)
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool)):
+        raise InputError(f"n is a number of samples, got {brief(n)}: give a start as x_T=…")
+    if x_T is None:
+        x_T = _start(as_model(model), n, noise)
+    elif not isinstance(x_T, Tensor) or x_T.ndim < 1:
+        raise InputError(
+            f"x_T must be a tensor (B, *), got {brief(x_T)}: convert an array by torch.from_numpy"
+        )
+    elif n is not None and n != x_T.shape[0]:
+        raise InputError(
+            f"n = {brief(n)} disagrees with the {x_T.shape[0]} examples of x_T: give one of them"
+        )
+    x = x_T
+    for step in _begin(model, sampler, grid, x, noise, grad):
+        x = step.x
+    return x
+
+
+def _begin(
+    model: AnyModel, sampler: AnySampler, grid: Grid, x: Tensor, noise: Noise | None, grad: bool
+) -> Iterator[Step]:
+    """The steps of `trajectory`; with `grad` they record gradients."""
     asked, walker, noise = as_model(model), as_sampler(sampler), as_noise(noise)
     asked.refuse_missing()
     if asked.process is None:
@@ -306,55 +369,24 @@ def trajectory(
     walker.calls(times)
     _check_guidance(walker, asked, times)
     state = walker.plan(model, times, state)
-    return _walk(model, walker, times, x, state, noise)
+    if grad:
+        _check_differentiable(asked, x)
+    return _walk(model, walker, times, x, state, noise, grad)
 
 
-def sample(
-    model: AnyModel,
-    sampler: AnySampler,
-    grid: Grid,
-    n: int | None = None,
-    noise: Noise | None = None,
-    *,
-    x_T: Tensor | None = None,
-) -> Tensor:
-    """Samples of a model, (n, *) in the model's data range: the last state of the trajectory.
-
-    Run the model in evaluation mode: dropout that is left on stays on.
-
-    Args:
-        model: As in `trajectory`.
-        sampler: As in `trajectory`.
-        grid: As in `trajectory`.
-        n: How many. Default: as many as x_T holds.
-        noise: Where the draws come from. Default: a fresh seed.
-        x_T: Where sampling starts, (B, *). Default: n draws of the process's prior at step 0 of `noise`, in float32, or in
-            float64 for a model whose parameters are.
-
-    Returns:
-        (n, *), integers where the model is of categories.
-
-    Raises:
-        InputError: As `trajectory`, also for a result that is not finite, and where n and x_T disagree or both are missing.
-        IncompatibleModel: As `trajectory`.
-    """
-    noise = as_noise(noise)
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool)):
-        raise InputError(f"n is a number of samples, got {brief(n)}: give a start as x_T=…")
-    if x_T is None:
-        x_T = _start(as_model(model), n, noise)
-    elif not isinstance(x_T, Tensor) or x_T.ndim < 1:
-        raise InputError(
-            f"x_T must be a tensor (B, *), got {brief(x_T)}: convert an array by torch.from_numpy"
+def _check_differentiable(model: Model, x: Tensor) -> None:
+    """IncompatibleModel where sampling is not differentiable, or where a part of the gradient would be missing."""
+    if not x.is_floating_point():
+        raise IncompatibleModel("categories have no gradient: sample this model with grad=False")
+    if model.grad_at is not None:
+        raise IncompatibleModel(
+            "a classifier's gradient is not differentiated a second time, so a gradient through its guidance would lack a "
+            "part: sample with grad=False, or guide without a classifier"
         )
-    elif n is not None and n != x_T.shape[0]:
-        raise InputError(
-            f"n = {brief(n)} disagrees with the {x_T.shape[0]} examples of x_T: give one of them"
+    if model.process is None:
+        raise IncompatibleModel(
+            "gradients through sampling need a model with noise levels: sample a score without them with grad=False"
         )
-    x = x_T
-    for step in trajectory(model, sampler, grid, x, noise):
-        x = step.x
-    return x
 
 
 def _check_guidance(sampler: Sampler[Any, Any], model: Model, times: Sequence[float]) -> None:
@@ -386,18 +418,61 @@ def _walk(
     x: Tensor,
     state: Any,
     noise: Noise,
+    grad: bool = False,
 ) -> Iterator[Step]:
     # One number a step, left on the device: the host looks at them at the end, and only where x is not finite.
     sums: list[Tensor] = []
+    step = partial(_checkpointed, sampler) if grad else sampler.step
     for i, (t, s) in enumerate(pairwise(times), start=1):
-        with torch.no_grad():
-            made = sampler.step(model, x, t, s, state, noise.at(i))
+        with torch.set_grad_enabled(grad):
+            made = step(model, x, t, s, state, noise.at(i))
             x, x0, state = _checked_step(made, x, sampler)
             if x.is_floating_point():
-                sums.append(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)))
+                sums.append(x.detach().sum(dtype=torch.promote_types(x.dtype, torch.float32)))
             if i == len(times) - 1 and _not_finite(x):
                 raise _lost(sums, times)
         yield Step(t, s, x, x0)
+
+
+def _checkpointed(
+    sampler: Sampler[Any, Any], model: object, x: Tensor, t: float, s: float, state: Any, noise: Noise
+) -> object:
+    """A step that keeps none of its intermediate results, and is computed again, with the same draws, for its gradient."""
+    tape = _Tape(noise)
+
+    def step(x_t: Tensor) -> object:
+        return sampler.step(model, x_t, t, s, state, tape.rewound())
+
+    return checkpoint(step, x, use_reentrant=False)
+
+
+class _Tape:
+    """The draws of a step, which are made once and are the same ones each time that it is rewound."""
+
+    def __init__(self, noise: Noise) -> None:
+        self._noise, self._drawn, self._next = noise, list[Tensor](), 0
+
+    def rewound(self) -> _Tape:
+        self._next = 0
+        return self
+
+    def at(self, step: int) -> _Tape:
+        return self
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        return self._draw(lambda: self._noise.normal(shape))
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        return self._draw(lambda: self._noise.uniform(shape))
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        return self._draw(lambda: self._noise.normal_like(x))
+
+    def _draw(self, make: Callable[[], Tensor]) -> Tensor:
+        if self._next == len(self._drawn):
+            self._drawn.append(make())
+        self._next += 1
+        return self._drawn[self._next - 1]
 
 
 def _not_finite(x: Tensor) -> int:
