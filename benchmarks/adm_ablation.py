@@ -46,6 +46,10 @@ BASE: dict[str, Any] = {
 VARIANTS: dict[str, tuple[dict[str, Any], str]] = {
     "base": ({}, "15.33"),
     "depth: 2 blocks a level": ({"blocks": 2}, "−0.21 (4 for 2)"),
+    "depth at the base's size: 2 blocks, 54 channels": (
+        {"blocks": 2, "channels": 54, "norm_groups": 27},  # two channels a group, as in the base
+        "",
+    ),
     "4 heads": ({"heads": 4}, "−0.54"),
     "attention at 8 and 4 pixels": ({"attention": [1, 2]}, "−0.72 (at 32, 16, 8 for 16)"),
     "BigGAN up and down": ({"updown": True}, "−1.20"),

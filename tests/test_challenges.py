@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scorefield.runs.build import build_model, expected_data, read_recipe
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -58,3 +60,18 @@ def test_the_commands_write_their_figures(name, arguments, tmp_path, monkeypatch
     benchmark(name).main()
     assert target.read_bytes().startswith(b"\x89PNG")
     assert "seed" in capsys.readouterr().out
+
+
+def test_the_ablation_has_a_deeper_network_of_the_size_of_its_base():
+    ablation, recipe = benchmark("adm_ablation"), read_recipe("digits")
+
+    def parameters(options):
+        net = ablation.BASE | options
+        model = build_model(recipe.model_copy(update={"net": net}), expected_data(recipe))
+        return sum(p.numel() for p in model.parameters())
+
+    (name,) = (name for name in ablation.VARIANTS if name.startswith("depth at the base's size"))
+    assert ablation.VARIANTS[name][0]["blocks"] == 2 * ablation.BASE["blocks"]
+    base, deeper = parameters({}), parameters(ablation.VARIANTS[name][0])
+    assert (base, deeper) == (3_009_665, 3_067_579)
+    assert parameters({"blocks": 2}) > 1.4 * base
