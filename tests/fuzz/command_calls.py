@@ -69,6 +69,7 @@ WORKING: dict[str, list[tuple[str, ...]]] = {
         ("import", "ncsn", "ncsn.pth", "--run", "new", "--flags", "image_size=8 channels=1 ngf=8 num_classes=10 sigma_begin=1 sigma_end=0.01"),
     ],
     "export": [("export", "diffusers", "unet", "new")],
+    "ema": [("ema", "digits", "--length", "0.1", "--run", "new")],
 }  # fmt: skip
 
 NUMBERS = [

@@ -42,6 +42,7 @@ COMMANDS = {
     "studio": ("studio:studio", "Serve a page: sample, train, compare"),
     "plan": ("plan:plan", "Estimate memory and time of training"),
     "import": ("import_:import_", "Convert a published checkpoint to a run"),
+    "ema": ("average:ema", "Average weights over another length"),
     "export": ("export:export", "Convert a run for other software"),
 }
 

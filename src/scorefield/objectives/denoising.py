@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from scorefield.core.noise import Noise
 from scorefield.core.prediction import Prediction
@@ -14,10 +15,13 @@ from scorefield.objectives.base import Loss, Objective
 from scorefield.objectives.coupling import COUPLINGS, coupled
 from scorefield.objectives.times import Times, TimeSampling, as_times
 from scorefield.objectives.weighting import SMALLEST_SIGNAL, check_weighting, weight
-from scorefield.runtime.checks import one_of
+from scorefield.runtime.checks import flag, one_of
 from scorefield.runtime.errors import IncompatibleModel
 
-__all__ = ["Simple", "prediction_error", "weighted_error"]
+__all__ = ["LogLoss", "Simple", "prediction_error", "weighted_error"]
+
+_FEATURES = 128
+_LARGEST = 1e6
 
 
 def weighted_error(
@@ -73,6 +77,8 @@ class Simple(Objective):
             class, so that paths cross less and fewer sampling steps are needed.  [Tong et al. 2024]  ε then depends on
             x_0: x̂0, ε̂ and the flow of Euler, Heun, DDIM with η = 0 and DPM-Solver stay right, while −ε̂/σ is no
             score, and samplers that add noise assume one. Default: independent noise.
+        uncertainty: Whether the loss is e^{−u(t)}·L + u(t) with a learned u, so that all levels count about alike;
+            L is the loss of a level.  [Karras et al. 2024a Sec. 2.2]
 
     Raises:
         IncompatibleModel: For a coupling with a network that takes further arrays, of which ε must not depend.
@@ -82,7 +88,12 @@ class Simple(Objective):
     times: TimeSampling
 
     def __init__(
-        self, model: Denoiser, weighting: str = "eps", times: Times = None, coupling: str | None = None
+        self,
+        model: Denoiser,
+        weighting: str = "eps",
+        times: Times = None,
+        coupling: str | None = None,
+        uncertainty: bool = False,
     ) -> None:
         super().__init__()
         self.check_model(model)
@@ -95,6 +106,9 @@ class Simple(Objective):
                 f"with an optimal coupling the noise would depend on the array {min(model.arrays)!r} that conditions this "
                 "network: leave coupling out"
             )
+        self.uncertainty = flag("uncertainty", uncertainty)
+        if self.uncertainty:
+            self.log_loss = LogLoss()
 
     def forward(self, x0: Tensor, y: Tensor | None, noise: Noise, **arrays: Tensor) -> Loss:
         t, importance = self.times.draw(self.model.process, x0.shape[0], noise)
@@ -102,5 +116,36 @@ class Simple(Objective):
         if self.coupling is not None:
             eps = coupled(x0, eps, y)
         error = weighted_error(self.model, x0, y, t, eps, self.weighting, arrays)
-        loss = importance.to(error) * error
-        return Loss(loss, t, {"mse": loss.detach()}, error.detach())
+        mse = (importance.to(error) * error).detach()
+        if self.uncertainty:
+            u = self.log_loss(self.model.process.level(t).ratio.to(error))
+            error = error * torch.exp(-u) + u
+        return Loss(importance.to(error) * error, t, {"mse": mse}, error.detach())
+
+
+class LogLoss(nn.Module):
+    """u: a linear function of Fourier features √2 cos(2π(f c + φ)) of c = ln(σ/α)/4, 0 at the start.  [Karras et al. 2024a
+    Sec. 2.2]
+
+    f ~ N(0, 1) and φ ~ U(0, 1) are drawn once, the same ones for every model.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("frequencies", torch.randn(_FEATURES, generator=generator), persistent=False)
+        self.register_buffer("phases", torch.rand(_FEATURES, generator=generator), persistent=False)
+        self.weight = nn.Parameter(torch.zeros(_FEATURES))
+
+    def forward(self, ratio: Tensor) -> Tensor:
+        """u of noise levels.
+
+        Args:
+            ratio: σ/α, (B,).
+        """
+        c = ratio.clamp_max(_LARGEST).log() / 4  # σ/α is infinite where α = 0
+        features = torch.cos(2 * torch.pi * (c[:, None] * self.frequencies + self.phases))
+        return (2 / _FEATURES) ** 0.5 * (features @ self.weight)

@@ -118,8 +118,9 @@ def _targets(
             f"and samples are compared with the others; copies of these {len(heldout):,} are not detected"
         )
     decay = None if run.step is None else run.recipe.training.ema
+    trained = run.recipe.trained_on
     weights = {
-        "average": "EMA",
+        "average": "EMA" if trained is None or trained.average is None else trained.average,
         "decay": decay,
         "step": run.step,
         "sha256": run.weights_sha256[:SHOWN],

@@ -145,6 +145,7 @@ class TrainedOn(Options):
         counts: Training examples of each class.
         bins: How many values a quantized number can take; None for continuous data.
         family: Of the model.
+        average: Of which average the weights are, where it is not the EMA of training.
     """
 
     source: str
@@ -157,6 +158,7 @@ class TrainedOn(Options):
     counts: tuple[int, ...] = ()
     bins: int | None = Field(None, ge=2, le=LEVELS)
     family: Family | None = None
+    average: str | None = None
 
     @field_validator("shape")
     @classmethod

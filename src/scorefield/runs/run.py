@@ -86,6 +86,27 @@ class Run(OpenedRun):
         run.sample(n=8, labels=[3, 5], steps=20).images
     """
 
+    # Its weights
+
+    def average(self, length: float, run: str | Path, step: int | None = None) -> Run:
+        """Make a run with another average of the weights, as `scorefield ema` does.  [Karras et al. 2024a Sec. 3.2]
+
+        Args:
+            length: Relative width σ_rel of the average, from 0.001 to 0.2886.
+            run: The folder to make.
+            step: The step of the average. Default: the last step of which averages are stored.
+
+        Returns:
+            The new run.
+
+        Raises:
+            InputError: For a run that was trained without `training.ema_profiles`, a length or step out of range, and a
+                folder that is not free.
+        """
+        from scorefield.runs.averaging import average_run
+
+        return Run(average_run(self, length, run, step).run, self.allow, net=self._net, process=self._process)
+
     # Samples
 
     def sample(

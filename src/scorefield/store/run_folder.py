@@ -47,11 +47,21 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.grids = path / "grids"
+        self.profiles = path / "profiles"
         self.unreadable_files = path / "broken-files.txt"
         self.lock = path / ".lock"
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
+
+    def profile(self, step: int, name: str) -> Path:
+        """The file of a stored average.
+
+        Args:
+            step: Of how many steps.
+            name: Which one, such as "profile-0.05".
+        """
+        return self.profiles / f"step-{step:08d}-{name}.safetensors"
 
     def require(self) -> RunFolder:
         """This folder, if it holds a run.

@@ -16,11 +16,12 @@ from scorefield.runtime.printable import one_line
 from scorefield.runtime.reading import reading
 from scorefield.runtime.weights import misfit
 from scorefield.training.checkpoint import Checkpoint
-from scorefield.training.ema import EMA
+from scorefield.training.ema import EMA, PowerEMA
 from scorefield.training.sharding import all_finite, full_tensors, shard_like
 
 __all__ = ["TrainingState"]
 
+_PROFILE = "profile-"
 _NUMBERS = ("step", "skipped", "in_a_row", "lr_factor", "epoch_length")
 
 
@@ -31,6 +32,7 @@ class TrainingState:
         objective: Holds the model.
         optimizer: Its optimizer.
         ema: Its moving average.
+        profiles: Further averages, by their lengths as text.
 
     Attributes:
         step: How many are done, the skipped ones too.
@@ -40,8 +42,14 @@ class TrainingState:
         epoch_length: Of a stream, 0 while it is not known.
     """
 
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, ema: EMA) -> None:
-        self.objective, self.optimizer, self.ema = objective, optimizer, ema
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        ema: EMA,
+        profiles: Mapping[str, PowerEMA] | None = None,
+    ) -> None:
+        self.objective, self.optimizer, self.ema, self.profiles = objective, optimizer, ema, profiles or {}
         self.step, self.skipped, self.in_a_row, self.lr_factor, self.epoch_length = 0, 0, 0, 1.0, 0
 
     def advance(self, finite: bool) -> None:
@@ -71,7 +79,13 @@ class TrainingState:
         }
         if isinstance(self.objective.times, LearnedTimes):
             groups["times"] = self.objective.times.state_dict()
-        return groups
+        return groups | self.averages(keep)
+
+    def averages(self, keep: bool = True) -> dict[str, dict[str, Tensor]]:
+        """The tensors of the averages beside the EMA, whole, as of `groups`."""
+        return {
+            f"{_PROFILE}{name}": full_tensors(average.shadow, keep) for name, average in self.profiles.items()
+        }
 
     def numbers(self) -> dict[str, object]:
         """The numbers of a checkpoint."""
@@ -84,7 +98,13 @@ class TrainingState:
 
     def _load(self, found: Checkpoint) -> None:
         now = self.objective.state_dict()
-        for name, wanted in (("weights", now), ("ema", self.ema.shadow)):
+        averages = {f"{_PROFILE}{name}": average for name, average in self.profiles.items()}
+        if new := [name.removeprefix(_PROFILE) for name in averages if name not in found.groups]:
+            raise InputError(
+                f"{found.path} has no average of length {new[0]}: ema_profiles are chosen when a run starts"
+            )
+        shadows = {name: average.shadow for name, average in averages.items()}
+        for name, wanted in (("weights", now), ("ema", self.ema.shadow), *shadows.items()):
             if (problem := misfit(wanted, found.groups[name])) is not None:
                 raise InputError(
                     f"{found.path} holds another model ({name}: {problem}): resume with the run's own"
@@ -92,6 +112,8 @@ class TrainingState:
         weights = {name: shard_like(tensor, now[name]) for name, tensor in found.groups["weights"].items()}
         self.objective.load_state_dict(weights)
         self.ema.load(found.groups["ema"])
+        for name, average in averages.items():
+            average.load(found.groups[name])
         _load_optimizer(self.optimizer, found.groups["optimizer"], found.path)
         if "times" in found.groups and isinstance(self.objective.times, LearnedTimes):
             self.objective.times.load_state_dict(found.groups["times"])

@@ -35,7 +35,7 @@ from scorefield.store.formats import stamp
 from scorefield.store.run_folder import RunFolder
 from scorefield.training.batches import BatchLoader, check_data, trained_arrays
 from scorefield.training.divergence import Recovery
-from scorefield.training.ema import EMA
+from scorefield.training.ema import EMA, PowerEMA
 from scorefield.training.heldout_loss import HeldOutLoss
 from scorefield.training.launch import join_training, make_accelerator, make_optimizer
 from scorefield.training.meter import Meter
@@ -212,12 +212,13 @@ class Trainer(Iterator[TrainStep]):
             shard_objective(objective, self._processes.world, accelerator.device)
         self._weights = list(objective.parameters())
         self.ema, self.objective = EMA(objective.model, options.ema), objective
+        self._profiles = {f"{length:g}": PowerEMA(objective.model, length) for length in options.ema_profiles}
         optimizer = accelerator.prepare(make_optimizer(objective, options, accelerator.device))
         self._objective, self._optimizer = (
             objective if self._outline else accelerator.prepare(objective),
             optimizer,
         )
-        self._state = TrainingState(self.objective, self._optimizer, self.ema)
+        self._state = TrainingState(self.objective, self._optimizer, self.ema, self._profiles)
         self._meter = Meter(accelerator.device)
         self._heldout = None if heldout is None or run is None else self._heldout_loss(heldout)
         self.folder = None if run is None else RunFolder(as_path(run, "a run"))
@@ -286,7 +287,8 @@ class Trainer(Iterator[TrainStep]):
         self._state.advance(finite)
         self._state.epoch_length = self._batches.epoch_length
         if finite:
-            self.ema.update(self.step)
+            for average in (self.ema, *self._profiles.values()):
+                average.update(self.step)
         seconds = self._meter.stop(self.options.batch_size, self._batches.waited - waited)
         rate, named = self.options.batch_size / seconds, dict(zip(parts, values[3:], strict=True))
         done = TrainStep(self.step, values[0], values[1], lr, rate, named, self._state.skipped)
@@ -460,6 +462,8 @@ class Trainer(Iterator[TrainStep]):
             * self._state.lr_factor
             * min(1.0, (self.step + 1) / options.warmup if options.warmup else 1.0)
         )
+        if options.lr_reference:  # [Karras et al. 2024a]
+            lr /= max(self.step / options.lr_reference, 1.0) ** 0.5
         if options.anneal:
             lr *= 1 - self.step / options.steps
         for group in self._optimizer.param_groups:
@@ -481,6 +485,8 @@ class Trainer(Iterator[TrainStep]):
             passed = done.step // options.log_every > (done.step - 1 - skipped_before) // options.log_every
             if passed or last:
                 self._log(done, last)
+            if self._profiles and (last or done.step % (options.ema_every or options.checkpoint_every) == 0):
+                writer.store_averages()
             if (due or done.step % options.checkpoint_every == 0) and self._state.is_good():
                 writer.save()
         if not done.finite:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypedDict
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from scorefield.runtime.bounds import COUNT, SIDE, SIZE
 from scorefield.runtime.parsing import Options
+from scorefield.training.power_profiles import LONGEST, SHORTEST
 
 __all__ = ["TrainingKeywords", "TrainingOptions"]
 
@@ -34,6 +35,12 @@ class TrainingOptions(Options):
     warmup: int = Field(
         0, ge=0, le=COUNT, description="warm-up steps, over which the learning rate rises linearly from 0"
     )
+    lr_reference: int = Field(
+        0,
+        ge=0,
+        le=COUNT,
+        description="step after which the learning rate falls as 1/√step; 0 disables this",
+    )
     anneal: bool = Field(
         False, description="lower the learning rate linearly, to 0 after the last of `steps`"
     )
@@ -42,6 +49,18 @@ class TrainingOptions(Options):
     clip: float = Field(1.0, ge=0, description="maximum gradient norm; 0 disables clipping")
     ema: float = Field(
         0.9999, ge=0, lt=1, description="decay of the exponential moving average (EMA) of the weights"
+    )
+    ema_profiles: list[float] = Field(
+        [],
+        max_length=8,
+        description="lengths σ_rel of power-function averages that are stored beside the EMA, such as [0.05, 0.1]; `scorefield "
+        "ema` makes one of any length of them",
+    )
+    ema_every: int = Field(
+        0,
+        ge=0,
+        le=COUNT,
+        description="steps between stored averages of `ema_profiles`, each as large as the model; 0: `checkpoint_every`",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="precision of the network; auto: bf16 if the hardware multiplies it"
@@ -85,6 +104,13 @@ class TrainingOptions(Options):
     )
     trackers: list[str] = Field([], description='Accelerate\'s trackers, for example ["tensorboard"]')
 
+    @field_validator("ema_profiles")
+    @classmethod
+    def _lengths(cls, lengths: list[float]) -> list[float]:
+        if any(not SHORTEST <= length <= LONGEST for length in lengths) or len(set(lengths)) < len(lengths):
+            raise ValueError(f"lengths from {SHORTEST:g} to {LONGEST:.4f} are expected, each once")
+        return lengths
+
 
 class TrainingKeywords(TypedDict, total=False):
     """TrainingOptions as keywords, for type checkers; a test keeps the two the same."""
@@ -95,11 +121,14 @@ class TrainingKeywords(TypedDict, total=False):
     shard: bool
     lr: float
     warmup: int
+    lr_reference: int
     anneal: bool
     weight_decay: float
     beta2: float
     clip: float
     ema: float
+    ema_profiles: list[float]
+    ema_every: int
     precision: Literal["auto", "bf16", "fp32"]
     compile: bool
     flip: bool

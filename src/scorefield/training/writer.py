@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scorefield.models.foreign import model_like
 from scorefield.nets import fused
-from scorefield.runtime.atomic import refuse_link, remove, remove_empty
+from scorefield.runtime.atomic import make_folder, refuse_link, remove, remove_empty
 from scorefield.runtime.distributed import Processes
 from scorefield.runtime.errors import InputError
 from scorefield.runtime.printable import one_line
@@ -174,6 +174,20 @@ class RunWriter:
             self._processes.on_first(lambda: self._save(snapshot))
             self._saved, self._saved_at = self.state.step, time.monotonic()
         return checkpoint.place(self.folder.checkpoints, self.state.step)
+
+    def store_averages(self) -> None:
+        """Write the averages of this step that `scorefield ema` combines; nothing where they are not finite."""
+        averages = self.state.averages(self._processes.first)
+        if not self.state.is_finite():
+            return
+
+        def write() -> None:
+            self._check_lock()
+            make_folder(self.folder.profiles)
+            for name, tensors in averages.items():
+                checkpoint.save_weights(self.folder.profile(self.state.step, name), tensors)
+
+        self._processes.on_first(write)
 
     def is_due(self) -> bool:
         """Whether this process's clock asks for a checkpoint before that of `checkpoint_every`."""
