@@ -62,7 +62,7 @@ def test_joint_distribution_of_a_path(name, eta):
 @pytest.mark.parametrize("name", ["linear", "geometric"])
 def test_markov_chain_is_a_product_of_single_steps(name):
     """x_t = √(1 − β_t) x_{t−1} + √β_t z with β from the schedule itself: Cov(x_t, x_s).  [DDPM Eq. 2]"""
-    process, T = PROCESSES[name][0], PROCESSES[name][0].T
+    process, T = PROCESSES[name][0], {"linear": 20, "geometric": 12}[name]
     if name == "linear":
         beta = sf.process.linear_betas(20, 0.1 / 20, 20 / 20 * 0.5).numpy()
         factor, var = np.sqrt(1 - beta), beta
