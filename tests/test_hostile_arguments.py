@@ -553,6 +553,11 @@ CASES: dict[str, Case] = {
         sf.samplers.DPMSolver2S, {}, lambda sampler: sampled(sampler, MIXTURE.denoiser(SDE), [1.0, 0.5, 0.0])
     ),
     "samplers.DPMSolver3M": Case(sf.samplers.DPMSolver3M, {}, sampled),
+    "samplers.Adaptive": Case(
+        sf.samplers.Adaptive,
+        {"rtol": 1e-2, "atol": 1e-2},
+        lambda sampler: sampled(sampler, MIXTURE.denoiser(SDE), [1.0, 0.5, 0.0]),
+    ),
     "samplers.UniPC": Case(sf.samplers.UniPC, {"order": 2}, sampled),
     "samplers.Langevin": Case(
         sf.samplers.Langevin, {"step": 1e-3, "metropolis": False, "final_denoise": False}, sampled

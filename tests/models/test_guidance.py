@@ -20,6 +20,7 @@ from scorefield.models.guidance import ClassifierFree, ClassifierGuidance, ClipX
 from scorefield.runtime.registry import SAMPLERS
 from scorefield.samplers import (
     DDIM,
+    Adaptive,
     Ancestral,
     DPMSolver2M,
     DPMSolver2S,
@@ -287,6 +288,7 @@ EVERY: dict[str, Any] = {
     "dpm-solver, singlestep": DPMSolver2S(),
     "dpm-solver, third order": DPMSolver3M(),
     "unipc": UniPC(),
+    "adaptive": Adaptive(1e-2, 1e-2),
     "langevin": Langevin(1e-6),
     "langevin with a last denoising": Langevin(1e-6, final_denoise=True),
     "ddim corrected": PredictorCorrector(DDIM(), Langevin(1e-6)),

@@ -283,14 +283,14 @@ def test_b_mean_and_variance_follow_the_recursion(case, name):
 
 
 def test_b_has_every_sampler():
-    """Of Gaussian noise; `Inpaint` goes around another one and has an exact law of its own in its own tests."""
+    """Of Gaussian noise; `Inpaint` goes around another one and has an exact law in its own tests, and so has `Adaptive`."""
     made = {type(make(CASES["ve"])) for make, _ in SAMPLERS.values()}
     every = {
         value
         for name, value in vars(sf.samplers).items()
         if hasattr(value, "step") and not name.startswith("Categorical")
     }
-    assert made == every - {sf.samplers.Sampler, sf.samplers.Step, Inpaint}
+    assert made == every - {sf.samplers.Sampler, sf.samplers.Step, Inpaint, sf.samplers.Adaptive}
 
 
 # (c) Process × sampler × guidance on a mixture with many steps
@@ -552,6 +552,7 @@ WALKERS = [
     DPMSolver2S(),
     DPMSolver3M(),
     UniPC(),
+    sf.samplers.Adaptive(),
     PredictorCorrector(DDIM(), Langevin(0.1)),
 ]
 BOTH_WAYS = [DDIM(), Euler(), Heun()]
@@ -573,6 +574,7 @@ REFUSED = [
     ("nothing", Langevin(0.1), [1, 0], "needs a model with a method score"),
     ("table", Ancestral("learned"), DOWN, "variance head"),
     ("table", DPMSolver2S(), DOWN, "between_levels"),
+    ("table", sf.samplers.Adaptive(), DOWN, "between_levels"),
     ("table", Heun(churn=1.0), DOWN, "Interpolated"),
     ("table", PredictorCorrector(DPMSolver2S(), Langevin(0.1)), DOWN, "between_levels"),
     ("score", Langevin(0.1, metropolis=True), [1, 0], "energy=True"),

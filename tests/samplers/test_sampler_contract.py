@@ -151,6 +151,7 @@ def test_an_abstract_method_that_is_missing_is_named():
         (sf.samplers.DPMSolver2S(), "DPMSolver2S()"),
         (sf.samplers.DPMSolver3M(), "DPMSolver3M()"),
         (sf.samplers.UniPC(), "UniPC(order=2)"),
+        (sf.samplers.Adaptive(), "Adaptive(rtol=0.0001, atol=0.0001)"),
         (sf.samplers.Langevin(0.5), "Langevin(step_size=0.5, metropolis=False, final_denoise=False)"),
         (
             sf.samplers.PredictorCorrector(sf.samplers.DDIM(), sf.samplers.Langevin(0.5)),

@@ -181,6 +181,7 @@ SAMPLERS = Registry(
         "dpm-solver-2s": "scorefield.samplers.dpm_solver:DPMSolver2S",
         "dpm-solver-3m": "scorefield.samplers.dpm_solver:DPMSolver3M",
         "unipc": "scorefield.samplers.unipc:UniPC",
+        "adaptive": "scorefield.samplers.adaptive:Adaptive",
         "langevin": "scorefield.samplers.langevin:Langevin",
     },
 )

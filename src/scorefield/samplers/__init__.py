@@ -1,5 +1,6 @@
 """Samplers: how is x_s made from x_t?"""
 
+from scorefield.samplers.adaptive import Adaptive
 from scorefield.samplers.ancestral import Ancestral
 from scorefield.samplers.base import Sampler, Step, sample, trajectory
 from scorefield.samplers.between import between_levels
@@ -17,6 +18,7 @@ __all__ = [
     "DPMSolver2M",
     "DPMSolver2S",
     "DPMSolver3M",
+    "Adaptive",
     "Ancestral",
     "CategoricalAncestral",
     "CategoricalDDIM",
