@@ -19,7 +19,7 @@ def ema(
         float,
         typer.Option(
             metavar="L",
-            help="Relative width σ_rel of the average, from 0.001 to 0.2886; EDM2 uses 0.05 to 0.2.",
+            help="Relative width σ_rel of the average, from 0.001 to 0.2886.",
         ),
     ],
     new: Annotated[Path, typer.Option("--run", metavar="NEW", help="Output run folder.")],
