@@ -5,7 +5,8 @@ the learning rate is annealed over it. Judged are samples with the labels of the
 in the features of classifiers trained on the training images with several seeds (mean, and standard deviation over the
 classifiers), the share that these put into the class asked for, copies of training images, and colours outside the data's.
 
-    python benchmarks/quality_minutes.py portraits --minutes 6
+    python benchmarks/quality_minutes.py portraits --minutes 4
+    python benchmarks/quality_minutes.py portraits-unet --minutes 6
     python benchmarks/quality_minutes.py mnist --data mnist10k.npz --minutes 20 --only base before
     python benchmarks/quality_minutes.py earth --data earth.npz --minutes 10
 
@@ -71,7 +72,42 @@ _FLOW: Mapping[str, object] = {
     "model.noise_input": "scaled",
     "objective.weighting": "network",
 }
-BEFORE: Mapping[str, Mapping[str, object]] = {"portraits": _IMAGES, "mnist": _MNIST, "earth": _IMAGES}
+# The recipe portraits before it took a transformer: portraits-unet.
+_UNET: Mapping[str, object] = {
+    "net": dict(read_recipe("portraits-unet").net),
+    "model.parametrization": "v",
+    "objective.weighting": "v",
+    "training.lr": 2e-3,
+}
+BEFORE: Mapping[str, Mapping[str, object]] = {
+    "portraits": _UNET,
+    "portraits-unet": _IMAGES,
+    "mnist": _MNIST,
+    "earth": _IMAGES,
+}
+# Of recipes with a transformer.
+TRANSFORMERS: Mapping[str, Mapping[str, object]] = {
+    "base": {},
+    "lr 2e-3": {"training.lr": 2e-3},
+    "192 wide": {"net.hidden": 192},
+    "8 blocks": {"net.depth": 8},
+    "patches of 2, 192 wide": {"net.patch": 2, "net.hidden": 192},
+    "patches of 2, 192 wide, v": {
+        "net.patch": 2,
+        "net.hidden": 192,
+        "model.parametrization": "v",
+        "objective.weighting": "v",
+    },
+    "patches of 2, 192 wide, weighted as v": {
+        "net.patch": 2,
+        "net.hidden": 192,
+        "objective.weighting": "v",
+    },
+    "v": {"model.parametrization": "v", "objective.weighting": "v"},
+    "fixed positions": {"net.positions": "fixed"},
+    "RMS, SwiGLU, rotary": {"net.norm": "rms", "net.mlp": "swiglu", "net.positions": "rotary"},
+}
+# Of recipes with a U-Net.
 VARIATIONS: Mapping[str, Mapping[str, object]] = {
     "base": {},
     "lr 1e-3": {"training.lr": 1e-3},
@@ -272,7 +308,7 @@ def main() -> None:
         type=int,
         help="equal operations in place of equal time: those of so many steps of the base",
     )
-    parser.add_argument("--only", nargs="+", choices=["before", *VARIATIONS], metavar="VARIATION")
+    parser.add_argument("--only", nargs="+", metavar="VARIATION")
     parser.add_argument("--set", nargs="*", default=[], metavar="A.B=C", help="another base")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("-n", type=int, default=1000, help="samples")
@@ -282,10 +318,14 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what was measured, and measure nothing")
     arguments = parser.parse_args()
     folder = arguments.out / arguments.name
+    known = {"before": BEFORE[arguments.name]}
+    known |= TRANSFORMERS if arguments.name == "portraits" else VARIATIONS
+    if unknown := set(arguments.only or ()) - set(known):
+        parser.error(f"unknown variations {sorted(unknown)}: choose from {list(known)}")
     torch.set_num_threads(1)
     for seed in [] if arguments.table else arguments.seeds:
-        for name in arguments.only or ["before", *VARIATIONS]:
-            changes = BEFORE[arguments.name] if name == "before" else VARIATIONS[name]
+        for name in arguments.only or known:
+            changes = known[name]
             given = {} if arguments.data is None else {"data.source": arguments.data}
             label = " ".join([name, *arguments.set])
             budget = f"{arguments.minutes:g} min" if arguments.steps is None else f"{arguments.steps} steps"

@@ -80,9 +80,8 @@ def test_a_folder_of_images_is_trained_on(tmp_path: Path, run_example: Callable[
 def test_hats_are_painted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a model that has hardly learnt anything: what is kept is kept by the sampler."""
     small = {
-        "net.channels": 32,
-        "net.channel_mult": [1],
-        "net.attention": [],
+        "net.hidden": 32,
+        "net.depth": 1,
         "training.steps": 2,
         "sampling.steps": 3,
     }
