@@ -27,6 +27,7 @@ def exact(process, x, t, s):
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_it_follows_the_exact_flow_within_its_tolerances(name):
+    # [Song et al. 2021, §4.3]
     process = PROCESSES[name]
     model, x = LINE.denoiser(process), 1 + NoiseSource(0).normal((4, 1)).double()
     errors = []

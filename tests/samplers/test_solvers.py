@@ -100,7 +100,8 @@ SLOW_FITS = [
     ("name", "spacing"), [*FITS, *(pytest.param(*fit, marks=pytest.mark.slow) for fit in SLOW_FITS)]
 )
 def test_order_of_convergence(exact, name, spacing):
-    # [Lu et al. 2022b Algorithms 1 and 2; Karras et al. 2022 Algorithm 1]
+    # [Lu et al. 2022b Algorithms 1 and 2; Lu et al. 2022b Eq. 8–9; Karras et al. 2022 Algorithm 1]
+    # [Zhao et al. 2023] [Zhao et al. 2023, Eq. 5]
     process, (start, end) = CONTINUOUS[name], exact
     model, make = MIXTURE.denoiser(process), getattr(sf.grids, spacing)
     errors = {sampler: [] for sampler in ORDERS}

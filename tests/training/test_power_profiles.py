@@ -170,6 +170,7 @@ def test_refusals(trained, tmp_path):
 
 
 def test_the_learning_rate_falls_as_one_over_the_root():
+    # [Karras et al. 2024a]
     steps = list(sf.train(*objective(), steps=12, lr_reference=3, warmup=2, **OPTIONS))
     expected = [3e-3 * min(1, (n + 1) / 2) / max(n / 3, 1) ** 0.5 for n in range(12)]
     assert [step.lr for step in steps] == pytest.approx(expected)

@@ -1,5 +1,5 @@
 """Profiles of power-function moving averages, and how a stored set of averages makes one of another length.  [Karras
-et al. 2024a Sec. 3]
+et al. 2024a Sec. 3.1 and 3.2]
 
 The average after n steps weighs the weights of step τ by p(τ) = (γ + 1) τ^γ / n^(γ+1) on [0, n]. Its length is the standard
 deviation of this profile as a share of n, σ_rel = √(γ + 1) / ((γ + 2) √(γ + 3)): the same share at every n.
