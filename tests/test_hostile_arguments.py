@@ -613,6 +613,10 @@ CASES: dict[str, Case] = {
     "grids.shifted": Case(sf.grids.shifted, {"process": P, "n": 5, "shift": 3.0}),
     "grids.shifted of continuous time": Case(sf.grids.shifted, {"process": SDE, "n": 5, "shift": 3.0}),
     "grids.uniform of continuous time": Case(sf.grids.uniform, {"process": SDE, "n": 5}),
+    "grids.fitted": Case(
+        sf.grids.fitted,
+        {"model": EXACT, "n": 4, "x_T": NOISE, "candidates": 8, "sampler": sf.samplers.DDIM()},
+    ),
     "grids.full": Case(sf.grids.full, {"process": P}),
     "grids.sections": Case(sf.grids.sections, {"process": P, "counts": [2, 3]}),
     "grids.staircase": Case(sf.grids.staircase, {"process": P, "repeats": 2, "times": [20, 10, 0]}),
