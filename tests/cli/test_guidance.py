@@ -102,7 +102,7 @@ def test_a_scale_of_the_runs_own_is_for_classifier_free_guidance(capsys, runs, t
     own = recipe.sampling.model_copy(update={"guidance": 3.0})
     assert own.changed().guidance == 3
     assert own.changed(guidance=0.5).guidance == 0.5
-    assert own.changed(by_classifier=True).guidance is None
+    assert own.changed(by_other=True).guidance is None
 
 
 def test_unguided_runs_are_wrapped_as_before(runs):

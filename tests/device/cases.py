@@ -302,7 +302,7 @@ def loss(word: str, options: Mapping[str, Any], place: Place) -> object:
     word_of_net = (
         {"word": "unet"} if kind.trains is sf.Denoiser and "decoder" in signature(kind).parameters else {}
     )
-    model = MODELS[kind.trains](**word_of_net)
+    model = denoiser(VP) if options.get("times") in CONTINUOUS else MODELS[kind.trains](**word_of_net)
     try:
         objective = kind(model, **options)
     except IncompatibleModel:
@@ -322,6 +322,11 @@ def loss(word: str, options: Mapping[str, Any], place: Place) -> object:
     return found
 
 
+# How times are drawn: what the words need besides, and those that need a process with continuous t.
+DRAWN: dict[str, dict[str, Any]] = {"importance": {"history": 1}, "list": {"times": [1, 3, 7]}}
+CONTINUOUS = ("logit-normal", "shifted")
+
+
 def ways(kind: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every option of a loss that is one of a few words, one at a time."""
     hints = get_type_hints(kind.__init__)
@@ -331,7 +336,9 @@ def ways(kind: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         words = tuple(registry.WEIGHTINGS) if name == "weighting" and kind is sf.objectives.Simple else words
         for word in words:
             further = {"sigma": 0.1} if word == "denoising" and "sigma" in hints else {}
-            table = {"kind": word, "history": 1} if word == "importance" else word
+            if word in CONTINUOUS and kind is not sf.objectives.Simple:
+                continue
+            table = {"kind": word, **DRAWN[word]} if word in DRAWN else word
             yield f" {name}={word}", {name: table, **further}
 
 
@@ -749,6 +756,10 @@ COMMANDS: dict[str, list[str]] = {
         "decode R/digits O/latents.npz --out O/decoded.npz --json",
     ],
     "interpolate": ["interpolate R/digits R/a.png R/b.png --frames 3 --label 1 --out O/walk.gif"],
+    "ema": [
+        "train digits --data R/data.npz --run O/run --steps 2 +digits --set training.ema_profiles=[0.05,0.1] --set training.ema_every=1",
+        "ema O/run --length 0.1 --run O/average --json",
+    ],
     "evaluate": [
         "evaluate R/digits --metrics fd,kid,is,pr,bpd -n 8 --sets 1 --bound-steps 2 --json",
         "evaluate R/digits --guidance 1,2 -n 4 --sets 1 --json",
@@ -781,7 +792,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "image_size=8 channels=1 ngf=8 num_classes=10 sigma_begin=1 sigma_end=0.01",
     ),
 }
-WITHOUT_DEVICE = ("recipes", "options", "info", "plan", "plot", "import", "export")
+WITHOUT_DEVICE = ("recipes", "options", "info", "plan", "plot", "import", "export", "ema")
 # What a clock, a path or a device decides.
 ELSEWHERE = (
     "seconds",

@@ -272,7 +272,7 @@ FRONT = {
 # Nothing that `evaluate` is given bounds its time: that is samples × steps × what a call of the network takes.
 UNBOUNDED = {"evaluate"}
 # Arguments that ask for as much work as they say.
-COUNTS = {("measure_speed", "seconds"), ("PredictorCorrector", "repeats")}
+COUNTS = {("measure_speed", "seconds"), ("PredictorCorrector", "repeats"), ("sample", "n")}
 CALLED = {"D", "DI", "DV", "clf", "O", "DU"}  # instances whose call is public, beside objectives
 
 

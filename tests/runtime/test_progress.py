@@ -114,6 +114,7 @@ def takes_progress():
         "train": training,
         "sample": run.sample,
         "save_samples": run.save_samples,
+        "sampling": run.sampling,
         "encode": lambda **how: run.encode("images.npz", **how),
         "decode": lambda **how: run.decode("latents.npz", **how),
         "interpolate": lambda **how: run.interpolate(0, 1, **how),

@@ -688,7 +688,7 @@ UNBUILT = [
     ("table", lambda m: ClassifierGuidance(m.given(0), OTHER, 0), "T = 1000"),
     ("score", lambda m: ClassifierGuidance(m, judge, 0), "noise levels"),
     ("mixture", lambda m: ClassifierFree(m.denoiser(COSINE), 0, 1.0), "label_dropout"),
-    ("classifier", lambda m: ClassifierFree(m, 0, 1.0), "without .given|not guided yet"),
+    ("classifier", lambda m: ClassifierFree(m, 0, 1.0), "takes an unguided model"),
     ("classifier at the mean", ClipX0, "inside ClassifierGuidance"),
 ]
 

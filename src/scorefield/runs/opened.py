@@ -42,7 +42,7 @@ from scorefield.runtime.errors import IncompatibleModel, InputError
 from scorefield.runtime.own_code import allowed_modules, allowing
 from scorefield.runtime.parsing import whole_number
 from scorefield.runtime.precision import autocast_dtype, pick_device
-from scorefield.runtime.progress import SILENT, Reporter
+from scorefield.runtime.progress import SILENT, Reporter, check_reporter
 from scorefield.runtime.reading import as_path
 from scorefield.runtime.weights import SHOWN, WeightsFile
 from scorefield.samplers import Inpaint, Sampler
@@ -288,6 +288,7 @@ class OpenedRun:
             InputError: As of `Run.sample`.
             IncompatibleModel: As of `Run.sample`.
         """
+        check_reporter(progress)
         small = self._low_res(low_res)
         model = self._model(device, precision, compiled)
         guide = self._guide(classifier, model.device)
