@@ -170,7 +170,7 @@ def test_under_every_sampler(name):
     grid = [process.T * u for u in (1, 0.8, 0.6, 0.3, 0.1)] + [0]
     guided = Autoguidance(MIXTURE.denoiser(process), WIDE.denoiser(process), 2.0, (0.3, 4.0))
     results = [
-        sf.sample(one, sampler, grid, x_T=points(3), noise=sf.NoiseSource(1))
+        sf.sample(one, sampler, grid, x_T=points(3), noise=sf.NoiseSource(1))  # type: ignore[arg-type]
         for one in (guided, ByHand(process), MIXTURE.denoiser(process))
     ]
     assert relative_error(results[0], results[1]) < 1e-9
@@ -255,10 +255,10 @@ def test_a_run_and_a_weaker_run():
     ("make", "message"),
     [
         (lambda m: Autoguidance(m, m, 2.0, (1.0, 1.0)), "low < high"),
-        (lambda m: Autoguidance(m, m, 2.0, 3.0), r"interval is \(low, high\)"),
+        (lambda m: Autoguidance(m, m, 2.0, 3.0), r"interval is \(low, high\)"),  # type: ignore[arg-type]
         (lambda m: Autoguidance(m, m, 2.0, (-1.0, 1.0)), "at least 0"),
         (lambda m: Autoguidance(m, m, 2.0, rescale=1.5), "rescale"),
-        (lambda m: Autoguidance(m, m, lambda t: "much")(points(2), 5), "scale"),
+        (lambda m: Autoguidance(m, m, lambda t: "much")(points(2), 5), "scale"),  # type: ignore[arg-type, return-value]
         (lambda m: Autoguidance(m, Autoguidance(m, m, 2.0), 2.0), "unguided weaker"),
         (lambda m: Autoguidance(m, MIXTURE.denoiser(VE), 2.0), "weaker model has T"),
     ],

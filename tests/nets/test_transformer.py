@@ -78,11 +78,11 @@ def by_numpy(net: Transformer, image: np.ndarray, c: float, y: int, *, modern: b
     emb = silu(emb + p["y_embedder.embedding_table.weight"][y])
     places = [(row, column) for row in range(4) for column in range(4)]
     tokens = []
-    for k, (row, column) in enumerate(places):
+    for index, (row, column) in enumerate(places):
         pixels = image[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         token = (p["x_embedder.proj.weight"] * pixels).sum(axis=(1, 2, 3))
         token = linear("x_embedder.expand", token) if modern else token + p["x_embedder.proj.bias"]
-        tokens.append(token + p["pos_embed"][0, k])
+        tokens.append(token + p["pos_embed"][0, index])
     for i in range(2):
         block = f"blocks.{i}"
         shift1, scale1, gate1, shift2, scale2, gate2 = np.split(linear(f"{block}.adaLN_modulation.1", emb), 6)
@@ -180,11 +180,11 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
         "t_embedder.mlp.2": "timestep_embedder.linear_2",
         "y_embedder": "class_embedder",
     }
-    for block in (0, 1):
+    for number in (0, 1):
         for name, value in state.items():
             for old, new in embedders.items():
                 if name.startswith(old):
-                    found[f"transformer_blocks.{block}.norm1.emb.{name.replace(old, new)}"] = value
+                    found[f"transformer_blocks.{number}.norm1.emb.{name.replace(old, new)}"] = value
     return found
 
 

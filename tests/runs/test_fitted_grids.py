@@ -1,6 +1,7 @@
 """`grid="fitted"` of a run: made once for its weights, steps and labels, kept in the run, its cost said beforehand."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from support import call
 
 import scorefield as sf
 
-HOW = {"sampler": "unipc", "grid": "fitted", "steps": 3, "labels": [0]}
+HOW: dict[str, Any] = {"sampler": "unipc", "grid": "fitted", "steps": 3, "labels": [0]}
 
 
 @pytest.fixture

@@ -255,7 +255,7 @@ def test_clipping_in_the_step_is_refused_where_the_model_clips():
         sf.sample(sf.guidance.ClipX0(model), sf.samplers.DDIM(clip_x0=(-1, 1)), [100, 0], x_T=x_T)
     for wrong in ([1, -1], [0.0], [-1, 0, 1]):
         with pytest.raises(sf.InputError, match="low < high"):
-            sf.samplers.DDIM(clip_x0=wrong)
+            sf.samplers.DDIM(clip_x0=wrong)  # type: ignore[arg-type]
 
 
 def test_new_settings_of_samplers_can_be_written_in_a_recipe():

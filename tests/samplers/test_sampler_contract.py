@@ -140,7 +140,7 @@ def test_an_abstract_method_that_is_missing_is_named():
         (sf.samplers.Ancestral("upper"), "Ancestral(variance='upper')"),
         (sf.samplers.Ancestral("lower", last="sample"), "Ancestral(variance='lower', last='sample')"),
         (sf.samplers.Euler(), "Euler()"),
-        (sf.samplers.DDIM(clip_x0=[-1, 1]), "DDIM(eta=0.0, clip_x0=(-1.0, 1.0))"),
+        (sf.samplers.DDIM(clip_x0=(-1, 1)), "DDIM(eta=0.0, clip_x0=(-1.0, 1.0))"),
         (sf.samplers.Heun(), "Heun()"),
         (sf.samplers.Heun(largest_ratio=20.0), "Heun(largest_ratio=20.0)"),
         (
