@@ -78,6 +78,7 @@ _UNET: Mapping[str, object] = {
     "model.parametrization": "v",
     "objective.weighting": "v",
     "training.lr": 2e-3,
+    "training.batch_size": 16,
 }
 BEFORE: Mapping[str, Mapping[str, object]] = {
     "portraits": _UNET,
@@ -89,18 +90,19 @@ BEFORE: Mapping[str, Mapping[str, object]] = {
 TRANSFORMERS: Mapping[str, Mapping[str, object]] = {
     "base": {},
     "lr 2e-3": {"training.lr": 2e-3},
-    "192 wide": {"net.hidden": 192},
+    "256 wide": {"net.hidden": 256},
+    "256 wide, batch 16": {"net.hidden": 256, "training.batch_size": 16},
     "8 blocks": {"net.depth": 8},
-    "patches of 2, 192 wide": {"net.patch": 2, "net.hidden": 192},
-    "patches of 2, 192 wide, v": {
+    "patches of 2, batch 16": {"net.patch": 2, "training.batch_size": 16},
+    "patches of 2, batch 16, v": {
         "net.patch": 2,
-        "net.hidden": 192,
+        "training.batch_size": 16,
         "model.parametrization": "v",
         "objective.weighting": "v",
     },
-    "patches of 2, 192 wide, weighted as v": {
+    "patches of 2, batch 16, weighted as v": {
         "net.patch": 2,
-        "net.hidden": 192,
+        "training.batch_size": 16,
         "objective.weighting": "v",
     },
     "v": {"model.parametrization": "v", "objective.weighting": "v"},
