@@ -440,6 +440,24 @@ sys.stdin.readline()
 """
 
 
+def test_a_lock_file_that_is_removed_between_two_looks_is_claimed(tmp_path, monkeypatch):
+    """Opened and made by the second look, it would belong to nobody, and be in the way for ever."""
+    path, made = tmp_path / ".lock", lock.open_own
+    path.write_text("{}")
+
+    def removed_by_another_process(name, flags=os.O_CREAT):
+        if path.exists():
+            path.unlink()
+            raise FileExistsError(name)
+        return made(name, flags)
+
+    monkeypatch.setattr(lock, "_kernel_lock", lambda file: None)
+    monkeypatch.setattr(lock, "open_own", removed_by_another_process)
+    held = lock.RunLock(path)
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    held.release()
+
+
 @pytest.mark.parametrize("left", [False, True])
 def test_without_locks_one_of_several_that_come_at_once_gets_it(tmp_path, left):
     """The file is claimed by making it; also where one that has ended left its own behind."""

@@ -177,7 +177,7 @@ def append(path: Path, lines: str | Callable[[BinaryIO], str]) -> None:
         InputError: For a symbolic link, and for what is no regular file.
         OSError: Where it cannot be written; the file is as it was.
     """
-    with open_own(path, os.O_APPEND) as file:
+    with open_own(path, os.O_CREAT | os.O_APPEND) as file:
         if fcntl is not None:
             with suppress(OSError):  # this file system has no locks
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -213,18 +213,18 @@ def _whole_lines(file: BinaryIO) -> tuple[int, str]:
     return (size, "\n") if whole else (size - len(tail), "")
 
 
-def open_own(path: Path, flags: int = 0) -> BinaryIO:
-    """A file of ours by a fixed name, made where there is none, to read and write without a buffer.
+def open_own(path: Path, flags: int = os.O_CREAT) -> BinaryIO:
+    """A file of ours by a fixed name, to read and write without a buffer.
 
     Args:
         path: The file.
-        flags: Further ones of os.open, such as os.O_EXCL.
+        flags: Further ones of os.open. Default: it is made where there is none; 0 opens one that is there.
     Raises:
         InputError: For a symbolic link, and for what is no regular file: others may have put it there.
         OSError: Where it cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _SAFELY | flags, 0o666)
+        descriptor = os.open(path, os.O_RDWR | _SAFELY | flags, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _is_link(path) from None

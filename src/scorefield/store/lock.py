@@ -187,10 +187,17 @@ def _acquire(path: Path) -> tuple[BinaryIO, str]:
 
 def _open(path: Path) -> tuple[BinaryIO, bool]:
     """The file, and whether this call made it."""
-    try:
-        return open_own(path, os.O_EXCL), True
-    except FileExistsError:
-        return open_own(path), False
+    while True:
+        try:
+            return open_own(path, os.O_CREAT | os.O_EXCL), True
+        except FileExistsError:
+            pass
+        try:
+            return open_own(path, 0), False
+        except (
+            FileNotFoundError
+        ):  # removed in the meantime: made here, it would look like one that another process made
+            pass
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
@@ -247,7 +254,7 @@ def _took(turn: Path) -> bool:
     process that was killed in its turn, and is removed.
     """
     try:
-        open_own(turn, os.O_EXCL).close()
+        open_own(turn, os.O_CREAT | os.O_EXCL).close()
     except FileExistsError:
         try:
             age = time.time() - turn.lstat().st_mtime
